@@ -1,0 +1,43 @@
+# Entry point. Read on in workflow/rules/, in the order data flows: banks, sequences, training, evaluation, results.
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from icl_transience.plan import Plan, code_digest
+from icl_transience.spec import StudyError
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+# The whole configuration is checked, and every path known, before a rule is read.
+try:
+    PLAN = Plan(config, Path(workflow.basedir))
+except StudyError as error:
+    raise WorkflowError(str(error)) from None
+
+
+rule all:
+    default_target: True
+    input:
+        PLAN.targets(),
+    localrule: True
+
+
+include: "workflow/rules/banks.smk"
+include: "workflow/rules/sequences.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/results.smk"
+
+
+onstart:
+    PLAN.register()
+
+
+onsuccess:
+    finished = PLAN.finished_folders()
+    shell("python -m icl_transience words {finished:q}")

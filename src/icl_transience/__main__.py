@@ -1,0 +1,183 @@
+"""The command line: one subcommand a rule, each as it can be typed by hand.
+
+python -m icl_transience train --spec "$(jq -c .spec results/packs/PACK/pack.json)" --bank results/banks/BANK.h5 \
+    --from 0 --to 640000 --output results/packs/PACK/segment-000000000000-000000640000.h5
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from icl_transience import packs, spec
+from icl_transience.spec import StudyError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.action(options)
+    except StudyError as error:
+        print(f"icl_transience {options.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m icl_transience", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, action, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(action=action)
+        return sub
+
+    def add(sub: argparse.ArgumentParser, *names: str) -> None:
+        known = {
+            "spec": {"required": True, "help": "canonical JSON of what to make"},
+            "bank": {"required": True, "type": Path, "help": "the bank's HDF5 file"},
+            "output": {"required": True, "type": Path, "help": "the file to write"},
+            "device": {"default": "cpu", "help": "cpu, cuda or cuda:N"},
+            "threads": {"type": int, "default": 1, "help": "CPU threads"},
+            "log": {"type": Path, "help": "file for plain progress lines; the terminal then gets the bar alone"},
+        }
+        for name in names:
+            sub.add_argument(f"--{name}", **known[name])
+
+    bank = command("bank", _bank, "Embed exemplars and write a bank.")
+    add(bank, "spec", "output")
+    bank.add_argument("--files", nargs="*", type=Path, default=[], help="source files, in the spec's order")
+
+    sequences = command("sequences", _sequences, "Draw the frozen sequences of a set's evaluators.")
+    add(sequences, "spec", "bank", "output")
+
+    train = command("train", _train, "Train one segment of a pack.")
+    add(train, "spec", "bank", "output", "device", "threads", "log")
+    train.add_argument("--from", dest="start", type=int, required=True, help="sequences seen at the beginning")
+    train.add_argument("--to", dest="end", type=int, required=True, help="sequences seen at the end")
+    train.add_argument("--previous", nargs="?", type=Path, help="the segment that ends where this begins; none at 0")
+
+    evaluate = command("evaluate", _evaluate, "Evaluate a segment's snapshots on a set's evaluators.")
+    add(evaluate, "spec", "output", "device", "threads")
+    evaluate.add_argument("--set", required=True, help="canonical JSON of the evaluator set")
+    evaluate.add_argument("--segment", type=Path, required=True, help="the segment's HDF5 file")
+    evaluate.add_argument("--sequences", type=Path, required=True, help="the set's HDF5 file")
+
+    tables = command("tables", _tables, "Write an experiment's curves.csv, transience.csv and runs.csv.")
+    tables.add_argument("--report", required=True, help="canonical JSON of the experiment")
+    tables.add_argument("--packs", type=Path, required=True, help="the folder results/packs")
+    tables.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
+
+    figure = command("figure", _figure, "Draw one figure of an experiment from its tables.")
+    figure.add_argument("--report", required=True, help="canonical JSON of the experiment")
+    figure.add_argument("--name", required=True, help="curves or comparison")
+    figure.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
+
+    words = command("words", _words, "Say what experiments show, from their runs.csv.")
+    words.add_argument("folders", nargs="+", type=Path, help="folders of experiments")
+
+    writers = command("writers", _writers, "Fail if a process is writing results; for `make unlock`.")
+    writers.add_argument("results", type=Path, help="the results folder")
+    return parser
+
+
+def _bank(options: argparse.Namespace) -> None:
+    from icl_transience import banks
+
+    bank_spec = spec.from_values(spec.BankSpec, json.loads(options.spec))
+    banks.save(banks.build(bank_spec, options.files), options.output, bank_spec)
+
+
+def _sequences(options: argparse.Namespace) -> None:
+    from icl_transience import banks, evaluation
+
+    sequence_set = spec.from_values(spec.SequenceSet, json.loads(options.spec))
+    evaluation.write_sequences(options.output, sequence_set, banks.load(options.bank, sequence_set.bank))
+
+
+def _train(options: argparse.Namespace) -> None:
+    import torch
+
+    from icl_transience import banks, segments, store
+    from icl_transience.progress import Progress
+
+    torch.set_num_threads(options.threads)
+    pack = packs.PackSpec.from_json(options.spec)
+    folder, output = options.output.parent, options.output
+    folder.mkdir(parents=True, exist_ok=True)
+    with packs.locked(folder / ".lock"):
+        store.clear_temporaries(folder)
+        if store.restore(output, "segment", segments.identity(pack, options.start, options.end)):
+            print(f"{output}: finished before, taken from {store.kept_name(output)}", file=sys.stderr)
+            return
+        label = f"{pack.id} {packs.seed_labels(pack)}"
+        log = options.log.open("a", encoding="utf-8") if options.log else None
+        segments.run_segment(
+            output,
+            pack,
+            banks.load(options.bank, pack.run.bank),
+            options.previous,
+            options.start,
+            options.end,
+            options.device,
+            Progress(label, options.start, options.end, len(pack.lanes), log),
+        )
+        store.keep(output)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import torch
+
+    from icl_transience import evaluation
+
+    torch.set_num_threads(options.threads)
+    evaluation.write_metrics(
+        options.output,
+        packs.PackSpec.from_json(options.spec),
+        options.segment,
+        spec.from_values(spec.SequenceSet, json.loads(options.set)),
+        options.sequences,
+        options.device,
+    )
+
+
+def _tables(options: argparse.Namespace) -> None:
+    from icl_transience import tables
+
+    report, curves = json.loads(options.report), options.folder / "curves.csv"
+    tables.write_curves(curves, report, options.packs)
+    tables.write_summaries(
+        options.folder / "transience.csv", options.folder / "runs.csv", report, tables.read_curves(curves)
+    )
+
+
+def _figure(options: argparse.Namespace) -> None:
+    from icl_transience import figures, tables
+
+    figures.draw(
+        options.name,
+        json.loads(options.report),
+        tables.read_curves(options.folder / "curves.csv"),
+        options.folder / f"{options.name}.svg",
+        options.folder / f"{options.name}.png",
+    )
+
+
+def _words(options: argparse.Namespace) -> None:
+    from icl_transience import tables
+
+    for folder in options.folders:
+        for line in tables.experiment_in_words(folder):
+            print(line)
+
+
+def _writers(options: argparse.Namespace) -> None:
+    if writers := packs.live_writers(options.results / "packs"):
+        raise StudyError(
+            "a process is still writing in " + ", ".join(map(str, writers)) + ": wait for it or stop it first"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""Exemplars from their sources: one module a source, each with `build(spec, files) -> Bank`."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from icl_transience.banks.bank import Bank, load, save
+from icl_transience.spec import BankSpec
+
+__all__ = ["Bank", "build", "load", "save"]
+
+
+def build(spec: BankSpec, files: Sequence[Path] = ()) -> Bank:
+    """The bank of `spec`, made by the module named like its source. files: its source files, in the spec's order."""
+    return importlib.import_module(f"icl_transience.banks.{spec.source}").build(spec, files)

@@ -1,0 +1,207 @@
+"""What a snapshot answers on the evaluators' frozen sequences.
+
+Letters for shapes as in model.py; here S counts snapshots times lanes, since snapshots are lanes to the model.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icl_transience import model as transformer
+from icl_transience import segments, sequences, store, training
+from icl_transience.packs import PackSpec
+from icl_transience.spec import Model, Recipe, SequenceSet, canonical, identity_values
+
+# Each is a mean over sequences. "in context" restricts the answer to the labels that stand in the context, "out of
+# context" to those that do not; both are 0 where the target is not among the labels left.
+METRICS = (
+    "loss",
+    "accuracy",
+    "in_context_accuracy",
+    "out_of_context_accuracy",
+    "target_probability",
+    "in_context_target_probability",
+    "out_of_context_target_probability",
+    "context_probability",
+)
+
+# What is plotted and summarised of each evaluator unless a study says otherwise.
+DEFAULT_METRIC = {
+    "train": "accuracy",
+    "iwl": "accuracy",
+    "icl": "in_context_accuracy",
+    "icl_holdout": "in_context_accuracy",
+    "icl_new_exemplar": "in_context_accuracy",
+    "ciwl": "in_context_accuracy",
+    "flip": "in_context_accuracy",
+}
+
+
+def evaluator_recipe(name: str, training: Recipe) -> Recipe:
+    """The recipe of an evaluator, for runs trained on `training`.
+
+    train: as trained. icl: half the context is the query's class, half one distractor, relabelled 0 and 1 at
+    random; icl_holdout and icl_new_exemplar the same on classes or exemplars never trained on. iwl: no support.
+    ciwl: as iwl, one context label overwritten with the query's. flip: as icl, the two classes' labels exchanged.
+    """
+    context = training.context
+    pairs = {"context": context, "burstiness": context // 2}
+    alone = {"context": context, "burstiness": 0, "support": "none"}
+    return {
+        "train": training,
+        "icl": Recipe(**pairs, labels="relabelled"),
+        "icl_holdout": Recipe(**pairs, labels="relabelled", classes="holdout"),
+        "icl_new_exemplar": Recipe(**pairs, labels="relabelled", exemplars="holdout"),
+        "iwl": Recipe(**alone),
+        "ciwl": Recipe(**alone, labels="copied"),
+        "flip": Recipe(**pairs, labels="swapped"),
+    }[name]
+
+
+def chance(evaluator: str, recipe: Recipe, n_labels: int) -> float | None:
+    """What guessing gives on the evaluator's default metric; None where no single number does (`train`).
+
+    In-context accuracy: one over the number of different labels in the context.
+    """
+    return {
+        "icl": 1 / 2,
+        "icl_holdout": 1 / 2,
+        "icl_new_exemplar": 1 / 2,
+        "flip": 1 / 2,
+        "ciwl": 1 / recipe.context,
+        "iwl": 1 / n_labels,
+    }.get(evaluator)
+
+
+def metrics(logits: Tensor, context_labels: Tensor, targets: Tensor) -> Tensor:
+    """Every metric of every sequence: [..., B, len(METRICS)], float64.
+
+    logits [..., B, K]; context_labels int64 [B, C]; targets int64 [B].
+    """
+    logits = logits.double()
+    in_context = torch.zeros(logits.shape[-2:], dtype=torch.bool, device=logits.device)
+    in_context.scatter_(1, context_labels, True)
+    target = targets.expand(logits.shape[:-1]).unsqueeze(-1)
+    target_in_context = in_context.gather(1, targets[:, None])[:, 0]
+
+    log_total = logits.logsumexp(-1)
+    target_logit = logits.gather(-1, target).squeeze(-1)
+    inside = logits.masked_fill(~in_context, -torch.inf)
+    outside = logits.masked_fill(in_context, -torch.inf)
+    log_inside, log_outside = inside.logsumexp(-1), outside.logsumexp(-1)
+
+    def correct(restricted: Tensor) -> Tensor:
+        return (restricted.argmax(-1) == targets).double()
+
+    columns = {
+        "loss": log_total - target_logit,
+        "accuracy": correct(logits),
+        "in_context_accuracy": correct(inside) * target_in_context,
+        "out_of_context_accuracy": correct(outside) * ~target_in_context,
+        "target_probability": (target_logit - log_total).exp(),
+        "in_context_target_probability": (target_logit - log_inside).exp().where(target_in_context, 0.0),
+        "out_of_context_target_probability": (target_logit - log_outside).exp().where(~target_in_context, 0.0),
+        "context_probability": (log_inside - log_total).exp(),
+    }
+    return torch.stack([columns[name] for name in METRICS], dim=-1)
+
+
+@torch.no_grad()
+def evaluate(
+    parameters: transformer.Parameters,
+    model: Model,
+    examples: Tensor,
+    labels: Tensor,
+    batch: int = 256,
+) -> Tensor:
+    """Mean and standard error over the sequences of every metric: [S, len(METRICS), 2].
+
+    parameters: name -> [S, …]. examples [N, C+1, I] and labels int64 [N, C+1], the target last. A lane whose
+    parameters are not all finite has no answer: NaN throughout.
+    """
+    geometry = transformer.Geometry(model, labels.shape[1] - 1, examples.dtype, examples.device)
+    lanes = next(iter(parameters.values())).shape[0]
+    parts = []
+    for first in range(0, len(examples), batch):
+        answered, context = examples[first : first + batch], labels[first : first + batch, :-1]
+        logits = transformer.query_logits(
+            parameters, model, geometry, answered.expand(lanes, -1, -1, -1), context.expand(lanes, -1, -1)
+        )
+        parts.append(metrics(logits, context, labels[first : first + batch, -1]))
+    values = torch.cat(parts, dim=1)
+    standard_error = values.std(dim=1, correction=0) / len(examples) ** 0.5
+    result = torch.stack([values.mean(dim=1), standard_error], dim=-1)
+    result[~all_finite(parameters)] = torch.nan
+    return result
+
+
+def all_finite(parameters: Mapping[str, Tensor]) -> Tensor:
+    """bool [S]: whether every parameter of the lane is a finite number."""
+    return torch.stack([value.flatten(1).isfinite().all(dim=1) for value in parameters.values()]).all(dim=0)
+
+
+def write_sequences(path: Path, sequence_set: SequenceSet, bank: np.ndarray) -> None:
+    """Draws every evaluator's sequences and writes them, embedded: a top-level group an evaluator.
+
+    examples float32 [N, C+1, D], labels int32 [N, C+1] (the target last), classes and exemplars int32 [N, C+1].
+    """
+    with store.writing(path, "sequences", sequence_set.id) as file:
+        file.attrs["spec"] = canonical(identity_values(sequence_set))
+        for name in sequence_set.evaluators:
+            recipe = evaluator_recipe(name, sequence_set.recipe)
+            positions = torch.arange(sequence_set.sequences)
+            drawn = sequences.draw(recipe, sequence_set.bank.shape, sequence_set.seed, f"evaluator/{name}", positions)
+            group = file.create_group(name)
+            group.attrs["recipe"] = canonical(identity_values(recipe))
+            for part in ("classes", "exemplars", "labels"):
+                group[part] = getattr(drawn, part).numpy().astype(np.int32)
+            group["examples"] = bank[drawn.classes.numpy(), drawn.exemplars.numpy()]
+
+
+def write_metrics(
+    path: Path,
+    pack: PackSpec,
+    segment: Path,
+    sequence_set: SequenceSet,
+    sequences_file: Path,
+    device: str = "cpu",
+) -> None:
+    """Evaluates every snapshot of a segment on every evaluator of a set and writes the metrics.
+
+    sequences_seen [n]; {evaluator}/mean and {evaluator}/standard_error [n, S, len(METRICS)], their columns named in
+    the attribute `metrics`; the segment's training loss and divergence are carried along for the tables.
+    """
+    dtype = training.DTYPES[pack.run.numerics]
+    with (
+        store.writing(path, "metrics", metrics_identity(pack, sequence_set)) as file,
+        segments.opened(segment, pack) as trained,
+        store.reading(sequences_file, "sequences", sequence_set.id) as frozen,
+    ):
+        file.attrs["metrics"] = list(METRICS)
+        file["sequences_seen"] = trained.sequences_seen
+        file["train_loss/sequences_seen"] = trained.loss_sequences_seen
+        file["train_loss/value"] = trained.loss
+        file["diverged_at"] = trained.diverged_at
+        sets = {
+            name: (
+                torch.from_numpy(frozen[name]["examples"][()]).to(device=device, dtype=dtype),
+                torch.from_numpy(frozen[name]["labels"][()]).to(device=device, dtype=torch.int64),
+            )
+            for name in sequence_set.evaluators
+        }
+        results: dict[str, list[Tensor]] = {name: [] for name in sets}
+        for row in range(len(trained.sequences_seen)):
+            parameters = {name: value.to(device) for name, value in trained.parameters(row).items()}
+            for name, (examples, labels) in sets.items():
+                results[name].append(evaluate(parameters, pack.run.model, examples, labels).cpu())
+        shape = (0, len(pack.lanes), len(METRICS), 2)
+        for name, rows in results.items():
+            stacked = torch.stack(rows).numpy() if rows else np.empty(shape)
+            file[f"{name}/mean"], file[f"{name}/standard_error"] = stacked[..., 0], stacked[..., 1]
+
+
+def metrics_identity(pack: PackSpec, sequence_set: SequenceSet) -> str:
+    return f"{pack.id}/{sequence_set.id}"

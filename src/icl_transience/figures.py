@@ -1,0 +1,217 @@
+"""Figures of an experiment, drawn from its tables alone."""
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from icl_transience import evaluation, spec, store, transience
+from icl_transience.spec import Recipe
+from icl_transience.tables import TRAINING, count, default_curves
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+COLOURS = {"icl": "#0072B2", "ciwl": "#E69F00", "iwl": "#D55E00", "flip": "#009E73", TRAINING: "#444444"}
+NAMES = {
+    "icl": "ICL",
+    "icl_holdout": "ICL, held-out classes",
+    "icl_new_exemplar": "ICL, new exemplars",
+    "ciwl": "CIWL",
+    "iwl": "IWL",
+    "flip": "flip",
+    "train": "train",
+    TRAINING: "training loss",
+}
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.hashsalt": "icl-transience",
+    "svg.fonttype": "path",
+}
+RASTER_DPI = 200
+
+Report = Mapping[str, Any]
+
+
+def draw(name: str, report: Report, curves: pd.DataFrame, vector: Path, raster: Path) -> None:
+    """Draws the figure `name` ("curves" or "comparison") as SVG and PNG; equal tables give equal files."""
+    with matplotlib.rc_context(STYLE):
+        figure = {"curves": _curves, "comparison": _comparison}[name](report, curves)
+        for path in (vector, raster):
+            kind = path.suffix[1:]
+            metadata = {"Date": None} if kind == "svg" else {"Software": None}
+            store.write_table(
+                path,
+                lambda temporary, kind=kind, metadata=metadata: figure.savefig(
+                    temporary, format=kind, dpi=RASTER_DPI, metadata=metadata
+                ),
+            )
+
+
+def _curves(report: Report, curves: pd.DataFrame) -> Figure:
+    """A column a run: ICL, CIWL, IWL and flip above, the training loss below."""
+    n_runs = len(report["runs"])
+    width = 6.8 if n_runs == 1 else 1.6 + 3.1 * n_runs
+    note = _note(report, int(width * 20))
+    figure = Figure(figsize=(width, 4.9 + 0.15 * note.count("\n")), layout="constrained")
+    axes = figure.subplots(2, n_runs, sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
+    for column, run in enumerate(report["runs"]):
+        of_run = curves[(curves["run"] == run["name"]) & (curves["sequences_seen"] > 0)]
+        upper, lower = axes[:, column]
+        shown = [name for name in ("icl", "ciwl", "iwl", "flip") if name in set(of_run["evaluator"])]
+        _mark_chance(upper, run, shown)
+        for name in shown:
+            _seeds_and_mean(upper, default_curves(of_run, name), COLOURS[name])
+        _mark_peak(upper, default_curves(of_run, "icl"), report["statistics"]["smoothing"])
+        if column == n_runs - 1:
+            _label_ends(upper, of_run, shown)
+        _seeds_and_mean(lower, default_curves(of_run, TRAINING), COLOURS[TRAINING])
+        lower.set_yscale("log")
+        _sequences_axis(lower)
+        if n_runs > 1:
+            upper.set_title(run["name"])
+    axes[0, 0].set(ylim=(-0.02, 1.02), ylabel="accuracy")
+    axes[1, 0].set_ylabel("training loss")
+    _title_and_note(figure, report, note)
+    return figure
+
+
+def _comparison(report: Report, curves: pd.DataFrame) -> Figure:
+    """A panel an evaluator and one for the training loss, a colour a run."""
+    shown = [name for name in ("icl", "ciwl", "iwl", "flip", TRAINING) if name in set(curves["evaluator"])]
+    columns = 3
+    note = _note(report, 150)
+    figure = Figure(figsize=(8.2, 4.9 + 0.15 * note.count("\n")), layout="constrained")
+    axes = figure.subplots(-(-(len(shown) + 1) // columns), columns, sharex=True).ravel()
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(report["runs"])))
+    handles = []
+    for panel, name in zip(axes, shown, strict=False):
+        for run, colour in zip(report["runs"], colours, strict=True):
+            of_run = curves[(curves["run"] == run["name"]) & (curves["sequences_seen"] > 0)]
+            line = _seeds_and_mean(panel, default_curves(of_run, name), colour)
+            if name == shown[0]:
+                handles.append(line)
+        panel.set_title(NAMES[name])
+        if name == TRAINING:
+            panel.set_yscale("log")
+        else:
+            panel.set_ylim(-0.02, 1.02)
+            _mark_chance(panel, report["runs"][0], [name])
+        panel.set_ylabel("loss" if name == TRAINING else "accuracy")
+    for panel in axes:
+        _sequences_axis(panel)
+    for panel in axes[len(shown) :]:
+        panel.axis("off")
+    axes[len(shown)].legend(handles, [run["name"] for run in report["runs"]], loc="center left", title="run")
+    for panel in axes[:-columns]:
+        panel.set_xlabel("")
+    _title_and_note(figure, report, note)
+    return figure
+
+
+def _seeds_and_mean(axes: Axes, curve: pd.DataFrame, colour: Any) -> Any:
+    """Every seed thin, their mean thick; the mean's line is returned."""
+    by_seed = curve.pivot(index="sequences_seen", columns="seed", values="value")
+    if by_seed.shape[1] > 1:
+        axes.plot(by_seed.index, by_seed, color=colour, linewidth=0.7, alpha=0.45)
+    # A seed that diverged has no mean to add to.
+    return axes.plot(by_seed.index, by_seed.mean(axis=1), color=colour, linewidth=2.2)[0]
+
+
+def _mark_chance(axes: Axes, run: Mapping[str, Any], shown: list[str]) -> None:
+    """A dotted line at each evaluator's chance level; one for those that share it."""
+    levels: dict[float, list[str]] = {}
+    for name in shown:
+        level = evaluation.chance(name, spec.from_values(Recipe, run["recipe"]), run["labels"])
+        levels.setdefault(level, []).append(name)
+    for level, names in levels.items():
+        colour = COLOURS[names[0]] if len(names) == 1 else "#666666"
+        axes.axhline(level, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
+        if level > 0.05:  # at 1/#labels the label would lie on the axis
+            text = "chance " + ", ".join(NAMES[name] for name in names)
+            axes.text(0.01, level + 0.008, text, transform=axes.get_yaxis_transform(), fontsize=7, color=colour)
+
+
+def _mark_peak(axes: Axes, curve: pd.DataFrame, smoothing: int) -> None:
+    mean = curve.groupby("sequences_seen")["value"].mean().dropna()
+    if mean.empty:
+        return
+    smoothed = transience.smooth(mean.to_numpy(), smoothing)
+    top = int(smoothed.argmax())
+    x, y = mean.index[top], smoothed[top]
+    axes.plot([x], [y], marker="v", markersize=7, color=COLOURS["icl"], markeredgecolor="white", zorder=5)
+    axes.annotate(
+        f"peak {y:.2f}\nat {count(x)}",
+        (x, y),
+        xytext=(0, 9),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=8,
+        color=COLOURS["icl"],
+        annotation_clip=False,
+    )
+
+
+def _label_ends(axes: Axes, of_run: pd.DataFrame, shown: list[str]) -> None:
+    """Each curve's name at its right end, moved apart where two would overlap."""
+    gap, ends = 0.055, []
+    for name in shown:
+        mean = default_curves(of_run, name).groupby("sequences_seen")["value"].mean().dropna()
+        if len(mean):
+            ends.append((mean.iloc[-1], name))
+    lowest = -np.inf
+    for value, name in sorted(ends):
+        lowest = max(value, lowest + gap)
+        axes.annotate(
+            f"{NAMES[name]} {value:.2f}",
+            (1, lowest),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=COLOURS[name],
+            fontweight="bold",
+            annotation_clip=False,
+        )
+
+
+def _sequences_axis(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("sequences seen")
+
+
+def _title_and_note(figure: Figure, report: Report, note: str) -> None:
+    figure.suptitle(
+        f"{report['experiment']}: {report['question']}" if report["question"] else report["experiment"],
+        x=0.01,
+        ha="left",
+        fontsize=11,
+        fontweight="bold",
+    )
+    figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="#555555")
+
+
+def _note(report: Report, width: int) -> str:
+    """What every curve was made with, wrapped to `width` characters."""
+    captions = dict.fromkeys(run["caption"] for run in report["runs"])
+    seeds = sorted({lane["seed"] for run in report["runs"] for lane in run["lanes"]}, key=lambda s: (len(s), s))
+    lines = [
+        f"Study {report['study']}. Thin: seeds {', '.join(seeds)}; thick: their mean. ICL, CIWL, flip: accuracy among "
+        "the labels in the context; IWL: among all labels."
+    ]
+    lines += captions if len(captions) == 1 else [f"{run['name']}: {run['caption']}" for run in report["runs"]]
+    return "\n".join(textwrap.fill(line, width) for line in lines)

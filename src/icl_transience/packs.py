@@ -1,0 +1,224 @@
+"""Lanes -> packs on disk: which lanes train together, and where their training may stop and resume.
+
+A folder results/packs/{pack} with its pack.json is registered once and only grows: a lane found in one stays
+there for ever, new lanes form new packs, boundaries are only appended.
+"""
+
+import fcntl
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from icl_transience import spec
+from icl_transience.spec import Lane, Run, Seed, StudyError
+
+SCHEMA_VERSION = 1
+INDEX = "pack.json"
+_SEGMENT = re.compile(r"^segment-(\d{12})-(\d{12})\.h5$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackSpec:
+    """Lanes of equal tensor shapes that train as one batched model."""
+
+    lanes: tuple[Lane, ...]
+
+    @property
+    def run(self) -> Run:
+        """Any of its runs: what they have in common is the same in all."""
+        return self.lanes[0].run
+
+    @property
+    def id(self) -> str:
+        model = self.run.model
+        return f"{self.run.bank.slug}-{model.depth}x{model.width}-{spec.identity('training', self)}"
+
+    def to_json(self) -> str:
+        """One line that says everything a training job needs; each run once."""
+        runs = {lane.run.id: spec.identity_values(lane.run) for lane in self.lanes}
+        lanes = [{"run": lane.run.id, "init": lane.seed.init, "data": lane.seed.data} for lane in self.lanes]
+        return spec.canonical({"runs": runs, "lanes": lanes})
+
+    @classmethod
+    def from_json(cls, text: str) -> "PackSpec":
+        document = json.loads(text)
+        runs = {name: spec.from_values(Run, values) for name, values in document["runs"].items()}
+        return cls(
+            lanes=tuple(
+                Lane(run=runs[lane["run"]], seed=Seed(init=lane["init"], data=lane["data"]))
+                for lane in document["lanes"]
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """A pack and the sequences seen at which its segments meet, 0 first."""
+
+    spec: PackSpec
+    boundaries: tuple[int, ...]
+
+    def segments(self, horizon: int) -> list[tuple[int, int]]:
+        """(from, to) of every segment that training to `horizon` takes, in order."""
+        pairs = itertools.pairwise(self.boundaries)
+        return [(start, end) for start, end in pairs if start < horizon]
+
+
+def plan(
+    wanted: Mapping[Lane, int],
+    registered: Mapping[str, Pack],
+    *,
+    packing: str,
+    lanes_per_pack: int,
+    segment_sequences: int,
+) -> dict[str, Pack]:
+    """Pack id -> pack, for every pack that holds a wanted lane; a pure function.
+
+    wanted: lane -> horizon. Lanes of a registered pack stay there; the others are grouped by run (or by tensor
+    shape) in the order given. Boundaries grow by `segment_sequences`, in whole batches, up to the largest horizon.
+    """
+    home = {lane: pack_id for pack_id in sorted(registered, reverse=True) for lane in registered[pack_id].spec.lanes}
+    packs = {home[lane]: registered[home[lane]] for lane in wanted if lane in home}
+    groups: dict[str, list[Lane]] = {}
+    for lane in wanted:
+        if lane not in home:
+            groups.setdefault(lane.run.id if packing == "run" else lane.run.tensor_shape, []).append(lane)
+    for lanes in groups.values():
+        for first in range(0, len(lanes), lanes_per_pack):
+            pack = Pack(spec=PackSpec(lanes=tuple(lanes[first : first + lanes_per_pack])), boundaries=(0,))
+            packs[pack.spec.id] = pack
+    return {
+        pack_id: _extended(pack, max(wanted.get(lane, 0) for lane in pack.spec.lanes), segment_sequences)
+        for pack_id, pack in packs.items()
+    }
+
+
+def _extended(pack: Pack, horizon: int, segment_sequences: int) -> Pack:
+    batch_size, boundaries = pack.spec.run.batch_size, list(pack.boundaries)
+    while boundaries[-1] < horizon:
+        boundaries.append(spec.round_up(min(boundaries[-1] + segment_sequences, horizon), batch_size))
+    return replace(pack, boundaries=tuple(boundaries))
+
+
+def read_registered(folder: Path) -> dict[str, Pack]:
+    """Every pack under `folder` (results/packs). Raises StudyError where an index is not what its folder says."""
+    return {path.name: _read(path) for path in sorted(folder.glob("*")) if path.is_dir()} if folder.exists() else {}
+
+
+def _read(folder: Path) -> Pack:
+    index = folder / INDEX
+    if not index.exists():
+        return _rebuilt(folder)
+    try:
+        document = json.loads(index.read_text(encoding="utf-8"))
+        if document["schema"] != SCHEMA_VERSION:
+            raise StudyError(f"{index}: schema version {document['schema']}, expected {SCHEMA_VERSION}")
+        pack = Pack(spec=PackSpec.from_json(json.dumps(document["spec"])), boundaries=tuple(document["boundaries"]))
+        pack_id = pack.spec.id
+    except (KeyError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"{index}: not a pack index ({error}): delete this file, it is rebuilt from the segments beside it"
+        ) from error
+    if pack_id != folder.name:
+        raise StudyError(
+            f"{index} describes pack {pack_id}, but its folder is {folder.name}: restore the folder's name, or delete "
+            "the folder to train its lanes again"
+        )
+    return pack
+
+
+def _rebuilt(folder: Path) -> Pack:
+    """The pack of a folder that has lost its index, from the segments (or their kept links) in it."""
+    from icl_transience import store
+
+    segments = sorted({match[0]: match for path in folder.rglob("*.h5") if (match := _SEGMENT.match(path.name))})
+    if not segments:
+        raise StudyError(f"{folder} has neither {INDEX} nor segments: delete it")
+    path = next(folder.rglob(segments[0]))
+    pack_spec = PackSpec.from_json(store.read_attribute(path, "spec"))
+    ends = {int(_SEGMENT.match(name)[group]) for name in segments for group in (1, 2)}
+    return Pack(spec=pack_spec, boundaries=tuple(sorted(ends | {0})))
+
+
+def register(folder: Path, planned: Mapping[str, Pack]) -> None:
+    """Writes the index of every planned pack that is new or has grown, under a lock.
+
+    Raises StudyError where another workflow has registered other packs for the same lanes since the plan was made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", wait=True):
+        registered = read_registered(folder)
+        homes = {lane: pack_id for pack_id, pack in registered.items() for lane in pack.spec.lanes}
+        for pack_id, pack in planned.items():
+            current = registered.get(pack_id)
+            if current is None and any(lane in homes for lane in pack.spec.lanes):
+                raise StudyError(f"{folder}: another workflow has registered lanes of {pack_id}: run the command again")
+            if current is not None and pack.boundaries[: len(current.boundaries)] != current.boundaries:
+                raise StudyError(f"{folder}: another workflow has extended {pack_id}: run the command again")
+            if current is None or current.boundaries != pack.boundaries or not (folder / pack_id / INDEX).exists():
+                _write(folder / pack_id, pack)
+
+
+def _write(folder: Path, pack: Pack) -> None:
+    folder.mkdir(exist_ok=True)
+    document = {
+        "schema": SCHEMA_VERSION,
+        "spec": json.loads(pack.spec.to_json()),
+        "boundaries": list(pack.boundaries),
+    }
+    temporary = folder / f".{INDEX}.{os.getpid()}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(document, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(folder / INDEX)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Holds an exclusive flock on `path`; it dies with the process. Raises StudyError if held and not `wait`."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise StudyError(f"{path.parent}: another process is writing here: wait for it, or stop it") from None
+        yield
+
+
+def live_writers(folder: Path) -> list[Path]:
+    """Pack folders in which a process is writing now."""
+    return [lock.parent for lock in sorted(folder.glob("*/.lock")) if _is_held(lock)]
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with locked(lock):
+            return False
+    except StudyError:
+        return True
+
+
+def order_lanes(lanes: Iterable[tuple[Lane, int]]) -> dict[Lane, int]:
+    """lane -> the largest horizon asked of it, in order of first mention."""
+    wanted: dict[Lane, int] = {}
+    for lane, horizon in lanes:
+        wanted[lane] = max(horizon, wanted.get(lane, 0))
+    return wanted
+
+
+def lane_places(packs: Mapping[str, Pack], lanes: Sequence[Lane]) -> dict[Lane, tuple[str, int]]:
+    """lane -> (pack id, the lane's place in it)."""
+    places: dict[Lane, tuple[str, int]] = {}
+    for pack_id in sorted(packs, reverse=True):
+        places |= {lane: (pack_id, place) for place, lane in enumerate(packs[pack_id].spec.lanes)}
+    return {lane: places[lane] for lane in lanes}
+
+
+def seed_labels(pack: PackSpec) -> str:
+    """The pack's seeds as a person reads them: "seeds 0 1 2"."""
+    return "seeds " + " ".join(dict.fromkeys(lane.seed.label for lane in pack.lanes))

@@ -1,0 +1,239 @@
+"""From configuration to files: which banks, sets, packs, segments, tables and figures a study takes.
+
+What the Snakefile asks while it is parsed; a pure function of config, study and the registered packs, so the
+DAG is static. Writes nothing until `register`, which only a real run calls.
+"""
+
+import ast
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from icl_transience import packs, schema, spec, study
+from icl_transience.packs import Pack, PackSpec
+from icl_transience.spec import BankSpec, Lane, SequenceSet, StudyError
+from icl_transience.study import Experiment, NamedRun, Study
+
+# The modules whose code shapes a stage's results; a change in one (docstrings and comments aside) makes the stage
+# again. Banks and training are not here: they follow spec.SEMANTICS alone.
+CODE = {
+    "metrics": ("evaluation", "model"),
+    "tables": ("tables", "transience"),
+    "figures": ("figures",),
+}
+TABLES = ("curves.csv", "transience.csv", "runs.csv")
+
+
+class Plan:
+    """Everything a run of the workflow needs to know. Raises StudyError where the configuration is not right."""
+
+    def __init__(self, config: Mapping[str, Any], base: Path):
+        config_schema = schema.read_yaml(base / "workflow/schemas/config.schema.yaml")
+        schema.check(config, config_schema, "config")
+        self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
+        self.results = self.config["results"].rstrip("/")
+        self.study: Study = study.load(
+            _study_path(self.config["study"], base),
+            base / "workflow/schemas/study.schema.yaml",
+            {"omniglot": self.source_folder("omniglot")},
+        )
+        self.packs: dict[str, Pack] = packs.plan(
+            packs.order_lanes(
+                (lane, experiment.horizon)
+                for experiment in self.study.experiments.values()
+                for lane in experiment.lanes()
+            ),
+            packs.read_registered(self._packs_folder),
+            packing=self.config["packing"],
+            lanes_per_pack=self.config["lanes_per_pack"],
+            segment_sequences=self.config["segment_sequences"],
+        )
+        runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
+        self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
+        self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
+
+    @property
+    def _packs_folder(self) -> Path:
+        return Path(self.results) / "packs"
+
+    @cached_property
+    def _places(self) -> dict[Lane, tuple[str, int]]:
+        lanes = [lane for experiment in self.study.experiments.values() for lane in experiment.lanes()]
+        return packs.lane_places(self.packs, lanes)
+
+    def register(self) -> None:
+        """Writes down the packs and boundaries of this plan, before the first job."""
+        packs.register(self._packs_folder, self.packs)
+
+    def source_folder(self, source: str) -> Path | None:
+        """Where a source's files are: its key in config.yaml, or the environment variable ICL_{SOURCE}."""
+        folder = self.config[source] or os.environ.get(f"ICL_{source.upper()}")
+        return Path(folder) if folder else None
+
+    # Banks and sequences.
+
+    def bank_files(self, bank_id: str) -> list[str]:
+        """Paths of the source files of a bank, in its spec's order."""
+        bank = self.banks[bank_id]
+        folder = self.source_folder(bank.source) if bank.files else None
+        return [str(folder / name) for name in bank.parameters.zips] if folder else []
+
+    def bank_path(self, bank_id: str) -> str:
+        return f"{self.results}/banks/{bank_id}.h5"
+
+    def spec_of(self, thing: BankSpec | SequenceSet | PackSpec) -> str:
+        """The one line of canonical JSON that a job gets."""
+        return thing.to_json() if isinstance(thing, PackSpec) else spec.canonical(spec.identity_values(thing))
+
+    # Packs and metrics.
+
+    def previous_segment(self, pack_id: str, start: int) -> list[str]:
+        """Path of the segment of a pack that ends at `start`, in a list; empty at 0."""
+        boundaries = self.packs[pack_id].boundaries
+        if start == 0:
+            return []
+        before = boundaries[boundaries.index(start) - 1]
+        return [f"{self.results}/packs/{pack_id}/segment-{before:012d}-{start:012d}.h5"]
+
+    def metrics_paths(self, name: str) -> list[str]:
+        """Every metrics file that the tables of an experiment read."""
+        experiment, paths = self.study.experiments[name], {}
+        for named in experiment.runs:
+            for lane in self._lanes(experiment, named):
+                for start, end in self.packs[lane["pack"]].segments(experiment.horizon):
+                    file = f"metrics-{named.sequence_set.id}-{start:012d}-{end:012d}.h5"
+                    paths[f"{self.results}/packs/{lane['pack']}/{file}"] = None
+        return list(paths)
+
+    def resources(self, pack_id: str) -> dict[str, int]:
+        """What a training job of this pack takes: memory in MB, GPUs."""
+        pack = self.packs[pack_id].spec
+        run, shape = pack.run, pack.run.bank.shape
+        megabyte, number_bytes = 2**20, 8 if run.numerics == "float64" else 4
+        weights = run.model.width * (shape.width + 2 * shape.n_train_classes)
+        weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
+        tokens = run.batch_size * (2 * run.recipe.context + 1)
+        activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
+        of_lane = 5 * weights + 2 * activations + 4 * run.batch_size * shape.n_train_classes
+        bank = shape.n_classes * shape.n_exemplars * shape.width
+        needed = number_bytes * (len(pack.lanes) * of_lane + 2 * bank)
+        return {
+            # 600 MB is an idle torch process.
+            "mem_mb": 600 + needed // megabyte,
+            "gpu": int(self.config["device"].startswith("cuda")),
+        }
+
+    # Experiments.
+
+    def folder(self, experiment: str) -> str:
+        return f"{self.results}/studies/{self.study.name}/{experiment}"
+
+    def figures(self, experiment: str) -> list[str]:
+        """Names of an experiment's figures."""
+        return ["curves", "comparison"] if len(self.study.experiments[experiment].runs) > 1 else ["curves"]
+
+    def experiment_files(self, experiment: str) -> list[str]:
+        folder = self.folder(experiment)
+        drawn = [f"{folder}/{name}.{kind}" for name in self.figures(experiment) for kind in ("svg", "png")]
+        return [f"{folder}/{name}" for name in TABLES] + drawn
+
+    def targets(self) -> list[str]:
+        return [path for experiment in self.study.experiments for path in self.experiment_files(experiment)]
+
+    def finished_folders(self) -> list[str]:
+        """Folders of the experiments that have been built."""
+        folders = map(self.folder, self.study.experiments)
+        return [folder for folder in folders if all(Path(folder, name).exists() for name in (*TABLES, "curves.svg"))]
+
+    def report(self, name: str) -> str:
+        """An experiment as tables and figures need it, as canonical JSON (see tables.py)."""
+        experiment = self.study.experiments[name]
+        runs = [
+            {
+                "name": named.name,
+                "axes": dict(named.axes),
+                "set": named.sequence_set.id,
+                "recipe": spec.identity_values(named.run.recipe),
+                "labels": named.run.bank.shape.n_train_classes,
+                "caption": describe(named),
+                "lanes": self._lanes(experiment, named),
+            }
+            for named in experiment.runs
+        ]
+        used = {lane["pack"] for run in runs for lane in run["lanes"]}
+        return spec.canonical(
+            {
+                "study": self.study.name,
+                "experiment": name,
+                "question": experiment.question,
+                "axes": experiment.axes,
+                "horizon": experiment.horizon,
+                "statistics": spec.identity_values(experiment.statistics),
+                "runs": runs,
+                "packs": {pack_id: self._boundaries(pack_id, experiment.horizon) for pack_id in sorted(used)},
+            }
+        )
+
+    def _boundaries(self, pack_id: str, horizon: int) -> list[int]:
+        return [0, *(end for _, end in self.packs[pack_id].segments(horizon))]
+
+    def _lanes(self, experiment: Experiment, named: NamedRun) -> list[dict[str, Any]]:
+        rows = []
+        for seed in experiment.seeds:
+            pack_id, place = self._places[Lane(run=named.run, seed=seed)]
+            rows.append({"seed": seed.label, "pack": pack_id, "place": place})
+        return rows
+
+
+def _study_path(name: str, base: Path) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    folder = base / "workflow/studies"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(found.stem for found in folder.glob("*.yaml"))
+        raise StudyError(
+            f"config: `study` is {name!r}: no {path}{schema.did_you_mean(name, known)} "
+            f"(there are {', '.join(known)}; a path that ends in .yaml names a file elsewhere)"
+        )
+    return path
+
+
+def describe(named: NamedRun) -> str:
+    """What a run was made with, for the foot of a figure: bank, sequences, model, initial weights, optimizer, L2."""
+    run, shape = named.run, named.run.bank.shape
+    model, optimizer = run.model, run.optimizer
+    mlp = f"MLP {model.mlp_ratio}x" if model.mlp_ratio else "attention only"
+    weights = {
+        "pytorch": "uniform ±1/√fan-in (PyTorch's default)",
+        "lecun_normal": "LeCun normal",
+    }[model.init.distribution]
+    penalty = {"squared": "λ·Σθ² (squared)", "unsquared": "λ·Σ‖θ‖ (unsquared)"}[optimizer.l2.form]
+    l2 = f"L2 {penalty}, λ = {optimizer.l2.strength:g}" if optimizer.l2.strength else "no L2"
+    return (
+        f"{run.bank.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, "
+        f"{shape.width}-d; context {run.recipe.context}, burstiness {run.recipe.burstiness}; "
+        f"{model.depth} layers, width {model.width}, {mlp}; initial weights {weights} × {model.init.scale:g}; "
+        f"Adam {optimizer.learning_rate:g}, batch {run.batch_size}; {l2}."
+    )
+
+
+def code_digest(stage: str) -> str:
+    """A hash of the modules behind a stage (see CODE) that docstrings, comments and layout do not change."""
+    digest = hashlib.sha256()
+    for module in CODE[stage]:
+        tree = ast.parse(files("icl_transience").joinpath(f"{module}.py").read_text(encoding="utf-8"))
+        for node in _documented(tree):
+            if ast.get_docstring(node) is not None:
+                node.body = node.body[1:]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:12]
+
+
+def _documented(tree: ast.AST) -> Iterator[Any]:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return (node for node in ast.walk(tree) if isinstance(node, kinds))

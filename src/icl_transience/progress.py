@@ -1,0 +1,46 @@
+"""How far a training job is: a bar that redraws itself on a terminal, plain lines elsewhere and in the log."""
+
+import sys
+import time
+from typing import TextIO
+
+BAR_SECONDS = 0.5
+LINE_SECONDS = 15.0
+_WIDTH = 24
+
+
+class Progress:
+    """Reports sequences seen between `start` and `end` for a job of `lanes` lanes.
+
+    Sequences per second are summed over lanes. With a log file, the terminal gets the bar and the log the lines.
+    """
+
+    def __init__(self, label: str, start: int, end: int, lanes: int, log: TextIO | None = None):
+        self.label, self.start, self.end, self.lanes = label, start, end, lanes
+        self.terminal = sys.stderr if sys.stderr.isatty() else None
+        self.lines = log if log is not None else (None if self.terminal else sys.stderr)
+        self.begun = time.monotonic()
+        self.bar_at = self.line_at = 0.0
+
+    def __call__(self, sequences_seen: int) -> None:
+        now = time.monotonic()
+        done = sequences_seen >= self.end
+        if self.terminal and (done or now - self.bar_at >= BAR_SECONDS):
+            self.bar_at = now
+            filled = round(_WIDTH * (sequences_seen - self.start) / (self.end - self.start))
+            bar = "█" * filled + "░" * (_WIDTH - filled)
+            self.terminal.write(f"\r\x1b[2K{self.label} {bar} {self._state(sequences_seen, now)}" + "\n" * done)
+            self.terminal.flush()
+        if self.lines and (done or now - self.line_at >= LINE_SECONDS):
+            self.line_at = now
+            self.lines.write(f"{self.label}: {self._state(sequences_seen, now)}\n")
+            self.lines.flush()
+
+    def _state(self, sequences_seen: int, now: float) -> str:
+        elapsed = max(now - self.begun, 1e-9)
+        rate = (sequences_seen - self.start) / elapsed
+        left = (self.end - sequences_seen) / rate if rate else 0.0
+        return (
+            f"{sequences_seen:,} of {self.end:,} sequences seen, {rate * self.lanes:,.0f} sequences/s, "
+            f"{int(left // 60)}:{int(left % 60):02d} left"
+        )

@@ -1,0 +1,320 @@
+"""What is to be made, as values: banks, recipes, models, optimizers, runs, lanes, evaluator sets.
+
+Frozen dataclasses that hold fully resolved values, and their identities: the hash of what shapes a file's content
+and of nothing else. Only the standard library is imported, so a training job needs no YAML.
+
+A field added after results exist carries `neutral` in its metadata, the value at which it changes nothing; at that
+value it stays out of the identity, and earlier results are found again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+# Bumped by hand when the same values come to mean another content; editing code does not invalidate results.
+SEMANTICS = {"bank": 1, "sequences": 1, "training": 1}
+
+T = typing.TypeVar("T")
+
+EVALUATORS = ("train", "icl", "iwl", "ciwl", "flip", "icl_holdout", "icl_new_exemplar")
+
+
+class StudyError(ValueError):
+    """What the user asked for cannot be done; the message says which value, what was expected, what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankShape:
+    """Sizes of a bank [n_classes, n_exemplars, width]; training classes and exemplars come first."""
+
+    n_classes: int
+    n_exemplars: int
+    n_train_classes: int
+    n_train_exemplars: int
+    width: int
+
+    def class_range(self, part: str) -> tuple[int, int]:
+        """(first class, number of classes) of `part`, "train" or "holdout"."""
+        return _part(part, self.n_train_classes, self.n_classes)
+
+    def exemplar_range(self, part: str) -> tuple[int, int]:
+        """(first exemplar, number of exemplars) of `part`, "train" or "holdout"."""
+        return _part(part, self.n_train_exemplars, self.n_exemplars)
+
+
+def _part(part: str, n_train: int, n_all: int) -> tuple[int, int]:
+    return (0, n_train) if part == "train" else (n_train, n_all - n_train)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian:
+    classes: int
+    holdout_classes: int
+    exemplars: int
+    holdout_exemplars: int
+    dim: int
+    noise: float
+
+    @property
+    def shape(self) -> BankShape:
+        return BankShape(
+            n_classes=self.classes + self.holdout_classes,
+            n_exemplars=self.exemplars + self.holdout_exemplars,
+            n_train_classes=self.classes,
+            n_train_exemplars=self.exemplars,
+            width=self.dim,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Omniglot:
+    VARIANTS: typing.ClassVar[int] = 8  # 4 rotations x 2 flips, a class each
+
+    zips: tuple[str, ...]
+    characters: int
+    holdout_characters: int
+    exemplars: int
+    holdout_exemplars: int
+    side: int
+    encoder: str
+    dim: int
+
+    @property
+    def shape(self) -> BankShape:
+        return BankShape(
+            n_classes=(self.characters + self.holdout_characters) * self.VARIANTS,
+            n_exemplars=self.exemplars + self.holdout_exemplars,
+            n_train_classes=self.characters * self.VARIANTS,
+            n_train_exemplars=self.exemplars,
+            width=self.dim,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankSpec:
+    """The section of its own source is set, the others are None. files: SHA-256 of the source files, in order."""
+
+    source: str
+    seed: int
+    gaussian: Gaussian | None = None
+    omniglot: Omniglot | None = None
+    files: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> Gaussian | Omniglot:
+        return getattr(self, self.source)
+
+    @property
+    def shape(self) -> BankShape:
+        return self.parameters.shape
+
+    @property
+    def slug(self) -> str:
+        return f"{self.source}-{self.shape.n_train_classes}x{self.shape.n_train_exemplars}"
+
+    @property
+    def id(self) -> str:
+        return f"{self.slug}-{identity('bank', self)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a sequence is composed.
+
+    support: "bursty", or "none" (the context holds pairwise different classes, none the query's).
+    labels: "classes"; "relabelled" (query and distractor get 0 and 1 at random); "swapped" (the two exchange
+    labels, the target with them); "copied" (one context label is overwritten with the query's).
+    classes, exemplars: the part of the bank to draw from, "train" or "holdout".
+    """
+
+    context: int
+    burstiness: int
+    support: str = field(default="bursty", metadata={"neutral": "bursty"})
+    labels: str = field(default="classes", metadata={"neutral": "classes"})
+    classes: str = field(default="train", metadata={"neutral": "train"})
+    exemplars: str = field(default="train", metadata={"neutral": "train"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    kind: str = "sinusoid"
+    base: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    distribution: str = "pytorch"
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    depth: int
+    width: int
+    heads: int
+    mlp_ratio: int
+    positions: Positions = Positions()
+    init: Init = Init()
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2:
+    """strength * sum of squares over all arrays ("squared"), or * sum of the arrays' norms ("unsquared")."""
+
+    strength: float = 0.0
+    form: str = "squared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    name: str = "adam"
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    l2: L2 = L2()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshots:
+    first: int
+    per_doubling: int
+    every: int
+
+    def points(self, batch_size: int, after: int, until: int) -> list[int]:
+        """Sequences seen at the snapshots in (after, until], and 0 if `after` is 0; whole batches.
+
+        From `first` on in a geometric series of `per_doubling` a doubling while its steps are below `every`,
+        then at multiples of `every`. Nothing depends on `until` but where the list ends.
+        """
+        points = {0} if after == 0 else set()
+        for point in self._series():
+            rounded = round_up(point, batch_size)
+            if rounded > until:
+                break
+            if rounded > after:
+                points.add(rounded)
+        return sorted(points)
+
+    def _series(self) -> Iterator[int]:
+        ratio, step, point = 2 ** (1 / self.per_doubling), 0, self.first
+        while point * (ratio - 1) < self.every:
+            yield point
+            step += 1
+            point = math.ceil(self.first * 2 ** (step / self.per_doubling))
+        # The last geometric point may lie on either side of the first multiple.
+        number = point // self.every + (point % self.every > 0)
+        while True:
+            yield number * self.every
+            number += 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training configuration: everything that shapes the weights but the seed. No horizon."""
+
+    bank: BankSpec
+    recipe: Recipe
+    model: Model
+    optimizer: Optimizer
+    batch_size: int
+    numerics: str
+    snapshots: Snapshots
+
+    @property
+    def id(self) -> str:
+        return identity("training", self)
+
+    @property
+    def tensor_shape(self) -> str:
+        """Runs with equal values here can train as one batched model: all but what each lane has of its own."""
+        values = identity_values(self)
+        values["model"].pop("init")
+        for key in ("learning_rate", "l2"):
+            values["optimizer"].pop(key)
+        values["recipe"] = {"context": self.recipe.context}
+        return canonical(values)
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Seed:
+    init: int
+    data: int
+
+    @property
+    def label(self) -> str:
+        """As it stands in tables: one number where both are the same."""
+        return str(self.init) if self.init == self.data else f"init{self.init}-data{self.data}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """A run with a seed: the unit that has one curve."""
+
+    run: Run
+    seed: Seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSet:
+    """The frozen sequences of all evaluators of one study on one bank. recipe: the training one, for `train`."""
+
+    bank: BankSpec
+    recipe: Recipe
+    evaluators: tuple[str, ...]
+    sequences: int
+    seed: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.bank.slug}-{identity('sequences', self)}"
+
+
+def round_up(sequences: int, batch_size: int) -> int:
+    """The number of sequences in whole batches that is at least `sequences`."""
+    return -(-sequences // batch_size) * batch_size
+
+
+def canonical(values: Any) -> str:
+    """One string for equal values: JSON with sorted keys and no spaces."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def identity_values(value: Any) -> Any:
+    """Plain values of a dataclass, without fields at their neutral value and sections that are None."""
+    if dataclasses.is_dataclass(value):
+        return {
+            f.name: identity_values(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if getattr(value, f.name) is not None
+            and not ("neutral" in f.metadata and getattr(value, f.name) == f.metadata["neutral"])
+        }
+    return [identity_values(item) for item in value] if isinstance(value, tuple) else value
+
+
+def identity(stage: str, value: Any) -> str:
+    """Twelve hexadecimal digits that stand for everything that shapes the content."""
+    content = canonical({"stage": stage, "semantics": SEMANTICS[stage], "values": identity_values(value)})
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def from_values(kind: type[T], values: dict[str, Any]) -> T:
+    """The dataclass `kind` from plain values, numbers brought to the declared type (so 30 and 30.0 are one)."""
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if isinstance(hint, types.UnionType):  # a section that may be absent
+        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+    if dataclasses.is_dataclass(hint):
+        return from_values(hint, value)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_typed(typing.get_args(hint)[0], item) for item in value)
+    return hint(value)

@@ -1,0 +1,274 @@
+"""A study file -> experiments, runs and lanes, checked whole before anything is built."""
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icl_transience import schema, spec
+from icl_transience.spec import Lane, Run, Seed, SequenceSet, StudyError
+
+RUN_SECTIONS = ("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots")
+# Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
+RESERVED_NAMES = ("all", "bank", "sequences", "train", "evaluate", "tables", "figures", "report", "unlock")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """How curves are summarised; see transience.py for what each means."""
+
+    evaluator: str
+    smoothing: int
+    min_effect: float
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedRun:
+    """A run under its name in an experiment, and where it stands on the experiment's axes."""
+
+    name: str
+    axes: Mapping[str, Any]
+    run: Run
+    sequence_set: SequenceSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One question: named runs that differ along axes, the seeds of each, and how far they train.
+
+    horizon: sequences seen at the end, in whole batches of every run.
+    """
+
+    name: str
+    question: str
+    axes: tuple[str, ...]
+    runs: tuple[NamedRun, ...]
+    seeds: tuple[Seed, ...]
+    horizon: int
+    statistics: Statistics
+
+    def lanes(self) -> list[Lane]:
+        return [Lane(run=named.run, seed=seed) for named in self.runs for seed in self.seeds]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    name: str
+    description: str
+    experiments: Mapping[str, Experiment]
+
+
+def load(path: Path, schema_path: Path, sources: Mapping[str, Path | None]) -> Study:
+    """The study in the YAML file `path`.
+
+    sources: folder of the files of each source that reads any ("omniglot"), or None where none is configured.
+    Raises StudyError that lists every problem found, each with its key path.
+    """
+    study_schema = schema.read_yaml(schema_path)
+    document = schema.read_yaml(path)
+    schema.check(document, study_schema, str(path))
+    resolver = _Resolver(study_schema, document.get("defaults", {}), sources)
+    experiments = {}
+    for name, section in document["experiments"].items():
+        try:
+            experiments[name] = resolver.experiment(name, section or {})
+        except StudyError as error:
+            resolver.problems += [f"{path}: {line}" for line in str(error).splitlines()]
+    if resolver.problems:
+        raise StudyError("\n".join(dict.fromkeys(resolver.problems)))
+    return Study(name=path.stem, description=document.get("description", ""), experiments=experiments)
+
+
+class _Resolver:
+    def __init__(self, study_schema: Mapping, study_defaults: Mapping, sources: Mapping[str, Path | None]):
+        definitions = study_schema["$defs"]
+        self.run_schema = definitions["run"] | {"$defs": definitions}
+        self.base = schema.merge(schema.defaults(definitions["settings"], study_schema), study_defaults)
+        self.sources = sources
+        self.problems: list[str] = []
+
+    def experiment(self, name: str, section: Mapping[str, Any]) -> Experiment:
+        where = f"experiments.{name}"
+        if name in RESERVED_NAMES:
+            raise StudyError(f"`{where}`: {name!r} is a name of the workflow's own: rename the experiment")
+        if "axes" in section and "runs" in section:
+            raise StudyError(f"`{where}` has both `axes` and `runs`: an experiment is declared by one of them")
+        own = {key: value for key, value in section.items() if key not in ("axes", "runs", "question")}
+        settings = schema.merge(self.base, own)
+        variants = self._variants(where, section)
+        statistics = spec.from_values(Statistics, settings["statistics"])
+        if statistics.smoothing % 2 == 0:
+            raise StudyError(
+                f"`{where}.statistics.smoothing` is {statistics.smoothing}, expected an odd number of snapshots"
+            )
+        if statistics.evaluator not in settings["evaluation"]["evaluators"]:
+            raise StudyError(
+                f"`{where}.statistics.evaluator` is {statistics.evaluator!r}, which is not among "
+                f"`evaluation.evaluators` ({', '.join(settings['evaluation']['evaluators'])}): add it there"
+            )
+        runs = [self._run(where, run_name, axes, settings, override) for run_name, axes, override in variants]
+        seeds = [seed if isinstance(seed, dict) else {"init": seed, "data": seed} for seed in settings["seeds"]]
+        if len({(seed["init"], seed["data"]) for seed in seeds}) < len(seeds):
+            raise StudyError(f"`{where}.seeds` names a seed twice: {settings['seeds']}")
+        return Experiment(
+            name=name,
+            question=section.get("question", ""),
+            axes=tuple(dict.fromkeys(axis for _, axes, _ in variants for axis in axes)),
+            runs=tuple(runs),
+            seeds=tuple(spec.from_values(Seed, seed) for seed in seeds),
+            horizon=max(spec.round_up(settings["horizon"], named.run.batch_size) for named in runs),
+            statistics=statistics,
+        )
+
+    def _variants(self, where: str, section: Mapping[str, Any]) -> list[tuple[str, dict, dict]]:
+        """(name, position on the axes, overrides) of every run of an experiment."""
+        if "axes" in section:
+            variants = []
+            for axis in section["axes"]:
+                self._check_axis(f"{where}.axes", axis)
+            for values in itertools.product(*section["axes"].values()):
+                axes = dict(zip(section["axes"], values, strict=True))
+                name = ",".join(f"{_short(axis)}={_plain(value)}" for axis, value in axes.items())
+                override: dict[str, Any] = {}
+                for axis, value in axes.items():
+                    override = schema.merge(override, _nested(axis, value))
+                variants.append((name, axes, override))
+            return variants
+        if "runs" in section:
+            named = {name: override or {} for name, override in section["runs"].items()}
+            paths = dict.fromkeys(path for override in named.values() for path in _leaves(override))
+            settings = schema.merge(self.base, {k: v for k, v in section.items() if k in RUN_SECTIONS})
+            return [
+                (name, {path: _at(schema.merge(settings, override), path) for path in paths}, override)
+                for name, override in named.items()
+            ]
+        return [("baseline", {}, {})]
+
+    def _check_axis(self, where: str, axis: str) -> None:
+        level: Any = {key: self.base[key] for key in RUN_SECTIONS}
+        for key in axis.split("."):
+            if not isinstance(level, dict) or key not in level:
+                allowed = list(level) if isinstance(level, dict) else []
+                raise StudyError(
+                    f"`{where}`: unknown run key `{axis}`: no `{key}`{schema.did_you_mean(key, allowed)}"
+                    + (f" (allowed there: {', '.join(allowed)})" if allowed else "")
+                )
+            level = level[key]
+        if isinstance(level, dict):
+            raise StudyError(f"`{where}`: `{axis}` is a section: name one of its keys ({', '.join(level)})")
+
+    def _run(
+        self, where: str, name: str, axes: dict, settings: Mapping[str, Any], override: Mapping[str, Any]
+    ) -> NamedRun:
+        where = f"{where} (run {name})"
+        values = schema.merge({key: settings[key] for key in RUN_SECTIONS}, override)
+        schema.check(values, self.run_schema, where)
+        source = values["bank"]["source"]
+        bank = {key: values["bank"][key] for key in ("source", "seed", source)}
+        if source in self.sources:
+            bank["files"] = self._digests(where, source, bank[source])
+        run = spec.from_values(Run, values | {"bank": bank})
+        evaluation = settings["evaluation"]
+        problems = list(_impossible(run, evaluation["evaluators"]))
+        if problems:
+            raise StudyError("\n".join(f"{where}: {problem}" for problem in problems))
+        sequence_set = SequenceSet(
+            bank=run.bank,
+            recipe=run.recipe,
+            evaluators=tuple(name for name in spec.EVALUATORS if name in evaluation["evaluators"]),
+            sequences=evaluation["sequences"],
+            seed=evaluation["seed"],
+        )
+        return NamedRun(name=name, axes=axes, run=run, sequence_set=sequence_set)
+
+    def _digests(self, where: str, source: str, parameters: Mapping[str, Any]) -> list[str]:
+        folder = self.sources[source]
+        if folder is None:
+            raise StudyError(
+                f"{where}: bank source `{source}` reads {', '.join(parameters['zips'])}: download them from "
+                "https://github.com/brendenlake/omniglot/tree/master/python and name their folder in the environment "
+                f"variable ICL_{source.upper()}, or as `{source}:` in config.yaml"
+            )
+        for name in parameters["zips"]:
+            if not (folder / name).is_file():
+                raise StudyError(
+                    f"{where}: `bank.{source}.zips` names {name}, which is not in {folder}: put it there, "
+                    f"or name another folder in ICL_{source.upper()} or as `{source}:` in config.yaml"
+                )
+        return [file_digest(folder / name) for name in parameters["zips"]]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a source file: what enters identities in place of its path."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _impossible(run: Run, evaluators: Iterable[str]) -> Iterable[str]:
+    """Each way in which the values of a run contradict each other."""
+    context, burstiness, bank = run.recipe.context, run.recipe.burstiness, run.bank
+    section = f"bank.{bank.source}"
+    if 2 * burstiness > context:
+        yield (
+            f"`recipe.burstiness` is {burstiness}: {burstiness} items of the query's class and as many of the "
+            f"distractor do not fit `recipe.context` {context}: at most {context // 2}"
+        )
+    if run.model.width % run.model.heads:
+        yield f"`model.heads` is {run.model.heads}, which does not divide `model.width` {run.model.width}"
+    for name in evaluators:
+        needs_pairs = name.startswith("icl") or name == "flip"
+        if needs_pairs and context % 2:
+            yield (
+                f"`evaluation.evaluators` has `{name}`, half of whose context is the query's class, but "
+                f"`recipe.context` is {context}: make it even or leave `{name}` out"
+            )
+        if name in ("iwl", "ciwl") and bank.shape.n_train_classes <= context:
+            yield (
+                f"`evaluation.evaluators` has `{name}`, which needs {context + 1} different classes, but `{section}` "
+                f"has {bank.shape.n_train_classes}: ask for more classes"
+            )
+        if name == "icl_holdout" and bank.shape.class_range("holdout")[1] < 2:
+            key = "holdout_characters" if bank.source == "omniglot" else "holdout_classes"
+            yield f"`evaluation.evaluators` has `icl_holdout`, but `{section}.{key}` leaves fewer than 2 classes"
+        if name == "icl_new_exemplar" and bank.shape.exemplar_range("holdout")[1] < 1:
+            yield f"`evaluation.evaluators` has `icl_new_exemplar`, but `{section}.holdout_exemplars` is 0"
+    if bank.omniglot:
+        drawings = bank.omniglot.exemplars + bank.omniglot.holdout_exemplars
+        if drawings > 20:
+            yield f"`{section}.exemplars` + `holdout_exemplars` is {drawings}: a character has 20 drawings"
+        if bank.omniglot.dim > bank.omniglot.side**2:
+            yield (
+                f"`{section}.dim` is {bank.omniglot.dim}: {bank.omniglot.side} x {bank.omniglot.side} pixels have "
+                f"at most {bank.omniglot.side**2} components"
+            )
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    paths = []
+    for key, value in values.items():
+        paths += _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
+    return paths
+
+
+def _at(values: Any, path: str) -> Any:
+    for key in path.split("."):
+        values = values[key]
+    return values
+
+
+def _short(axis: str) -> str:
+    """The last two words of a dotted key: enough to tell axes apart in a run's name."""
+    return ".".join(axis.split(".")[-2:])
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

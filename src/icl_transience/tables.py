@@ -1,0 +1,224 @@
+"""From metrics to the tables of an experiment: curves.csv, transience.csv, runs.csv; and what they say in words.
+
+`report` (see `workflow/rules/results.smk`) is the experiment as plain values:
+    {"study", "experiment", "question", "axes": [key], "horizon", "statistics": {…},
+     "runs": [{"name", "axes": {key: value}, "set", "recipe", "labels", "caption",
+               "lanes": [{"seed", "pack", "place"}]}],
+     "packs": {pack: [boundary, …]}}
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from icl_transience import evaluation, spec, store, transience
+from icl_transience.evaluation import DEFAULT_METRIC, METRICS
+from icl_transience.spec import Recipe
+from icl_transience.study import Statistics
+
+Report = Mapping[str, Any]
+
+# The running training loss stands beside the evaluators' metrics, under a name no evaluator has.
+TRAINING = "training"
+
+
+def metrics_file_name(set_id: str, start: int, end: int) -> str:
+    return f"metrics-{set_id}-{start:012d}-{end:012d}.h5"
+
+
+def write_curves(path: Path, report: Report, packs_folder: Path) -> None:
+    """Tidy: run, seed, the experiment's axes, sequences_seen, evaluator, metric, value, standard_error.
+
+    evaluator `training`, metric `loss`: the mean training loss since the snapshot before.
+    """
+    metrics: dict[tuple[str, str], _Metrics] = {}
+    frames = []
+    for run in report["runs"]:
+        for lane in run["lanes"]:
+            key = (lane["pack"], run["set"])
+            if key not in metrics:
+                metrics[key] = _Metrics(packs_folder / key[0], key, report["packs"][key[0]], report["horizon"])
+            frame = metrics[key].lane(lane["place"])
+            for number, (column, value) in enumerate({"run": run["name"], "seed": lane["seed"], **run["axes"]}.items()):
+                frame.insert(number, column, value)
+            frames.append(frame)
+    table = pd.concat(frames, ignore_index=True)
+    _write_csv(path, table)
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    # Seven digits: float32 has no more.
+    store.write_table(path, lambda temporary: table.to_csv(temporary, index=False, float_format="%.7g"))
+
+
+class _Metrics:
+    """The metrics of one pack on one evaluator set, all segments up to the horizon joined."""
+
+    def __init__(self, folder: Path, key: tuple[str, str], boundaries: list[int], horizon: int):
+        pack_id, set_id = key
+        self.horizon = horizon
+        self.parts: list[dict[str, Any]] = []
+        for start, end in itertools.pairwise(boundaries):
+            path = folder / metrics_file_name(set_id, start, end)
+            with store.reading(path, "metrics", f"{pack_id}/{set_id}") as file:
+                part = {"sequences_seen": file["sequences_seen"][()], "diverged_at": file["diverged_at"][()]}
+                part["loss_at"] = file["train_loss/sequences_seen"][()]
+                part["loss"] = file["train_loss/value"][()]
+                names = [name for name in spec.EVALUATORS if name in file]
+                part["metrics"] = {
+                    name: (file[f"{name}/mean"][()], file[f"{name}/standard_error"][()]) for name in names
+                }
+                self.parts.append(part)
+
+    def lane(self, place: int) -> pd.DataFrame:
+        seen = np.concatenate([part["sequences_seen"] for part in self.parts])
+        kept = seen <= self.horizon
+        frames = [self._training_loss(seen[kept], place)]
+        for name in self.parts[0]["metrics"]:
+            mean, error = (
+                np.concatenate([part["metrics"][name][column][:, place] for part in self.parts])[kept]
+                for column in (0, 1)
+            )
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "sequences_seen": np.repeat(seen[kept], len(METRICS)),
+                        "evaluator": name,
+                        "metric": np.tile(METRICS, kept.sum()),
+                        "value": mean.ravel(),
+                        "standard_error": error.ravel(),
+                    }
+                )
+            )
+        return pd.concat(frames, ignore_index=True)
+
+    def _training_loss(self, seen: np.ndarray, place: int) -> pd.DataFrame:
+        ends = np.concatenate([part["loss_at"] for part in self.parts])
+        values = np.concatenate([part["loss"][:, place] for part in self.parts])
+        lengths = np.diff(ends, prepend=0)
+        rows = []
+        for before, at in itertools.pairwise(seen):
+            within = (ends > before) & (ends <= at)
+            if within.any():
+                rows.append((at, np.average(values[within], weights=lengths[within])))
+        frame = pd.DataFrame(rows, columns=["sequences_seen", "value"])
+        return frame.assign(evaluator=TRAINING, metric="loss", standard_error=np.nan)
+
+
+def read_curves(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"run": str, "seed": str})
+
+
+def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
+    """The rows of an evaluator's default metric (the training loss for `training`)."""
+    metric = DEFAULT_METRIC.get(evaluator, "loss")
+    return curves[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]
+
+
+def write_summaries(lanes_path: Path, runs_path: Path, report: Report, curves: pd.DataFrame) -> None:
+    """transience.csv, one row a lane, and runs.csv, one row a run; columns as in transience.py's definitions.
+
+    Both add final_{evaluator}, the smoothed default metric at the last snapshot, and final_training_loss; runs.csv
+    adds curve_peak, curve_peak_at and curve_final of the curve averaged over seeds.
+    """
+    statistics = spec.from_values(Statistics, report["statistics"])
+    lane_rows, run_rows = [], []
+    for run in report["runs"]:
+        chance = evaluation.chance(statistics.evaluator, spec.from_values(Recipe, run["recipe"]), run["labels"])
+        head = {
+            "run": run["name"],
+            **run["axes"],
+            "evaluator": statistics.evaluator,
+            "metric": DEFAULT_METRIC[statistics.evaluator],
+            "chance": chance,
+        }
+        of_run = curves[curves["run"] == run["name"]]
+        summaries, finals = [], []
+        for lane in run["lanes"]:
+            of_lane = of_run[of_run["seed"] == lane["seed"]]
+            curve = default_curves(of_lane, statistics.evaluator)
+            summary = transience.summarise(
+                curve["sequences_seen"].to_numpy(),
+                curve["value"].to_numpy(),
+                curve["standard_error"].to_numpy(),
+                chance,
+                statistics,
+                _diverged(of_lane),
+            )
+            summaries.append(summary)
+            finals.append(dict(_finals(of_lane, statistics.smoothing)))
+            lane_rows.append(
+                {"run": run["name"], "seed": lane["seed"]} | head | transience.as_row(summary) | finals[-1]
+            )
+        run_row = head | transience.summarise_run(summaries, chance, statistics)
+        run_row |= _mean_curve(of_run, statistics) | pd.DataFrame(finals).mean().to_dict()
+        run_rows.append(run_row)
+    for path, rows in ((lanes_path, lane_rows), (runs_path, run_rows)):
+        table = pd.DataFrame(rows)
+        store.write_table(
+            path, lambda temporary, table=table: table.to_csv(temporary, index=False, float_format="%.6g")
+        )
+
+
+def _diverged(of_lane: pd.DataFrame) -> bool:
+    """A lane's training loss, and the answers of its snapshots, are no numbers from its divergence on."""
+    return bool(of_lane["value"].isna().any())
+
+
+def _finals(of_lane: pd.DataFrame, smoothing: int) -> Iterator[tuple[str, float]]:
+    for evaluator in [*DEFAULT_METRIC, TRAINING]:
+        curve = default_curves(of_lane, evaluator)["value"].to_numpy()
+        if len(curve):
+            name = "final_training_loss" if evaluator == TRAINING else f"final_{evaluator}"
+            yield name, transience.smooth(curve, smoothing)[-1]
+
+
+def _mean_curve(of_run: pd.DataFrame, statistics: Statistics) -> dict[str, float]:
+    mean = default_curves(of_run, statistics.evaluator).groupby("sequences_seen")["value"].mean()
+    smoothed = transience.smooth(mean.to_numpy(), statistics.smoothing)
+    top = int(np.argmax(smoothed))
+    return {
+        "curve_peak": smoothed[top],
+        "curve_peak_at": float(mean.index[top]),
+        "curve_final": smoothed[-1],
+    }
+
+
+def count(sequences: float) -> str:
+    """1,280,000 -> "1.28M"."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if sequences >= size:
+            return f"{sequences / size:.3g}{unit}"
+    return f"{sequences:.0f}"
+
+
+def in_words(row: Mapping[str, Any], horizon: float) -> str:
+    """A row of runs.csv as a sentence."""
+    seeds = f"{row['seeds']:.0f} seed" + ("s" if row["seeds"] != 1 else "")
+    which = f"{row['evaluator']} ({row['metric'].replace('_', ' ')}, chance {row['chance']:.3g})"
+    if row["outcome"] == "diverged":
+        return f"every lane diverged ({seeds})"
+    if row["outcome"] == "never":
+        return (
+            f"{which} does not rise beyond noise: at most {row['curve_peak']:.2f}, "
+            f"{row['curve_final']:.2f} at {count(horizon)} sequences seen (mean of {seeds})"
+        )
+    change = "and falls to" if row["outcome"] == "transient" else "and stays, with"
+    return (
+        f"{which} peaks at {row['curve_peak']:.2f} after {count(row['curve_peak_at'])} sequences {change} "
+        f"{row['curve_final']:.2f} at {count(horizon)} (mean of {seeds}, "
+        f"{row['n_transient']:.0f} transient, {row['n_persistent']:.0f} persistent, {row['n_never']:.0f} never)"
+    )
+
+
+def experiment_in_words(folder: Path) -> Iterator[str]:
+    """What an experiment shows: a sentence a run, and where its figure is."""
+    runs = pd.read_csv(folder / "runs.csv", dtype={"run": str})
+    horizon = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"].max()
+    for _, row in runs.iterrows():
+        yield f"{folder.name}, {row['run']}: {in_words(row, horizon)}"
+    yield f"{folder.name}: see {folder / 'curves.svg'}"

@@ -1,0 +1,72 @@
+# Tables and figures of an experiment: results/studies/{study}/{experiment}/
+
+
+wildcard_constraints:
+    start=r"\d{12}",
+    end=r"\d{12}",
+    pack=r"[^/]+",
+    set=r"[^/]+",
+    bank=r"[^/]+",
+    figure="curves|comparison",
+    experiment="|".join(PLAN.study.experiments),
+
+
+STUDY = f"{PLAN.results}/studies/{PLAN.study.name}"
+
+
+rule tables:
+    input:
+        lambda wildcards: PLAN.metrics_paths(wildcards.experiment),
+    output:
+        curves=f"{STUDY}/{{experiment}}/curves.csv",
+        transience=f"{STUDY}/{{experiment}}/transience.csv",
+        runs=f"{STUDY}/{{experiment}}/runs.csv",
+    log:
+        f"{PLAN.results}/logs/studies/{PLAN.study.name}/{{experiment}}/tables.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        report=lambda wildcards: PLAN.report(wildcards.experiment),
+        packs=f"{PLAN.results}/packs",
+        folder=lambda wildcards: PLAN.folder(wildcards.experiment),
+        code=code_digest("tables"),
+    shell:
+        "python -m icl_transience tables --report {params.report:q} --packs {params.packs:q}"
+        " --folder {params.folder:q} &> {log:q}"
+
+
+rule figures:
+    input:
+        rules.tables.output,
+    output:
+        report(
+            f"{STUDY}/{{experiment}}/{{figure}}.svg",
+            caption="../report/figures.rst",
+            category="{experiment}",
+            labels={"figure": "{figure}"},
+        ),
+        f"{STUDY}/{{experiment}}/{{figure}}.png",
+    log:
+        f"{PLAN.results}/logs/studies/{PLAN.study.name}/{{experiment}}/{{figure}}.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        report=lambda wildcards: PLAN.report(wildcards.experiment),
+        folder=lambda wildcards: PLAN.folder(wildcards.experiment),
+        code=code_digest("figures"),
+    shell:
+        "python -m icl_transience figure --report {params.report:q} --name {wildcards.figure}"
+        " --folder {params.folder:q} &> {log:q}"
+
+
+# `snakemake transience` builds the experiment of that name.
+for experiment in PLAN.study.experiments:
+
+    rule:
+        name:
+            experiment
+        input:
+            PLAN.experiment_files(experiment),
+        localrule: True

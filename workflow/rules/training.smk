@@ -1,0 +1,32 @@
+# A stretch of a pack's training, from one checkpoint to the next: results/packs/{pack}/segment-{from}-{to}.h5
+
+
+rule train:
+    input:
+        bank=lambda wildcards: ancient(PLAN.bank_path(PLAN.packs[wildcards.pack].spec.run.bank.id)),
+        previous=lambda wildcards: ancient(PLAN.previous_segment(wildcards.pack, int(wildcards.start))),
+    output:
+        f"{PLAN.results}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
+    log:
+        f"{PLAN.results}/logs/packs/{{pack}}/segment-{{start}}-{{end}}.log",
+    benchmark:
+        f"{PLAN.results}/benchmarks/packs/{{pack}}/segment-{{start}}-{{end}}.tsv"
+    # One cluster job a segment, its evaluation included. The name has the segment in it: a constant one would
+    # fuse the whole chain.
+    group:
+        "segment_{pack}_{start}"
+    conda:
+        "../../envs/environment.yaml"
+    # A job keeps one core busy; jobs side by side use the machine better than threads do.
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: PLAN.resources(wildcards.pack)["mem_mb"],
+        gpu=lambda wildcards: PLAN.resources(wildcards.pack)["gpu"],
+        # A resource and not a parameter: changing it must rerun nothing.
+        device=PLAN.config["device"],
+    params:
+        spec=lambda wildcards: PLAN.spec_of(PLAN.packs[wildcards.pack].spec),
+    shell:
+        "python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
+        " --from {wildcards.start} --to {wildcards.end} --output {output:q}"
+        " --device {resources.device} --threads {threads} --log {log:q}"
