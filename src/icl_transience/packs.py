@@ -106,11 +106,15 @@ def _extended(pack: Pack, horizon: int, segment_sequences: int) -> Pack:
 
 
 def read_registered(folder: Path) -> dict[str, Pack]:
-    """Every pack under `folder` (results/packs). Raises StudyError where an index is not what its folder says."""
-    return {path.name: _read(path) for path in sorted(folder.glob("*")) if path.is_dir()} if folder.exists() else {}
+    """Every pack under `folder` (results/packs); a folder without index or segments is none.
+
+    Raises StudyError where an index is not what its folder says.
+    """
+    read = {path.name: _read(path) for path in sorted(folder.glob("*")) if path.is_dir()}
+    return {pack_id: pack for pack_id, pack in read.items() if pack is not None}
 
 
-def _read(folder: Path) -> Pack:
+def _read(folder: Path) -> Pack | None:
     index = folder / INDEX
     if not index.exists():
         return _rebuilt(folder)
@@ -132,13 +136,13 @@ def _read(folder: Path) -> Pack:
     return pack
 
 
-def _rebuilt(folder: Path) -> Pack:
+def _rebuilt(folder: Path) -> Pack | None:
     """The pack of a folder that has lost its index, from the segments (or their kept links) in it."""
     from icl_transience import store
 
     segments = sorted({match[0]: match for path in folder.rglob("*.h5") if (match := _SEGMENT.match(path.name))})
     if not segments:
-        raise StudyError(f"{folder} has neither {INDEX} nor segments: delete it")
+        return None
     path = next(folder.rglob(segments[0]))
     pack_spec = PackSpec.from_json(store.read_attribute(path, "spec"))
     ends = {int(_SEGMENT.match(name)[group]) for name in segments for group in (1, 2)}
