@@ -7,6 +7,7 @@ python -m icl_transience train --spec "$(jq -c .spec results/packs/PACK/pack.jso
 import argparse
 import json
 import sys
+import traceback
 from pathlib import Path
 
 from icl_transience import packs, spec
@@ -19,9 +20,20 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.action(options)
     except StudyError as error:
-        print(f"icl_transience {options.command}: {error}", file=sys.stderr)
+        _say(options, f"icl_transience {options.command}: {error}")
+        return 1
+    except Exception:
+        _say(options, traceback.format_exc())
         return 1
     return 0
+
+
+def _say(options: argparse.Namespace, text: str) -> None:
+    """To the terminal, and to the job's log where it keeps one of its own."""
+    print(text, file=sys.stderr)
+    if getattr(options, "log", None):
+        with options.log.open("a", encoding="utf-8") as log:
+            log.write(text + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,7 +121,7 @@ def _train(options: argparse.Namespace) -> None:
     with packs.locked(folder / ".lock"):
         store.clear_temporaries(folder)
         if store.restore(output, "segment", segments.identity(pack, options.start, options.end)):
-            print(f"{output}: finished before, taken from {store.kept_name(output)}", file=sys.stderr)
+            _say(options, f"{output}: finished before, taken from {store.kept_name(output)}")
             return
         label = f"{pack.id} {packs.seed_labels(pack)}"
         log = options.log.open("a", encoding="utf-8") if options.log else None

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from icl_transience import evaluation, spec, store, transience
@@ -76,7 +77,7 @@ def _curves(report: Report, curves: pd.DataFrame) -> Figure:
         if column == n_runs - 1:
             _label_ends(upper, of_run, shown)
         _seeds_and_mean(lower, default_curves(of_run, TRAINING), COLOURS[TRAINING])
-        lower.set_yscale("log")
+        _loss_axis(lower)
         _sequences_axis(lower)
         if n_runs > 1:
             upper.set_title(run["name"])
@@ -103,7 +104,7 @@ def _comparison(report: Report, curves: pd.DataFrame) -> Figure:
                 handles.append(line)
         panel.set_title(NAMES[name])
         if name == TRAINING:
-            panel.set_yscale("log")
+            _loss_axis(panel)
         else:
             panel.set_ylim(-0.02, 1.02)
             _mark_chance(panel, report["runs"][0], [name])
@@ -139,7 +140,17 @@ def _mark_chance(axes: Axes, run: Mapping[str, Any], shown: list[str]) -> None:
         axes.axhline(level, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
         if level > 0.05:  # at 1/#labels the label would lie on the axis
             text = "chance " + ", ".join(NAMES[name] for name in names)
-            axes.text(0.01, level + 0.008, text, transform=axes.get_yaxis_transform(), fontsize=7, color=colour)
+            axes.text(
+                0.01,
+                level - 0.01,
+                text,
+                transform=axes.get_yaxis_transform(),
+                va="top",
+                fontsize=7,
+                color=colour,
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+                zorder=4,
+            )
 
 
 def _mark_peak(axes: Axes, curve: pd.DataFrame, smoothing: int) -> None:
@@ -194,6 +205,13 @@ def _sequences_axis(axes: Axes) -> None:
     axes.set_xlabel("sequences seen")
 
 
+def _loss_axis(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _title_and_note(figure: Figure, report: Report, note: str) -> None:
     figure.suptitle(
         f"{report['experiment']}: {report['question']}" if report["question"] else report["experiment"],
@@ -207,11 +225,15 @@ def _title_and_note(figure: Figure, report: Report, note: str) -> None:
 
 def _note(report: Report, width: int) -> str:
     """What every curve was made with, wrapped to `width` characters."""
-    captions = dict.fromkeys(run["caption"] for run in report["runs"])
     seeds = sorted({lane["seed"] for run in report["runs"] for lane in run["lanes"]}, key=lambda s: (len(s), s))
     lines = [
         f"Study {report['study']}. Thin: seeds {', '.join(seeds)}; thick: their mean. ICL, CIWL, flip: accuracy among "
         "the labels in the context; IWL: among all labels."
     ]
-    lines += captions if len(captions) == 1 else [f"{run['name']}: {run['caption']}" for run in report["runs"]]
+    captions = [run["caption"] for run in report["runs"]]
+    common = [part for part in captions[0] if all(part in caption for caption in captions)]
+    lines.append("; ".join(common) + ".")
+    if len(captions) > 1:
+        own = ["; ".join(part for part in caption if part not in common) for caption in captions]
+        lines.append(". ".join(f"{run['name']}: {text}" for run, text in zip(report["runs"], own, strict=True)) + ".")
     return "\n".join(textwrap.fill(line, width) for line in lines)

@@ -203,7 +203,7 @@ def _study_path(name: str, base: Path) -> Path:
     return path
 
 
-def describe(named: NamedRun) -> str:
+def describe(named: NamedRun) -> list[str]:
     """What a run was made with, for the foot of a figure: bank, sequences, model, initial weights, optimizer, L2."""
     run, shape = named.run, named.run.bank.shape
     model, optimizer = run.model, run.optimizer
@@ -214,12 +214,14 @@ def describe(named: NamedRun) -> str:
     }[model.init.distribution]
     penalty = {"squared": "λ·Σθ² (squared)", "unsquared": "λ·Σ‖θ‖ (unsquared)"}[optimizer.l2.form]
     l2 = f"L2 {penalty}, λ = {optimizer.l2.strength:g}" if optimizer.l2.strength else "no L2"
-    return (
-        f"{run.bank.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, "
-        f"{shape.width}-d; context {run.recipe.context}, burstiness {run.recipe.burstiness}; "
-        f"{model.depth} layers, width {model.width}, {mlp}; initial weights {weights} × {model.init.scale:g}; "
-        f"Adam {optimizer.learning_rate:g}, batch {run.batch_size}; {l2}."
-    )
+    return [
+        f"{run.bank.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, {shape.width}-d",
+        f"context {run.recipe.context}, burstiness {run.recipe.burstiness}",
+        f"{model.depth} layers, width {model.width}, {mlp}",
+        f"initial weights {weights} × {model.init.scale:g}",
+        f"Adam {optimizer.learning_rate:g}, batch {run.batch_size}",
+        l2,
+    ]
 
 
 def code_digest(stage: str) -> str:

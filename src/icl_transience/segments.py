@@ -2,7 +2,7 @@
 
 snapshots/sequences_seen [n], snapshots/parameters/{name} [n, S, …]
 train_loss/sequences_seen [m], train_loss/value [m, S]: means over stretches that end there
-checkpoint/{parameters, first_moments, second_moments}/{name} [S, …]
+checkpoint/{parameters, first_moments, second_moments}/{name} [S, …], checkpoint/loss_sum [S]
 diverged_at [S]: sequences seen when the lane's loss was no longer finite, or -1
 attributes: spec (the pack's lanes, as JSON), from, to
 """
@@ -66,11 +66,13 @@ def run_segment(
 
         losses = training.train(pack, state, embeddings, end, write_snapshot, on_progress)
         file["train_loss/sequences_seen"] = np.array(losses.sequences_seen, dtype=np.int64)
-        file["train_loss/value"] = torch.stack(losses.values).cpu().numpy()
+        values = torch.stack(losses.values) if losses.values else torch.empty(0, len(pack.lanes))
+        file["train_loss/value"] = values.cpu().numpy()
         file["diverged_at"] = state.diverged_at.numpy()
         for part in _STATE_PARTS:
             for name, tensor in getattr(state, part).items():
                 file[f"checkpoint/{part}/{name}"] = tensor.cpu().numpy()
+        file["checkpoint/loss_sum"] = state.loss_sum.cpu().numpy()
         seconds = time.perf_counter() - begun
         file.attrs["made_in_seconds"] = seconds
         file.attrs["made_sequences_per_second"] = (end - start) * len(pack.lanes) / seconds
@@ -93,6 +95,7 @@ def load_checkpoint(path: Path, pack: PackSpec, end: int, device: str = "cpu") -
         return training.State(
             *(tensors(part) for part in _STATE_PARTS),
             sequences_seen=end,
+            loss_sum=torch.from_numpy(file["checkpoint/loss_sum"][()]).to(device),
             diverged_at=torch.from_numpy(file["diverged_at"][()]),
         )
 

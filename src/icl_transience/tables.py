@@ -105,8 +105,16 @@ class _Metrics:
             within = (ends > before) & (ends <= at)
             if within.any():
                 rows.append((at, np.average(values[within], weights=lengths[within])))
-        frame = pd.DataFrame(rows, columns=["sequences_seen", "value"])
-        return frame.assign(evaluator=TRAINING, metric="loss", standard_error=np.nan)
+        seen, losses = zip(*rows, strict=True) if rows else ((), ())
+        return pd.DataFrame(
+            {
+                "sequences_seen": seen,
+                "evaluator": TRAINING,
+                "metric": "loss",
+                "value": losses,
+                "standard_error": np.nan,
+            }
+        )
 
 
 def read_curves(path: Path) -> pd.DataFrame:
@@ -216,9 +224,9 @@ def in_words(row: Mapping[str, Any], horizon: float) -> str:
 
 
 def experiment_in_words(folder: Path) -> Iterator[str]:
-    """What an experiment shows: a sentence a run, and where its figure is."""
+    """What an experiment shows: a sentence a run, the last one with the figure's place."""
     runs = pd.read_csv(folder / "runs.csv", dtype={"run": str})
     horizon = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"].max()
-    for _, row in runs.iterrows():
-        yield f"{folder.name}, {row['run']}: {in_words(row, horizon)}"
-    yield f"{folder.name}: see {folder / 'curves.svg'}"
+    for number, row in runs.iterrows():
+        sentence = f"{folder.name}, {row['run']}: {in_words(row, horizon)}"
+        yield sentence + (f"; figure: {folder / 'curves.svg'}" if number == len(runs) - 1 else "")

@@ -30,19 +30,22 @@ class State:
     """Everything a pack's future depends on.
 
     parameters, first_moments, second_moments: name -> [S, …]. sequences_seen: of each lane, in whole batches.
-    diverged_at: int64 [S], sequences seen when the lane's loss was first found not finite, or NOT_DIVERGED.
+    loss_sum: [S], over the batches of the stretch under way (see LOSS_BATCHES), so that stretches do not end where
+    segments do. diverged_at: int64 [S], sequences seen when the lane's loss was first found not finite, or
+    NOT_DIVERGED.
     """
 
     parameters: transformer.Parameters
     first_moments: transformer.Parameters
     second_moments: transformer.Parameters
     sequences_seen: int
+    loss_sum: Tensor
     diverged_at: Tensor
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean training loss [n, S] of successive stretches that end at `sequences_seen` [n]."""
+    """Mean training loss, a tensor [S] for each stretch of LOSS_BATCHES batches that ends at `sequences_seen`."""
 
     sequences_seen: list[int]
     values: list[Tensor]
@@ -58,6 +61,7 @@ def initial_state(pack: PackSpec, device: str = "cpu") -> State:
         first_moments={name: torch.zeros_like(value) for name, value in parameters.items()},
         second_moments={name: torch.zeros_like(value) for name, value in parameters.items()},
         sequences_seen=0,
+        loss_sum=torch.zeros(len(lanes), device=device, dtype=dtype),
         diverged_at=torch.full((len(lanes),), NOT_DIVERGED),
     )
 
@@ -87,22 +91,21 @@ def train(
     losses = Losses([], [])
     if state.sequences_seen in snapshots:
         on_snapshot(state)
-    running, batches = torch.zeros_like(step.zero_loss), 0
+    stretch = LOSS_BATCHES * run.batch_size
     for exemplars, labels in _batches(pack, embeddings, state.sequences_seen, until):
-        running += step(exemplars, labels)
-        batches += 1
+        state.loss_sum += step(exemplars, labels)
         state.sequences_seen += run.batch_size
         seen = state.sequences_seen
-        # Stretches end at multiples of their own length, wherever segments meet.
-        if seen % (LOSS_BATCHES * run.batch_size) == 0 or seen == until:
-            mean = running / batches
+        if seen % stretch == 0:
+            mean = state.loss_sum / LOSS_BATCHES
             state.diverged_at[(state.diverged_at == NOT_DIVERGED) & ~mean.isfinite().cpu()] = seen
             losses.sequences_seen.append(seen)
             losses.values.append(mean)
-            running, batches = torch.zeros_like(running), 0
+            state.loss_sum = torch.zeros_like(mean)
             on_progress(seen)
         if seen in snapshots:
             on_snapshot(state)
+    on_progress(until)
     return losses
 
 
@@ -140,7 +143,6 @@ class _Step:
         self.geometry = transformer.Geometry(
             self.run.model, self.run.recipe.context, embeddings.dtype, embeddings.device
         )
-        self.zero_loss = embeddings.new_zeros(len(pack.lanes))
         self.lanes = []
         steps_done = float(state.sequences_seen // self.run.batch_size)
         for number, lane in enumerate(pack.lanes):

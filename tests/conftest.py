@@ -1,0 +1,22 @@
+"""What every test shares: one thread, as a training job has, and the real drawings where they are at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+OMNIGLOT_ZIPS = ("images_background_small1.zip", "images_background_small2.zip")
+
+
+@pytest.fixture(scope="session")
+def omniglot_folder() -> Path:
+    """The folder of the two small Omniglot zips: ICL_OMNIGLOT, or ../shared/data/omniglot beside the repository."""
+    beside = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "omniglot"
+    folder = Path(os.environ.get("ICL_OMNIGLOT", beside))
+    missing = [name for name in OMNIGLOT_ZIPS if not (folder / name).is_file()]
+    if missing:
+        pytest.skip(f"{folder} has no {', '.join(missing)}: name the folder of the Omniglot zips in ICL_OMNIGLOT")
+    return folder

@@ -1,0 +1,86 @@
+"""A checkout of the workflow in a folder of its own, and what Snakemake does or would do there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+TINY = """
+defaults:
+  bank: {source: gaussian, gaussian: {classes: 40, holdout_classes: 10, exemplars: 3, holdout_exemplars: 2, dim: 4}}
+  model: {width: 16, heads: 2}
+  snapshots: {first: 256, every: 512}
+  evaluation: {sequences: 64}
+  horizon: 2048
+  seeds: [0, 1]
+experiments:
+  transience: {question: "does it come and go?"}
+  l2: {axes: {optimizer.l2.strength: [0, 1.0e-3]}}
+"""
+
+
+class Clone:
+    """A working copy with the study `tiny`, run through the real command line."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.study = folder / "workflow/studies/tiny.yaml"
+
+    @classmethod
+    def make(cls, folder: Path, study: str = TINY) -> "Clone":
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("Snakefile", "config.yaml"):
+            shutil.copy(ROOT / name, folder)
+        for name in ("workflow", "profiles", "envs"):
+            shutil.copytree(ROOT / name, folder / name)
+        clone = cls(folder)
+        clone.study.write_text(study, encoding="utf-8")
+        return clone
+
+    def copy(self, folder: Path) -> "Clone":
+        """With results and Snakemake's records; times are kept, as `cp -a` keeps them."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Clone(folder)
+
+    def change(self, old: str, new: str) -> None:
+        text = self.study.read_text(encoding="utf-8")
+        assert old in text
+        self.study.write_text(text.replace(old, new), encoding="utf-8")
+
+    def snakemake(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess:
+        settings = ["--config", "study=tiny", "segment_sequences=1024", *config]
+        # The interpreter's own folder comes first, so that rules find the environment the tests run in.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments, *settings],
+            cwd=self.folder,
+            env=os.environ | {"PATH": path} | env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def build(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> str:
+        done = self.snakemake(*arguments, config=config, **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def would_run(self, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
+        """Rule -> number of jobs of a dry run, targets aside."""
+        output = self.build("-n", *arguments, config=config)
+        if "Nothing to be done" in output:
+            return {}
+        table = output[output.index("Job stats:") :].split("total")[0]
+        counts = {name: int(number) for name, number in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+        for target in ("all", "transience", "l2"):
+            counts.pop(target, None)
+        return counts
+
+    def path(self, pattern: str) -> Path:
+        """The one file under results that matches."""
+        (found,) = self.folder.glob(f"results/{pattern}")
+        return found

@@ -1,0 +1,400 @@
+"""What the metrics say of an answer, and what stands in the files of sequences and of metrics."""
+
+import json
+import math
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icl_transience import banks, evaluation, segments, sequences, store
+from icl_transience import model as transformer
+from icl_transience.evaluation import METRICS
+from icl_transience.packs import PackSpec
+from icl_transience.spec import (
+    EVALUATORS,
+    BankSpec,
+    Gaussian,
+    Init,
+    Lane,
+    Model,
+    Optimizer,
+    Recipe,
+    Run,
+    Seed,
+    SequenceSet,
+    Snapshots,
+    from_values,
+)
+
+GAUSSIAN = Gaussian(classes=32, holdout_classes=8, exemplars=4, holdout_exemplars=2, dim=8, noise=0.5)
+BANK = BankSpec(source="gaussian", seed=0, gaussian=GAUSSIAN)
+RECIPE = Recipe(context=8, burstiness=3)
+MODEL = Model(depth=2, width=16, heads=2, mlp_ratio=2)
+SET = SequenceSet(bank=BANK, recipe=RECIPE, evaluators=EVALUATORS, sequences=30, seed=5)
+
+
+def answers(logits, context_labels, targets) -> dict[str, np.ndarray]:
+    """evaluation.metrics by name."""
+    values = evaluation.metrics(torch.tensor(logits), torch.tensor(context_labels), torch.tensor(targets))
+    return {name: values[..., column].numpy() for column, name in enumerate(METRICS)}
+
+
+def reference(logits: list[float], context: list[int], target: int) -> dict[str, float]:
+    """The metrics of one answer, by their definition: a softmax, and the same over some of the labels."""
+    everything = range(len(logits))
+    inside = [label for label in everything if label in context]
+    outside = [label for label in everything if label not in context]
+
+    def probabilities(labels) -> dict[int, float]:
+        weights = {label: math.exp(logits[label] - max(logits)) for label in labels}
+        return {label: weight / sum(weights.values()) for label, weight in weights.items()}
+
+    def correct(labels) -> float:
+        return float(target in labels and logits[target] == max(logits[label] for label in labels))
+
+    return {
+        "loss": -math.log(probabilities(everything)[target]),
+        "accuracy": correct(everything),
+        "in_context_accuracy": correct(inside),
+        "out_of_context_accuracy": correct(outside),
+        "target_probability": probabilities(everything)[target],
+        "in_context_target_probability": probabilities(inside).get(target, 0.0),
+        "out_of_context_target_probability": probabilities(outside).get(target, 0.0),
+        "context_probability": sum(probabilities(everything)[label] for label in inside),
+    }
+
+
+def random_answers(
+    seed: int, *, batch: int = 40, labels: int = 7, context: int = 4, lanes: int = 2, scale: float = 2.0
+):
+    """Logits [S, B, K], contexts with repeated labels [B, C], and targets [B] in the context and out of it."""
+    generator = np.random.default_rng(seed)
+    logits = scale * generator.standard_normal((lanes, batch, labels))
+    return logits, generator.integers(labels, size=(batch, context)), generator.integers(labels, size=batch)
+
+
+# --- Metrics
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"context": 1},
+        {"labels": 3, "context": 8},  # many contexts hold every label: none is left outside
+        {"labels": 2, "context": 2},
+        {"labels": 50, "context": 8, "scale": 20.0},
+    ],
+    ids=str,
+)
+def test_metrics_are_those_of_a_plain_softmax_over_the_labels_they_name(sizes):
+    logits, context_labels, targets = random_answers(0, **sizes)
+    in_context = (context_labels == targets[:, None]).any(axis=1)
+    assert in_context.any()
+    found = answers(logits, context_labels, targets)
+    for lane, row in np.ndindex(logits.shape[:2]):
+        expected = reference(logits[lane, row].tolist(), context_labels[row].tolist(), int(targets[row]))
+        for name in METRICS:
+            assert found[name][lane, row] == pytest.approx(expected[name], rel=1e-9, abs=1e-12), name
+
+
+@given(seed=st.integers(0, 1000), labels=st.integers(2, 12), context=st.integers(1, 12))
+@settings(deadline=None, max_examples=50)
+def test_the_metrics_agree_with_each_other(seed, labels, context):
+    logits, context_labels, targets = random_answers(seed, labels=labels, context=context)
+    found = answers(logits, context_labels, targets)
+    inside = (context_labels == targets[:, None]).any(axis=1)
+    np.testing.assert_allclose(np.exp(-found["loss"]), found["target_probability"], rtol=1e-9)
+    # Bayes: the probability of the target is that of its side of the context times its share of that side.
+    context_probability = found["context_probability"]
+    restricted = np.where(
+        inside,
+        context_probability * found["in_context_target_probability"],
+        (1 - context_probability) * found["out_of_context_target_probability"],
+    )
+    np.testing.assert_allclose(found["target_probability"], restricted, atol=1e-9)
+    # The probabilities of all labels sum to 1, those in the context to `context_probability`.
+    each = [answers(logits, context_labels, np.full_like(targets, label)) for label in range(labels)]
+    np.testing.assert_allclose(sum(answer["target_probability"] for answer in each), 1, rtol=1e-9)
+    np.testing.assert_allclose(sum(answer["in_context_target_probability"] for answer in each), 1, rtol=1e-9)
+    # One label is the answer, one the answer among those in the context, and one among those outside if there is any.
+    some_outside = np.array([len(set(row)) < labels for row in context_labels.tolist()])
+    for name, count in [("accuracy", 1), ("in_context_accuracy", 1), ("out_of_context_accuracy", some_outside)]:
+        assert (sum(answer[name] for answer in each) == count).all(), name
+    # Who is right among all labels is right among fewer.
+    assert (found["accuracy"] <= found["in_context_accuracy"] + found["out_of_context_accuracy"]).all()
+
+
+def test_only_differences_of_logits_count_however_large_they_are():
+    logits, context_labels, targets = random_answers(1)
+    one, shifted = answers(logits, context_labels, targets), answers(logits + 1000, context_labels, targets)
+    for name in METRICS:
+        np.testing.assert_allclose(shifted[name], one[name], rtol=1e-9)
+    sure = answers(1e4 * logits, context_labels, targets)
+    assert all(np.isfinite(values).all() for values in sure.values())
+    np.testing.assert_allclose(sure["target_probability"], sure["accuracy"], atol=1e-9)
+
+
+def test_logits_of_any_precision_are_measured_in_double():
+    logits, context_labels, targets = random_answers(2)
+    single = logits.astype(np.float32)
+    from_single, from_double = (answers(x, context_labels, targets) for x in (single, single.astype(np.float64)))
+    for name in METRICS:
+        assert from_single[name].dtype == np.float64
+        np.testing.assert_array_equal(from_single[name], from_double[name])
+
+
+# --- What guessing gives, and what cannot be guessed
+
+
+def embedded(name: str, n: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    """n sequences of an evaluator: examples [N, C+1, I] and labels [N, C+1]."""
+    recipe = evaluation.evaluator_recipe(name, RECIPE)
+    drawn = sequences.draw(recipe, BANK.shape, SET.seed, f"evaluator/{name}", torch.arange(n))
+    bank = torch.from_numpy(banks.build(BANK).embeddings).to(dtype)
+    return bank[drawn.classes, drawn.exemplars], drawn.labels
+
+
+def untrained(model: Model, seeds: range, dtype: torch.dtype = torch.float64) -> transformer.Parameters:
+    """Initial weights, a lane a seed."""
+    shape = BANK.shape
+    lanes = [transformer.initial_parameters(model, shape.width, shape.n_train_classes, seed) for seed in seeds]
+    return {name: torch.stack([lane[name] for lane in lanes]).to(dtype) for name in lanes[0]}
+
+
+@pytest.mark.parametrize("distribution", ["lecun_normal", "pytorch"])
+@pytest.mark.parametrize("name", [name for name in EVALUATORS if name != "train"])
+def test_an_untrained_model_is_at_chance(name, distribution):
+    n, n_lanes = 1000, 16
+    examples, labels = embedded(name, n, torch.float32)
+    model = replace(MODEL, init=Init(distribution=distribution))
+    result = evaluation.evaluate(untrained(model, range(n_lanes), torch.float32), model, examples, labels)
+    accuracy = result[:, METRICS.index(evaluation.DEFAULT_METRIC[name]), 0]
+    chance = evaluation.chance(name, evaluation.evaluator_recipe(name, RECIPE), BANK.shape.n_train_classes)
+    # The lanes share their sequences but not their weights: the mean errs by both, and four standard errors are
+    # at most 0.07 here.
+    error = math.sqrt(chance * (1 - chance) / n + accuracy.var() / n_lanes)
+    assert 4 * error < 0.07
+    assert abs(accuracy.mean() - chance) < 4 * error
+
+
+def test_no_single_number_is_chance_in_training_sequences():
+    assert evaluation.chance("train", RECIPE, 32) is None
+
+
+def test_iwl_cannot_be_answered_from_the_context_and_icl_flip_and_ciwl_only_from_it():
+    for name in EVALUATORS:
+        _, labels = embedded(name, 200)
+        logits = torch.nn.functional.one_hot(labels[:, -1], 32).double()  # a model that is always right
+        values = evaluation.metrics(logits, labels[:, :-1], labels[:, -1])
+        assert (values[:, METRICS.index("accuracy")] == 1).all()
+        in_context = values[:, METRICS.index("in_context_accuracy")]
+        out_of_context = values[:, METRICS.index("out_of_context_accuracy")]
+        assert (in_context == (0 if name == "iwl" else 1)).all()
+        assert (out_of_context == (1 if name == "iwl" else 0)).all()
+
+
+# --- Snapshots
+
+
+def test_evaluate_gives_mean_and_standard_error_of_the_metrics_lane_by_lane():
+    examples, labels = embedded("train", 50)
+    parameters = untrained(MODEL, range(3))
+    result = evaluation.evaluate(parameters, MODEL, examples, labels)
+    assert result.shape == (3, len(METRICS), 2)
+    geometry = transformer.Geometry(MODEL, RECIPE.context, torch.float64)
+    for lane in range(3):
+        alone = {name: value[lane : lane + 1] for name, value in parameters.items()}
+        logits = transformer.query_logits(alone, MODEL, geometry, examples[None], labels[None, :, :-1])[0]
+        values = evaluation.metrics(logits, labels[:, :-1], labels[:, -1]).numpy()
+        # Matrix products of other shapes round differently, some 1e-16 each.
+        np.testing.assert_allclose(result[lane, :, 0], values.mean(axis=0), rtol=1e-9)
+        np.testing.assert_allclose(result[lane, :, 1], values.std(axis=0) / math.sqrt(50), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 50, 1000])
+def test_the_size_of_a_batch_changes_no_metric(batch):
+    examples, labels = embedded("ciwl", 50)
+    parameters = untrained(MODEL, range(2))
+    expected = evaluation.evaluate(parameters, MODEL, examples, labels)
+    found = evaluation.evaluate(parameters, MODEL, examples, labels, batch=batch)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+@pytest.mark.parametrize("tensor", ["embedder.weight", "blocks.1.attention.out", "unembedding.bias"])
+def test_a_diverged_lane_has_no_answer_and_the_others_keep_theirs(broken, tensor):
+    examples, labels = embedded("icl", 20)
+    parameters = untrained(MODEL, range(3))
+    before = evaluation.evaluate(parameters, MODEL, examples, labels)
+    parameters[tensor][1].view(-1)[0] = broken
+    after = evaluation.evaluate(parameters, MODEL, examples, labels)
+    assert after[1].isnan().all()
+    torch.testing.assert_close(after[[0, 2]], before[[0, 2]], rtol=1e-9, atol=1e-12)
+
+
+# --- The file of sequences
+
+
+@pytest.fixture(scope="module")
+def bank() -> np.ndarray:
+    return banks.build(BANK).embeddings
+
+
+@pytest.fixture
+def sequences_file(tmp_path, bank):
+    path = tmp_path / "set.h5"
+    evaluation.write_sequences(path, SET, bank)
+    return path
+
+
+def test_a_set_holds_a_group_an_evaluator_with_the_rows_of_the_bank(sequences_file, bank):
+    with store.reading(sequences_file, "sequences", SET.id) as file:
+        assert sorted(file) == sorted(EVALUATORS)
+        for name in EVALUATORS:
+            group, shape = file[name], (SET.sequences, RECIPE.context + 1)
+            classes, exemplars, labels = (group[part][()] for part in ("classes", "exemplars", "labels"))
+            assert {part.shape for part in (classes, exemplars, labels)} == {shape}
+            assert {part.dtype for part in (classes, exemplars, labels)} == {np.dtype("int32")}
+            examples = group["examples"][()]
+            assert examples.dtype == np.float32
+            np.testing.assert_array_equal(examples, bank[classes, exemplars])
+
+
+def test_a_set_holds_the_sequences_its_recipes_draw_under_each_evaluators_name(sequences_file):
+    with store.reading(sequences_file, "sequences", SET.id) as file:
+        for name in EVALUATORS:
+            recipe = from_values(Recipe, json.loads(file[name].attrs["recipe"]))
+            assert recipe == evaluation.evaluator_recipe(name, RECIPE)
+            drawn = sequences.draw(recipe, BANK.shape, SET.seed, f"evaluator/{name}", torch.arange(SET.sequences))
+            for part in ("classes", "exemplars", "labels"):
+                np.testing.assert_array_equal(file[name][part][()], getattr(drawn, part))
+
+
+def test_a_set_says_what_it_is_made_of(sequences_file):
+    with store.reading(sequences_file, "sequences") as file:
+        assert from_values(SequenceSet, json.loads(file.attrs["spec"])) == SET
+
+
+def test_an_evaluator_keeps_its_sequences_when_others_join_and_when_more_are_asked_for(tmp_path, sequences_file, bank):
+    alone = replace(SET, evaluators=("flip",), sequences=50)
+    evaluation.write_sequences(tmp_path / "alone.h5", alone, bank)
+    with h5py.File(sequences_file) as joined, h5py.File(tmp_path / "alone.h5") as more:
+        for part in ("examples", "labels"):
+            np.testing.assert_array_equal(joined["flip"][part][()], more["flip"][part][: SET.sequences])
+
+
+# --- The file of metrics
+
+
+RUN = Run(
+    bank=BANK,
+    recipe=RECIPE,
+    model=MODEL,
+    optimizer=Optimizer(learning_rate=1e-2),
+    batch_size=4,
+    numerics="float32",
+    snapshots=Snapshots(first=4, per_doubling=1, every=8),
+)
+PACK = PackSpec(lanes=(Lane(run=RUN, seed=Seed(init=0, data=0)), Lane(run=RUN, seed=Seed(init=1, data=1))))
+
+
+@pytest.fixture
+def segment_file(tmp_path, bank):
+    path = tmp_path / segments.file_name(0, 16)
+    segments.run_segment(path, PACK, bank, None, 0, 16)
+    return path
+
+
+def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, sequences_file):
+    path = tmp_path / "metrics.h5"
+    evaluation.write_metrics(path, PACK, segment_file, SET, sequences_file)
+    with (
+        store.reading(path, "metrics", evaluation.metrics_identity(PACK, SET)) as file,
+        store.reading(sequences_file, "sequences") as frozen,
+        segments.opened(segment_file, PACK) as trained,
+    ):
+        assert list(file.attrs["metrics"]) == list(METRICS)
+        assert file["sequences_seen"][()].tolist() == [0, 4, 8, 16]
+        for name in EVALUATORS:
+            examples = torch.from_numpy(frozen[name]["examples"][()])
+            labels = torch.from_numpy(frozen[name]["labels"][()]).long()
+            assert file[name]["mean"].shape == file[name]["standard_error"].shape == (4, 2, len(METRICS))
+            for row in range(4):
+                expected = evaluation.evaluate(trained.parameters(row), MODEL, examples, labels).numpy()
+                # In float32 a product may round differently from one call to the next, some 1e-7 of the logits.
+                np.testing.assert_allclose(file[name]["mean"][row], expected[..., 0], rtol=1e-5, atol=1e-7)
+                np.testing.assert_allclose(file[name]["standard_error"][row], expected[..., 1], rtol=1e-4, atol=1e-6)
+
+
+def test_metrics_carry_the_training_loss_and_the_divergence_of_their_segment(tmp_path, segment_file, sequences_file):
+    with h5py.File(segment_file, "r+") as file:
+        file["diverged_at"][1] = 12
+        file.attrs["checksum"] = store.checksum(file)
+    evaluation.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
+    with store.reading(tmp_path / "metrics.h5", "metrics") as file, h5py.File(segment_file) as segment:
+        for name in ("train_loss/sequences_seen", "train_loss/value", "diverged_at"):
+            np.testing.assert_array_equal(file[name][()], segment[name][()])
+        assert file["diverged_at"][()].tolist() == [-1, 12]
+
+
+def test_a_segment_without_snapshots_gives_empty_metrics(tmp_path, bank, segment_file, sequences_file):
+    run = replace(RUN, snapshots=Snapshots(first=4, per_doubling=1, every=1000))
+    pack = PackSpec(lanes=tuple(replace(lane, run=run) for lane in PACK.lanes))
+    first, second = (tmp_path / segments.file_name(*ends) for ends in [(0, 16), (16, 20)])
+    segments.run_segment(first, pack, bank, None, 0, 16)
+    segments.run_segment(second, pack, bank, first, 16, 20)
+    evaluation.write_metrics(tmp_path / "metrics.h5", pack, second, SET, sequences_file)
+    with store.reading(tmp_path / "metrics.h5", "metrics") as file:
+        assert file["sequences_seen"].shape == (0,)
+        assert {file[name]["mean"].shape for name in EVALUATORS} == {(0, 2, len(METRICS))}
+
+
+def change_a_value(path, name: str) -> None:
+    with h5py.File(path, "r+") as file:
+        file[name][(0,) * file[name].ndim] += 1
+
+
+def change_a_recipe(path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["icl"].attrs["recipe"] = "{}"
+
+
+def cut_in_half(path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def draw_with_another_seed(path) -> None:
+    evaluation.write_sequences(path, replace(SET, seed=SET.seed + 1), banks.build(BANK).embeddings)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: change_a_value(path, "icl/examples"), "checksum"),
+        (lambda path: change_a_value(path, "icl/labels"), "checksum"),
+        (change_a_recipe, "checksum"),
+        (cut_in_half, "cannot be opened"),
+        (draw_with_another_seed, "identity"),
+    ],
+    ids=["another example", "another label", "another recipe", "truncated", "another set"],
+)
+def test_sequences_that_are_not_what_they_were_are_refused_and_nothing_is_written(
+    tmp_path, segment_file, sequences_file, spoil, reason
+):
+    spoil(sequences_file)
+    with pytest.raises(store.StoreError, match=reason):
+        evaluation.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
+    assert {path.name for path in tmp_path.iterdir()} == {segment_file.name, sequences_file.name}
+
+
+def test_a_segment_that_is_not_what_it_was_is_refused_and_nothing_is_written(tmp_path, segment_file, sequences_file):
+    change_a_value(segment_file, "snapshots/parameters/unembedding.bias")
+    with pytest.raises(store.StoreError, match="checksum"):
+        evaluation.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
+    assert not (tmp_path / "metrics.h5").exists()

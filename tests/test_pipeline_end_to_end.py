@@ -1,0 +1,153 @@
+"""The pipeline as its user drives it: real Snakemake, every stage, from an empty results folder."""
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from pipeline import TINY, Clone
+
+from icl_transience import evaluation
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+OMNIGLOT = """
+defaults:
+  bank: {source: omniglot, omniglot: {characters: 20, holdout_characters: 4, dim: 16}}
+  model: {width: 16, heads: 2}
+  snapshots: {first: 256, every: 512}
+  evaluation: {sequences: 64}
+  horizon: 1024
+  seeds: [0]
+experiments:
+  transience: {}
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> tuple[Clone, str]:
+    clone = Clone.make(tmp_path_factory.mktemp("end") / "clone")
+    return clone, clone.build()
+
+
+def test_a_run_says_last_what_it_found_and_where_the_figure_is(built):
+    _, output = built
+    assert "transience, baseline: icl (in context accuracy, chance 0.5)" in output
+    assert "mean of 2 seeds" in output
+    assert "figure: results/studies/tiny/transience/curves.svg" in output
+
+
+def test_every_experiment_has_its_tables_and_figures(built):
+    clone, _ = built
+    folder = clone.folder / "results/studies/tiny"
+    tables = {"curves.csv", "transience.csv", "runs.csv"}
+    assert {path.name for path in (folder / "transience").iterdir()} == tables | {"curves.svg", "curves.png"}
+    assert {path.name for path in (folder / "l2").iterdir()} == tables | {
+        f"{name}.{kind}" for name in ("curves", "comparison") for kind in ("svg", "png")
+    }
+
+
+def test_curves_are_tidy_and_whole(built):
+    clone, _ = built
+    curves = pd.read_csv(clone.path("studies/tiny/l2/curves.csv"))
+    assert list(curves.columns) == [
+        "run",
+        "seed",
+        "optimizer.l2.strength",
+        "sequences_seen",
+        "evaluator",
+        "metric",
+        "value",
+        "standard_error",
+    ]
+    snapshots = [0, 256, 384, 512, 736, 1024, 1536, 2048]
+    metrics = curves[curves["evaluator"] != "training"]
+    assert sorted(metrics["sequences_seen"].unique()) == snapshots
+    assert set(metrics["evaluator"]) == {"train", "icl", "iwl", "ciwl", "flip", "icl_holdout", "icl_new_exemplar"}
+    # 2 runs x 2 seeds x 8 snapshots x 7 evaluators x 8 metrics
+    assert len(metrics) == 2 * 2 * len(snapshots) * 7 * len(evaluation.METRICS)
+    assert metrics["value"].notna().all()
+
+
+def test_what_the_tables_say_is_what_the_snapshots_answer(built):
+    """The last snapshot, read from HDF5 and evaluated here, gives the numbers in curves.csv."""
+    import torch
+
+    from icl_transience import spec
+    from icl_transience.packs import PackSpec
+
+    clone, _ = built
+    curves = pd.read_csv(clone.path("studies/tiny/transience/curves.csv"))
+    for segment in clone.folder.glob("results/packs/*/segment-000000001024-000000002048.h5"):
+        with h5py.File(segment) as file:
+            pack = PackSpec.from_json(file.attrs["spec"])
+            group = file["snapshots/parameters"]
+            parameters = {name: torch.from_numpy(group[name][-1]) for name in group}
+            assert file["snapshots/sequences_seen"][-1] == 2048
+        if pack.run.optimizer.l2.strength:
+            continue
+        with h5py.File(clone.path("sequences/*.h5")) as file:
+            examples = torch.from_numpy(file["icl/examples"][()])
+            labels = torch.from_numpy(file["icl/labels"][()]).long()
+        values = evaluation.evaluate(parameters, pack.run.model, examples, labels)[..., 0]
+        assert [lane.seed for lane in pack.lanes] == [spec.Seed(init=n, data=n) for n in (0, 1)]
+        for place, seed in enumerate((0, 1)):
+            rows = curves.query(f"seed == {seed} and sequences_seen == 2048 and evaluator == 'icl'")
+            written = rows.set_index("metric")["value"].loc[list(evaluation.METRICS)].to_numpy()
+            # The table is written with seven digits; the model's float32 carries as many.
+            np.testing.assert_allclose(written, values[place].numpy(), rtol=1e-5, atol=1e-6)
+        return
+    pytest.fail("no segment of the baseline was found")
+
+
+def test_the_same_study_in_another_place_gives_the_same_tables(built, tmp_path):
+    clone, _ = built
+    other = Clone.make(tmp_path / "other")
+    # Other segments, other packs: neither may show in a number.
+    other.build("transience", config=("segment_sequences=512", "lanes_per_pack=1"))
+    for name in ("curves.csv", "transience.csv", "runs.csv"):
+        first, second = (pd.read_csv(c.path(f"studies/tiny/transience/{name}")) for c in (clone, other))
+        # A batched matrix product of two lanes may round otherwise than one of a single lane: float32 has 7 digits,
+        # 64 steps lose some.
+        pd.testing.assert_frame_equal(first, second, rtol=1e-3, atol=2e-3)
+
+
+def test_an_experiments_name_is_a_target(tmp_path):
+    clone = Clone.make(tmp_path / "clone")
+    assert clone.would_run("transience") == {
+        "bank": 1,
+        "sequences": 1,
+        "train": 2,
+        "evaluate": 2,
+        "tables": 1,
+        "figures": 1,
+    }
+
+
+def test_a_figure_is_a_target(tmp_path):
+    clone = Clone.make(tmp_path / "clone")
+    assert clone.would_run("results/studies/tiny/transience/curves.svg")["figures"] == 1
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    clone = Clone.make(tmp_path / "clone")
+    clone.would_run()
+    assert not (clone.folder / "results").exists()
+
+
+def test_a_bad_study_stops_before_any_job_and_without_a_traceback(tmp_path):
+    clone = Clone.make(tmp_path / "clone", TINY.replace("heads: 2", "heads: 3"))
+    done = clone.snakemake()
+    assert done.returncode != 0
+    assert "`model.heads` is 3, which does not divide `model.width` 16" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (clone.folder / "results").exists()
+
+
+def test_real_drawings_go_through_the_whole_pipeline(tmp_path, omniglot_folder):
+    clone = Clone.make(tmp_path / "clone", OMNIGLOT)
+    clone.build(ICL_OMNIGLOT=str(omniglot_folder))
+    runs = pd.read_csv(clone.path("studies/tiny/transience/runs.csv"))
+    assert runs["seeds"].tolist() == [1]
+    with h5py.File(clone.path("banks/*.h5")) as file:
+        assert file["embeddings"].shape == (24 * 8, 20, 16)
+        assert file.attrs["n_train_classes"] == 160

@@ -1,0 +1,84 @@
+"""From configuration to files."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from pipeline import TINY
+
+from icl_transience import plan
+from icl_transience.plan import Plan
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Plan:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return Plan({"study": str(path), "results": str(tmp_path / "results"), "segment_sequences": 1024}, ROOT)
+
+
+def test_a_chain_of_segments_reaches_the_horizon(tiny):
+    for pack_id, pack in tiny.packs.items():
+        assert pack.boundaries == (0, 1024, 2048)
+        assert tiny.previous_segment(pack_id, 0) == []
+        (previous,) = tiny.previous_segment(pack_id, 1024)
+        assert previous.endswith(f"packs/{pack_id}/segment-000000000000-000000001024.h5")
+
+
+def test_an_experiment_reads_the_metrics_of_all_its_segments(tiny):
+    assert len(tiny.metrics_paths("transience")) == 2
+    assert len(tiny.metrics_paths("l2")) == 4
+    assert set(tiny.metrics_paths("transience")) < set(tiny.metrics_paths("l2"))
+
+
+def test_what_a_job_gets_says_everything_about_its_pack(tiny):
+    (first, *_) = tiny.packs.values()
+    document = json.loads(tiny.spec_of(first.spec))
+    assert [lane["data"] for lane in document["lanes"]] == [0, 1]
+    (run,) = document["runs"].values()
+    assert run["optimizer"]["learning_rate"] == 0.001
+    assert "seeds" not in run
+    assert "horizon" not in run
+
+
+def test_a_longer_study_asks_for_memory_in_proportion(tiny):
+    (pack_id, *_) = tiny.packs
+    assert 600 <= tiny.resources(pack_id)["mem_mb"] < 700
+    assert tiny.resources(pack_id)["gpu"] == 0
+
+
+def fake_module(monkeypatch, folder: Path, text: str) -> str:
+    """The digest of a stage whose one module has this text."""
+    (folder / "fake.py").write_text(text)
+    monkeypatch.setitem(plan.CODE, "fake", ("fake",))
+    monkeypatch.setattr(plan, "files", lambda package: folder)
+    return plan.code_digest("fake")
+
+
+def test_docstrings_comments_and_layout_do_not_change_a_stages_code(monkeypatch, tmp_path):
+    plain = 'def f(x):\n    """Says."""\n    return x + 1\n'
+    other = '"""Module."""\n\n\ndef f(x):\n    """Says more."""\n    # why\n    return (x\n        + 1)\n'
+    assert fake_module(monkeypatch, tmp_path, plain) == fake_module(monkeypatch, tmp_path, other)
+
+
+def test_a_changed_expression_changes_a_stages_code(monkeypatch, tmp_path):
+    plain = "def f(x):\n    return x + 1\n"
+    digests = {fake_module(monkeypatch, tmp_path, text) for text in (plain, plain.replace("1", "2"))}
+    assert len(digests) == 2
+
+
+def test_every_stages_code_exists():
+    for stage in plan.CODE:
+        assert len(plan.code_digest(stage)) == 12
+    names = {name for modules in plan.CODE.values() for name in modules}
+    assert all(resources.files("icl_transience").joinpath(f"{name}.py").is_file() for name in names)
+
+
+def test_figures_say_the_initialisation_its_scale_and_the_form_of_l2(tiny):
+    captions = [" ".join(plan.describe(run)) for run in tiny.study.experiments["l2"].runs]
+    assert all("initial weights uniform ±1/√fan-in (PyTorch's default) × 1" in caption for caption in captions)
+    assert "no L2" in captions[0]
+    assert "L2 λ·Σθ² (squared), λ = 0.001" in captions[1]

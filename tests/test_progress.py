@@ -1,0 +1,54 @@
+"""What a person sees of a training job."""
+
+import io
+
+import pytest
+
+from icl_transience import progress
+from icl_transience.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_log_gets_plain_lines_with_rate_over_all_lanes_and_time_left(monkeypatch, clock):
+    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
+    log = io.StringIO()
+    report = Progress("pack seeds 0 1", 0, 4000, 2, log)
+    clock[0] = 20.0
+    report(1000)
+    assert log.getvalue() == "pack seeds 0 1: 1,000 of 4,000 sequences seen, 100 sequences/s, 1:00 left\n"
+
+
+def test_lines_come_seldom_but_the_last_always(monkeypatch, clock):
+    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
+    log = io.StringIO()
+    report = Progress("pack", 0, 4000, 1, log)
+    for seen in range(100, 4001, 100):
+        clock[0] += 1.0
+        report(seen)
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 3  # after 15 and 30 seconds, and at the end
+    assert lines[-1].startswith("pack: 4,000 of 4,000")
+
+
+def test_a_terminal_gets_a_bar_that_redraws_itself_and_the_log_still_gets_lines(monkeypatch, clock):
+    terminal, log = Terminal(), io.StringIO()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    report = Progress("pack", 1000, 3000, 1, log)
+    clock[0] = 20.0
+    report(2000)
+    assert terminal.getvalue().startswith("\r\x1b[2Kpack ████████████░░░░░░░░░░░░ 2,000 of 3,000")
+    assert not terminal.getvalue().endswith("\n")
+    report(3000)
+    assert terminal.getvalue().endswith("0:00 left\n")
+    assert "█" not in log.getvalue()

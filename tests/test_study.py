@@ -1,0 +1,287 @@
+"""A study file becomes runs and lanes, or an error that says what to change."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from icl_transience import schema, study
+from icl_transience.plan import Plan
+from icl_transience.spec import Seed, StudyError
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT / "workflow/schemas/study.schema.yaml"
+ZIPS = ("images_background_small1.zip", "images_background_small2.zip")
+
+
+def load(folder: Path, text: str, omniglot: Path | None = None) -> study.Study:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return study.load(path, SCHEMA, {"omniglot": omniglot})
+
+
+def zips(folder: Path, content: bytes = b"drawings") -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in ZIPS:
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_a_study_is_named_after_its_file(tmp_path):
+    assert load(tmp_path, "experiments: {transience: {}}").name == "mine"
+
+
+def test_an_experiment_without_axes_is_one_run_with_every_default(tmp_path):
+    experiment = load(tmp_path, "experiments: {transience: {}}").experiments["transience"]
+    (named,) = experiment.runs
+    assert (named.name, named.axes) == ("baseline", {})
+    assert (named.run.recipe.context, named.run.recipe.burstiness, named.run.batch_size) == (8, 3, 32)
+    assert named.run.model.positions.base == 30
+    assert experiment.seeds == tuple(Seed(init=n, data=n) for n in (0, 1, 2))
+
+
+def test_defaults_of_the_study_hold_unless_an_experiment_says_otherwise(tmp_path):
+    text = """
+    defaults: {model: {depth: 3, width: 32}, horizon: 1000}
+    experiments: {shallow: {model: {depth: 1}}, usual: {}}
+    """
+    experiments = load(tmp_path, text).experiments
+    assert [experiments[name].runs[0].run.model.depth for name in ("shallow", "usual")] == [1, 3]
+    assert experiments["shallow"].runs[0].run.model.width == 32
+
+
+def test_every_combination_of_the_axes_is_a_run_and_knows_its_place(tmp_path):
+    text = """
+    experiments:
+      grid:
+        axes: {optimizer.l2.strength: [0, 1e-5], model.depth: [1, 2]}
+    """
+    experiment = load(tmp_path, text).experiments["grid"]
+    assert experiment.axes == ("optimizer.l2.strength", "model.depth")
+    assert [named.name for named in experiment.runs] == [
+        "l2.strength=0,model.depth=1",
+        "l2.strength=0,model.depth=2",
+        "l2.strength=1e-05,model.depth=1",
+        "l2.strength=1e-05,model.depth=2",
+    ]
+    last = experiment.runs[-1]
+    assert last.axes == {"optimizer.l2.strength": 1e-5, "model.depth": 2}
+    assert (last.run.optimizer.l2.strength, last.run.model.depth) == (1e-5, 2)
+
+
+def test_named_runs_differ_along_the_keys_they_set(tmp_path):
+    text = """
+    experiments:
+      l2:
+        runs:
+          without: {}
+          unsquared: {optimizer: {l2: {strength: 1e-4, form: unsquared}}}
+    """
+    experiment = load(tmp_path, text).experiments["l2"]
+    assert experiment.runs[0].axes == {"optimizer.l2.strength": 0, "optimizer.l2.form": "squared"}
+    assert experiment.runs[1].axes == {"optimizer.l2.strength": 1e-4, "optimizer.l2.form": "unsquared"}
+
+
+def test_experiments_that_name_the_same_configuration_share_its_lanes(tmp_path):
+    text = """
+    experiments:
+      transience: {}
+      l2: {axes: {optimizer.l2.strength: [0.0, 1.0e-5]}}
+    """
+    experiments = load(tmp_path, text).experiments
+    assert set(experiments["transience"].lanes()) < set(experiments["l2"].lanes())
+
+
+def test_a_default_written_out_changes_nothing(tmp_path):
+    plain = load(tmp_path, "experiments: {transience: {}}").experiments["transience"].runs[0]
+    written = load(
+        tmp_path,
+        "experiments: {transience: {model: {positions: {base: 30.0}}, optimizer: {l2: {strength: 0}}, horizon: 64}}",
+    )
+    assert written.experiments["transience"].runs[0].run.id == plain.run.id
+
+
+def test_only_the_section_of_the_banks_own_source_shapes_its_identity(tmp_path):
+    texts = ["{gaussian: {dim: 5}}", "{gaussian: {dim: 5}, omniglot: {dim: 3}}"]
+    first, second = (
+        load(tmp_path, f"experiments: {{a: {{bank: {bank}}}}}").experiments["a"].runs[0].run for bank in texts
+    )
+    assert first.bank.id == second.bank.id
+
+
+def test_source_files_enter_identities_by_content_and_never_by_path(tmp_path):
+    text = "experiments: {a: {bank: {source: omniglot}}}"
+    ids = [
+        load(tmp_path, text, zips(tmp_path / name, content)).experiments["a"].runs[0].run.bank.id
+        for name, content in (("here", b"1"), ("there", b"1"), ("else", b"2"))
+    ]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_evaluators_in_another_order_are_the_same_set(tmp_path):
+    ids = [
+        load(tmp_path, f"experiments: {{a: {{evaluation: {{evaluators: {names}}}}}}}")
+        .experiments["a"]
+        .runs[0]
+        .sequence_set.id
+        for names in ("[icl, iwl]", "[iwl, icl]")
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_seeds_may_differ_for_weights_and_data(tmp_path):
+    experiment = load(tmp_path, "experiments: {a: {seeds: [3, {init: 3, data: 4}]}}").experiments["a"]
+    assert [seed.label for seed in experiment.seeds] == ["3", "init3-data4"]
+
+
+def test_horizons_are_rounded_up_to_whole_batches(tmp_path):
+    assert load(tmp_path, "experiments: {a: {horizon: 33}}").experiments["a"].horizon == 64
+
+
+def in_a(settings: str) -> str:
+    return f"experiments: {{a: {{{settings}}}}}"
+
+
+BAD = {
+    "not YAML": ("experiments: [", ["not YAML"]),
+    "no experiments": ("defaults: {}", ["lacks `experiments`"]),
+    "empty experiments": ("experiments: {}", ["`experiments`", "at least 1"]),
+    "a key twice": ("experiments: {a: {horizon: 1, horizon: 2}}", ["`horizon` was already given on line 1"]),
+    "unknown key": (
+        in_a("recipe: {burstyness: 3}"),
+        ["unknown key `experiments.a.recipe.burstyness`", "did you mean `burstiness`?"],
+    ),
+    "unknown section": (in_a("modell: {}"), ["unknown key `experiments.a.modell`", "did you mean `model`?"]),
+    "wrong type": (in_a("horizon: long"), ["`experiments.a.horizon` is 'long', expected integer", "sequences seen"]),
+    "below the minimum": (in_a("batch_size: 0"), ["`experiments.a.batch_size` is 0, expected at least 1"]),
+    "not positive": (in_a("optimizer: {learning_rate: 0}"), ["learning_rate` is 0, expected above 0"]),
+    "odd width": (
+        in_a("model: {width: 63, heads: 1}"),
+        ["model.width` is 63, expected a multiple of 2"],
+    ),
+    "unknown source": (in_a("bank: {source: gausian}"), ["'gausian'", "did you mean `gaussian`?", "omniglot"]),
+    "unknown evaluator": (in_a("evaluation: {evaluators: [icl, iwll]}"), ["evaluators[1]", "did you mean `iwl`?"]),
+    "evaluator twice": (in_a("evaluation: {evaluators: [icl, icl]}"), ["every item only once"]),
+    "a bad experiment name": ("experiments: {My-Experiment: {}}", ["'My-Experiment' does not match"]),
+    "named like a rule": ("experiments: {train: {}}", ["'train' is a name of the workflow's own", "rename"]),
+    "axes and runs": (in_a("axes: {model.depth: [1]}, runs: {b: {}}"), ["has both `axes` and `runs`"]),
+    "unknown axis": (in_a("axes: {model.dept: [1]}"), ["unknown run key `model.dept`", "did you mean `depth`?"]),
+    "axis that is no run key": (in_a("axes: {horizon: [1]}"), ["unknown run key `horizon`"]),
+    "axis that is a section": (in_a("axes: {optimizer.l2: [1]}"), ["is a section", "strength, form"]),
+    "axis value of a wrong type": (
+        in_a("axes: {model.depth: [two]}"),
+        ["model.depth=two", "is 'two'"],
+    ),
+    "seeds of a wrong form": (in_a("seeds: [one]"), ["`experiments.a.seeds[0]` is 'one'"]),
+    "a negative seed": (in_a("seeds: [-1]"), ["`experiments.a.seeds[0]` is -1"]),
+    "a seed twice": (in_a("seeds: [1, {init: 1, data: 1}]"), ["names a seed twice"]),
+    "even smoothing": (in_a("statistics: {smoothing: 2}"), ["`experiments.a.statistics.smoothing` is 2", "odd"]),
+    "statistics of an evaluator left out": (
+        in_a("evaluation: {evaluators: [iwl]}"),
+        ["statistics.evaluator` is 'icl'", "add it there"],
+    ),
+    "burstiness beyond the context": (
+        in_a("recipe: {context: 4, burstiness: 3}"),
+        ["`recipe.burstiness` is 3", "`recipe.context` 4: at most 2"],
+    ),
+    "odd context": (in_a("recipe: {context: 7}"), ["has `icl`", "`recipe.context` is 7: make it even"]),
+    "heads that do not divide": (in_a("model: {heads: 7}"), ["`model.heads` is 7", "`model.width` 64"]),
+    "too few classes": (in_a("bank: {gaussian: {classes: 8}}"), ["`iwl`, which needs 9 different classes", "has 8"]),
+    "no held-out classes": (
+        in_a("bank: {gaussian: {holdout_classes: 0}}"),
+        ["has `icl_holdout`", "`bank.gaussian.holdout_classes`"],
+    ),
+    "no held-out exemplars": (
+        in_a("bank: {gaussian: {holdout_exemplars: 0}}"),
+        ["has `icl_new_exemplar`", "`bank.gaussian.holdout_exemplars` is 0"],
+    ),
+    "no folder of drawings": (in_a("bank: {source: omniglot}"), ["ICL_OMNIGLOT", "download"]),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), BAD.values(), ids=BAD)
+def test_a_bad_study_is_refused_with_its_key_its_value_and_what_to_do(tmp_path, text, expected):
+    with pytest.raises(StudyError) as error:
+        load(tmp_path, text)
+    for fragment in expected:
+        assert fragment in str(error.value)
+
+
+BAD_OMNIGLOT = {
+    "too many drawings": ("exemplars: 15, holdout_exemplars: 10", ["is 25: a character has 20 drawings"]),
+    "more components than pixels": ("side: 4, dim: 64", ["at most 16 components"]),
+    "a zip that is not there": ("zips: [images_evaluation.zip]", ["images_evaluation.zip, which is not in"]),
+}
+
+
+@pytest.mark.parametrize(("values", "expected"), BAD_OMNIGLOT.values(), ids=BAD_OMNIGLOT)
+def test_a_bad_omniglot_bank_is_refused(tmp_path, values, expected):
+    with pytest.raises(StudyError) as error:
+        load(tmp_path, in_a(f"bank: {{source: omniglot, omniglot: {{{values}}}}}"), zips(tmp_path / "zips"))
+    for fragment in expected:
+        assert fragment in str(error.value)
+
+
+def test_every_problem_of_a_study_is_listed_at_once(tmp_path):
+    with pytest.raises(StudyError) as error:
+        load(tmp_path, "experiments: {a: {model: {heads: 7}}, b: {recipe: {context: 7}}, train: {}}")
+    assert len(str(error.value).splitlines()) >= 3
+
+
+def test_a_missing_study_is_an_error_that_names_the_nearest():
+    with pytest.raises(StudyError, match="did you mean `laptop`"):
+        Plan({"study": "labtop"}, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"studdy": "laptop"}, "did you mean `study`"),
+        ({"lanes_per_pack": 0}, "`lanes_per_pack` is 0, expected at least 1"),
+        ({"device": "gpu"}, "`device`: 'gpu' does not match"),
+        ({"packing": "runs"}, "did you mean `run`"),
+    ],
+)
+def test_a_bad_config_is_refused(config, expected):
+    with pytest.raises(StudyError) as error:
+        Plan(config, ROOT)
+    assert expected in str(error.value)
+
+
+def test_numbers_in_exponent_notation_are_numbers(tmp_path):
+    path = tmp_path / "numbers.yaml"
+    path.write_text("[1e-5, 1E5, -2e+3, 1.5e-3, 1e-5x]")
+    assert schema.read_yaml(path) == [1e-5, 1e5, -2000.0, 1.5e-3, "1e-5x"]
+
+
+def test_a_study_cannot_run_code(tmp_path):
+    with pytest.raises(StudyError, match="not YAML"):
+        load(tmp_path, "experiments: !!python/object/apply:os.system ['true']")
+
+
+def test_the_schema_gives_every_leaf_a_meaning_and_a_default():
+    document = yaml.safe_load(SCHEMA.read_text())
+
+    def leaves(part, path):
+        if "$ref" in part:
+            return
+        if "properties" in part and "default" not in part:
+            for key, value in part["properties"].items():
+                yield from leaves(value, f"{path}.{key}")
+        else:
+            yield path, part
+
+    found = dict(leaf for section in study.RUN_SECTIONS for leaf in leaves(document["$defs"][section], section))
+    assert len(found) > 25
+    assert not [path for path, part in found.items() if "default" not in part or "description" not in part]
+
+
+def test_the_schemas_defaults_are_a_valid_study():
+    document = yaml.safe_load(SCHEMA.read_text())
+    settings = schema.defaults(document["$defs"]["settings"], document)
+    schema.check({"defaults": settings, "experiments": {"a": {}}}, document, "defaults")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflow/studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_that_ships_is_valid(path, tmp_path):
+    assert study.load(path, SCHEMA, {"omniglot": zips(tmp_path / "zips")}).experiments

@@ -1,0 +1,157 @@
+"""Tables of an experiment, from curves that are made up, and what they say in words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from icl_transience import figures, tables
+from icl_transience.evaluation import DEFAULT_METRIC
+
+SEEN = [0, 1000, 2000, 4000, 8000, 16_000, 32_000]
+RISES_AND_FALLS = [0.5, 0.6, 0.8, 0.9, 0.8, 0.7, 0.6]
+STAYS = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.9]
+
+
+def make_report(runs: dict[str, dict]) -> dict:
+    return {
+        "study": "made_up",
+        "experiment": "l2",
+        "question": "does it stay?",
+        "axes": ["optimizer.l2.strength"],
+        "horizon": SEEN[-1],
+        "statistics": {"evaluator": "icl", "smoothing": 1, "min_effect": 0.05, "confidence": 0.95},
+        "runs": [
+            {
+                "name": name,
+                "axes": axes,
+                "set": "set",
+                "recipe": {"context": 8, "burstiness": 3},
+                "labels": 100,
+                "caption": ["same for all", name],
+                "lanes": [{"seed": str(seed), "pack": name, "place": seed} for seed in (0, 1, 2)],
+            }
+            for name, axes in runs.items()
+        ],
+        "packs": {},
+    }
+
+
+def make_curves(report: dict, icl: dict[str, list[float]]) -> pd.DataFrame:
+    rows = []
+    for run in report["runs"]:
+        for lane in run["lanes"]:
+            shift = 0.01 * (int(lane["seed"]) - 1)
+            for number, seen in enumerate(SEEN):
+                values = {name: (metric, 0.3) for name, metric in DEFAULT_METRIC.items()}
+                values["icl"] = ("in_context_accuracy", icl[run["name"]][number] + shift)
+                values["training"] = ("loss", 5 / (1 + number))
+                rows += [
+                    {
+                        "run": run["name"],
+                        "seed": lane["seed"],
+                        **run["axes"],
+                        "sequences_seen": seen,
+                        "evaluator": evaluator,
+                        "metric": metric,
+                        "value": value,
+                        "standard_error": 0.001,
+                    }
+                    for evaluator, (metric, value) in values.items()
+                    if evaluator != "training" or seen
+                ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def report() -> dict:
+    return make_report({"none": {"optimizer.l2.strength": 0.0}, "some": {"optimizer.l2.strength": 1e-5}})
+
+
+@pytest.fixture
+def curves(report) -> pd.DataFrame:
+    return make_curves(report, {"none": RISES_AND_FALLS, "some": STAYS})
+
+
+def write(folder, report, curves) -> tuple[pd.DataFrame, pd.DataFrame]:
+    tables.write_summaries(folder / "transience.csv", folder / "runs.csv", report, curves)
+    return pd.read_csv(folder / "transience.csv"), pd.read_csv(folder / "runs.csv")
+
+
+def test_there_is_a_row_a_lane_and_a_row_a_run_with_the_runs_place_on_the_axes(tmp_path, report, curves):
+    lanes, runs = write(tmp_path, report, curves)
+    assert lanes[["run", "seed"]].to_numpy().tolist() == [[run, s] for run in ("none", "some") for s in (0, 1, 2)]
+    assert runs["optimizer.l2.strength"].tolist() == [0, 1e-5]
+    assert lanes["outcome"].tolist() == ["transient"] * 3 + ["persistent"] * 3
+    assert runs["outcome"].tolist() == ["transient", "persistent"]
+
+
+def test_a_run_reports_the_peak_and_the_end_of_the_curve_averaged_over_seeds(tmp_path, report, curves):
+    _, runs = write(tmp_path, report, curves)
+    assert runs[["curve_peak", "curve_peak_at", "curve_final"]].to_numpy()[0] == pytest.approx([0.9, 4000, 0.6])
+    # The lanes' own peaks are 0.89, 0.90 and 0.91.
+    assert runs["peak"][0] == pytest.approx(0.9)
+    assert runs["peak_lower"][0] < 0.89 < 0.91 < runs["peak_upper"][0]
+
+
+def test_the_ends_of_the_other_curves_stand_beside(tmp_path, report, curves):
+    lanes, runs = write(tmp_path, report, curves)
+    assert runs["final_flip"].tolist() == [0.3, 0.3]
+    assert lanes["final_training_loss"][0] == pytest.approx(5 / 7)
+
+
+def test_no_number_in_the_table_of_runs_is_missing_when_icl_appears(tmp_path, report, curves):
+    _, runs = write(tmp_path, report, curves)
+    assert runs.notna().all(axis=None)
+
+
+def test_a_lane_without_answers_is_diverged(tmp_path, report, curves):
+    gone = (curves["run"] == "none") & (curves["seed"] == "1") & (curves["sequences_seen"] > 4000)
+    curves.loc[gone, "value"] = np.nan
+    lanes, runs = write(tmp_path, report, curves)
+    assert lanes["outcome"].tolist()[:3] == ["transient", "diverged", "transient"]
+    assert runs["n_diverged"].tolist() == [1, 0]
+
+
+def test_tables_say_in_words_when_icl_peaked_and_what_is_left(tmp_path, report, curves):
+    curves.to_csv(tmp_path / "curves.csv", index=False)
+    write(tmp_path, report, curves)
+    first, second = tables.experiment_in_words(tmp_path)
+    assert "peaks at 0.90 after 4k sequences and falls to 0.60 at 32k (mean of 3 seeds, 3 transient" in first
+    assert "peaks at 0.90 after 4k sequences and stays, with 0.90 at 32k" in second
+    assert second.endswith(f"figure: {tmp_path / 'curves.svg'}")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (999, "999"), (1000, "1k"), (131_072, "131k"), (1.28e6, "1.28M"), (1.6e9, "1.6G")]
+)
+def test_counts_are_written_short(number, text):
+    assert tables.count(number) == text
+
+
+@pytest.mark.parametrize("name", ["curves", "comparison"])
+def test_equal_tables_give_equal_figures(tmp_path, report, curves, name):
+    drawn = []
+    for attempt in ("first", "second"):
+        paths = [tmp_path / f"{attempt}.{kind}" for kind in ("svg", "png")]
+        figures.draw(name, report, curves, *paths)
+        drawn.append([path.read_bytes() for path in paths])
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0].startswith(b"<?xml")
+    assert drawn[0][1].startswith(b"\x89PNG")
+
+
+def test_another_curve_gives_another_figure(tmp_path, report, curves):
+    drawn = []
+    for shift in (0.0, 0.05):
+        figures.draw(
+            "curves", report, curves.assign(value=curves["value"] + shift), tmp_path / "a.svg", tmp_path / "a.png"
+        )
+        drawn.append((tmp_path / "a.svg").read_bytes())
+    assert drawn[0] != drawn[1]
+
+
+def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is_its_own(report):
+    note = figures._note(report, 200)
+    assert note.count("same for all") == 1
+    assert "none: none" in note
+    assert "some: some" in note
