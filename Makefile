@@ -23,7 +23,7 @@ export PATH := $(VENV)/bin:$(PATH)
 
 study: $(INSTALLED)
 	snakemake --config study=$(STUDY)
-	@python -m icl_transience words $$(ls -d results/studies/$(basename $(notdir $(STUDY)))/*/ | sort -r)
+	@python -m icl_transience words results/studies/$(basename $(notdir $(STUDY)))/transience
 
 test: $(INSTALLED)
 	python -m pytest -n auto

@@ -177,9 +177,9 @@ def test_an_untrained_model_is_at_chance(name, distribution):
     accuracy = result[:, METRICS.index(evaluation.DEFAULT_METRIC[name]), 0]
     chance = evaluation.chance(name, evaluation.evaluator_recipe(name, RECIPE), BANK.shape.n_train_classes)
     # The lanes share their sequences but not their weights: the mean errs by both, and four standard errors are
-    # at most 0.07 here.
+    # below 0.08 here.
     error = math.sqrt(chance * (1 - chance) / n + accuracy.var() / n_lanes)
-    assert 4 * error < 0.07
+    assert 4 * error < 0.08
     assert abs(accuracy.mean() - chance) < 4 * error
 
 

@@ -212,9 +212,8 @@ def test_drawing_many_batches_at_once_changes_none_of_them(draw_batches, monkeyp
     monkeypatch.setattr(training, "DRAW_BATCHES", draw_batches)
     found = batches(spec, 8, 60)
     assert len(found) == len(expected) == 13
-    assert all(
-        torch.equal(a, b) for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=True)
-    )
+    for one, other in zip(found, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_a_batch_is_a_pure_function_of_data_seed_and_sequence_number():
@@ -270,8 +269,8 @@ def test_recorded_losses_are_means_over_stretches_that_end_at_their_multiples(st
     spec = pack(double_run(), double_run())
     monkeypatch.setattr(training, "LOSS_BATCHES", 1)
     every_batch = torch.stack(trained(spec, until)[1].values)
-    state = trained(spec, start)[0] if start else training.initial_state(spec)
     monkeypatch.setattr(training, "LOSS_BATCHES", 4)
+    state = trained(spec, start)[0] if start else training.initial_state(spec)
     losses = training.train(spec, state, embeddings_for(spec), until, lambda state: None)
     assert losses.sequences_seen == ends
     for end, value in zip(ends, losses.values, strict=True):

@@ -73,6 +73,14 @@ class Gaussian:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Manifold(Gaussian):
+    """Gaussian in `latent_dim` coordinates, seen in `dim`; see banks/manifold.py."""
+
+    latent_dim: int
+    curvature: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Omniglot:
     VARIANTS: typing.ClassVar[int] = 8  # 4 rotations x 2 flips, a class each
 
@@ -103,11 +111,12 @@ class BankSpec:
     source: str
     seed: int
     gaussian: Gaussian | None = None
+    manifold: Manifold | None = None
     omniglot: Omniglot | None = None
     files: tuple[str, ...] = ()
 
     @property
-    def parameters(self) -> Gaussian | Omniglot:
+    def parameters(self) -> Gaussian | Manifold | Omniglot:
         return getattr(self, self.source)
 
     @property

@@ -10,19 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from icl_transience.banks.bank import Bank, seeded
-from icl_transience.spec import BankSpec
+from icl_transience.spec import BankShape, BankSpec
 
 
 def build(spec: BankSpec, files: Sequence[Path] = ()) -> Bank:
     """The bank of `spec`: training classes and exemplars first, those held out after them."""
-    gaussian = spec.gaussian
-    n_classes = gaussian.classes + gaussian.holdout_classes
-    n_exemplars = gaussian.exemplars + gaussian.holdout_exemplars
-    centres = seeded(spec.seed, "gaussian/centres").standard_normal((n_classes, 1, gaussian.dim), np.float32)
-    noise = seeded(spec.seed, "gaussian/noise").standard_normal((n_classes, n_exemplars, gaussian.dim), np.float32)
-    embeddings = (centres + gaussian.noise * noise) / np.sqrt(1 + gaussian.noise**2)
+    shape = spec.shape
     return Bank(
-        embeddings=embeddings.astype(np.float32),
-        n_train_classes=gaussian.classes,
-        n_train_exemplars=gaussian.exemplars,
+        embeddings=exemplars(spec.seed, "gaussian", shape, shape.width, spec.gaussian.noise).astype(np.float32),
+        n_train_classes=shape.n_train_classes,
+        n_train_exemplars=shape.n_train_exemplars,
     )
+
+
+def exemplars(seed: int, name: str, shape: BankShape, dim: int, noise: float) -> np.ndarray:
+    """Gaussian classes in `dim` coordinates, float32 [classes, exemplars, dim]; names draw independently."""
+    centres = seeded(seed, f"{name}/centres").standard_normal((shape.n_classes, 1, dim), np.float32)
+    within = seeded(seed, f"{name}/noise").standard_normal((shape.n_classes, shape.n_exemplars, dim), np.float32)
+    return (centres + np.float32(noise) * within) / np.float32(np.sqrt(1 + noise**2))
