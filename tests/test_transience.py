@@ -1,5 +1,7 @@
 """Statistics of curves whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -187,6 +189,15 @@ def test_a_run_whose_seeds_all_fall_is_transient():
     assert (row["seeds"], row["n_transient"]) == (3, 3)
     assert row["peak"] == pytest.approx(0.9)
     assert row["final_lower"] < 0.6 < row["final_upper"]
+
+
+def test_an_interval_does_not_leave_the_range_of_its_quantity():
+    early, late = (replace(lane(peak=0.99), emergence=float(n), final=0.02) for n in (100, 90_000))
+    row = run(early, late)
+    assert row["emergence_lower"] == 0
+    assert row["emergence_upper"] > 90_000
+    assert row["peak_upper"] <= 1
+    assert row["final_lower"] >= 0
 
 
 def test_a_run_whose_seeds_disagree_beyond_their_mean_is_not_called_transient():

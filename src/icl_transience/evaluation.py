@@ -77,11 +77,10 @@ def chance(evaluator: str, recipe: Recipe, n_labels: int) -> float | None:
 
 
 def metrics(logits: Tensor, context_labels: Tensor, targets: Tensor) -> Tensor:
-    """Every metric of every sequence: [..., B, len(METRICS)], float64.
+    """Every metric of every sequence: [..., B, len(METRICS)], float64, from arithmetic in the logits' own type.
 
     logits [..., B, K]; context_labels int64 [B, C]; targets int64 [B].
     """
-    logits = logits.double()
     in_context = torch.zeros(logits.shape[-2:], dtype=torch.bool, device=logits.device)
     in_context.scatter_(1, context_labels, True)
     target = targets.expand(logits.shape[:-1]).unsqueeze(-1)
@@ -94,7 +93,7 @@ def metrics(logits: Tensor, context_labels: Tensor, targets: Tensor) -> Tensor:
     log_inside, log_outside = inside.logsumexp(-1), outside.logsumexp(-1)
 
     def correct(restricted: Tensor) -> Tensor:
-        return (restricted.argmax(-1) == targets).double()
+        return (restricted.argmax(-1) == targets).to(logits.dtype)
 
     columns = {
         "loss": log_total - target_logit,
@@ -106,7 +105,7 @@ def metrics(logits: Tensor, context_labels: Tensor, targets: Tensor) -> Tensor:
         "out_of_context_target_probability": (target_logit - log_outside).exp().where(~target_in_context, 0.0),
         "context_probability": (log_inside - log_total).exp(),
     }
-    return torch.stack([columns[name] for name in METRICS], dim=-1)
+    return torch.stack([columns[name] for name in METRICS], dim=-1).double()
 
 
 @torch.no_grad()

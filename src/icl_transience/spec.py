@@ -138,7 +138,8 @@ class Recipe:
 
     support: "bursty", or "none" (the context holds pairwise different classes, none the query's).
     labels: "classes"; "relabelled" (query and distractor get 0 and 1 at random); "swapped" (the two exchange
-    labels, the target with them); "copied" (one context label is overwritten with the query's).
+    labels, the target with them); both need a context of these two alone, 2 * burstiness = context; "copied" (one
+    context label is overwritten with the query's).
     classes, exemplars: the part of the bank to draw from, "train" or "holdout".
     """
 

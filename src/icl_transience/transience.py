@@ -142,7 +142,15 @@ def interval(values: Sequence[float], confidence: float) -> tuple[float | None, 
     return float(found.low), float(found.high)
 
 
-SUMMARISED = ("emergence", "peak", "peak_at", "half_life", "final", "index")
+# What is averaged over seeds, and the range that an interval cannot leave.
+SUMMARISED = {
+    "emergence": (0, math.inf),
+    "peak": (0, 1),
+    "peak_at": (0, math.inf),
+    "half_life": (0, math.inf),
+    "final": (0, 1),
+    "index": (-math.inf, 1),
+}
 
 
 def summarise_run(summaries: Sequence[Summary], chance: float, statistics: Statistics) -> dict[str, object]:
@@ -158,10 +166,12 @@ def summarise_run(summaries: Sequence[Summary], chance: float, statistics: Stati
     row |= {f"n_{outcome}": sum(s.outcome == outcome for s in summaries) for outcome in OUTCOMES}
     alive = [summary for summary in summaries if summary.outcome != "diverged"]
     row["outcome"] = _run_outcome(alive, chance, statistics)
-    for name in SUMMARISED:
+    for name, (lowest, highest) in SUMMARISED.items():
         values = [value for summary in alive if (value := getattr(summary, name)) is not None]
         row[name] = float(np.mean(values)) if values else None
-        row[f"{name}_lower"], row[f"{name}_upper"] = interval(values, statistics.confidence)
+        lower, upper = interval(values, statistics.confidence)
+        row[f"{name}_lower"] = None if lower is None else max(lower, lowest)
+        row[f"{name}_upper"] = None if upper is None else min(upper, highest)
     row["half_life_censored"] = sum(summary.half_life_censored is True for summary in alive)
     return row
 

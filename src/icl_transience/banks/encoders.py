@@ -17,14 +17,30 @@ def fit_pca(training: np.ndarray, dim: int) -> Encoder:
     flat = training.reshape(-1, training.shape[-1]).astype(np.float64)
     mean = flat.mean(axis=0)
     centred = flat - mean
-    _, components = np.linalg.eigh(centred.T @ centred)  # ascending
-    components = components[:, ::-1][:, :dim]
-    # An eigenvector's sign is arbitrary and differs between LAPACK builds: the largest entry is made positive.
-    largest = np.abs(components).argmax(axis=0)
-    components = components * np.sign(components[largest, np.arange(dim)])
+    values, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
+    components = _basis(values[::-1], vectors[:, ::-1])[:, :dim]
     scale = np.sqrt(np.mean((centred @ components) ** 2))
 
     def encode(images: np.ndarray) -> np.ndarray:
         return ((images - mean) @ components / scale).astype(np.float32)
 
     return encode
+
+
+def _basis(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Eigenvectors [n, n] in an order and with signs that rounding, and so a LAPACK build, cannot change.
+
+    values: eigenvalues, descending. Images in all orientations have pairs of equal eigenvalues, of which a solver
+    returns any basis. Within a space of equal eigenvalues the first vector is the projection of the pixel that lies
+    closest to the space (the first of several), the next likewise in what is left: entry `pixel` is positive.
+    """
+    starts = np.flatnonzero(values[:-1] - values[1:] > 1e-9 * values[0]) + 1
+    basis = []
+    for space in np.split(vectors, starts, axis=1):
+        for _ in range(space.shape[1]):
+            weight = (space**2).sum(axis=1)
+            pixel = np.argmax(weight > (1 - 1e-6) * weight.max())
+            vector = space @ space[pixel] / np.sqrt(weight[pixel])
+            basis.append(vector)
+            space = space - np.outer(vector, vector @ space)
+    return np.stack(basis, axis=1)

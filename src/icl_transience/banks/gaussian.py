@@ -17,7 +17,7 @@ def build(spec: BankSpec, files: Sequence[Path] = ()) -> Bank:
     """The bank of `spec`: training classes and exemplars first, those held out after them."""
     shape = spec.shape
     return Bank(
-        embeddings=exemplars(spec.seed, "gaussian", shape, shape.width, spec.gaussian.noise).astype(np.float32),
+        embeddings=exemplars(spec.seed, "gaussian", shape, shape.width, spec.gaussian.noise),
         n_train_classes=shape.n_train_classes,
         n_train_exemplars=shape.n_train_exemplars,
     )

@@ -8,6 +8,7 @@ the split. Drawing numbers are put in one seeded order for all characters, those
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def read_drawings(files: Sequence[Path]) -> dict[Character, np.ndarray]:
                                 f"{file}: {name} differs from the same drawing in another zip: "
                                 "use zips of one release of Omniglot"
                             )
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError) as error:
             raise StudyError(
                 f"{file}: not a readable zip ({error}): download it again from "
                 "https://github.com/brendenlake/omniglot/tree/master/python"
@@ -98,14 +99,18 @@ def read_drawings(files: Sequence[Path]) -> dict[Character, np.ndarray]:
 
 
 def _read_png(png: bytes, name: str) -> np.ndarray:
-    with Image.open(io.BytesIO(png)) as image:
-        if image.size != (SIDE, SIDE):
-            raise StudyError(f"Omniglot drawing of {name} is {image.size}, expected {SIDE} x {SIDE} pixels")
-        return ~np.asarray(image.convert("1"), dtype=bool)
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            pixels = np.asarray(image.convert("1"), dtype=bool)
+    except (OSError, SyntaxError) as error:  # both are what Pillow raises for a damaged PNG
+        raise StudyError(f"Omniglot drawing of {name} is damaged ({error}): download its zip again") from error
+    if pixels.shape != (SIDE, SIDE):
+        raise StudyError(f"Omniglot drawing of {name} is {pixels.shape[::-1]}, expected {SIDE} x {SIDE} pixels")
+    return ~pixels
 
 
 def downsample(drawings: np.ndarray, side: int) -> np.ndarray:
-    """bool [n, 105, 105] -> float32 [n, side, side], the ink fraction of each box."""
+    """bool [n, 105, 105] -> float32 [n, side, side], the ink fraction of each box of whole pixels."""
     small = [Image.fromarray(ink.astype(np.float32)).resize((side, side), Image.Resampling.BOX) for ink in drawings]
     return np.stack([np.asarray(image) for image in small])
 

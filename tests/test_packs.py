@@ -1,0 +1,403 @@
+"""Which lanes train together, where their training stops and resumes, and that neither ever changes under them."""
+
+import dataclasses
+import itertools
+import json
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import TINY_BANK, TINY_RUN, lane, pack, tiny_run
+
+from icl_transience import packs, segments, spec
+from icl_transience.packs import Pack, PackSpec
+from icl_transience.spec import Lane, StudyError
+
+FAST, SLOW = tiny_run(**{"optimizer.learning_rate": 1e-2}), TINY_RUN
+
+
+def lanes(run=SLOW, seeds=(0, 1, 2)) -> list[Lane]:
+    return [lane(run, seed) for seed in seeds]
+
+
+def planned(wanted, registered=None, *, horizon=1000, **execution) -> dict[str, Pack]:
+    """packs.plan with every lane's horizon the same."""
+    settings = {"packing": "run", "lanes_per_pack": 8, "segment_sequences": 400} | execution
+    return packs.plan(dict.fromkeys(wanted, horizon), registered or {}, **settings)
+
+
+def lanes_of(plan: dict[str, Pack]) -> list[tuple[Lane, ...]]:
+    return [pack.spec.lanes for pack in plan.values()]
+
+
+def tree(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+# Which lanes train together.
+
+
+def test_the_seeds_of_a_run_are_a_pack():
+    assert lanes_of(planned(lanes(SLOW) + lanes(FAST))) == [tuple(lanes(SLOW)), tuple(lanes(FAST))]
+
+
+def test_a_pack_has_no_more_lanes_than_it_may():
+    found = lanes_of(planned(lanes(seeds=range(5)), lanes_per_pack=2))
+    assert found == [tuple(lanes(seeds=seeds)) for seeds in ([0, 1], [2, 3], [4])]
+
+
+def test_packs_do_not_depend_on_the_order_in_which_runs_are_mentioned():
+    mixed = lanes(SLOW) + lanes(FAST)
+    interleaved = [one for pair in zip(lanes(SLOW), lanes(FAST), strict=True) for one in pair]
+    assert planned(mixed) == planned(interleaved) == planned(lanes(FAST) + lanes(SLOW))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer.learning_rate": 0.5},
+        {"optimizer.l2.strength": 1e-4},
+        {"optimizer.l2.form": "unsquared"},
+        {"model.init.distribution": "lecun_normal"},
+        {"model.init.scale": 2.0},
+        {"recipe.burstiness": 2},
+        {"recipe.labels": "relabelled"},
+    ],
+    ids=str,
+)
+def test_packing_by_shape_joins_runs_whose_lanes_differ_in_what_is_their_own(change):
+    runs = lanes(SLOW) + lanes(tiny_run(**change))
+    assert len(planned(runs)) == 2
+    assert lanes_of(planned(runs, packing="shape")) == [tuple(runs)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model.depth": 3},
+        {"model.mlp_ratio": 0},
+        {"model.positions.base": 100.0},
+        {"recipe.context": 6},
+        {"batch_size": 8},
+        {"numerics": "float64"},
+        {"snapshots.every": 128},
+        {"optimizer.beta2": 0.99},
+        {"bank.seed": 1},
+        {"bank.gaussian.classes": 11},
+    ],
+    ids=str,
+)
+def test_packing_by_shape_keeps_other_runs_apart(change):
+    assert len(planned(lanes(SLOW) + lanes(tiny_run(**change)), packing="shape")) == 2
+
+
+def test_packing_by_shape_respects_the_number_of_lanes_too():
+    found = lanes_of(planned(lanes(SLOW) + lanes(FAST), packing="shape", lanes_per_pack=4))
+    assert [len(group) for group in found] == [4, 2]
+
+
+# Lanes that have been registered stay where they are.
+
+
+def test_registered_lanes_stay_and_new_ones_form_new_packs():
+    registered = planned(lanes(seeds=[0, 1]))
+    plan = planned(lanes(seeds=[0, 1, 2, 3]), registered)
+    assert lanes_of(plan) == [tuple(lanes(seeds=[0, 1])), tuple(lanes(seeds=[2, 3]))]
+    assert registered.items() <= plan.items()
+
+
+@pytest.mark.parametrize("execution", [{"lanes_per_pack": 1}, {"packing": "shape"}, {"segment_sequences": 12}])
+def test_how_lanes_would_be_packed_today_moves_none_that_has_a_pack(execution):
+    registered = planned(lanes(SLOW)) | planned(lanes(FAST))
+    assert planned(lanes(SLOW) + lanes(FAST), registered, **execution) == registered
+
+
+def test_a_pack_is_planned_as_a_whole_if_one_of_its_lanes_is_wanted():
+    registered = planned(lanes(SLOW)) | planned(lanes(FAST))
+    assert planned(lanes(SLOW, seeds=[1]), registered) == planned(lanes(SLOW))
+
+
+def test_the_order_of_registered_packs_does_not_matter():
+    # Lane 1 is in both: two workflows may have registered it on machines that were joined later.
+    both = planned(lanes(seeds=[0, 1])) | planned(lanes(seeds=[1, 2]))
+    wanted = lanes(seeds=[2, 1, 0])
+    plans = [planned(wanted, dict(order)) for order in itertools.permutations(both.items())]
+    assert plans[0] == plans[1]
+    places = [packs.lane_places(dict(order), wanted) for order in itertools.permutations(plans[0].items())]
+    assert places[0] == places[1]
+
+
+def test_every_lane_has_a_place_and_the_place_is_its_own():
+    generator = random.Random(0)
+    wanted = [lane(run, seed) for run in (SLOW, FAST) for seed in range(9)]
+    registered: dict[str, Pack] = {}
+    for _ in range(6):  # a study that grows, executed differently every time
+        some = generator.sample(wanted, k=generator.randint(1, len(wanted)))
+        settings = {"packing": generator.choice(["run", "shape"]), "lanes_per_pack": generator.randint(1, 5)}
+        plan = planned(some, registered, horizon=generator.randint(1, 3000), **settings)
+        places = packs.lane_places(plan, some)
+        assert all(plan[pack_id].spec.lanes[place] == one for one, (pack_id, place) in places.items())
+        before = packs.lane_places(registered, [one for one in some if one in homes(registered)])
+        assert before.items() <= places.items()
+        registered |= plan
+    assert len(homes(registered)) == len(set(homes(registered)))
+
+
+def homes(registered: dict[str, Pack]) -> list[Lane]:
+    return [one for known in registered.values() for one in known.spec.lanes]
+
+
+def test_a_lane_wanted_twice_trains_to_the_longer_horizon():
+    one, other = lanes(seeds=[0, 1])
+    assert packs.order_lanes([(one, 10), (other, 30), (one, 20)]) == {one: 20, other: 30}
+    assert list(packs.order_lanes([(other, 1), (one, 1), (other, 2)])) == [other, one]
+
+
+# Where segments meet.
+
+
+def boundaries(registered=None, **settings) -> tuple[int, ...]:
+    (only,) = planned(lanes(), registered, **settings).values()
+    return only.boundaries
+
+
+def test_segments_are_equally_long_and_the_last_one_ends_at_the_horizon():
+    assert boundaries(horizon=1000, segment_sequences=400) == (0, 400, 800, 1000)
+    assert boundaries(horizon=800, segment_sequences=400) == (0, 400, 800)
+    assert boundaries(horizon=100, segment_sequences=400) == (0, 100)
+
+
+def test_segments_are_whole_batches():
+    assert boundaries(horizon=1001, segment_sequences=399) == (0, 400, 800, 1004)
+    assert boundaries(horizon=10, segment_sequences=1) == (0, 4, 8, 12)
+
+
+def test_a_longer_horizon_appends_segments():
+    short = planned(lanes(), horizon=1000)
+    assert boundaries(short, horizon=1900) == (0, 400, 800, 1000, 1400, 1800, 1900)
+
+
+def test_another_length_of_segments_shapes_future_ones_only():
+    short = planned(lanes(), horizon=1000)
+    assert boundaries(short, horizon=1300, segment_sequences=100) == (0, 400, 800, 1000, 1100, 1200, 1300)
+
+
+def test_a_shorter_horizon_keeps_the_boundaries_and_asks_for_fewer_segments():
+    long = planned(lanes(), horizon=1000)
+    assert boundaries(long, horizon=500) == (0, 400, 800, 1000)
+    (only,) = long.values()
+    assert only.segments(500) == [(0, 400), (400, 800)]
+    assert only.segments(400) == [(0, 400)]
+    assert only.segments(401) == [(0, 400), (400, 800)]
+    assert only.segments(1000) == [(0, 400), (400, 800), (800, 1000)]
+
+
+def test_a_pack_trains_as_far_as_its_farthest_lane():
+    one, other = lanes(seeds=[0, 1])
+    plan = packs.plan({one: 100, other: 500}, {}, packing="run", lanes_per_pack=8, segment_sequences=400)
+    assert [found.boundaries for found in plan.values()] == [(0, 400, 500)]
+
+
+# On disk.
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "results" / "packs"
+
+
+def test_a_pack_is_read_as_it_was_registered(folder):
+    plan = planned(lanes(SLOW) + lanes(FAST), packing="shape") | planned(lanes(tiny_run(batch_size=8)))
+    packs.register(folder, plan)
+    assert packs.read_registered(folder) == plan
+    assert all((folder / pack_id / "pack.json").is_file() for pack_id in plan)
+
+
+def test_a_pack_survives_the_way_through_json():
+    mixed = pack(SLOW, FAST, SLOW)
+    assert PackSpec.from_json(mixed.to_json()) == mixed
+    assert "\n" not in mixed.to_json()
+    assert len(json.loads(mixed.to_json())["runs"]) == 2
+
+
+def test_registering_again_changes_nothing(folder):
+    plan = planned(lanes())
+    packs.register(folder, plan)
+    before = tree(folder)
+    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("pack.json")}
+    packs.register(folder, plan)
+    assert tree(folder) == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("pack.json")} == stamps
+
+
+def test_registering_appends_boundaries(folder):
+    packs.register(folder, planned(lanes()))
+    longer = planned(lanes(), packs.read_registered(folder), horizon=2000)
+    packs.register(folder, longer)
+    assert packs.read_registered(folder) == longer
+
+
+def test_registering_leaves_packs_of_other_studies_alone(folder):
+    packs.register(folder, planned(lanes(SLOW)))
+    packs.register(folder, planned(lanes(FAST)))
+    assert packs.read_registered(folder) == planned(lanes(SLOW)) | planned(lanes(FAST))
+
+
+def test_a_plan_made_before_another_workflow_registered_its_lanes_is_refused(folder):
+    ours, theirs = planned(lanes(seeds=[0, 1, 2])), planned(lanes(seeds=[0, 1]))
+    packs.register(folder, theirs)
+    before = tree(folder)
+    with pytest.raises(StudyError, match=r"another workflow has registered lanes of .*: run the command again"):
+        packs.register(folder, ours)
+    assert tree(folder) == before
+    # Which is enough.
+    packs.register(folder, planned(lanes(seeds=[0, 1, 2]), packs.read_registered(folder)))
+
+
+@pytest.mark.parametrize("theirs", [1500, 2000])
+def test_a_plan_made_before_another_workflow_extended_a_pack_is_refused(theirs, folder):
+    first = planned(lanes(), horizon=1000)
+    packs.register(folder, first)
+    ours = planned(lanes(), first, horizon=1500, segment_sequences=300)
+    packs.register(folder, planned(lanes(), first, horizon=theirs))
+    before = tree(folder)
+    with pytest.raises(StudyError, match=r"another workflow has extended .*: run the command again"):
+        packs.register(folder, ours)
+    assert tree(folder) == before
+
+
+def test_registering_waits_for_another_workflow_to_finish_its_own(folder):
+    folder.mkdir(parents=True)
+    ours = threading.Thread(target=packs.register, args=(folder, planned(lanes())))
+    with packs.locked(folder / ".lock"):
+        ours.start()
+        ours.join(timeout=0.2)
+        assert ours.is_alive()
+        assert packs.read_registered(folder) == {}
+    ours.join(timeout=10)
+    assert packs.read_registered(folder) == planned(lanes())
+
+
+def test_planning_writes_nothing(folder):
+    assert packs.read_registered(folder) == {}
+    planned(lanes(), packs.read_registered(folder))
+    assert not folder.exists()
+    packs.register(folder, planned(lanes()))
+    before = tree(folder)
+    planned(lanes(seeds=range(5)), packs.read_registered(folder), horizon=3000)
+    assert tree(folder) == before
+
+
+def test_a_folder_with_neither_index_nor_segments_is_no_pack(folder):
+    # What is left where a workflow was killed between making the folder and writing its index.
+    (folder / "gaussian-10x3-2x8-0123456789ab").mkdir(parents=True)
+    assert packs.read_registered(folder) == {}
+    packs.register(folder, planned(lanes()))
+    assert packs.read_registered(folder) == planned(lanes())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"schema": 1, "spec": {}, "boundaries": [0]}'])
+def test_a_damaged_index_is_named_with_a_remedy(text, folder):
+    (pack_id,) = planned(lanes())
+    packs.register(folder, planned(lanes()))
+    index = folder / pack_id / "pack.json"
+    index.write_text(text)
+    with pytest.raises(StudyError, match=f"{index}: not a pack index .*: delete this file, it is rebuilt"):
+        packs.read_registered(folder)
+    with pytest.raises(StudyError):
+        packs.register(folder, planned(lanes(FAST)))
+
+
+def test_an_index_of_another_schema_version_is_refused(folder, monkeypatch):
+    packs.register(folder, planned(lanes()))
+    monkeypatch.setattr(packs, "SCHEMA_VERSION", 2)
+    with pytest.raises(StudyError, match="schema version 1, expected 2"):
+        packs.read_registered(folder)
+
+
+def test_an_index_in_a_folder_of_another_name_is_refused(folder):
+    (pack_id,) = planned(lanes())
+    packs.register(folder, planned(lanes()))
+    (folder / pack_id).rename(folder / "another")
+    with pytest.raises(StudyError, match=f"describes pack {pack_id}, but its folder is another: restore"):
+        packs.read_registered(folder)
+
+
+# A lost index.
+
+
+@pytest.fixture
+def trained(folder) -> Path:
+    """The folder of a pack with two segments; one of them is there under its kept name alone."""
+    short = dataclasses.replace(TINY_RUN, model=dataclasses.replace(TINY_RUN.model, depth=1, mlp_ratio=0))
+    plan = planned([lane(short)], horizon=12, segment_sequences=8)
+    packs.register(folder, plan)
+    ((pack_id, only),) = plan.items()
+    bank = np.zeros((TINY_BANK.shape.n_classes, TINY_BANK.shape.n_exemplars, TINY_BANK.shape.width), np.float32)
+    first, second = (folder / pack_id / segments.file_name(start, end) for start, end in ((0, 8), (8, 12)))
+    segments.run_segment(first, only.spec, bank, None, 0, 8)
+    segments.run_segment(second, only.spec, bank, first, 8, 12)
+    (folder / pack_id / ".kept").mkdir()
+    second.rename(folder / pack_id / ".kept" / second.name)
+    return folder / pack_id
+
+
+def test_a_lost_index_is_rebuilt_from_the_segments(trained):
+    before = packs.read_registered(trained.parent)
+    (trained / "pack.json").unlink()
+    rebuilt = packs.read_registered(trained.parent)
+    assert rebuilt == before
+    assert rebuilt[trained.name].boundaries == (0, 8, 12)
+    assert not (trained / "pack.json").exists()
+    packs.register(trained.parent, rebuilt)
+    assert (trained / "pack.json").exists()
+    assert packs.read_registered(trained.parent) == before
+
+
+@pytest.mark.xfail(strict=True, reason="a rebuilt pack is not compared with its folder's name")
+def test_segments_in_a_folder_of_another_name_are_refused(trained):
+    (trained / "pack.json").unlink()
+    trained.rename(trained.with_name("another"))
+    with pytest.raises(StudyError, match="another"):
+        packs.read_registered(trained.parent)
+
+
+# Results of an earlier meaning.
+
+
+@pytest.mark.xfail(strict=True, reason="their index is taken for one in a folder of another name")
+def test_packs_of_an_earlier_meaning_of_training_do_not_stand_in_the_way(folder, monkeypatch):
+    packs.register(folder, planned(lanes()))
+    monkeypatch.setitem(spec.SEMANTICS, "training", spec.SEMANTICS["training"] + 1)
+    assert packs.read_registered(folder) == {}
+
+
+# Who is writing.
+
+
+def test_a_lock_is_exclusive_and_ends_with_its_block(tmp_path):
+    lock = tmp_path / ".lock"
+    writing = f"{tmp_path}: another process is writing here"
+    with packs.locked(lock), pytest.raises(StudyError, match=writing), packs.locked(lock):
+        pass
+    with packs.locked(lock):
+        pass
+
+
+def test_live_writers_are_the_packs_whose_lock_is_held(folder):
+    for name in ("idle", "writing", "never"):
+        (folder / name).mkdir(parents=True)
+    with packs.locked(folder / "idle" / ".lock"):
+        pass
+    assert packs.live_writers(folder) == []
+    with packs.locked(folder / "writing" / ".lock"):
+        assert packs.live_writers(folder) == [folder / "writing"]
+    assert packs.live_writers(folder) == []
+    assert packs.live_writers(folder / "nowhere") == []
+
+
+def test_the_seeds_of_a_pack_are_named_once():
+    assert packs.seed_labels(PackSpec(lanes=(lane(SLOW, 0), lane(SLOW, 1, data=2)))) == "seeds 0 init1-data2"
+    assert packs.seed_labels(PackSpec(lanes=(lane(SLOW, 0), lane(FAST, 0)))) == "seeds 0"

@@ -1,0 +1,297 @@
+"""Identities: equal for equal content, different for every difference, whatever the values were written like."""
+
+import dataclasses
+import itertools
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from builders import OMNIGLOT_BANK, TINY_BANK, TINY_RUN, TINY_SET, changed, pack, tiny_run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icl_transience import spec
+from icl_transience.spec import (
+    L2,
+    Gaussian,
+    Init,
+    Model,
+    Optimizer,
+    Positions,
+    Recipe,
+    Run,
+    Seed,
+    Snapshots,
+)
+
+OMNIGLOT_RUN = tiny_run(bank=OMNIGLOT_BANK)
+DATACLASSES = [kind for kind in vars(spec).values() if dataclasses.is_dataclass(kind)]
+
+
+def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted path -> value of every field of a dataclass that is neither a section nor an absent one."""
+    found = {}
+    for f in dataclasses.fields(value):
+        inner = getattr(value, f.name)
+        if dataclasses.is_dataclass(inner):
+            found |= leaves(inner, f"{prefix}{f.name}.")
+        elif inner is not None:
+            found[prefix + f.name] = inner
+    return found
+
+
+def another(leaf: Any) -> Any:
+    """Some other value of the leaf's type."""
+    return (*leaf, "more") if isinstance(leaf, tuple) else leaf + ("x" if isinstance(leaf, str) else 1)
+
+
+def of_each_leaf(*values: Any):
+    """A test for every leaf of every value."""
+    cases = [(value, path) for value in values for path in leaves(value)]
+    return pytest.mark.parametrize(
+        ("value", "path"), cases, ids=[f"{type(value).__name__}.{path}" for value, path in cases]
+    )
+
+
+# Identity is content.
+
+
+@of_each_leaf(TINY_RUN, OMNIGLOT_RUN, TINY_SET, TINY_BANK, OMNIGLOT_BANK)
+def test_every_value_is_in_the_identity(value, path):
+    other = changed(value, {path: another(leaves(value)[path])})
+    assert spec.identity("training", other) != spec.identity("training", value)
+
+
+def test_a_name_ends_with_the_identity_behind_it():
+    assert TINY_RUN.id == spec.identity("training", TINY_RUN)
+    assert TINY_SET.id == f"gaussian-10x3-{spec.identity('sequences', TINY_SET)}"
+    assert TINY_BANK.id == f"gaussian-10x3-{spec.identity('bank', TINY_BANK)}"
+    assert OMNIGLOT_BANK.id == f"omniglot-24x4-{spec.identity('bank', OMNIGLOT_BANK)}"
+    assert pack().id == f"gaussian-10x3-2x8-{spec.identity('training', pack())}"
+
+
+def test_the_lanes_of_a_pack_and_their_order_are_in_its_identity():
+    first, second = TINY_RUN, tiny_run(**{"optimizer.learning_rate": 0.5})
+    ids = {pack(*runs).id for runs in ([first], [first, first], [first, second], [second, first])}
+    assert len(ids) == 4
+
+
+@pytest.mark.parametrize("value", [TINY_RUN, OMNIGLOT_RUN, TINY_SET, TINY_BANK, OMNIGLOT_BANK])
+def test_values_survive_the_way_through_json(value):
+    text = spec.canonical(spec.identity_values(value))
+    back = spec.from_values(type(value), json.loads(text))
+    assert back == value
+    assert back.id == value.id
+    assert spec.canonical(spec.identity_values(back)) == text
+
+
+def test_a_number_has_one_identity_however_it_is_written():
+    plain = spec.identity_values(TINY_RUN)
+    for path, text in [("positions", {"base": 30}), ("init", {"scale": 1})]:
+        written = plain | {"model": plain["model"] | {path: plain["model"][path] | text}}
+        assert spec.from_values(Run, written).id == TINY_RUN.id
+    written = plain | {"optimizer": plain["optimizer"] | {"learning_rate": float("0.1e-2")}, "batch_size": 4.0}
+    assert spec.from_values(Run, written).id == TINY_RUN.id
+
+
+def test_a_default_that_is_written_out_changes_nothing():
+    written = Run(
+        bank=TINY_BANK,
+        recipe=Recipe(context=4, burstiness=1, support="bursty", labels="classes", classes="train", exemplars="train"),
+        model=Model(
+            depth=2,
+            width=8,
+            heads=2,
+            mlp_ratio=2,
+            positions=Positions(kind="sinusoid", base=30.0),
+            init=Init(distribution="pytorch", scale=1.0),
+        ),
+        optimizer=Optimizer(
+            name="adam",
+            learning_rate=1e-3,
+            beta1=0.9,
+            beta2=0.999,
+            epsilon=1e-8,
+            l2=L2(strength=0.0, form="squared"),
+        ),
+        batch_size=4,
+        numerics="float32",
+        snapshots=Snapshots(first=8, per_doubling=1, every=64),
+    )
+    assert written.id == TINY_RUN.id
+
+
+def test_the_order_in_which_values_are_written_changes_nothing():
+    values = spec.identity_values(TINY_RUN)
+    backwards = json.loads(json.dumps(values), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    assert list(backwards) == list(reversed(values))
+    assert spec.from_values(Run, backwards).id == TINY_RUN.id
+    assert spec.canonical(backwards) == spec.canonical(values)
+
+
+def test_what_is_not_a_number_has_no_identity():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        spec.identity("training", tiny_run(**{"optimizer.learning_rate": math.nan}))
+
+
+# Keys that came later.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class After:
+    size: int
+    shape: str = field(default="round", metadata={"neutral": "round"})
+    depth: int = field(default=0, metadata={"neutral": 0})
+
+
+def test_a_later_key_at_its_neutral_value_leaves_identities_as_they_were():
+    assert spec.identity("bank", After(size=3)) == spec.identity("bank", Before(size=3))
+    assert spec.identity_values(After(size=3)) == {"size": 3}
+
+
+def test_a_later_key_at_another_value_makes_another_identity():
+    values = [After(size=3), After(size=3, shape="square"), After(size=3, depth=1), After(size=3, shape="", depth=1)]
+    assert len({spec.identity("bank", value) for value in values}) == 4
+
+
+def test_what_was_written_before_a_key_existed_reads_as_its_neutral_value():
+    assert spec.from_values(After, {"size": 3}) == After(size=3, shape="round", depth=0)
+
+
+@pytest.mark.parametrize("kind", DATACLASSES, ids=lambda kind: kind.__name__)
+def test_a_neutral_value_is_the_default(kind):
+    # Otherwise a value left out of the identity would be read back as another.
+    for f in dataclasses.fields(kind):
+        if "neutral" in f.metadata:
+            assert f.default == f.metadata["neutral"], f.name
+
+
+def test_a_plain_training_recipe_is_its_context_and_its_burstiness():
+    assert spec.identity_values(Recipe(context=8, burstiness=3)) == {"context": 8, "burstiness": 3}
+    relabelled = Recipe(context=8, burstiness=4, labels="relabelled", classes="holdout")
+    assert spec.identity_values(relabelled) == {
+        "context": 8,
+        "burstiness": 4,
+        "labels": "relabelled",
+        "classes": "holdout",
+    }
+
+
+@pytest.mark.parametrize("stage", list(spec.SEMANTICS))
+def test_a_new_meaning_of_a_stage_makes_new_identities_of_that_stage_alone(stage, monkeypatch):
+    def ids() -> dict[str, set[str]]:
+        return {"bank": {TINY_BANK.id}, "sequences": {TINY_SET.id}, "training": {TINY_RUN.id, pack().id}}
+
+    before = ids()
+    monkeypatch.setitem(spec.SEMANTICS, stage, spec.SEMANTICS[stage] + 1)
+    after = ids()
+    for name in spec.SEMANTICS:
+        assert before[name].isdisjoint(after[name]) == (name == stage), name
+
+
+# What can train as one model.
+
+
+@of_each_leaf(TINY_RUN)
+def test_runs_have_one_tensor_shape_if_they_differ_in_what_a_lane_has_of_its_own_and_only_then(value, path):
+    own = ("optimizer.learning_rate", "optimizer.l2.", "model.init.", "recipe.")
+    joined = path.startswith(own) and path != "recipe.context"
+    other = changed(value, {path: another(leaves(value)[path])})
+    assert (other.tensor_shape == value.tensor_shape) == joined
+
+
+# Snapshots.
+
+SCHEDULES = st.builds(
+    Snapshots, first=st.integers(1, 5000), per_doubling=st.integers(1, 4), every=st.integers(50, 10_000)
+)
+BATCH_SIZES = st.integers(1, 300)
+LENGTHS = st.integers(0, 40_000)
+
+
+def test_the_default_schedule_point_by_point():
+    # From 4,096 on by root 2, in whole batches, while steps are below 64,000: 131,072 x 0.41 is, 185,364 x 0.41 not.
+    assert Snapshots(first=4096, per_doubling=2, every=64_000).points(32, 0, 400_000) == [
+        *(0, 4096, 5824, 8192, 11616, 16384, 23200, 32768, 46368, 65536, 92704, 131_072),
+        *(192_000, 256_000, 320_000, 384_000),
+    ]
+
+
+@given(SCHEDULES, BATCH_SIZES, LENGTHS, LENGTHS)
+def test_a_longer_horizon_only_appends_snapshots(schedule, batch_size, one, other):
+    shorter, longer = sorted([one, other])
+    points = schedule.points(batch_size, 0, longer)
+    assert schedule.points(batch_size, 0, shorter) == [point for point in points if point <= shorter]
+
+
+@given(SCHEDULES, BATCH_SIZES, st.integers(1, 40_000), st.lists(st.integers(1, 100), max_size=4))
+def test_the_snapshots_of_segments_are_those_of_the_whole(schedule, batch_size, until, cuts):
+    whole = schedule.points(batch_size, 0, until)
+    boundaries = sorted({0, until, *(cut * batch_size for cut in cuts if cut * batch_size < until)})
+    pieces = [schedule.points(batch_size, start, end) for start, end in itertools.pairwise(boundaries)]
+    assert list(itertools.chain(*pieces)) == whole
+
+
+@given(SCHEDULES, BATCH_SIZES, LENGTHS, LENGTHS)
+def test_snapshots_lie_at_whole_batches_after_the_start_and_up_to_the_end(schedule, batch_size, after, until):
+    points = schedule.points(batch_size, after, until)
+    assert points == sorted(set(points))
+    assert all(point % batch_size == 0 for point in points)
+    assert all(after < point <= until for point in points if point)
+    assert (0 in points) == (after == 0)
+
+
+@given(SCHEDULES, LENGTHS)
+def test_snapshots_are_spread_geometrically_and_then_evenly(schedule, until):
+    points = schedule.points(1, 0, until)[1:]
+    series = {math.ceil(schedule.first * 2 ** (step / schedule.per_doubling)) for step in range(100)}
+    geometric = [point for point in points if point % schedule.every]
+    even = [point for point in points if not geometric or point > geometric[-1]]
+    assert set(geometric) <= series
+    assert all(b - a == schedule.every for a, b in itertools.pairwise(even))
+    # Neither a doubling nor the passage from one kind to the other leaves a hole.
+    assert all(b - a < 2 * schedule.every for a, b in itertools.pairwise(points))
+    assert not points or points[0] == schedule.first or points[0] % schedule.every == 0
+    assert points == [] or until - points[-1] < 2 * schedule.every
+
+
+# The small print.
+
+
+@given(st.integers(0, 10**12), st.integers(1, 10**5))
+def test_rounding_up_gives_the_next_whole_batch(sequences, batch_size):
+    rounded = spec.round_up(sequences, batch_size)
+    assert rounded % batch_size == 0
+    assert sequences <= rounded < sequences + batch_size
+
+
+def test_a_seed_that_is_one_number_is_shown_as_one():
+    assert Seed(init=3, data=3).label == "3"
+    assert Seed(init=0, data=3).label == "init0-data3"
+
+
+@given(st.lists(st.builds(Seed, init=st.integers(0, 20), data=st.integers(0, 20)), unique=True, max_size=20))
+def test_different_seeds_have_different_labels(seeds):
+    assert len({seed.label for seed in seeds}) == len(seeds)
+
+
+def test_training_classes_and_exemplars_come_first():
+    shape = Gaussian(classes=10, holdout_classes=2, exemplars=3, holdout_exemplars=1, dim=6, noise=0.5).shape
+    assert (shape.n_classes, shape.n_exemplars, shape.width) == (12, 4, 6)
+    assert shape.class_range("train") == (0, 10)
+    assert shape.class_range("holdout") == (10, 2)
+    assert shape.exemplar_range("train") == (0, 3)
+    assert shape.exemplar_range("holdout") == (3, 1)
+
+
+def test_an_omniglot_character_is_eight_classes():
+    shape = OMNIGLOT_BANK.shape
+    assert shape.class_range("train") == (0, 24)
+    assert shape.class_range("holdout") == (24, 8)
