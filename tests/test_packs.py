@@ -119,14 +119,15 @@ def test_a_pack_is_planned_as_a_whole_if_one_of_its_lanes_is_wanted():
     assert planned(lanes(SLOW, seeds=[1]), registered) == planned(lanes(SLOW))
 
 
-def test_the_order_of_registered_packs_does_not_matter():
-    # Lane 1 is in both: two workflows may have registered it on machines that were joined later.
+@pytest.mark.parametrize("seeds", [[1], [2, 1, 0]])
+def test_the_order_of_registered_packs_does_not_matter(seeds):
+    # Lane 1 is in both, as where results of two machines were copied together.
     both = planned(lanes(seeds=[0, 1])) | planned(lanes(seeds=[1, 2]))
-    wanted = lanes(seeds=[2, 1, 0])
-    plans = [planned(wanted, dict(order)) for order in itertools.permutations(both.items())]
-    assert plans[0] == plans[1]
-    places = [packs.lane_places(dict(order), wanted) for order in itertools.permutations(plans[0].items())]
-    assert places[0] == places[1]
+    wanted = lanes(seeds=seeds)
+    one, other = (planned(wanted, dict(order)) for order in itertools.permutations(both.items()))
+    assert one == other
+    one, other = (packs.lane_places(dict(order), wanted) for order in itertools.permutations(both.items()))
+    assert one == other
 
 
 def test_every_lane_has_a_place_and_the_place_is_its_own():
@@ -151,7 +152,7 @@ def homes(registered: dict[str, Pack]) -> list[Lane]:
 
 def test_a_lane_wanted_twice_trains_to_the_longer_horizon():
     one, other = lanes(seeds=[0, 1])
-    assert packs.order_lanes([(one, 10), (other, 30), (one, 20)]) == {one: 20, other: 30}
+    assert packs.order_lanes([(one, 20), (other, 30), (one, 10)]) == {one: 20, other: 30}
     assert list(packs.order_lanes([(other, 1), (one, 1), (other, 2)])) == [other, one]
 
 
@@ -356,7 +357,6 @@ def test_a_lost_index_is_rebuilt_from_the_segments(trained):
     assert packs.read_registered(trained.parent) == before
 
 
-@pytest.mark.xfail(strict=True, reason="a rebuilt pack is not compared with its folder's name")
 def test_segments_in_a_folder_of_another_name_are_refused(trained):
     (trained / "pack.json").unlink()
     trained.rename(trained.with_name("another"))
@@ -367,7 +367,6 @@ def test_segments_in_a_folder_of_another_name_are_refused(trained):
 # Results of an earlier meaning.
 
 
-@pytest.mark.xfail(strict=True, reason="their index is taken for one in a folder of another name")
 def test_packs_of_an_earlier_meaning_of_training_do_not_stand_in_the_way(folder, monkeypatch):
     packs.register(folder, planned(lanes()))
     monkeypatch.setitem(spec.SEMANTICS, "training", spec.SEMANTICS["training"] + 1)

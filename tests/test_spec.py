@@ -224,6 +224,11 @@ def test_the_default_schedule_point_by_point():
     ]
 
 
+def test_a_series_that_begins_with_a_multiple_of_every_begins_with_it():
+    assert Snapshots(first=64, per_doubling=1, every=64).points(1, 0, 200) == [0, 64, 128, 192]
+    assert Snapshots(first=100, per_doubling=1, every=64).points(1, 0, 200) == [0, 128, 192]
+
+
 @given(SCHEDULES, BATCH_SIZES, LENGTHS, LENGTHS)
 def test_a_longer_horizon_only_appends_snapshots(schedule, batch_size, one, other):
     shorter, longer = sorted([one, other])

@@ -131,7 +131,6 @@ def test_the_gradient_of_the_unsquared_norm_is_a_unit_vector_and_zero_at_zero():
     assert gradients[1].tolist() == [1.0, 1.0]
 
 
-@pytest.mark.xfail(strict=True, reason="strength / tiny overflows to inf, and inf * 0 is NaN")
 def test_a_strong_unsquared_l2_leaves_a_zero_array_alone_too():
     gradient = torch.ones(2)
     training.add_unsquared_l2([torch.zeros(2)], [gradient], L2(strength=8.0, form="unsquared"))
@@ -167,7 +166,7 @@ def test_a_lane_learns_in_a_pack_what_it_learns_alone():
         )
 
 
-def test_each_lane_has_its_own_learning_rate_and_its_own_l2():
+def test_each_lane_steps_by_its_own_learning_rate():
     # The gradient's size cancels in Adam's first step, so its length is the learning rate.
     runs = [double_run(**{"optimizer.learning_rate": rate}) for rate in (1e-3, 5e-3)]
     spec = pack(*runs)
@@ -460,7 +459,6 @@ def test_a_second_trainer_of_a_pack_stops_at_once_and_says_why(bank_file, output
     assert not output.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="evaluations write metrics in the pack's folder without holding its lock")
 def test_a_job_that_starts_leaves_the_unfinished_files_of_a_running_evaluation(bank_file, output):
     being_written = output.parent / ".metrics-set-000000000000-000000000004.h5.123.tmp"
     being_written.touch()

@@ -119,7 +119,7 @@ def _train(options: argparse.Namespace) -> None:
     folder, output = options.output.parent, options.output
     folder.mkdir(parents=True, exist_ok=True)
     with packs.locked(folder / ".lock"):
-        store.clear_temporaries(folder)
+        store.clear_temporaries(output)
         if store.restore(output, "segment", segments.identity(pack, options.start, options.end)):
             _say(options, f"{output}: finished before, taken from {store.kept_name(output)}")
             return

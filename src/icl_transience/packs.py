@@ -123,15 +123,21 @@ def _read(folder: Path) -> Pack | None:
         if document["schema"] != SCHEMA_VERSION:
             raise StudyError(f"{index}: schema version {document['schema']}, expected {SCHEMA_VERSION}")
         pack = Pack(spec=PackSpec.from_json(json.dumps(document["spec"])), boundaries=tuple(document["boundaries"]))
-        pack_id = pack.spec.id
+        semantics = document["semantics"]
     except (KeyError, TypeError, ValueError) as error:
         raise StudyError(
-            f"{index}: not a pack index ({error}): delete this file, it is rebuilt from the segments beside it"
+            f"{index}: not a pack index ({error}): delete it; it is made again, from the segments beside it if any"
         ) from error
-    if pack_id != folder.name:
+    return _checked(folder, pack, semantics)
+
+
+def _checked(folder: Path, pack: Pack, semantics: list[int]) -> Pack | None:
+    """The pack, or None if it was made when training meant something else."""
+    if semantics != spec.semantics_of("training"):
+        return None
+    if pack.spec.id != folder.name:
         raise StudyError(
-            f"{index} describes pack {pack_id}, but its folder is {folder.name}: restore the folder's name, or delete "
-            "the folder to train its lanes again"
+            f"{folder} holds pack {pack.spec.id}: give the folder that name, or delete it to train its lanes again"
         )
     return pack
 
@@ -146,7 +152,8 @@ def _rebuilt(folder: Path) -> Pack | None:
     path = next(folder.rglob(segments[0]))
     pack_spec = PackSpec.from_json(store.read_attribute(path, "spec"))
     ends = {int(_SEGMENT.match(name)[group]) for name in segments for group in (1, 2)}
-    return Pack(spec=pack_spec, boundaries=tuple(sorted(ends | {0})))
+    pack = Pack(spec=pack_spec, boundaries=tuple(sorted(ends | {0})))
+    return _checked(folder, pack, json.loads(store.read_attribute(path, "semantics")))
 
 
 def register(folder: Path, planned: Mapping[str, Pack]) -> None:
@@ -172,6 +179,7 @@ def _write(folder: Path, pack: Pack) -> None:
     folder.mkdir(exist_ok=True)
     document = {
         "schema": SCHEMA_VERSION,
+        "semantics": spec.semantics_of("training"),
         "spec": json.loads(pack.spec.to_json()),
         "boundaries": list(pack.boundaries),
     }

@@ -4,7 +4,7 @@ snapshots/sequences_seen [n], snapshots/parameters/{name} [n, S, …]
 train_loss/sequences_seen [m], train_loss/value [m, S]: means over stretches that end there
 checkpoint/{parameters, first_moments, second_moments}/{name} [S, …], checkpoint/loss_sum [S]
 diverged_at [S]: sequences seen when the lane's loss was no longer finite, or -1
-attributes: spec (the pack's lanes, as JSON), from, to
+attributes: spec (the pack's lanes, as JSON), semantics (of training), from, to
 """
 
 import platform
@@ -20,6 +20,7 @@ import torch
 
 from icl_transience import store, training
 from icl_transience.packs import PackSpec
+from icl_transience.spec import StudyError, canonical, semantics_of
 
 _STATE_PARTS = ("parameters", "first_moments", "second_moments")
 
@@ -43,13 +44,23 @@ def run_segment(
     device: str = "cpu",
     on_progress: Callable[[int], None] = lambda sequences_seen: None,
 ) -> None:
-    """Trains the segment (start, end] and writes its file. `previous` is the one that ends at `start`, None at 0."""
+    """Trains the segment (start, end] and writes its file. `previous` is the one that ends at `start`, None at 0.
+
+    Raises StudyError where the ends are not whole batches in order, or `previous` does not fit `start`.
+    """
+    if start % pack.run.batch_size or end % pack.run.batch_size or not 0 <= start < end:
+        raise StudyError(
+            f"segment {start}-{end}: expected whole batches of {pack.run.batch_size}, the end after the start"
+        )
+    if (previous is None) != (start == 0):
+        raise StudyError(f"segment {start}-{end}: a segment that starts at 0 has no previous one, any other has one")
     begun = time.perf_counter()
     state = load_checkpoint(previous, pack, start, device) if previous else training.initial_state(pack, device)
     embeddings = torch.from_numpy(bank).to(device=device, dtype=training.DTYPES[pack.run.numerics])
     points = pack.run.snapshots.points(pack.run.batch_size, start, end)
     with store.writing(path, "segment", identity(pack, start, end)) as file:
         file.attrs["spec"] = pack.to_json()
+        file.attrs["semantics"] = canonical(semantics_of("training"))
         file.attrs["from"], file.attrs["to"] = start, end
         file["snapshots/sequences_seen"] = np.array(points, dtype=np.int64)
         for name, tensor in state.parameters.items():
@@ -66,7 +77,9 @@ def run_segment(
 
         losses = training.train(pack, state, embeddings, end, write_snapshot, on_progress)
         file["train_loss/sequences_seen"] = np.array(losses.sequences_seen, dtype=np.int64)
-        values = torch.stack(losses.values) if losses.values else torch.empty(0, len(pack.lanes))
+        values = (
+            torch.stack(losses.values) if losses.values else torch.empty(0, len(pack.lanes), dtype=state.loss_sum.dtype)
+        )
         file["train_loss/value"] = values.cpu().numpy()
         file["diverged_at"] = state.diverged_at.numpy()
         for part in _STATE_PARTS:

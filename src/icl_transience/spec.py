@@ -19,6 +19,8 @@ from typing import Any
 
 # Bumped by hand when the same values come to mean another content; editing code does not invalidate results.
 SEMANTICS = {"bank": 1, "sequences": 1, "training": 1}
+# Whose numbers enter a stage's identity: its own, and those of what it is made from.
+_MADE_FROM = {"bank": ("bank",), "sequences": ("bank", "sequences"), "training": ("bank", "training")}
 
 T = typing.TypeVar("T")
 
@@ -310,8 +312,13 @@ def identity_values(value: Any) -> Any:
 
 def identity(stage: str, value: Any) -> str:
     """Twelve hexadecimal digits that stand for everything that shapes the content."""
-    content = canonical({"stage": stage, "semantics": SEMANTICS[stage], "values": identity_values(value)})
+    content = canonical({"stage": stage, "semantics": semantics_of(stage), "values": identity_values(value)})
     return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def semantics_of(stage: str) -> list[int]:
+    """The numbers that say what values of this stage mean; see SEMANTICS."""
+    return [SEMANTICS[made_from] for made_from in _MADE_FROM[stage]]
 
 
 def from_values(kind: type[T], values: dict[str, Any]) -> T:

@@ -21,6 +21,8 @@ from icl_transience.spec import StudyError
 
 SCHEMA_VERSIONS = {"bank": 1, "sequences": 1, "segment": 1, "metrics": 1}
 _HASH_BYTES = 1 << 26
+# What h5py raises where bytes are not what they were.
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 
 class StoreError(StudyError):
@@ -31,7 +33,8 @@ class StoreError(StudyError):
 def writing(path: Path, kind: str, identity: str) -> Iterator[h5py.File]:
     """An open HDF5 file that appears under `path` when the block ends without an exception, and never otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # From HDF5 1.10 on the format has checksums over its own structure too.
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
         file.attrs["kind"] = kind
         file.attrs["schema"] = SCHEMA_VERSIONS[kind]
         file.attrs["identity"] = identity
@@ -63,14 +66,15 @@ def reading(path: Path, kind: str, identity: str | None = None) -> Iterator[h5py
         expected = {"kind": kind, "schema": SCHEMA_VERSIONS[kind]}
         if identity is not None:
             expected["identity"] = identity
-        for name, value in expected.items():
-            if file.attrs.get(name) != value:
-                raise _unusable(path, f"its {name} is {file.attrs.get(name)!r}, expected {value!r}")
         try:
+            found = {name: file.attrs.get(name) for name in (*expected, "checksum")}
             actual = checksum(file)
-        except (OSError, RuntimeError, ValueError) as error:
+        except _DAMAGE as error:
             raise _unusable(path, f"it is damaged ({error})") from error
-        if actual != file.attrs.get("checksum"):
+        for name, value in expected.items():
+            if found[name] != value:
+                raise _unusable(path, f"its {name} is {found[name]!r}, expected {value!r}")
+        if actual != found["checksum"]:
             raise _unusable(path, "its content does not match its checksum")
         yield file
 
@@ -101,24 +105,34 @@ def is_valid(path: Path, kind: str, identity: str) -> bool:
 def read_attribute(path: Path, name: str) -> str:
     """One attribute of the root, without reading the rest of the file."""
     with _opened(path) as file:
-        if name not in file.attrs:
-            raise _unusable(path, f"it has no attribute {name!r}")
-        return file.attrs[name]
+        try:
+            return file.attrs[name]
+        except _DAMAGE as error:
+            raise _unusable(path, f"its attribute {name!r} cannot be read ({error})") from error
 
 
 def checksum(file: h5py.File) -> str:
     """SHA-256 over everything in the file but the checksum itself and how it was made."""
     digest = hashlib.sha256()
 
+    def add_text(text: str) -> None:
+        # The length in front keeps neighbouring texts apart.
+        encoded = text.encode()
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+
     def add(name: str, item: h5py.HLObject) -> None:
-        digest.update(name.encode())
+        add_text(name)
         for key in sorted(item.attrs):
             if key != "checksum" and not key.startswith("made_"):
-                digest.update(f"{key}={np.asarray(item.attrs[key]).tolist()!r}".encode())
+                add_text(f"{key}={np.asarray(item.attrs[key]).tolist()!r}")
         if isinstance(item, h5py.Dataset):
-            digest.update(f"{item.dtype}{item.shape}".encode())
+            add_text(f"{item.dtype}{item.shape}")
             for part in _parts(item):
-                digest.update(repr(part.tolist()).encode() if part.dtype == object else np.ascontiguousarray(part))
+                if part.dtype == object:
+                    for value in part.ravel():
+                        add_text(repr(value))
+                else:
+                    digest.update(np.ascontiguousarray(part))
 
     names: list[str] = []
     file.visit(names.append)
@@ -169,9 +183,12 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def clear_temporaries(folder: Path) -> None:
-    """Removes what killed writers left; only for a folder whose lock is held."""
-    for temporary in folder.glob(".*.tmp"):
+def clear_temporaries(path: Path) -> None:
+    """Removes what killed writers of files like `path` left; only while a lock keeps other writers of these away.
+
+    Like: in the same folder, the same name up to its first hyphen (all segments of a pack, none of its metrics).
+    """
+    for temporary in path.parent.glob(f".{path.name.split('-')[0]}-*.tmp"):
         temporary.unlink()
 
 

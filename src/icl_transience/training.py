@@ -31,7 +31,7 @@ class State:
 
     parameters, first_moments, second_moments: name -> [S, …]. sequences_seen: of each lane, in whole batches.
     loss_sum: [S], over the batches of the stretch under way (see LOSS_BATCHES), so that stretches do not end where
-    segments do. diverged_at: int64 [S], sequences seen when the lane's loss was first found not finite, or
+    segments do. diverged_at: int64 [S], sequences seen at the end of the first stretch whose loss was not finite, or
     NOT_DIVERGED.
     """
 
@@ -105,7 +105,8 @@ def train(
             on_progress(seen)
         if seen in snapshots:
             on_snapshot(state)
-    on_progress(until)
+    if state.sequences_seen % stretch:
+        on_progress(until)
     return losses
 
 
@@ -205,7 +206,7 @@ def add_unsquared_l2(parameters: list[Tensor], gradients: list[Tensor], l2: L2) 
     """Adds the gradient of strength * sum over arrays of their Euclidean norm; it is 0 where an array is 0."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         norm = parameter.norm()
-        gradient.add_(parameter * (l2.strength / norm.clamp_min(torch.finfo(norm.dtype).tiny)))
+        gradient.add_(parameter / norm.clamp_min(torch.finfo(norm.dtype).tiny), alpha=l2.strength)
 
 
 def parameter_names(pack: PackSpec) -> list[str]:
