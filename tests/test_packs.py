@@ -305,7 +305,7 @@ def test_a_damaged_index_is_named_with_a_remedy(text, folder):
     packs.register(folder, planned(lanes()))
     index = folder / pack_id / "pack.json"
     index.write_text(text)
-    with pytest.raises(StudyError, match=f"{index}: not a pack index .*: delete this file, it is rebuilt"):
+    with pytest.raises(StudyError, match=f"{index}: not a pack index .*: delete it; it is made again"):
         packs.read_registered(folder)
     with pytest.raises(StudyError):
         packs.register(folder, planned(lanes(FAST)))
@@ -322,7 +322,7 @@ def test_an_index_in_a_folder_of_another_name_is_refused(folder):
     (pack_id,) = planned(lanes())
     packs.register(folder, planned(lanes()))
     (folder / pack_id).rename(folder / "another")
-    with pytest.raises(StudyError, match=f"describes pack {pack_id}, but its folder is another: restore"):
+    with pytest.raises(StudyError, match=f"another holds pack {pack_id}: give the folder that name"):
         packs.read_registered(folder)
 
 
