@@ -1,13 +1,13 @@
-# make            create .venv and run the default study (STUDY=omniglot for another)
+# make            create .venv and run the study that config.yaml names (STUDY=omniglot for another)
 # make test       run the whole test suite in the same environment
 # make lint       ruff, snakefmt, snakemake --lint
-# make unlock     after Snakemake itself was killed; refuses while a job is still writing
+# make unlock     after Snakemake itself was killed; refuses while a training job is still writing
 # make clean      remove .venv; results stay
 #
 # TORCH_INDEX=<url> adds a package index to look for torch in; https://download.pytorch.org/whl/cpu has builds without
 # CUDA, which are some gigabytes smaller.
 
-STUDY ?= laptop
+STUDY ?=
 PYTHON ?= python3
 TORCH_INDEX ?=
 
@@ -22,8 +22,8 @@ export PATH := $(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := study
 
 study: $(INSTALLED)
-	snakemake --config study=$(STUDY)
-	@python -m icl_transience words results/studies/$(basename $(notdir $(STUDY)))/transience
+	snakemake $(if $(STUDY),--config study=$(STUDY))
+	@python -m icl_transience words $(if $(STUDY),--study $(STUDY)) | tail -n 1
 
 test: $(INSTALLED)
 	python -m pytest -n auto
@@ -35,7 +35,7 @@ lint: $(INSTALLED)
 	snakemake --lint
 
 unlock: $(INSTALLED)
-	python -m icl_transience writers results
+	python -m icl_transience writers
 	snakemake --unlock
 
 clean:

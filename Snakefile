@@ -39,5 +39,8 @@ onstart:
 
 
 onsuccess:
-    finished = PLAN.finished_folders()
-    shell("python -m icl_transience words {finished:q}")
+    # Here and not above: parsing need not wait for pandas.
+    from icl_transience.tables import experiment_in_words
+
+    for folder in PLAN.finished_folders():
+        print(*experiment_in_words(Path(folder)), sep="\n")

@@ -128,6 +128,13 @@ def test_a_figure_is_a_target(tmp_path):
     assert clone.would_run("results/studies/tiny/transience/curves.svg")["figures"] == 1
 
 
+def test_a_part_of_the_results_can_be_built_alone(tmp_path):
+    clone = Clone.make(tmp_path / "clone")
+    clone.build("--until", "bank")
+    assert clone.path("banks/*.h5").stat().st_size
+    assert not list(clone.folder.glob("results/packs/*/segment-*"))
+
+
 def test_a_dry_run_writes_nothing(tmp_path):
     clone = Clone.make(tmp_path / "clone")
     clone.would_run()

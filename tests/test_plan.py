@@ -58,9 +58,9 @@ def fake_module(monkeypatch, folder: Path, text: str) -> str:
     return plan.code_digest("fake")
 
 
-def test_docstrings_comments_and_layout_do_not_change_a_stages_code(monkeypatch, tmp_path):
+def test_docstrings_comments_and_empty_lines_do_not_change_a_stages_code(monkeypatch, tmp_path):
     plain = 'def f(x):\n    """Says."""\n    return x + 1\n'
-    other = '"""Module."""\n\n\ndef f(x):\n    """Says more."""\n    # why\n    return (x\n        + 1)\n'
+    other = '"""Module."""\n\n\ndef f(x):\n    """Says\n    more."""\n    # why\n\n    return x + 1\n'
     assert fake_module(monkeypatch, tmp_path, plain) == fake_module(monkeypatch, tmp_path, other)
 
 
@@ -68,6 +68,12 @@ def test_a_changed_expression_changes_a_stages_code(monkeypatch, tmp_path):
     plain = "def f(x):\n    return x + 1\n"
     digests = {fake_module(monkeypatch, tmp_path, text) for text in (plain, plain.replace("1", "2"))}
     assert len(digests) == 2
+
+
+def test_words_on_a_figure_do_not_make_its_tables_again(tiny):
+    assert "come and go" in tiny.report("transience", figures=True)
+    assert "come and go" not in tiny.report("transience", figures=False)
+    assert "initial weights" not in tiny.report("transience", figures=False)
 
 
 def test_every_stages_code_exists():

@@ -174,7 +174,7 @@ def test_damage_to_the_structure_of_a_file_is_refused_in_the_same_words(part, pa
 
 
 def test_an_attribute_that_is_not_there_is_an_error_with_a_remedy(path):
-    with pytest.raises(store.StoreError, match="its attribute 'spec' cannot be read .*: delete this file and run"):
+    with pytest.raises(store.StoreError, match=r"its attribute 'spec' cannot be read .*: delete this file and run"):
         store.read_attribute(path, "spec")
 
 

@@ -1,5 +1,6 @@
 """A study file becomes runs and lanes, or an error that says what to change."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,14 @@ def load(folder: Path, text: str, omniglot: Path | None = None) -> study.Study:
     return study.load(path, SCHEMA, {"omniglot": omniglot})
 
 
-def zips(folder: Path, content: bytes = b"drawings") -> Path:
+def zips(folder: Path, content: bytes = b"drawing", characters: int = 242) -> Path:
+    """Zips that list as many characters as the real ones do."""
     folder.mkdir(exist_ok=True)
     for name in ZIPS:
-        (folder / name).write_bytes(content)
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            for number in range(1, characters + 1):
+                entry = zipfile.ZipInfo(f"images/Greek/character{number:02d}/{number:04d}_01.png")
+                archive.writestr(entry, content)
     return folder
 
 
@@ -134,6 +139,30 @@ def test_seeds_may_differ_for_weights_and_data(tmp_path):
     assert [seed.label for seed in experiment.seeds] == ["3", "init3-data4"]
 
 
+def test_a_count_in_exponent_notation_is_a_count(tmp_path):
+    plain, written = (
+        load(tmp_path, in_a(f"horizon: {horizon}, evaluation: {{sequences: {sequences}}}")).experiments["a"]
+        for horizon, sequences in (("1_280_000", "1000"), ("1.28e6", "1e3"))
+    )
+    assert plain == written
+    assert isinstance(written.horizon, int)
+
+
+def test_values_on_an_axis_are_those_of_the_run_however_they_are_written(tmp_path):
+    first, second = (
+        load(tmp_path, in_a(f"axes: {{optimizer.l2.strength: [{values}]}}")).experiments["a"]
+        for values in ("0, 1e-5", "0.0, 0.00001")
+    )
+    assert first == second
+
+
+def test_a_list_on_an_axis_is_one_cell_of_a_table(tmp_path):
+    bank = "bank: {source: omniglot, omniglot: {characters: 9}}"
+    text = in_a(f"{bank}, axes: {{bank.omniglot.zips: [[{ZIPS[0]}], [{ZIPS[1]}]]}}")
+    runs = load(tmp_path, text, zips(tmp_path / "zips")).experiments["a"].runs
+    assert [named.axes["bank.omniglot.zips"] for named in runs] == list(ZIPS)
+
+
 def test_horizons_are_rounded_up_to_whole_batches(tmp_path):
     assert load(tmp_path, "experiments: {a: {horizon: 33}}").experiments["a"].horizon == 64
 
@@ -163,6 +192,12 @@ BAD = {
     "unknown evaluator": (in_a("evaluation: {evaluators: [icl, iwll]}"), ["evaluators[1]", "did you mean `iwl`?"]),
     "evaluator twice": (in_a("evaluation: {evaluators: [icl, icl]}"), ["every item only once"]),
     "a bad experiment name": ("experiments: {My-Experiment: {}}", ["'My-Experiment' does not match"]),
+    "a key that is not text": ("experiments: {no: {}}", ["line 1: the key False is not text: put it in quotes"]),
+    "a count with a point": (in_a("horizon: 1000.0"), ["`experiments.a.horizon` is 1000.0, expected integer"]),
+    "an axis that changes nothing": (
+        in_a("axes: {bank.omniglot.dim: [8, 16]}"),
+        ["runs omniglot.dim=8 and omniglot.dim=16 are the same configuration"],
+    ),
     "named like a rule": ("experiments: {train: {}}", ["'train' is a name of the workflow's own", "rename"]),
     "axes and runs": (in_a("axes: {model.depth: [1]}, runs: {b: {}}"), ["has both `axes` and `runs`"]),
     "unknown axis": (in_a("axes: {model.dept: [1]}"), ["unknown run key `model.dept`", "did you mean `depth`?"]),
@@ -208,6 +243,7 @@ def test_a_bad_study_is_refused_with_its_key_its_value_and_what_to_do(tmp_path, 
 
 
 BAD_OMNIGLOT = {
+    "more characters than the zips hold": ("characters: 240, holdout_characters: 3", ["is 243, but", "hold 242"]),
     "too many drawings": ("exemplars: 15, holdout_exemplars: 10", ["is 25: a character has 20 drawings"]),
     "more components than pixels": ("side: 4, dim: 64", ["at most 16 components"]),
     "a zip that is not there": ("zips: [images_evaluation.zip]", ["images_evaluation.zip, which is not in"]),

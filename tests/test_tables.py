@@ -72,8 +72,8 @@ def curves(report) -> pd.DataFrame:
     return make_curves(report, {"none": RISES_AND_FALLS, "some": STAYS})
 
 
-def write(folder, report, curves) -> tuple[pd.DataFrame, pd.DataFrame]:
-    tables.write_summaries(folder / "transience.csv", folder / "runs.csv", report, curves)
+def write(folder, report, curves, diverged=()) -> tuple[pd.DataFrame, pd.DataFrame]:
+    tables.write_summaries(folder, report, curves, diverged)
     return pd.read_csv(folder / "transience.csv"), pd.read_csv(folder / "runs.csv")
 
 
@@ -104,12 +104,22 @@ def test_no_number_in_the_table_of_runs_is_missing_when_icl_appears(tmp_path, re
     assert runs.notna().all(axis=None)
 
 
-def test_a_lane_without_answers_is_diverged(tmp_path, report, curves):
-    gone = (curves["run"] == "none") & (curves["seed"] == "1") & (curves["sequences_seen"] > 4000)
-    curves.loc[gone, "value"] = np.nan
-    lanes, runs = write(tmp_path, report, curves)
+def test_a_diverged_lane_is_counted_and_enters_no_mean(tmp_path, report, curves):
+    curves.loc[(curves["run"] == "none") & (curves["seed"] == "1") & (curves["sequences_seen"] > 4000), "value"] = (
+        np.nan
+    )
+    curves.loc[(curves["run"] == "none") & (curves["seed"] == "1"), "value"] -= 0.3
+    lanes, runs = write(tmp_path, report, curves, {("none", "1")})
     assert lanes["outcome"].tolist()[:3] == ["transient", "diverged", "transient"]
     assert runs["n_diverged"].tolist() == [1, 0]
+    # The two others peak at 0.89 and 0.91.
+    assert runs[["curve_peak", "curve_final"]].to_numpy()[0] == pytest.approx([0.9, 0.6])
+
+
+def test_a_run_all_of_whose_lanes_diverged_has_no_curve(tmp_path, report, curves):
+    _, runs = write(tmp_path, report, curves, {("none", seed) for seed in "012"})
+    assert runs["outcome"].tolist() == ["diverged", "persistent"]
+    assert runs["curve_peak"].isna().tolist() == [True, False]
 
 
 def test_tables_say_in_words_when_icl_peaked_and_what_is_left(tmp_path, report, curves):

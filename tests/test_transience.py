@@ -210,9 +210,14 @@ def test_agreement_of_seeds_does_not_beat_the_noise_of_the_sequences_they_share(
     assert run(*[lane(final=0.82, noise=0.03)] * 3)["outcome"] == "persistent"
 
 
-def test_a_run_that_rises_in_one_seed_of_three_is_never():
+def test_seeds_that_rise_by_very_different_amounts_still_rise():
+    row = run(lane(peak=0.95, final=0.5), lane(peak=0.56, final=0.5), lane(peak=0.9, final=0.5))
+    assert row["outcome"] != "never"
+
+
+def test_a_run_whose_seeds_hardly_rise_on_average_is_never():
     flat = Summary(outcome="never", peak=0.52, final=0.5, noise=0.01)
-    row = run(lane(), flat, flat)
+    row = run(lane(peak=0.58, final=0.5), flat, flat)
     assert (row["outcome"], row["n_never"]) == ("never", 2)
     # Quantities are those of the lanes that have them.
     assert row["emergence"] == 4000

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bank = command("bank", _bank, "Embed exemplars and write a bank.")
     add(bank, "spec", "output")
-    bank.add_argument("--files", nargs="*", type=Path, default=[], help="source files, in the spec's order")
+    bank.add_argument("--source-folder", type=Path, default=Path(), help="where the source's files are, if it has any")
 
     sequences = command("sequences", _sequences, "Draw the frozen sequences of a set's evaluators.")
     add(sequences, "spec", "bank", "output")
@@ -86,19 +86,23 @@ def _parser() -> argparse.ArgumentParser:
     figure.add_argument("--name", required=True, help="curves or comparison")
     figure.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
-    words = command("words", _words, "Say what experiments show, from their runs.csv.")
-    words.add_argument("folders", nargs="+", type=Path, help="folders of experiments")
+    words = command("words", _words, "Say what a study's finished experiments show, the first one last.")
+    words.add_argument("--study", help="as in config.yaml, and instead of what stands there")
 
-    writers = command("writers", _writers, "Fail if a process is writing results; for `make unlock`.")
-    writers.add_argument("results", type=Path, help="the results folder")
+    command("writers", _writers, "Fail if a training job is writing results; for `make unlock`.")
     return parser
 
 
 def _bank(options: argparse.Namespace) -> None:
     from icl_transience import banks
+    from icl_transience.study import file_digest
 
     bank_spec = spec.from_values(spec.BankSpec, json.loads(options.spec))
-    banks.save(banks.build(bank_spec, options.files), options.output, bank_spec)
+    files = [options.source_folder / name for name in bank_spec.file_names]
+    for path, digest in zip(files, bank_spec.files, strict=True):
+        if file_digest(path) != digest:
+            raise StudyError(f"{path}: its SHA-256 is {file_digest(path)}, the bank is of {digest}")
+    banks.save(banks.build(bank_spec, files), options.output, bank_spec)
 
 
 def _sequences(options: argparse.Namespace) -> None:
@@ -123,7 +127,7 @@ def _train(options: argparse.Namespace) -> None:
         if store.restore(output, "segment", segments.identity(pack, options.start, options.end)):
             _say(options, f"{output}: finished before, taken from {store.kept_name(output)}")
             return
-        label = f"{pack.id} {packs.seed_labels(pack)}"
+        label = f"{pack.id.rsplit('-', 1)[-1][:6]} {packs.seed_labels(pack)}"
         log = options.log.open("a", encoding="utf-8") if options.log else None
         segments.run_segment(
             output,
@@ -157,11 +161,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _tables(options: argparse.Namespace) -> None:
     from icl_transience import tables
 
-    report, curves = json.loads(options.report), options.folder / "curves.csv"
-    tables.write_curves(curves, report, options.packs)
-    tables.write_summaries(
-        options.folder / "transience.csv", options.folder / "runs.csv", report, tables.read_curves(curves)
-    )
+    tables.write(options.folder, json.loads(options.report), options.packs)
 
 
 def _figure(options: argparse.Namespace) -> None:
@@ -178,16 +178,25 @@ def _figure(options: argparse.Namespace) -> None:
 
 def _words(options: argparse.Namespace) -> None:
     from icl_transience import tables
+    from icl_transience.plan import Plan
 
-    for folder in options.folders:
-        for line in tables.experiment_in_words(folder):
+    config = _config() | ({"study": options.study} if options.study else {})
+    for folder in reversed(Plan(config, Path()).finished_folders()):
+        for line in tables.experiment_in_words(Path(folder)):
             print(line)
 
 
+def _config() -> dict:
+    """config.yaml of the working folder, as Snakemake reads it."""
+    from icl_transience import schema
+
+    return schema.read_yaml(Path("config.yaml"))
+
+
 def _writers(options: argparse.Namespace) -> None:
-    if writers := packs.live_writers(options.results / "packs"):
+    if writers := packs.live_writers(Path(_config().get("results", "results")) / "packs"):
         raise StudyError(
-            "a process is still writing in " + ", ".join(map(str, writers)) + ": wait for it or stop it first"
+            "a training job is still writing in " + ", ".join(map(str, writers)) + ": wait for it or stop it first"
         )
 
 

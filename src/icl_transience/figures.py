@@ -70,10 +70,14 @@ def _curves(report: Report, curves: pd.DataFrame) -> Figure:
         of_run = curves[(curves["run"] == run["name"]) & (curves["sequences_seen"] > 0)]
         upper, lower = axes[:, column]
         shown = [name for name in ("icl", "ciwl", "iwl", "flip") if name in set(of_run["evaluator"])]
-        _mark_chance(upper, run, shown)
+        _mark_chance(upper, [run], shown)
         for name in shown:
             _seeds_and_mean(upper, default_curves(of_run, name), COLOURS[name])
-        _mark_peak(upper, default_curves(of_run, "icl"), report["statistics"]["smoothing"])
+        summarised = report["statistics"]["evaluator"]
+        if summarised in shown:
+            _mark_peak(
+                upper, default_curves(of_run, summarised), report["statistics"]["smoothing"], COLOURS[summarised]
+            )
         if column == n_runs - 1:
             _label_ends(upper, of_run, shown)
         _seeds_and_mean(lower, default_curves(of_run, TRAINING), COLOURS[TRAINING])
@@ -107,7 +111,7 @@ def _comparison(report: Report, curves: pd.DataFrame) -> Figure:
             _loss_axis(panel)
         else:
             panel.set_ylim(-0.02, 1.02)
-            _mark_chance(panel, report["runs"][0], [name])
+            _mark_chance(panel, report["runs"], [name])
         panel.set_ylabel("loss" if name == TRAINING else "accuracy")
     for panel in axes:
         _sequences_axis(panel)
@@ -122,20 +126,32 @@ def _comparison(report: Report, curves: pd.DataFrame) -> Figure:
 
 def _seeds_and_mean(axes: Axes, curve: pd.DataFrame, colour: Any) -> Any:
     """Every seed thin, their mean thick; the mean's line is returned."""
-    by_seed = curve.pivot(index="sequences_seen", columns="seed", values="value")
+    by_seed = _by_seed(curve)
     if by_seed.shape[1] > 1:
         axes.plot(by_seed.index, by_seed, color=colour, linewidth=0.7, alpha=0.45)
-    # A seed that diverged has no mean to add to.
-    return axes.plot(by_seed.index, by_seed.mean(axis=1), color=colour, linewidth=2.2)[0]
+    mean = _mean(by_seed)
+    return axes.plot(mean.index, mean, color=colour, linewidth=2.2)[0]
 
 
-def _mark_chance(axes: Axes, run: Mapping[str, Any], shown: list[str]) -> None:
+def _by_seed(curve: pd.DataFrame) -> pd.DataFrame:
+    """sequences_seen down, seeds across."""
+    return curve.pivot(index="sequences_seen", columns="seed", values="value")
+
+
+def _mean(by_seed: pd.DataFrame) -> pd.Series:
+    """Over the seeds that did not diverge; empty where all did."""
+    alive = by_seed.dropna(axis=1)
+    return alive.mean(axis=1) if alive.shape[1] else pd.Series(dtype=float)
+
+
+def _mark_chance(axes: Axes, runs: list[Mapping[str, Any]], shown: list[str]) -> None:
     """A dotted line at each evaluator's chance level; one for those that share it."""
-    levels: dict[float, list[str]] = {}
-    for name in shown:
-        level = evaluation.chance(name, spec.from_values(Recipe, run["recipe"]), run["labels"])
-        levels.setdefault(level, []).append(name)
-    for level, names in levels.items():
+    levels: dict[float, dict[str, None]] = {}
+    for run in runs:
+        for name in shown:
+            level = evaluation.chance(name, spec.from_values(Recipe, run["recipe"]), run["labels"])
+            levels.setdefault(level, {})[name] = None
+    for level, names in ((level, list(found)) for level, found in levels.items()):
         colour = COLOURS[names[0]] if len(names) == 1 else "#666666"
         axes.axhline(level, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
         if level > 0.05:  # at 1/#labels the label would lie on the axis
@@ -153,14 +169,14 @@ def _mark_chance(axes: Axes, run: Mapping[str, Any], shown: list[str]) -> None:
             )
 
 
-def _mark_peak(axes: Axes, curve: pd.DataFrame, smoothing: int) -> None:
-    mean = curve.groupby("sequences_seen")["value"].mean().dropna()
+def _mark_peak(axes: Axes, curve: pd.DataFrame, smoothing: int, colour: str) -> None:
+    mean = _by_seed(curve).pipe(_mean)
     if mean.empty:
         return
     smoothed = transience.smooth(mean.to_numpy(), smoothing)
     top = int(smoothed.argmax())
     x, y = mean.index[top], smoothed[top]
-    axes.plot([x], [y], marker="v", markersize=7, color=COLOURS["icl"], markeredgecolor="white", zorder=5)
+    axes.plot([x], [y], marker="v", markersize=7, color=colour, markeredgecolor="white", zorder=5)
     axes.annotate(
         f"peak {y:.2f}\nat {count(x)}",
         (x, y),
@@ -169,7 +185,7 @@ def _mark_peak(axes: Axes, curve: pd.DataFrame, smoothing: int) -> None:
         ha="center",
         va="bottom",
         fontsize=8,
-        color=COLOURS["icl"],
+        color=colour,
         annotation_clip=False,
     )
 
@@ -178,7 +194,7 @@ def _label_ends(axes: Axes, of_run: pd.DataFrame, shown: list[str]) -> None:
     """Each curve's name at its right end, moved apart where two would overlap."""
     gap, ends = 0.055, []
     for name in shown:
-        mean = default_curves(of_run, name).groupby("sequences_seen")["value"].mean().dropna()
+        mean = _by_seed(default_curves(of_run, name)).pipe(_mean)
         if len(mean):
             ends.append((mean.iloc[-1], name))
     lowest = -np.inf

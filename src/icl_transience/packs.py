@@ -120,21 +120,27 @@ def _read(folder: Path) -> Pack | None:
         return _rebuilt(folder)
     try:
         document = json.loads(index.read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA_VERSION:
-            raise StudyError(f"{index}: schema version {document['schema']}, expected {SCHEMA_VERSION}")
-        pack = Pack(spec=PackSpec.from_json(json.dumps(document["spec"])), boundaries=tuple(document["boundaries"]))
-        semantics = document["semantics"]
+        version, semantics = document["schema"], document["semantics"]
+        text, boundaries = json.dumps(document["spec"]), tuple(document["boundaries"])
     except (KeyError, TypeError, ValueError) as error:
         raise StudyError(
             f"{index}: not a pack index ({error}): delete it; it is made again, from the segments beside it if any"
         ) from error
-    return _checked(folder, pack, semantics)
+    if version != SCHEMA_VERSION:
+        raise StudyError(f"{index}: schema version {version}, expected {SCHEMA_VERSION}: use the software that made it")
+    return _pack(folder, text, semantics, boundaries)
 
 
-def _checked(folder: Path, pack: Pack, semantics: list[int]) -> Pack | None:
-    """The pack, or None if it was made when training meant something else."""
+def _pack(folder: Path, text: str, semantics: list[int], boundaries: tuple[int, ...]) -> Pack | None:
+    """The pack of a folder, or None if it was made when training meant something else."""
     if semantics != spec.semantics_of("training"):
         return None
+    try:
+        pack = Pack(spec=PackSpec.from_json(text), boundaries=boundaries)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"{folder}: its lanes are not what this version of the software trains ({error}): move the folder away"
+        ) from error
     if pack.spec.id != folder.name:
         raise StudyError(
             f"{folder} holds pack {pack.spec.id}: give the folder that name, or delete it to train its lanes again"
@@ -150,10 +156,9 @@ def _rebuilt(folder: Path) -> Pack | None:
     if not segments:
         return None
     path = next(folder.rglob(segments[0]))
-    pack_spec = PackSpec.from_json(store.read_attribute(path, "spec"))
     ends = {int(_SEGMENT.match(name)[group]) for name in segments for group in (1, 2)}
-    pack = Pack(spec=pack_spec, boundaries=tuple(sorted(ends | {0})))
-    return _checked(folder, pack, json.loads(store.read_attribute(path, "semantics")))
+    text, semantics = (store.read_attribute(path, name) for name in ("spec", "semantics"))
+    return _pack(folder, text, json.loads(semantics), tuple(sorted(ends | {0})))
 
 
 def register(folder: Path, planned: Mapping[str, Pack]) -> None:

@@ -7,7 +7,7 @@ DAG is static. Writes nothing until `register`, which only a real run calls.
 import ast
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -72,15 +72,14 @@ class Plan:
     def source_folder(self, source: str) -> Path | None:
         """Where a source's files are: its key in config.yaml, or the environment variable ICL_{SOURCE}."""
         folder = self.config[source] or os.environ.get(f"ICL_{source.upper()}")
-        return Path(folder) if folder else None
+        return Path(folder).expanduser() if folder else None
 
     # Banks and sequences.
 
-    def bank_files(self, bank_id: str) -> list[str]:
-        """Paths of the source files of a bank, in its spec's order."""
+    def bank_folder(self, bank_id: str) -> str:
+        """The folder of a bank's source files; the working folder where it has none."""
         bank = self.banks[bank_id]
-        folder = self.source_folder(bank.source) if bank.files else None
-        return [str(folder / name) for name in bank.parameters.zips] if folder else []
+        return str(self.source_folder(bank.source) if bank.files else Path())
 
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"
@@ -149,8 +148,8 @@ class Plan:
         folders = map(self.folder, self.study.experiments)
         return [folder for folder in folders if all(Path(folder, name).exists() for name in (*TABLES, "curves.svg"))]
 
-    def report(self, name: str) -> str:
-        """An experiment as tables and figures need it, as canonical JSON (see tables.py)."""
+    def report(self, name: str, *, figures: bool) -> str:
+        """An experiment as its tables need it, as canonical JSON (see tables.py); for figures, with what they say."""
         experiment = self.study.experiments[name]
         runs = [
             {
@@ -159,9 +158,9 @@ class Plan:
                 "set": named.sequence_set.id,
                 "recipe": spec.identity_values(named.run.recipe),
                 "labels": named.run.bank.shape.n_train_classes,
-                "caption": describe(named),
                 "lanes": self._lanes(experiment, named),
             }
+            | ({"caption": describe(named)} if figures else {})
             for named in experiment.runs
         ]
         used = {lane["pack"] for run in runs for lane in run["lanes"]}
@@ -169,13 +168,13 @@ class Plan:
             {
                 "study": self.study.name,
                 "experiment": name,
-                "question": experiment.question,
                 "axes": experiment.axes,
                 "horizon": experiment.horizon,
                 "statistics": spec.identity_values(experiment.statistics),
                 "runs": runs,
                 "packs": {pack_id: self._boundaries(pack_id, experiment.horizon) for pack_id in sorted(used)},
             }
+            | ({"question": experiment.question} if figures else {})
         )
 
     def _boundaries(self, pack_id: str, horizon: int) -> list[int]:
@@ -225,17 +224,22 @@ def describe(named: NamedRun) -> list[str]:
 
 
 def code_digest(stage: str) -> str:
-    """A hash of the modules behind a stage (see CODE) that docstrings, comments and layout do not change."""
+    """A hash of the modules behind a stage (see CODE), the same under every Python.
+
+    Their lines of text, without docstrings, comments on lines of their own and empty lines.
+    """
     digest = hashlib.sha256()
     for module in CODE[stage]:
-        tree = ast.parse(files("icl_transience").joinpath(f"{module}.py").read_text(encoding="utf-8"))
-        for node in _documented(tree):
-            if ast.get_docstring(node) is not None:
-                node.body = node.body[1:]
-        digest.update(ast.dump(tree).encode())
+        text = files("icl_transience").joinpath(f"{module}.py").read_text(encoding="utf-8")
+        said = {line for node in ast.walk(ast.parse(text)) for line in _docstring_lines(node)}
+        for number, line in enumerate(text.splitlines(), start=1):
+            if number not in said and line.strip() and not line.lstrip().startswith("#"):
+                digest.update(line.rstrip().encode() + b"\n")
     return digest.hexdigest()[:12]
 
 
-def _documented(tree: ast.AST) -> Iterator[Any]:
+def _docstring_lines(node: ast.AST) -> range:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return (node for node in ast.walk(tree) if isinstance(node, kinds))
+    if not isinstance(node, kinds) or ast.get_docstring(node) is None:
+        return range(0)
+    return range(node.body[0].lineno, node.body[0].end_lineno + 1)

@@ -1,12 +1,13 @@
 """How far a training job is: a bar that redraws itself on a terminal, plain lines elsewhere and in the log."""
 
+import shutil
 import sys
 import time
 from typing import TextIO
 
 BAR_SECONDS = 0.5
 LINE_SECONDS = 15.0
-_WIDTH = 24
+_WIDTH = 16
 
 
 class Progress:
@@ -29,7 +30,9 @@ class Progress:
             self.bar_at = now
             filled = round(_WIDTH * (sequences_seen - self.start) / (self.end - self.start))
             bar = "█" * filled + "░" * (_WIDTH - filled)
-            self.terminal.write(f"\r\x1b[2K{self.label} {bar} {self._state(sequences_seen, now)}" + "\n" * done)
+            # A longer line would wrap, and a wrapped line cannot be drawn over.
+            line = f"{self.label} {bar} {self._state(sequences_seen, now)}"[: shutil.get_terminal_size().columns - 1]
+            self.terminal.write(f"\r\x1b[2K{line}" + "\n" * done)
             self.terminal.flush()
         if self.lines and (done or now - self.line_at >= LINE_SECONDS):
             self.line_at = now
@@ -41,6 +44,6 @@ class Progress:
         rate = (sequences_seen - self.start) / elapsed
         left = (self.end - sequences_seen) / rate if rate else 0.0
         return (
-            f"{sequences_seen:,} of {self.end:,} sequences seen, {rate * self.lanes:,.0f} sequences/s, "
-            f"{int(left // 60)}:{int(left % 60):02d} left"
+            f"{int(left // 60)}:{int(left % 60):02d} left, {rate * self.lanes:,.0f} sequences/s, "
+            f"{sequences_seen:,} of {self.end:,} seen"
         )

@@ -21,14 +21,20 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
-            if isinstance(key, (dict, list)):
-                raise StudyError(f"line {line}: a key must be a plain word, found {key!r}")
+            if not isinstance(key, str):
+                raise StudyError(f"line {line}: the key {key!r} is not text: put it in quotes")
             if key in seen:
                 raise StudyError(f"line {line}: `{key}` was already given on line {seen[key]}: keep one of them")
             seen[key] = line
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float | int:
+        """1.28e6 counts sequences as well as 1_280_000 does."""
+        value = super().construct_yaml_float(node)
+        return int(value) if "e" in node.value.lower() and value.is_integer() else value
 
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"),
@@ -48,9 +54,18 @@ def read_yaml(path: Path) -> Any:
         raise StudyError(f"{path}: {error}") from error
 
 
+# JSON Schema calls 8.0 an integer; a count that is not written as one is a mistake.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
+
+
 def check(document: Any, schema: Mapping[str, Any], name: str) -> None:
     """Raises StudyError with a line for every violation: key path, value, what is allowed, a hint."""
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = _Validator(schema)
     errors = sorted(validator.iter_errors(document), key=lambda error: [str(key) for key in error.absolute_path])
     if problems := [line for error in errors for line in _describe(error)]:
         raise StudyError("\n".join(f"{name}: {problem}" for problem in problems))

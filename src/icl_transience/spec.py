@@ -122,6 +122,11 @@ class BankSpec:
         return getattr(self, self.source)
 
     @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names of the source files, in the order of `files`."""
+        return self.parameters.zips if isinstance(self.parameters, Omniglot) else ()
+
+    @property
     def shape(self) -> BankShape:
         return self.parameters.shape
 

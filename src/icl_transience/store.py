@@ -156,8 +156,8 @@ def keep(path: Path) -> None:
     """Gives a finished file a second name that Snakemake does not know and so never deletes."""
     kept = kept_name(path)
     kept.parent.mkdir(exist_ok=True)
-    kept.unlink(missing_ok=True)
-    _link(path, kept)
+    with replacing(kept) as temporary:
+        _link(path, temporary)
 
 
 def restore(path: Path, kind: str, identity: str) -> bool:

@@ -1,7 +1,10 @@
 """A study file -> experiments, runs and lanes, checked whole before anything is built."""
 
+import functools
 import hashlib
 import itertools
+import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from icl_transience import schema, spec
 from icl_transience.spec import Lane, Run, Seed, SequenceSet, StudyError
 
 RUN_SECTIONS = ("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots")
+_CHARACTER = re.compile(r"([^/]+/character\d+)/[^/]+\.png$")
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = ("all", "bank", "sequences", "train", "evaluate", "tables", "figures", "report", "unlock")
 
@@ -74,7 +78,7 @@ def load(path: Path, schema_path: Path, sources: Mapping[str, Path | None]) -> S
     experiments = {}
     for name, section in document["experiments"].items():
         try:
-            experiments[name] = resolver.experiment(name, section or {})
+            experiments[name] = resolver.experiment(name, section)
         except StudyError as error:
             resolver.problems += [f"{path}: {line}" for line in str(error).splitlines()]
     if resolver.problems:
@@ -109,22 +113,24 @@ class _Resolver:
                 f"`{where}.statistics.evaluator` is {statistics.evaluator!r}, which is not among "
                 f"`evaluation.evaluators` ({', '.join(settings['evaluation']['evaluators'])}): add it there"
             )
-        runs = [self._run(where, run_name, axes, settings, override) for run_name, axes, override in variants]
+        axes = tuple(dict.fromkeys(axis for _, axes, _ in variants for axis in axes))
+        runs = [self._run(where, run_name, axes, settings, override) for run_name, _, override in variants]
+        _refuse_twins(where, runs)
         seeds = [seed if isinstance(seed, dict) else {"init": seed, "data": seed} for seed in settings["seeds"]]
         if len({(seed["init"], seed["data"]) for seed in seeds}) < len(seeds):
             raise StudyError(f"`{where}.seeds` names a seed twice: {settings['seeds']}")
         return Experiment(
             name=name,
             question=section.get("question", ""),
-            axes=tuple(dict.fromkeys(axis for _, axes, _ in variants for axis in axes)),
+            axes=axes,
             runs=tuple(runs),
             seeds=tuple(spec.from_values(Seed, seed) for seed in seeds),
             horizon=max(spec.round_up(settings["horizon"], named.run.batch_size) for named in runs),
             statistics=statistics,
         )
 
-    def _variants(self, where: str, section: Mapping[str, Any]) -> list[tuple[str, dict, dict]]:
-        """(name, position on the axes, overrides) of every run of an experiment."""
+    def _variants(self, where: str, section: Mapping[str, Any]) -> list[tuple[str, list[str], dict]]:
+        """(name, axes, overrides) of every run of an experiment."""
         if "axes" in section:
             variants = []
             for axis in section["axes"]:
@@ -135,17 +141,11 @@ class _Resolver:
                 override: dict[str, Any] = {}
                 for axis, value in axes.items():
                     override = schema.merge(override, _nested(axis, value))
-                variants.append((name, axes, override))
+                variants.append((name, list(axes), override))
             return variants
         if "runs" in section:
-            named = {name: override or {} for name, override in section["runs"].items()}
-            paths = dict.fromkeys(path for override in named.values() for path in _leaves(override))
-            settings = schema.merge(self.base, {k: v for k, v in section.items() if k in RUN_SECTIONS})
-            return [
-                (name, {path: _at(schema.merge(settings, override), path) for path in paths}, override)
-                for name, override in named.items()
-            ]
-        return [("baseline", {}, {})]
+            return [(name, _leaves(override), override) for name, override in section["runs"].items()]
+        return [("baseline", [], {})]
 
     def _check_axis(self, where: str, axis: str) -> None:
         level: Any = {key: self.base[key] for key in RUN_SECTIONS}
@@ -161,7 +161,7 @@ class _Resolver:
             raise StudyError(f"`{where}`: `{axis}` is a section: name one of its keys ({', '.join(level)})")
 
     def _run(
-        self, where: str, name: str, axes: dict, settings: Mapping[str, Any], override: Mapping[str, Any]
+        self, where: str, name: str, axes: Iterable[str], settings: Mapping[str, Any], override: Mapping[str, Any]
     ) -> NamedRun:
         where = f"{where} (run {name})"
         values = schema.merge({key: settings[key] for key in RUN_SECTIONS}, override)
@@ -182,7 +182,7 @@ class _Resolver:
             sequences=evaluation["sequences"],
             seed=evaluation["seed"],
         )
-        return NamedRun(name=name, axes=axes, run=run, sequence_set=sequence_set)
+        return NamedRun(name=name, axes={axis: _at(run, axis) for axis in axes}, run=run, sequence_set=sequence_set)
 
     def _digests(self, where: str, source: str, parameters: Mapping[str, Any]) -> list[str]:
         folder = self.sources[source]
@@ -192,19 +192,56 @@ class _Resolver:
                 "https://github.com/brendenlake/omniglot/tree/master/python and name their folder in the environment "
                 f"variable ICL_{source.upper()}, or as `{source}:` in config.yaml"
             )
-        for name in parameters["zips"]:
-            if not (folder / name).is_file():
+        paths = [folder / name for name in parameters["zips"]]
+        for name, path in zip(parameters["zips"], paths, strict=True):
+            if not path.is_file():
                 raise StudyError(
                     f"{where}: `bank.{source}.zips` names {name}, which is not in {folder}: put it there, "
                     f"or name another folder in ICL_{source.upper()} or as `{source}:` in config.yaml"
                 )
-        return [file_digest(folder / name) for name in parameters["zips"]]
+        wanted = parameters["characters"] + parameters["holdout_characters"]
+        if wanted > (there := len(_characters(tuple(paths)))):
+            raise StudyError(
+                f"{where}: `bank.{source}.characters` + `holdout_characters` is {wanted}, but "
+                f"{', '.join(parameters['zips'])} hold {there} characters: ask for fewer or name more zips"
+            )
+        return [file_digest(path) for path in paths]
 
 
+@functools.cache
 def file_digest(path: Path) -> str:
     """SHA-256 of a source file: what enters identities in place of its path."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def _characters(zips: tuple[Path, ...]) -> set[str]:
+    """The distinct characters that the zips list, as "Alphabet/characterNN"."""
+    found = set()
+    for path in zips:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                found |= {match[1] for name in archive.namelist() if (match := _CHARACTER.search(name))}
+        except (zipfile.BadZipFile, OSError) as error:
+            raise StudyError(f"{path}: not a readable zip ({error}): download it again") from error
+    return found
+
+
+def _refuse_twins(where: str, runs: Iterable[NamedRun]) -> None:
+    """Raises StudyError where two runs are one configuration or bear one name."""
+    names: dict[str, NamedRun] = {}
+    configurations: dict[tuple[str, str], NamedRun] = {}
+    for named in runs:
+        key = (named.run.id, named.sequence_set.id)
+        twin = configurations.setdefault(key, named)
+        if twin is not named:
+            raise StudyError(
+                f"`{where}`: runs {twin.name} and {named.name} are the same configuration: what they set changes "
+                "nothing (a section of another `bank.source`, perhaps): leave one of them out"
+            )
+        if names.setdefault(named.name, named) is not named:
+            raise StudyError(f"`{where}`: two runs are named {named.name}: declare them under `runs` with names")
 
 
 def _impossible(run: Run, evaluators: Iterable[str]) -> Iterable[str]:
@@ -259,10 +296,12 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[str]:
     return paths
 
 
-def _at(values: Any, path: str) -> Any:
+def _at(run: Run, path: str) -> Any:
+    """What a run has at a dotted key, as it stands in a table's cell; None in another source's section."""
+    value: Any = run
     for key in path.split("."):
-        values = values[key]
-    return values
+        value = getattr(value, key, None)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def _short(axis: str) -> str:
@@ -271,4 +310,6 @@ def _short(axis: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return short if float(short := f"{value:g}") == value else repr(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

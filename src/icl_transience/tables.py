@@ -8,7 +8,7 @@
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +30,32 @@ def metrics_file_name(set_id: str, start: int, end: int) -> str:
     return f"metrics-{set_id}-{start:012d}-{end:012d}.h5"
 
 
-def write_curves(path: Path, report: Report, packs_folder: Path) -> None:
-    """Tidy: run, seed, the experiment's axes, sequences_seen, evaluator, metric, value, standard_error.
+def write(folder: Path, report: Report, packs_folder: Path) -> None:
+    """Writes curves.csv, transience.csv and runs.csv of an experiment into `folder`.
 
-    evaluator `training`, metric `loss`: the mean training loss since the snapshot before.
+    curves.csv is tidy: run, seed, the experiment's axes, sequences_seen, evaluator, metric, value, standard_error;
+    evaluator `training`, metric `loss` is the mean training loss since the snapshot before.
     """
     metrics: dict[tuple[str, str], _Metrics] = {}
-    frames = []
+    frames, diverged = [], set()
     for run in report["runs"]:
         for lane in run["lanes"]:
             key = (lane["pack"], run["set"])
             if key not in metrics:
                 metrics[key] = _Metrics(packs_folder / key[0], key, report["packs"][key[0]], report["horizon"])
             frame = metrics[key].lane(lane["place"])
+            if metrics[key].diverged(lane["place"]):
+                diverged.add((run["name"], lane["seed"]))
             for number, (column, value) in enumerate({"run": run["name"], "seed": lane["seed"], **run["axes"]}.items()):
                 frame.insert(number, column, value)
             frames.append(frame)
-    table = pd.concat(frames, ignore_index=True)
-    _write_csv(path, table)
+    curves = pd.concat(frames, ignore_index=True)
+    _write_csv(folder / "curves.csv", curves, digits=7)  # float32 has no more
+    write_summaries(folder, report, curves, diverged)
 
 
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    # Seven digits: float32 has no more.
-    store.write_table(path, lambda temporary: table.to_csv(temporary, index=False, float_format="%.7g"))
+def _write_csv(path: Path, table: pd.DataFrame, digits: int) -> None:
+    store.write_table(path, lambda temporary: table.to_csv(temporary, index=False, float_format=f"%.{digits}g"))
 
 
 class _Metrics:
@@ -96,6 +99,10 @@ class _Metrics:
             )
         return pd.concat(frames, ignore_index=True)
 
+    def diverged(self, place: int) -> bool:
+        """Whether the lane's loss was no longer finite at or before the horizon."""
+        return any(0 <= part["diverged_at"][place] <= self.horizon for part in self.parts)
+
     def _training_loss(self, seen: np.ndarray, place: int) -> pd.DataFrame:
         ends = np.concatenate([part["loss_at"] for part in self.parts])
         values = np.concatenate([part["loss"][:, place] for part in self.parts])
@@ -118,7 +125,8 @@ class _Metrics:
 
 
 def read_curves(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"run": str, "seed": str})
+    # A run may be named NA.
+    return pd.read_csv(path, converters={"run": str, "seed": str})
 
 
 def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
@@ -127,10 +135,11 @@ def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
     return curves[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]
 
 
-def write_summaries(lanes_path: Path, runs_path: Path, report: Report, curves: pd.DataFrame) -> None:
+def write_summaries(folder: Path, report: Report, curves: pd.DataFrame, diverged: Collection[tuple[str, str]]) -> None:
     """transience.csv, one row a lane, and runs.csv, one row a run; columns as in transience.py's definitions.
 
-    Both add final_{evaluator}, the smoothed default metric at the last snapshot, and final_training_loss; runs.csv
+    diverged: (run, seed) of the lanes that did; no mean counts them. Both tables add
+    final_{evaluator}, the smoothed default metric at the last snapshot, and final_training_loss; runs.csv
     adds curve_peak, curve_peak_at and curve_final of the curve averaged over seeds.
     """
     statistics = spec.from_values(Statistics, report["statistics"])
@@ -155,7 +164,7 @@ def write_summaries(lanes_path: Path, runs_path: Path, report: Report, curves: p
                 curve["standard_error"].to_numpy(),
                 chance,
                 statistics,
-                _diverged(of_lane),
+                (run["name"], lane["seed"]) in diverged,
             )
             summaries.append(summary)
             finals.append(dict(_finals(of_lane, statistics.smoothing)))
@@ -163,18 +172,14 @@ def write_summaries(lanes_path: Path, runs_path: Path, report: Report, curves: p
                 {"run": run["name"], "seed": lane["seed"]} | head | transience.as_row(summary) | finals[-1]
             )
         run_row = head | transience.summarise_run(summaries, chance, statistics)
-        run_row |= _mean_curve(of_run, statistics) | pd.DataFrame(finals).mean().to_dict()
+        gone = [lane["seed"] for lane in run["lanes"] if (run["name"], lane["seed"]) in diverged]
+        if len(gone) < len(run["lanes"]):
+            run_row |= _mean_curve(of_run[~of_run["seed"].isin(gone)], statistics)
+            alive = [final for lane, final in zip(run["lanes"], finals, strict=True) if lane["seed"] not in gone]
+            run_row |= pd.DataFrame(alive).mean().to_dict()
         run_rows.append(run_row)
-    for path, rows in ((lanes_path, lane_rows), (runs_path, run_rows)):
-        table = pd.DataFrame(rows)
-        store.write_table(
-            path, lambda temporary, table=table: table.to_csv(temporary, index=False, float_format="%.6g")
-        )
-
-
-def _diverged(of_lane: pd.DataFrame) -> bool:
-    """A lane's training loss, and the answers of its snapshots, are no numbers from its divergence on."""
-    return bool(of_lane["value"].isna().any())
+    for name, rows in (("transience.csv", lane_rows), ("runs.csv", run_rows)):
+        _write_csv(folder / name, pd.DataFrame(rows), digits=10)
 
 
 def _finals(of_lane: pd.DataFrame, smoothing: int) -> Iterator[tuple[str, float]]:
@@ -215,17 +220,23 @@ def in_words(row: Mapping[str, Any], horizon: float) -> str:
             f"{which} does not rise beyond noise: at most {row['curve_peak']:.2f}, "
             f"{row['curve_final']:.2f} at {count(horizon)} sequences seen (mean of {seeds})"
         )
-    change = "and falls to" if row["outcome"] == "transient" else "and stays, with"
+    if row["outcome"] == "transient":
+        change = "and falls to"
+    elif row["peak"] - row["final"] > 0.05:
+        change = "and falls, not beyond noise, to"
+    else:
+        change = "and stays, with"
     return (
         f"{which} peaks at {row['curve_peak']:.2f} after {count(row['curve_peak_at'])} sequences {change} "
         f"{row['curve_final']:.2f} at {count(horizon)} (mean of {seeds}, "
-        f"{row['n_transient']:.0f} transient, {row['n_persistent']:.0f} persistent, {row['n_never']:.0f} never)"
+        + ", ".join(f"{row[f'n_{outcome}']:.0f} {outcome}" for outcome in transience.OUTCOMES if row[f"n_{outcome}"])
+        + ")"
     )
 
 
 def experiment_in_words(folder: Path) -> Iterator[str]:
     """What an experiment shows: a sentence a run, the last one with the figure's place."""
-    runs = pd.read_csv(folder / "runs.csv", dtype={"run": str})
+    runs = pd.read_csv(folder / "runs.csv", converters={"run": str})
     horizon = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"].max()
     for number, row in runs.iterrows():
         sentence = f"{folder.name}, {row['run']}: {in_words(row, horizon)}"

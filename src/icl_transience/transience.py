@@ -157,10 +157,10 @@ def summarise_run(summaries: Sequence[Summary], chance: float, statistics: Stati
     """A run over its seeds: outcome, counts of the lanes' outcomes, and mean and interval of each quantity.
 
     Means are over the lanes in which a quantity is defined. `half_life_censored` counts lanes whose half-life lies
-    past the horizon; where it is above 0 the mean half-life is a lower bound. The outcome weighs seeds and evaluator:
-    with d the lanes' rises p - c (or falls p - f), the rise (fall) counts if its mean is above min_effect, its interval
-    over seeds lies above 0, and, since all lanes answer the same sequences, it is above 3 times the lanes' mean noise.
-    With one seed it is that lane's own outcome. A run all of whose lanes diverged is diverged.
+    past the horizon; where it is above 0 the mean half-life is a lower bound. The outcome is that of the lanes' mean
+    rise p - c and mean fall p - f: each must exceed min_effect and, since all lanes answer the same sequences, 3 times
+    the lanes' mean noise; a fall is claimed only if its interval over seeds lies above 0 as well. With one seed the
+    outcome is that lane's own. A run all of whose lanes diverged is diverged.
     """
     row: dict[str, object] = {"seeds": len(summaries)}
     row |= {f"n_{outcome}": sum(s.outcome == outcome for s in summaries) for outcome in OUTCOMES}
@@ -180,14 +180,12 @@ def _run_outcome(alive: Sequence[Summary], chance: float, statistics: Statistics
     if len(alive) < 2:
         return alive[0].outcome if alive else "diverged"
 
-    def beyond_noise(changes: list[float]) -> bool:
-        noise = float(np.mean([summary.noise for summary in alive]))
-        lower, _ = interval(changes, statistics.confidence)
-        return lower > 0 and np.mean(changes) > max(statistics.min_effect, N_SIGMA * noise)
-
-    if not beyond_noise([summary.peak - chance for summary in alive]):
+    threshold = max(statistics.min_effect, N_SIGMA * float(np.mean([summary.noise for summary in alive])))
+    falls = [summary.peak - summary.final for summary in alive]
+    if np.mean([summary.peak - chance for summary in alive]) <= threshold:
         return "never"
-    return "transient" if beyond_noise([summary.peak - summary.final for summary in alive]) else "persistent"
+    lower, _ = interval(falls, statistics.confidence)
+    return "transient" if np.mean(falls) > threshold and lower > 0 else "persistent"
 
 
 def as_row(summary: Summary) -> Mapping[str, object]:

@@ -2,9 +2,6 @@
 
 
 rule bank:
-    input:
-        # The files' SHA-256 is in the bank's name; their times say nothing.
-        lambda wildcards: ancient(PLAN.bank_files(wildcards.bank)),
     output:
         f"{PLAN.results}/banks/{{bank}}.h5",
     log:
@@ -13,7 +10,12 @@ rule bank:
         f"{PLAN.results}/benchmarks/banks/{{bank}}.tsv"
     conda:
         "../../envs/environment.yaml"
+    resources:
+        # Neither input nor parameter: the SHA-256 of the source files is in the bank's name, so that neither their
+        # times nor where they lie can make a bank again.
+        source_folder=lambda wildcards: PLAN.bank_folder(wildcards.bank),
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.banks[wildcards.bank]),
     shell:
-        "python -m icl_transience bank --spec {params.spec:q} --files {input:q} --output {output:q} &> {log:q}"
+        "python -m icl_transience bank --spec {params.spec:q} --source-folder {resources.source_folder:q}"
+        " --output {output:q} &> {log:q}"

@@ -3,7 +3,7 @@
 
 rule evaluate:
     input:
-        segment=f"{PLAN.results}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
+        segment=ancient(f"{PLAN.results}/packs/{{pack}}/segment-{{start}}-{{end}}.h5"),
         sequences=ancient(f"{PLAN.results}/sequences/{{set}}.h5"),
     output:
         f"{PLAN.results}/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.h5",

@@ -27,7 +27,7 @@ rule tables:
     conda:
         "../../envs/environment.yaml"
     params:
-        report=lambda wildcards: PLAN.report(wildcards.experiment),
+        report=lambda wildcards: PLAN.report(wildcards.experiment, figures=False),
         packs=f"{PLAN.results}/packs",
         folder=lambda wildcards: PLAN.folder(wildcards.experiment),
         code=code_digest("tables"),
@@ -53,7 +53,7 @@ rule figures:
     conda:
         "../../envs/environment.yaml"
     params:
-        report=lambda wildcards: PLAN.report(wildcards.experiment),
+        report=lambda wildcards: PLAN.report(wildcards.experiment, figures=True),
         folder=lambda wildcards: PLAN.folder(wildcards.experiment),
         code=code_digest("figures"),
     shell:

@@ -1,0 +1,35 @@
+"""What is pinned, and where."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (ROOT / "envs" / name).read_text().splitlines()
+    return dict(re.match(r"([\w-]+)==(\S+)", line).groups() for line in lines if re.match(r"[\w-]+==", line))
+
+
+def test_everything_the_package_needs_is_pinned_and_justified():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split("[>=<]", need)[0] for need in project["dependencies"]}
+    assert names == set(pins("requirements.txt"))
+    assert set(project["optional-dependencies"]["test"]) == set(pins("requirements-test.txt"))
+    for name in ("requirements.txt", "requirements-test.txt"):
+        lines = [line for line in (ROOT / "envs" / name).read_text().splitlines() if "==" in line]
+        assert all(re.search(r"# \w", line) for line in lines)
+
+
+def test_the_conda_environment_has_the_same_pins():
+    document = yaml.safe_load((ROOT / "envs/environment.yaml").read_text())
+    (listed,) = (entry["pip"] for entry in document["dependencies"] if isinstance(entry, dict))
+    assert dict(line.split("==") for line in listed) == pins("requirements.txt")
+
+
+def test_no_version_is_constrained_twice():
+    constrained = {name.lower() for name in pins("constraints.txt")}
+    assert not constrained & {name.lower() for name in pins("requirements.txt") | pins("requirements-test.txt")}
