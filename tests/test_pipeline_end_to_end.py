@@ -8,8 +8,6 @@ from pipeline import TINY, Clone
 
 from icl_transience import evaluation
 
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 OMNIGLOT = """
 defaults:
   bank: {source: omniglot, omniglot: {characters: 20, holdout_characters: 4, dim: 16}}
