@@ -61,7 +61,7 @@ class Clone:
             env=os.environ | {"PATH": path} | env,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
 
     def build(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> str:

@@ -124,7 +124,7 @@ def test_a_deleted_segment_comes_back_without_training(clone):
     assert segment.stat().st_ino == (segment.parent / ".kept" / segment.name).stat().st_ino
     log = clone.folder / "results/logs/packs" / metrics.parent.name / f"{segment.stem}.log"
     assert "finished before" in log.read_text()
-    assert clone.would_run() == {}
+    assert not {"train", "evaluate"} & set(clone.would_run())
 
 
 def test_packs_are_found_again_when_their_index_is_lost(clone):
