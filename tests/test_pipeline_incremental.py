@@ -1,6 +1,8 @@
 """What a change makes Snakemake do again, and what it must not: real dry runs on finished results."""
 
+import base64
 import os
+from pathlib import Path
 
 import pytest
 from pipeline import Clone
@@ -95,13 +97,30 @@ def test_a_deleted_table_is_written_again(clone):
     assert clone.would_run() == REDRAWN
 
 
-def test_touched_banks_sequences_and_segments_run_nothing(clone):
-    segments = list(clone.folder.glob("results/packs/*/segment-*.h5"))
-    # Snakemake compares the content of smaller inputs and lets larger ones count by their time.
-    assert all(path.stat().st_size < 1e6 for path in segments)
-    for path in [clone.path("banks/*.h5"), clone.path("sequences/*.h5"), *segments]:
+def test_touched_files_run_nothing(clone):
+    for path in clone.folder.glob("results/**/*.*"):
         os.utime(path)
+    # Snakemake compares the content of small inputs; larger ones would count by their time.
     assert clone.would_run("--max-checksum-file-size", "0") == {}
+
+
+def mark_incomplete(clone: Clone, path: Path) -> None:
+    """As Snakemake does when a job starts, and leaves where it is killed before it has recorded the job's end."""
+    name = base64.b64encode(str(path.relative_to(clone.folder)).encode()).decode()
+    marker = clone.folder / ".snakemake/incomplete" / name
+    marker.parent.mkdir(exist_ok=True)
+    marker.touch()
+
+
+@pytest.mark.parametrize("pattern", ["banks/*.h5", "sequences/*.h5", "packs/*/segment-000000000000-*.h5"])
+def test_one_more_call_finishes_what_a_killed_snakemake_left(clone, pattern):
+    """The killed one was to add an L2 strength; its jobs' files are whole, but their end was not recorded."""
+    clone.change("[0, 1.0e-3]", "[0, 1.0e-3, 1.0e-2]")
+    for path in clone.folder.glob(f"results/{pattern}"):
+        mark_incomplete(clone, path)
+    would = clone.would_run()
+    assert would["train"] >= 2
+    assert would["tables"] >= 1
 
 
 def test_a_reworded_question_changes_figures_alone(clone):

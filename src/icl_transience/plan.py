@@ -18,12 +18,12 @@ from icl_transience.packs import Pack, PackSpec
 from icl_transience.spec import BankSpec, Lane, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
 
-# The modules whose code shapes a stage's results; a change in one (docstrings and comments aside) makes the stage
-# again. Banks and training are not here: they follow spec.SEMANTICS alone.
+# The modules whose code shapes a stage's results, its own and those of the stages before; a change in one (docstrings
+# and comments aside) makes the stage again. Banks and training are not here: they follow spec.SEMANTICS alone.
 CODE = {
     "metrics": ("evaluation", "model"),
-    "tables": ("tables", "transience"),
-    "figures": ("figures",),
+    "tables": ("evaluation", "model", "tables", "transience"),
+    "figures": ("evaluation", "model", "tables", "transience", "figures"),
 }
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 

@@ -3,8 +3,8 @@
 
 rule evaluate:
     input:
-        segment=ancient(f"{PLAN.results}/packs/{{pack}}/segment-{{start}}-{{end}}.h5"),
-        sequences=ancient(f"{PLAN.results}/sequences/{{set}}.h5"),
+        segment=f"{PLAN.results}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
+        sequences=f"{PLAN.results}/sequences/{{set}}.h5",
     output:
         f"{PLAN.results}/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.h5",
     log:

@@ -3,7 +3,7 @@
 
 rule sequences:
     input:
-        bank=lambda wildcards: ancient(PLAN.bank_path(PLAN.sets[wildcards.set].bank.id)),
+        bank=lambda wildcards: PLAN.bank_path(PLAN.sets[wildcards.set].bank.id),
     output:
         f"{PLAN.results}/sequences/{{set}}.h5",
     log:

@@ -3,8 +3,8 @@
 
 rule train:
     input:
-        bank=lambda wildcards: ancient(PLAN.bank_path(PLAN.packs[wildcards.pack].spec.run.bank.id)),
-        previous=lambda wildcards: ancient(PLAN.previous_segment(wildcards.pack, int(wildcards.start))),
+        bank=lambda wildcards: PLAN.bank_path(PLAN.packs[wildcards.pack].spec.run.bank.id),
+        previous=lambda wildcards: PLAN.previous_segment(wildcards.pack, int(wildcards.start)),
     output:
         f"{PLAN.results}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
     log:
