@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_transience import banks, evaluation, segments, sequences, store
+from icl_transience import banks, evaluation, packs, segments, sequences, store
 from icl_transience import model as transformer
 from icl_transience.evaluation import METRICS
 from icl_transience.packs import PackSpec
@@ -309,7 +309,7 @@ PACK = PackSpec(lanes=(Lane(run=RUN, seed=Seed(init=0, data=0)), Lane(run=RUN, s
 
 @pytest.fixture
 def segment_file(tmp_path, bank):
-    path = tmp_path / segments.file_name(0, 16)
+    path = tmp_path / packs.segment_name(0, 16)
     segments.run_segment(path, PACK, bank, None, 0, 16)
     return path
 
@@ -349,7 +349,7 @@ def test_metrics_carry_the_training_loss_and_the_divergence_of_their_segment(tmp
 def test_a_segment_without_snapshots_gives_empty_metrics(tmp_path, bank, segment_file, sequences_file):
     run = replace(RUN, snapshots=Snapshots(first=4, per_doubling=1, every=1000))
     pack = PackSpec(lanes=tuple(replace(lane, run=run) for lane in PACK.lanes))
-    first, second = (tmp_path / segments.file_name(*ends) for ends in [(0, 16), (16, 20)])
+    first, second = (tmp_path / packs.segment_name(*ends) for ends in [(0, 16), (16, 20)])
     segments.run_segment(first, pack, bank, None, 0, 16)
     segments.run_segment(second, pack, bank, first, 16, 20)
     evaluation.write_metrics(tmp_path / "metrics.h5", pack, second, SET, sequences_file)

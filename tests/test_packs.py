@@ -337,7 +337,7 @@ def trained(folder) -> Path:
     packs.register(folder, plan)
     ((pack_id, only),) = plan.items()
     bank = np.zeros((TINY_BANK.shape.n_classes, TINY_BANK.shape.n_exemplars, TINY_BANK.shape.width), np.float32)
-    first, second = (folder / pack_id / segments.file_name(start, end) for start, end in ((0, 8), (8, 12)))
+    first, second = (folder / pack_id / packs.segment_name(start, end) for start, end in ((0, 8), (8, 12)))
     segments.run_segment(first, only.spec, bank, None, 0, 8)
     segments.run_segment(second, only.spec, bank, first, 8, 12)
     (folder / pack_id / ".kept").mkdir()

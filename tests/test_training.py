@@ -283,7 +283,7 @@ def test_recorded_losses_are_means_over_stretches_that_end_at_their_multiples(st
 def trained_in_segments(folder: Path, spec: PackSpec, boundaries: Sequence[int]) -> list[Path]:
     paths: list[Path] = []
     for start, end in itertools.pairwise(boundaries):
-        path = folder / segments.file_name(start, end)
+        path = folder / packs.segment_name(start, end)
         segments.run_segment(path, spec, BANK, paths[-1] if paths else None, start, end)
         paths.append(path)
     return paths
@@ -375,7 +375,7 @@ def arguments(bank_file: Path, output: Path, end: int = STRETCH) -> list[str]:
 
 @pytest.fixture
 def output(tmp_path) -> Path:
-    return tmp_path / segments.file_name(0, STRETCH)
+    return tmp_path / packs.segment_name(0, STRETCH)
 
 
 @pytest.fixture
@@ -394,7 +394,7 @@ def no_training(monkeypatch):
 
 
 def test_a_job_killed_in_mid_segment_leaves_nothing_that_looks_whole_and_can_be_repeated(bank_file, tmp_path):
-    killed, undisturbed = (tmp_path / name / segments.file_name(0, JOB_END) for name in ("killed", "undisturbed"))
+    killed, undisturbed = (tmp_path / name / packs.segment_name(0, JOB_END) for name in ("killed", "undisturbed"))
     command = [sys.executable, "-m", "icl_transience", *arguments(bank_file, killed, JOB_END)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60

@@ -22,6 +22,16 @@ INDEX = "pack.json"
 _SEGMENT = re.compile(r"^segment-(\d{12})-(\d{12})\.h5$")
 
 
+def segment_name(start: int, end: int) -> str:
+    """File name of a segment in its pack's folder; `start` and `end` in sequences seen."""
+    return f"segment-{start:012d}-{end:012d}.h5"
+
+
+def metrics_name(set_id: str, start: int, end: int) -> str:
+    """File name of a segment's metrics on an evaluator set, beside the segment."""
+    return f"metrics-{set_id}-{start:012d}-{end:012d}.h5"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PackSpec:
     """Lanes of equal tensor shapes that train as one batched model."""

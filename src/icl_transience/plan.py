@@ -96,7 +96,7 @@ class Plan:
         if start == 0:
             return []
         before = boundaries[boundaries.index(start) - 1]
-        return [f"{self.results}/packs/{pack_id}/segment-{before:012d}-{start:012d}.h5"]
+        return [f"{self.results}/packs/{pack_id}/{packs.segment_name(before, start)}"]
 
     def metrics_paths(self, name: str) -> list[str]:
         """Every metrics file that the tables of an experiment read."""
@@ -104,7 +104,7 @@ class Plan:
         for named in experiment.runs:
             for lane in self._lanes(experiment, named):
                 for start, end in self.packs[lane["pack"]].segments(experiment.horizon):
-                    file = f"metrics-{named.sequence_set.id}-{start:012d}-{end:012d}.h5"
+                    file = packs.metrics_name(named.sequence_set.id, start, end)
                     paths[f"{self.results}/packs/{lane['pack']}/{file}"] = None
         return list(paths)
 

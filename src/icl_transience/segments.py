@@ -25,10 +25,6 @@ from icl_transience.spec import StudyError, canonical, semantics_of
 _STATE_PARTS = ("parameters", "first_moments", "second_moments")
 
 
-def file_name(start: int, end: int) -> str:
-    return f"segment-{start:012d}-{end:012d}.h5"
-
-
 def identity(pack: PackSpec, start: int, end: int) -> str:
     """A segment is a function of its pack and its ends; where earlier segments met changes nothing in it."""
     return f"{pack.id}/{start}-{end}"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from icl_transience import evaluation, spec, store, transience
+from icl_transience import evaluation, packs, spec, store, transience
 from icl_transience.evaluation import DEFAULT_METRIC, METRICS
 from icl_transience.spec import Recipe
 from icl_transience.study import Statistics
@@ -24,10 +24,6 @@ Report = Mapping[str, Any]
 
 # The running training loss stands beside the evaluators' metrics, under a name no evaluator has.
 TRAINING = "training"
-
-
-def metrics_file_name(set_id: str, start: int, end: int) -> str:
-    return f"metrics-{set_id}-{start:012d}-{end:012d}.h5"
 
 
 def write(folder: Path, report: Report, packs_folder: Path) -> None:
@@ -66,7 +62,7 @@ class _Metrics:
         self.horizon = horizon
         self.parts: list[dict[str, Any]] = []
         for start, end in itertools.pairwise(boundaries):
-            path = folder / metrics_file_name(set_id, start, end)
+            path = folder / packs.metrics_name(set_id, start, end)
             with store.reading(path, "metrics", f"{pack_id}/{set_id}") as file:
                 part = {"sequences_seen": file["sequences_seen"][()], "diverged_at": file["diverged_at"][()]}
                 part["loss_at"] = file["train_loss/sequences_seen"][()]
