@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_transience import banks, evaluation, packs, segments, sequences, store
+from icl_transience import banks, engines, evaluation, packs, segments, sequences, store
 from icl_transience import model as transformer
 from icl_transience.evaluation import METRICS
 from icl_transience.packs import PackSpec
@@ -163,6 +163,10 @@ def embedded(name: str, n: int, dtype: torch.dtype = torch.float64) -> tuple[tor
     return bank[drawn.classes, drawn.exemplars], drawn.labels
 
 
+def forward(model: Model, dtype: torch.dtype = torch.float64) -> engines.Forward:
+    return engines.eager_forward(model, RECIPE.context, dtype)
+
+
 def untrained(model: Model, seeds: range, dtype: torch.dtype = torch.float64) -> transformer.Parameters:
     """Initial weights, a lane a seed."""
     shape = BANK.shape
@@ -176,7 +180,9 @@ def test_an_untrained_model_is_at_chance(name, distribution):
     n, n_lanes = 1000, 16
     examples, labels = embedded(name, n, torch.float32)
     model = replace(MODEL, init=Init(distribution=distribution))
-    result = evaluation.evaluate(untrained(model, range(n_lanes), torch.float32), model, examples, labels)
+    result = evaluation.evaluate(
+        untrained(model, range(n_lanes), torch.float32), forward(model, torch.float32), examples, labels
+    )
     accuracy = result[:, METRICS.index(evaluation.DEFAULT_METRIC[name]), 0]
     chance = evaluation.chance(name, evaluation.evaluator_recipe(name, RECIPE), BANK.shape.n_train_classes)
     # The lanes share their sequences but not their weights: the mean errs by both, and four standard errors are
@@ -208,7 +214,7 @@ def test_iwl_cannot_be_answered_from_the_context_and_icl_flip_and_ciwl_only_from
 def test_evaluate_gives_mean_and_standard_error_of_the_metrics_lane_by_lane():
     examples, labels = embedded("train", 50)
     parameters = untrained(MODEL, range(3))
-    result = evaluation.evaluate(parameters, MODEL, examples, labels)
+    result = evaluation.evaluate(parameters, forward(MODEL), examples, labels)
     assert result.shape == (3, len(METRICS), 2)
     geometry = transformer.Geometry(MODEL, RECIPE.context, torch.float64)
     for lane in range(3):
@@ -224,8 +230,8 @@ def test_evaluate_gives_mean_and_standard_error_of_the_metrics_lane_by_lane():
 def test_the_size_of_a_batch_changes_no_metric(batch):
     examples, labels = embedded("ciwl", 50)
     parameters = untrained(MODEL, range(2))
-    expected = evaluation.evaluate(parameters, MODEL, examples, labels)
-    found = evaluation.evaluate(parameters, MODEL, examples, labels, batch=batch)
+    expected = evaluation.evaluate(parameters, forward(MODEL), examples, labels)
+    found = evaluation.evaluate(parameters, forward(MODEL), examples, labels, batch=batch)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -234,9 +240,9 @@ def test_the_size_of_a_batch_changes_no_metric(batch):
 def test_a_diverged_lane_has_no_answer_and_the_others_keep_theirs(broken, tensor):
     examples, labels = embedded("icl", 20)
     parameters = untrained(MODEL, range(3))
-    before = evaluation.evaluate(parameters, MODEL, examples, labels)
+    before = evaluation.evaluate(parameters, forward(MODEL), examples, labels)
     parameters[tensor][1].view(-1)[0] = broken
-    after = evaluation.evaluate(parameters, MODEL, examples, labels)
+    after = evaluation.evaluate(parameters, forward(MODEL), examples, labels)
     assert after[1].isnan().all()
     torch.testing.assert_close(after[[0, 2]], before[[0, 2]], rtol=1e-9, atol=1e-12)
 
@@ -329,7 +335,9 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
             labels = torch.from_numpy(frozen[name]["labels"][()]).long()
             assert file[name]["mean"].shape == file[name]["standard_error"].shape == (4, 2, len(METRICS))
             for row in range(4):
-                expected = evaluation.evaluate(trained.parameters(row), MODEL, examples, labels).numpy()
+                expected = evaluation.evaluate(
+                    trained.parameters(row), forward(MODEL, torch.float32), examples, labels
+                ).numpy()
                 # In float32 a product may round differently from one call to the next, some 1e-7 of the logits.
                 np.testing.assert_allclose(file[name]["mean"][row], expected[..., 0], rtol=1e-5, atol=1e-7)
                 np.testing.assert_allclose(file[name]["standard_error"][row], expected[..., 1], rtol=1e-4, atol=1e-6)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from pipeline import TINY, Clone
 
-from icl_transience import evaluation
+from icl_transience import engines, evaluation
 
 OMNIGLOT = """
 defaults:
@@ -86,7 +86,8 @@ def test_what_the_tables_say_is_what_the_snapshots_answer(built):
         with h5py.File(clone.path("sequences/*.h5")) as file:
             examples = torch.from_numpy(file["icl/examples"][()])
             labels = torch.from_numpy(file["icl/labels"][()]).long()
-        values = evaluation.evaluate(parameters, pack.run.model, examples, labels)[..., 0]
+        forward = engines.forward_for(pack.run, torch.device("cpu"), evaluation.BATCH)
+        values = evaluation.evaluate(parameters, forward, examples, labels)[..., 0]
         assert [lane.seed for lane in pack.lanes] == [spec.Seed(init=n, data=n) for n in (0, 1)]
         for place, seed in enumerate((0, 1)):
             rows = curves.query(f"seed == {seed} and sequences_seen == 2048 and evaluator == 'icl'")

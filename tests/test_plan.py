@@ -53,7 +53,7 @@ def test_a_longer_study_asks_for_memory_in_proportion(tiny):
 def fake_module(monkeypatch, folder: Path, text: str) -> str:
     """The digest of a stage whose one module has this text."""
     (folder / "fake.py").write_text(text)
-    monkeypatch.setitem(plan.CODE, "fake", ("fake",))
+    monkeypatch.setitem(plan.CODE, "fake", ("fake.py",))
     monkeypatch.setattr(plan, "files", lambda package: folder)
     return plan.code_digest("fake")
 
@@ -80,7 +80,7 @@ def test_every_stages_code_exists():
     for stage in plan.CODE:
         assert len(plan.code_digest(stage)) == 12
     names = {name for modules in plan.CODE.values() for name in modules}
-    assert all(resources.files("icl_transience").joinpath(f"{name}.py").is_file() for name in names)
+    assert all(resources.files("icl_transience").joinpath(name).is_file() for name in names)
 
 
 def test_figures_say_the_initialisation_its_scale_and_the_form_of_l2(tiny):

@@ -20,7 +20,7 @@ import torch
 from builders import TINY_BANK, TINY_RUN, lane, pack, tiny_run
 from torch.nn import functional
 
-from icl_transience import banks, packs, segments, sequences, store, training
+from icl_transience import banks, engines, packs, segments, sequences, store, training
 from icl_transience import model as transformer
 from icl_transience.__main__ import main
 from icl_transience.packs import PackSpec
@@ -36,7 +36,7 @@ def double_run(**changes) -> Run:
 
 
 def embeddings_for(spec: PackSpec) -> torch.Tensor:
-    return torch.from_numpy(BANK).to(training.DTYPES[spec.run.numerics])
+    return torch.from_numpy(BANK).to(engines.DTYPES[spec.run.numerics])
 
 
 def trained(spec: PackSpec, until: int, on_snapshot=lambda state: None) -> tuple[training.State, training.Losses]:
@@ -45,7 +45,8 @@ def trained(spec: PackSpec, until: int, on_snapshot=lambda state: None) -> tuple
 
 
 def batches(spec: PackSpec, start: int, until: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return list(training._batches(spec, embeddings_for(spec), start, until))
+    step = engines.EagerStep(spec, training.initial_state(spec), embeddings_for(spec))
+    return list(step.batches(start, until))
 
 
 def trained_by_torch(lane: Lane, steps: int) -> tuple[dict[str, torch.Tensor], list[float]]:
@@ -126,14 +127,14 @@ def test_l2_makes_the_weights_smaller(form):
 def test_the_gradient_of_the_unsquared_norm_is_a_unit_vector_and_zero_at_zero():
     weight, zero = torch.tensor([3.0, -4.0]), torch.zeros(2)
     gradients = [torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0])]
-    training.add_unsquared_l2([weight, zero], gradients, L2(strength=0.5, form="unsquared"))
+    engines.add_unsquared_l2([weight, zero], gradients, L2(strength=0.5, form="unsquared"))
     assert gradients[0].tolist() == pytest.approx([1 + 0.5 * 3 / 5, 1 - 0.5 * 4 / 5], rel=1e-6)
     assert gradients[1].tolist() == [1.0, 1.0]
 
 
 def test_a_strong_unsquared_l2_leaves_a_zero_array_alone_too():
     gradient = torch.ones(2)
-    training.add_unsquared_l2([torch.zeros(2)], [gradient], L2(strength=8.0, form="unsquared"))
+    engines.add_unsquared_l2([torch.zeros(2)], [gradient], L2(strength=8.0, form="unsquared"))
     assert gradient.tolist() == [1.0, 1.0]
 
 
@@ -208,7 +209,7 @@ def test_a_batch_is_what_the_recipe_draws_at_its_sequence_numbers():
 def test_drawing_many_batches_at_once_changes_none_of_them(draw_batches, monkeypatch):
     spec = pack(TINY_RUN, TINY_RUN)
     expected = batches(spec, 8, 60)
-    monkeypatch.setattr(training, "DRAW_BATCHES", draw_batches)
+    monkeypatch.setattr(engines, "DRAW_BATCHES", draw_batches)
     found = batches(spec, 8, 60)
     assert len(found) == len(expected) == 13
     for one, other in zip(found, expected, strict=True):

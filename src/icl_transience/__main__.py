@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
             "bank": {"required": True, "type": Path, "help": "the bank's HDF5 file"},
             "output": {"required": True, "type": Path, "help": "the file to write"},
             "device": {"default": "cpu", "help": "cpu, cuda or cuda:N"},
+            "engine": {"default": "auto", "help": "auto, native or eager; see engines.py"},
             "threads": {"type": int, "default": 1, "help": "CPU threads"},
             "log": {"type": Path, "help": "file for plain progress lines; the terminal then gets the bar alone"},
         }
@@ -65,13 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     add(sequences, "spec", "bank", "output")
 
     train = command("train", _train, "Train one segment of a pack.")
-    add(train, "spec", "bank", "output", "device", "threads", "log")
+    add(train, "spec", "bank", "output", "device", "engine", "threads", "log")
     train.add_argument("--from", dest="start", type=int, required=True, help="sequences seen at the beginning")
     train.add_argument("--to", dest="end", type=int, required=True, help="sequences seen at the end")
     train.add_argument("--previous", nargs="?", type=Path, help="the segment that ends where this begins; none at 0")
 
     evaluate = command("evaluate", _evaluate, "Evaluate a segment's snapshots on a set's evaluators.")
-    add(evaluate, "spec", "output", "device", "threads")
+    add(evaluate, "spec", "output", "device", "engine", "threads")
     evaluate.add_argument("--set", required=True, help="canonical JSON of the evaluator set")
     evaluate.add_argument("--segment", type=Path, required=True, help="the segment's HDF5 file")
     evaluate.add_argument("--sequences", type=Path, required=True, help="the set's HDF5 file")
@@ -138,6 +139,7 @@ def _train(options: argparse.Namespace) -> None:
             options.end,
             options.device,
             Progress(label, options.start, options.end, len(pack.lanes), log),
+            options.engine,
         )
         store.keep(output)
 
@@ -155,6 +157,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         spec.from_values(spec.SequenceSet, json.loads(options.set)),
         options.sequences,
         options.device,
+        options.engine,
     )
 
 

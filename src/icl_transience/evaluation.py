@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from icl_transience import engines, segments, sequences, store
 from icl_transience import model as transformer
-from icl_transience import segments, sequences, store, training
 from icl_transience.packs import PackSpec
-from icl_transience.spec import Model, Recipe, SequenceSet, canonical, identity_values
+from icl_transience.spec import Recipe, SequenceSet, canonical, identity_values
 
 # Each is a mean over sequences. "in context" restricts the answer to the labels that stand in the context, "out of
 # context" to those that do not; both are 0 where the target is not among the labels left.
@@ -38,6 +38,10 @@ DEFAULT_METRIC = {
     "ciwl": "in_context_accuracy",
     "flip": "in_context_accuracy",
 }
+
+
+# Sequences answered at a time.
+BATCH = 128
 
 
 def evaluator_recipe(name: str, training: Recipe) -> Recipe:
@@ -81,25 +85,30 @@ def metrics(logits: Tensor, context_labels: Tensor, targets: Tensor) -> Tensor:
 
     logits [..., B, K]; context_labels int64 [B, C]; targets int64 [B].
     """
-    in_context = torch.zeros(logits.shape[-2:], dtype=torch.bool, device=logits.device)
-    in_context.scatter_(1, context_labels, True)
     target = targets.expand(logits.shape[:-1]).unsqueeze(-1)
-    target_in_context = in_context.gather(1, targets[:, None])[:, 0]
-
-    log_total = logits.logsumexp(-1)
     target_logit = logits.gather(-1, target).squeeze(-1)
-    inside = logits.masked_fill(~in_context, -torch.inf)
-    outside = logits.masked_fill(in_context, -torch.inf)
+    context = context_labels.expand(*logits.shape[:-1], -1)
+    # A label that stands in the context twice is one answer.
+    seen_before = (context_labels[:, :, None] == context_labels[:, None, :]).tril(-1).any(-1)
+    inside = logits.gather(-1, context).masked_fill(seen_before, -torch.inf)
+    outside = logits.clone().scatter_(-1, context, -torch.inf)
     log_inside, log_outside = inside.logsumexp(-1), outside.logsumexp(-1)
+    log_total = torch.logaddexp(log_inside, log_outside)
 
-    def correct(restricted: Tensor) -> Tensor:
-        return (restricted.argmax(-1) == targets).to(logits.dtype)
+    target_in_context = (context_labels == targets[:, None]).any(-1)
+    best_inside, place = inside.max(-1)
+    label_inside = context.gather(-1, place.unsqueeze(-1)).squeeze(-1)
+    best_outside, label_outside = outside.max(-1)
+    label = label_inside.where(best_inside > best_outside, label_outside)
+
+    def correct(answer: Tensor) -> Tensor:
+        return (answer == targets).to(logits.dtype)
 
     columns = {
         "loss": log_total - target_logit,
-        "accuracy": correct(logits),
-        "in_context_accuracy": correct(inside) * target_in_context,
-        "out_of_context_accuracy": correct(outside) * ~target_in_context,
+        "accuracy": correct(label),
+        "in_context_accuracy": correct(label_inside) * target_in_context,
+        "out_of_context_accuracy": correct(label_outside) * ~target_in_context,
         "target_probability": (target_logit - log_total).exp(),
         "in_context_target_probability": (target_logit - log_inside).exp().where(target_in_context, 0.0),
         "out_of_context_target_probability": (target_logit - log_outside).exp().where(~target_in_context, 0.0),
@@ -111,25 +120,21 @@ def metrics(logits: Tensor, context_labels: Tensor, targets: Tensor) -> Tensor:
 @torch.no_grad()
 def evaluate(
     parameters: transformer.Parameters,
-    model: Model,
+    forward: engines.Forward,
     examples: Tensor,
     labels: Tensor,
-    batch: int = 256,
+    batch: int = BATCH,
 ) -> Tensor:
     """Mean and standard error over the sequences of every metric: [S, len(METRICS), 2].
 
     parameters: name -> [S, …]. examples [N, C+1, I] and labels int64 [N, C+1], the target last. A lane whose
     parameters are not all finite has no answer: NaN throughout.
     """
-    geometry = transformer.Geometry(model, labels.shape[1] - 1, examples.dtype, examples.device)
-    lanes = next(iter(parameters.values())).shape[0]
     parts = []
     for first in range(0, len(examples), batch):
-        answered, context = examples[first : first + batch], labels[first : first + batch, :-1]
-        logits = transformer.query_logits(
-            parameters, model, geometry, answered.expand(lanes, -1, -1, -1), context.expand(lanes, -1, -1)
-        )
-        parts.append(metrics(logits, context, labels[first : first + batch, -1]))
+        context, targets = labels[first : first + batch, :-1], labels[first : first + batch, -1]
+        logits = forward(parameters, examples[first : first + batch], context)
+        parts.append(metrics(logits, context, targets))
     values = torch.cat(parts, dim=1)
     standard_error = values.std(dim=1, correction=0) / len(examples) ** 0.5
     result = torch.stack([values.mean(dim=1), standard_error], dim=-1)
@@ -167,13 +172,15 @@ def write_metrics(
     sequence_set: SequenceSet,
     sequences_file: Path,
     device: str = "cpu",
+    engine: str = "auto",
 ) -> None:
     """Evaluates every snapshot of a segment on every evaluator of a set and writes the metrics.
 
     sequences_seen [n]; {evaluator}/mean and {evaluator}/standard_error [n, S, len(METRICS)], their columns named in
     the attribute `metrics`; the segment's training loss and divergence are carried along for the tables.
     """
-    dtype = training.DTYPES[pack.run.numerics]
+    dtype = engines.DTYPES[pack.run.numerics]
+    forward = engines.forward_for(pack.run, torch.device(device), BATCH, engine)
     with (
         store.writing(path, "metrics", metrics_identity(pack, sequence_set)) as file,
         segments.opened(segment, pack) as trained,
@@ -195,7 +202,7 @@ def write_metrics(
         for row in range(len(trained.sequences_seen)):
             parameters = {name: value.to(device) for name, value in trained.parameters(row).items()}
             for name, (examples, labels) in sets.items():
-                results[name].append(evaluate(parameters, pack.run.model, examples, labels).cpu())
+                results[name].append(evaluate(parameters, forward, examples, labels).cpu())
         shape = (0, len(pack.lanes), len(METRICS), 2)
         for name, rows in results.items():
             stacked = torch.stack(rows).numpy() if rows else np.empty(shape)

@@ -21,9 +21,9 @@ from icl_transience.study import Experiment, NamedRun, Study
 # The modules whose code shapes a stage's results, its own and those of the stages before; a change in one (docstrings
 # and comments aside) makes the stage again. Banks and training are not here: they follow spec.SEMANTICS alone.
 CODE = {
-    "metrics": ("evaluation", "model"),
-    "tables": ("evaluation", "model", "tables", "transience"),
-    "figures": ("evaluation", "model", "tables", "transience", "figures"),
+    "metrics": ("evaluation.py", "model.py", "native.py", "native.cpp"),
+    "tables": ("evaluation.py", "model.py", "tables.py", "transience.py"),
+    "figures": ("evaluation.py", "model.py", "tables.py", "transience.py", "figures.py"),
 }
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 
@@ -224,16 +224,18 @@ def describe(named: NamedRun) -> list[str]:
 
 
 def code_digest(stage: str) -> str:
-    """A hash of the modules behind a stage (see CODE), the same under every Python.
+    """A hash of the files behind a stage (see CODE), the same under every Python.
 
     Their lines of text, without docstrings, comments on lines of their own and empty lines.
     """
     digest = hashlib.sha256()
-    for module in CODE[stage]:
-        text = files("icl_transience").joinpath(f"{module}.py").read_text(encoding="utf-8")
-        said = {line for node in ast.walk(ast.parse(text)) for line in _docstring_lines(node)}
+    for name in CODE[stage]:
+        text, comment = files("icl_transience").joinpath(name).read_text(encoding="utf-8"), "//"
+        said: set[int] = set()
+        if name.endswith(".py"):
+            said, comment = {line for node in ast.walk(ast.parse(text)) for line in _docstring_lines(node)}, "#"
         for number, line in enumerate(text.splitlines(), start=1):
-            if number not in said and line.strip() and not line.lstrip().startswith("#"):
+            if number not in said and line.strip() and not line.lstrip().startswith(comment):
                 digest.update(line.rstrip().encode() + b"\n")
     return digest.hexdigest()[:12]
 

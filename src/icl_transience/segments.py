@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import torch
 
-from icl_transience import store, training
+from icl_transience import engines, store, training
 from icl_transience.packs import PackSpec
 from icl_transience.spec import StudyError, canonical, semantics_of
 
@@ -39,6 +39,7 @@ def run_segment(
     end: int,
     device: str = "cpu",
     on_progress: Callable[[int], None] = lambda sequences_seen: None,
+    engine: str = "auto",
 ) -> None:
     """Trains the segment (start, end] and writes its file. `previous` is the one that ends at `start`, None at 0.
 
@@ -51,8 +52,9 @@ def run_segment(
     if (previous is None) != (start == 0):
         raise StudyError(f"segment {start}-{end}: a segment that starts at 0 has no previous one, any other has one")
     begun = time.perf_counter()
+    engine = engines.chosen(engine, pack.run, torch.device(device))
     state = load_checkpoint(previous, pack, start, device) if previous else training.initial_state(pack, device)
-    embeddings = torch.from_numpy(bank).to(device=device, dtype=training.DTYPES[pack.run.numerics])
+    embeddings = torch.from_numpy(bank).to(device=device, dtype=engines.DTYPES[pack.run.numerics])
     points = pack.run.snapshots.points(pack.run.batch_size, start, end)
     with store.writing(path, "segment", identity(pack, start, end)) as file:
         file.attrs["spec"] = pack.to_json()
@@ -71,7 +73,7 @@ def run_segment(
             for name, tensor in state.parameters.items():
                 file[f"snapshots/parameters/{name}"][row] = tensor.cpu().numpy()
 
-        losses = training.train(pack, state, embeddings, end, write_snapshot, on_progress)
+        losses = training.train(pack, state, embeddings, end, write_snapshot, on_progress, engine)
         file["train_loss/sequences_seen"] = np.array(losses.sequences_seen, dtype=np.int64)
         values = (
             torch.stack(losses.values) if losses.values else torch.empty(0, len(pack.lanes), dtype=state.loss_sum.dtype)
@@ -85,7 +87,9 @@ def run_segment(
         seconds = time.perf_counter() - begun
         file.attrs["made_in_seconds"] = seconds
         file.attrs["made_sequences_per_second"] = (end - start) * len(pack.lanes) / seconds
-        file.attrs["made_with"] = f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {device}"
+        file.attrs["made_with"] = (
+            f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {device}, {engine} engine"
+        )
         file.attrs["made_on"] = platform.platform()
 
 

@@ -20,10 +20,12 @@ rule evaluate:
         mem_mb=lambda wildcards: PLAN.resources(wildcards.pack)["mem_mb"],
         gpu=lambda wildcards: PLAN.resources(wildcards.pack)["gpu"],
         device=PLAN.config["device"],
+        engine=PLAN.config["engine"],
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.packs[wildcards.pack].spec),
         set=lambda wildcards: PLAN.spec_of(PLAN.sets[wildcards.set]),
         code=code_digest("metrics"),
     shell:
         "python -m icl_transience evaluate --spec {params.spec:q} --set {params.set:q} --segment {input.segment:q}"
-        " --sequences {input.sequences:q} --output {output:q} --device {resources.device} --threads {threads} &> {log:q}"
+        " --sequences {input.sequences:q} --output {output:q} --device {resources.device} --engine {resources.engine}"
+        " --threads {threads} &> {log:q}"

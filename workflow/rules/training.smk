@@ -22,11 +22,12 @@ rule train:
     resources:
         mem_mb=lambda wildcards: PLAN.resources(wildcards.pack)["mem_mb"],
         gpu=lambda wildcards: PLAN.resources(wildcards.pack)["gpu"],
-        # A resource and not a parameter: changing it must rerun nothing.
+        # Resources and not parameters: changing them must rerun nothing.
         device=PLAN.config["device"],
+        engine=PLAN.config["engine"],
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.packs[wildcards.pack].spec),
     shell:
         "python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
         " --from {wildcards.start} --to {wildcards.end} --output {output:q}"
-        " --device {resources.device} --threads {threads} --log {log:q}"
+        " --device {resources.device} --engine {resources.engine} --threads {threads} --log {log:q}"

@@ -1,0 +1,314 @@
+"""Engines: ways to compute the same steps and the same answers, at different speeds.
+
+eager: model.py and autograd, any device and precision; the reference for the others.
+native: native.py, on CPUs in float32.
+
+Letters for shapes as in model.py. A step makes its batches from counters, given where to begin and to end.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.adam import adam
+
+from icl_transience import model as transformer
+from icl_transience import native, sequences
+from icl_transience.packs import PackSpec
+from icl_transience.spec import L2, Lane, Optimizer, Run, StudyError
+
+if TYPE_CHECKING:
+    from icl_transience.training import State
+
+ENGINES = ("auto", "native", "eager")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# Batches in one drawing of indices.
+DRAW_BATCHES = 256
+
+
+class Step(Protocol):
+    """An engine's step. It updates the state's tensors in place, which may move once, when the step is made."""
+
+    def losses(self, start: int, until: int) -> Iterator[Tensor]:
+        """Steps on every batch from sequence number `start` to `until`; each lane's loss before it, [S]."""
+
+
+def step_for(pack: PackSpec, state: "State", embeddings: Tensor, engine: str = "auto") -> Step:
+    """The step of `engine`; "auto" is native where it works and eager elsewhere, with a note of why.
+
+    embeddings [classes, exemplars, I], the bank, on the state's device. Raises StudyError where an engine that is
+    named does not work.
+    """
+    kind = chosen(engine, pack.run, embeddings.device)
+    return {"native": NativeStep, "eager": EagerStep}[kind](pack, state, embeddings)
+
+
+Forward = Callable[[transformer.Parameters, Tensor, Tensor], Tensor]
+
+
+def forward_for(run: Run, device: torch.device, batch_size: int, engine: str = "auto") -> Forward:
+    """What `model.query_logits` computes for exemplars [B, C+1, I] and labels [B, C] that all lanes share.
+
+    Called with parameters (name -> [S, …]), exemplars and labels, B at most batch_size; returns [S, B, K].
+    """
+    if chosen(engine, run, device) == "native":
+        return NativeForward(run, batch_size)
+    return eager_forward(run.model, run.recipe.context, DTYPES[run.numerics], device)
+
+
+def eager_forward(
+    model: transformer.Model, context: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Forward:
+    """See forward_for."""
+    geometry = transformer.Geometry(model, context, dtype, device)
+
+    def forward(parameters: transformer.Parameters, exemplars: Tensor, labels: Tensor) -> Tensor:
+        lanes = len(next(iter(parameters.values())))
+        shared = (part.expand(lanes, *part.shape) for part in (exemplars, labels))
+        return transformer.query_logits(parameters, model, geometry, *shared)
+
+    return forward
+
+
+def chosen(engine: str, run: Run, device: torch.device) -> str:
+    """The engine meant by `engine`. Raises StudyError where one that is named does not work."""
+    if engine not in ENGINES:
+        raise StudyError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+    if engine == "eager":
+        return engine
+    refusal = _native_refusal(run, device)
+    if refusal is None:
+        return "native"
+    if engine == "native":
+        raise StudyError(f"engine: native does not work here: {refusal}: choose auto or eager")
+    return "eager"
+
+
+def _native_refusal(run: Run, device: torch.device) -> str | None:
+    """Why the native engine cannot train the run, None where it can."""
+    if device.type != "cpu":
+        return f"it is for CPUs, the device is {device}"
+    if run.numerics != "float32":
+        return f"it computes in float32, the run's numerics are {run.numerics}"
+    try:
+        native.library(run.model, run.recipe.context)
+    except native.Unavailable as error:
+        warnings.warn(f"{error}: training and evaluation will be several times slower", RuntimeWarning, stacklevel=2)
+        return str(error)
+    return None
+
+
+class EagerStep:
+    """Forward by model.py, backward by autograd."""
+
+    def __init__(self, pack: PackSpec, state: "State", embeddings: Tensor):
+        self.pack, self.embeddings = pack, embeddings
+        self.parameters = state.parameters
+        self.geometry = transformer.Geometry(
+            pack.run.model, pack.run.recipe.context, embeddings.dtype, embeddings.device
+        )
+        self.lanes = []
+        for number, lane in enumerate(pack.lanes):
+            parts = (state.parameters, state.first_moments, state.second_moments)
+            tensors = [[tensor[number] for tensor in part.values()] for part in parts]
+            counts = [_steps_done(pack, state, embeddings.device) for _ in state.parameters]
+            self.lanes.append((lane.run.optimizer, *tensors, counts))
+
+    def losses(self, start: int, until: int) -> Iterator[Tensor]:
+        return (self.step(*batch) for batch in self.batches(start, until))
+
+    def batches(self, start: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(exemplars [S, B, C+1, I], labels [S, B, C+1]) of each batch from sequence number `start` on."""
+        batch_size, flat = self.pack.run.batch_size, self.embeddings.flatten(0, 1)
+        for rows, labels in drawn(self.pack, self.embeddings, start, until):
+            for first in range(0, rows.shape[1], batch_size):
+                index = rows[:, first : first + batch_size]
+                exemplars = flat.index_select(0, index.flatten()).view(*index.shape, -1)
+                yield exemplars, labels[:, first : first + batch_size]
+
+    def step(self, exemplars: Tensor, labels: Tensor) -> Tensor:
+        """exemplars [S, B, C+1, I], labels [S, B, C+1]. Returns [S]."""
+        for tensor in self.parameters.values():
+            tensor.requires_grad_()
+        loss = query_loss(self.parameters, self.pack.run.model, self.geometry, exemplars, labels)
+        # Lanes share no tensor, so the gradient of the sum is each lane's own.
+        gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
+        for tensor in self.parameters.values():
+            tensor.requires_grad_(False)
+        for number, (optimizer, parameters, first_moments, second_moments, counts) in enumerate(self.lanes):
+            lane_gradients = [gradient[number] for gradient in gradients]
+            add_unsquared_l2(parameters, lane_gradients, optimizer.l2)
+            update(optimizer, parameters, lane_gradients, first_moments, second_moments, counts)
+        return loss.detach()
+
+
+class NativeStep:
+    """Lane after lane through one native.Program: a lane is computed as if it were alone, to the last bit.
+
+    The state's tensors become views of one array [S, all parameters] a part, so that Adam goes over a lane at once.
+    """
+
+    def __init__(self, pack: PackSpec, state: "State", embeddings: Tensor):
+        """Raises native.Unavailable."""
+        run, shape = pack.run, pack.run.bank.shape
+        self.pack, self.embeddings = pack, embeddings
+        self.program = native.Program(run.model, shape.width, shape.n_train_classes, run.recipe.context, run.batch_size)
+        flat_parts = [flattened(part) for part in (state.parameters, state.first_moments, state.second_moments)]
+        gradients = {name: torch.zeros_like(tensor[:1]) for name, tensor in state.parameters.items()}
+        # One lane's at a time: the update follows a lane's backward.
+        (flat_gradient,) = flattened(gradients)
+        gradients = {name: tensor[0] for name, tensor in gradients.items()}
+        self.loss = torch.zeros(len(pack.lanes))
+        self.lanes = []
+        for number, lane in enumerate(pack.lanes):
+            parameters = {name: tensor[number] for name, tensor in state.parameters.items()}
+            optimizer = lane.run.optimizer
+            parameter, *moments = (flat[number] for flat in flat_parts)
+            recording = self.program.record(parameters, gradients, self.loss[number : number + 1])
+            arguments = list(parameters.values()), list(gradients.values()), optimizer.l2
+            penalty = functools.partial(add_unsquared_l2, *arguments)
+            count = _steps_done(pack, state, embeddings.device)
+            arguments = [parameter], [flat_gradient], *([moment] for moment in moments), [count]
+            adam_step = functools.partial(update, optimizer, *arguments)
+            self.lanes.append([*recording.forward, *recording.backward, penalty, adam_step])
+
+    def losses(self, start: int, until: int) -> Iterator[Tensor]:
+        program, bank = self.program, self.embeddings.flatten(0, 1)
+        for chunk in drawn(self.pack, self.embeddings, start, until):
+            rows, labels = (self._columns(part) for part in chunk)
+            for batch in range(rows.shape[1]):
+                for lane, calls in enumerate(self.lanes):
+                    torch.index_select(bank, 0, rows[lane, batch].view(-1), out=program.exemplars)
+                    program.labels.copy_(labels[lane, batch, :-1])
+                    program.targets.copy_(labels[lane, batch, -1])
+                    for call in calls:
+                        call()
+                yield self.loss.clone()
+
+    def _columns(self, part: Tensor) -> Tensor:
+        """int64 [S, n, C+1] -> [S, batches, C+1, B'], B' the batch in whole vectors; see native.Program."""
+        batches = part.unflatten(1, (-1, self.program.batch_size)).transpose(2, 3)
+        return functional.pad(batches, (0, self.program.columns - self.program.batch_size)).contiguous()
+
+
+class NativeForward:
+    """The forward half of a native.Program; see forward_for."""
+
+    def __init__(self, run: Run, batch_size: int):
+        """Raises native.Unavailable."""
+        shape = run.bank.shape
+        n_labels, input_width = shape.n_train_classes, shape.width
+        self.program = native.Program(run.model, input_width, n_labels, run.recipe.context, batch_size)
+        shapes = transformer.parameter_shapes(run.model, input_width, n_labels)
+        self.parameters = {name: torch.empty(size) for name, size in shapes.items()}
+        gradients = {name: torch.empty(size) for name, size in shapes.items()}
+        self.calls = self.program.record(self.parameters, gradients, torch.empty(1)).forward
+
+    def __call__(self, parameters: transformer.Parameters, exemplars: Tensor, labels: Tensor) -> Tensor:
+        program, used = self.program, len(exemplars)
+        program.exemplars.view(-1, program.columns, exemplars.shape[2])[:, :used] = exemplars.transpose(0, 1)
+        program.labels[:, :used] = labels.T
+        lanes = len(next(iter(parameters.values())))
+        logits = torch.empty(lanes, *program.logits.shape)
+        for lane in range(lanes):
+            for name, tensor in parameters.items():
+                self.parameters[name].copy_(tensor[lane])
+            for call in self.calls:
+                call()
+            logits[lane] = program.logits
+        return logits.transpose(1, 2)[:, :used]
+
+
+def drawn(pack: PackSpec, embeddings: Tensor, start: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows of the flattened bank, labels), int64 [S, n, C+1] each, of the sequences from number `start` on.
+
+    They come for many batches at once, which changes none of them.
+    """
+    chunk = pack.run.batch_size * DRAW_BATCHES
+    for first in range(start, until, chunk):
+        positions = torch.arange(first, min(first + chunk, until), device=embeddings.device)
+        lanes = [_draw(lane, positions) for lane in pack.lanes]
+        rows = torch.stack([lane.classes * embeddings.shape[1] + lane.exemplars for lane in lanes])
+        yield rows, torch.stack([lane.labels for lane in lanes])
+
+
+def _draw(lane: Lane, positions: Tensor) -> sequences.Sequences:
+    run = lane.run
+    return sequences.draw(run.recipe, run.bank.shape, lane.seed.data, sequences.TRAINING, positions)
+
+
+def flattened(tensors: dict[str, Tensor]) -> Tensor:
+    """One array [S, P] that holds all of `tensors` [S, …], which are replaced by views of it.
+
+    Each begins at a whole vector; what lies between is 0, and Adam leaves it so.
+    """
+    lanes = len(next(iter(tensors.values())))
+    sizes = [native.aligned(tensor[0].numel()) for tensor in tensors.values()]
+    flat = torch.zeros(lanes, sum(sizes))
+    for (name, tensor), part in zip(tensors.items(), flat.split(sizes, dim=1), strict=True):
+        view = part[:, : tensor[0].numel()].unflatten(1, tensor.shape[1:])
+        tensors[name] = view.copy_(tensor)
+    return flat
+
+
+def _steps_done(pack: PackSpec, state: "State", device: torch.device) -> Tensor:
+    return torch.tensor(float(state.sequences_seen // pack.run.batch_size), device=device)
+
+
+def query_loss(
+    parameters: transformer.Parameters,
+    model: transformer.Model,
+    geometry: transformer.Geometry,
+    exemplars: Tensor,
+    labels: Tensor,
+) -> Tensor:
+    """Mean cross-entropy at the query, [S]. exemplars [S, B, C+1, I]; labels [S, B, C+1], the target last."""
+    logits = transformer.query_logits(parameters, model, geometry, exemplars, labels[:, :, :-1])
+    targets = labels[:, :, -1]
+    loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return loss.view(targets.shape).mean(dim=1)
+
+
+def add_unsquared_l2(parameters: Sequence[Tensor], gradients: Sequence[Tensor], l2: L2) -> None:
+    """Adds the gradient of strength * sum over arrays of their Euclidean norm, if `l2` is of that form.
+
+    It is 0 where an array is 0.
+    """
+    if l2.form != "unsquared" or not l2.strength:
+        return
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        norm = parameter.norm()
+        gradient.add_(parameter / norm.clamp_min(torch.finfo(norm.dtype).tiny), alpha=l2.strength)
+
+
+def update(
+    optimizer: Optimizer,
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    first_moments: list[Tensor],
+    second_moments: list[Tensor],
+    counts: list[Tensor],
+) -> None:
+    """One step of Adam in place; counts holds a tensor with the number of steps done for each parameter."""
+    l2 = optimizer.l2
+    adam(
+        parameters,
+        gradients,
+        first_moments,
+        second_moments,
+        [],
+        counts,
+        fused=True,
+        amsgrad=False,
+        maximize=False,
+        lr=optimizer.learning_rate,
+        beta1=optimizer.beta1,
+        beta2=optimizer.beta2,
+        eps=optimizer.epsilon,
+        # Adam's weight_decay is added to the gradient: the gradient of strength * sum of squares.
+        weight_decay=2 * l2.strength if l2.form == "squared" else 0.0,
+    )

@@ -1,0 +1,362 @@
+// What PyTorch has no fast operation for at these sizes, compiled for one model shape; see native.py.
+//
+// Everything is laid out feature-major: an activation is [features, T, B], the batch innermost, so that sixteen
+// sequences at a time stand in one vector and no kernel shuffles inside one. Matrix products are PyTorch's.
+// WIDTH (D), HEADS (H; A = D / H) and TOKENS (T) are set when compiling; the batch B and the columns N (B or T * B) are
+// multiples of LANES. K labels, F hidden features. A kernel overwrites its outputs unless its comment says it adds.
+
+#include <cstdint>
+#include <cstring>
+
+#define KERNEL extern "C" void
+constexpr long D = WIDTH, H = HEADS, A = D / H, T = TOKENS;
+constexpr long LANES = 16;
+constexpr float EPSILON = LAYER_NORM_EPSILON;
+
+typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), may_alias));
+
+static inline vec &at(float *p) { return *reinterpret_cast<vec *>(p); }
+static inline const vec &at(const float *p) { return *reinterpret_cast<const vec *>(p); }
+static inline vec all(float x) { return x - vec{}; }
+
+static inline float sum(const vec &v) {
+  float total = 0;
+  for (long lane = 0; lane < LANES; ++lane) total += v[lane];
+  return total;
+}
+
+// e^x for x in [-87, 88], clamped to it; NaN stays NaN. 2^n e^r with |r| <= ln(2)/2, and e^r as Taylor's
+// polynomial of degree 7, whose remainder there, r^8 / 8!, is under 6e-9: a tenth of a float's half unit.
+static inline vec exponential(vec x) {
+  x = x < -87.f ? all(-87.f) : x;
+  x = x > 88.f ? all(88.f) : x;
+  const float magic = 12582912.f;  // 1.5 * 2^23: adding it rounds to a whole number in the low bits
+  vec shifted = x * 1.44269504088896341f + magic;
+  vec n = shifted - magic;
+  vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  vec p = all(1.f / 5040);
+  p = p * r + 1.f / 720;
+  p = p * r + 1.f / 120;
+  p = p * r + 1.f / 24;
+  p = p * r + 1.f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.f;
+  p = p * r + 1.f;
+  ivec bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 127) << 23;
+  vec power;
+  std::memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+static inline vec maximum(vec a, vec b) { return a > b ? a : b; }
+static inline vec square_root(vec x) {
+  for (long lane = 0; lane < LANES; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
+  return x;
+}
+
+// x [D, T, B] = x1 l1 … xC lC xq with their positions: exemplars [D, (C+1), B] + bias [D] in even places, rows of
+// table [K, D] by labels [C, B] in odd ones. positions [T, D].
+KERNEL embed(float *x, const float *exemplars, const float *bias, const float *table, const int64_t *labels,
+             const float *positions, long B) {
+  for (long t = 0; t < T; ++t)
+    for (long b = 0; b < B; b += LANES) {
+      if (t % 2 == 0) {
+        for (long d = 0; d < D; ++d)
+          at(x + (d * T + t) * B + b) =
+              at(exemplars + (d * (T / 2 + 1) + t / 2) * B + b) + (bias[d] + positions[t * D + d]);
+        continue;
+      }
+      const int64_t *label = labels + t / 2 * B + b;
+      for (long d = 0; d < D; ++d) {
+        vec gathered;
+        for (long lane = 0; lane < LANES; ++lane) gathered[lane] = table[label[lane] * D + d];
+        at(x + (d * T + t) * B + b) = gathered + positions[t * D + d];
+      }
+    }
+}
+
+// Gradients of `embed` from that of x. Adds to table_gradient [K, D] at the labels.
+KERNEL embed_backward(float *exemplars_gradient, float *bias_gradient, float *table_gradient,
+                      const float *x_gradient, const int64_t *labels, long B) {
+  for (long d = 0; d < D; ++d) {
+    vec total = all(0);
+    for (long t = 0; t < T; t += 2)
+      for (long b = 0; b < B; b += LANES) {
+        const vec &g = at(x_gradient + (d * T + t) * B + b);
+        at(exemplars_gradient + (d * (T / 2 + 1) + t / 2) * B + b) = g;
+        total += g;
+      }
+    bias_gradient[d] = sum(total);
+  }
+  for (long t = 1; t < T; t += 2)
+    for (long b = 0; b < B; ++b) {
+      float *row = table_gradient + labels[t / 2 * B + b] * D;
+      for (long d = 0; d < D; ++d) row[d] += x_gradient[(d * T + t) * B + b];
+    }
+}
+
+// LayerNorm over the D features of each of N columns: y = (x - mean) * inverse_std * scale + bias.
+// x, y [D, N]; mean, inverse_std [N].
+KERNEL norm(float *y, float *mean, float *inverse_std, const float *x, const float *scale, const float *bias,
+            long N) {
+  for (long n = 0; n < N; n += LANES) {
+    vec total = all(0), squares = all(0);
+    for (long d = 0; d < D; ++d) total += at(x + d * N + n);
+    const vec center = total * (1.f / D);
+    for (long d = 0; d < D; ++d) {
+      const vec from_mean = at(x + d * N + n) - center;
+      squares += from_mean * from_mean;
+    }
+    const vec inverse = 1.f / square_root(squares * (1.f / D) + EPSILON);
+    at(mean + n) = center;
+    at(inverse_std + n) = inverse;
+    for (long d = 0; d < D; ++d) at(y + d * N + n) = (at(x + d * N + n) - center) * inverse * scale[d] + bias[d];
+  }
+}
+
+// Adds the gradient of `norm` to x_gradient; overwrites those of scale and bias [D].
+KERNEL norm_backward(float *x_gradient, float *scale_gradient, float *bias_gradient, const float *y_gradient,
+                     const float *x, const float *mean, const float *inverse_std, const float *scale, long N) {
+  vec scale_total[D], bias_total[D];
+  std::memset(scale_total, 0, sizeof scale_total);
+  std::memset(bias_total, 0, sizeof bias_total);
+  for (long n = 0; n < N; n += LANES) {
+    const vec center = at(mean + n), inverse = at(inverse_std + n);
+    vec along_one = all(0), along_x = all(0);
+    for (long d = 0; d < D; ++d) {
+      const vec g = at(y_gradient + d * N + n), normed = (at(x + d * N + n) - center) * inverse;
+      scale_total[d] += g * normed;
+      bias_total[d] += g;
+      along_one += g * scale[d];
+      along_x += g * scale[d] * normed;
+    }
+    along_one *= 1.f / D;
+    along_x *= 1.f / D;
+    for (long d = 0; d < D; ++d) {
+      const vec normed = (at(x + d * N + n) - center) * inverse;
+      at(x_gradient + d * N + n) += inverse * (at(y_gradient + d * N + n) * scale[d] - along_one - normed * along_x);
+    }
+  }
+  for (long d = 0; d < D; ++d) scale_gradient[d] = sum(scale_total[d]), bias_gradient[d] = sum(bias_total[d]);
+}
+
+static inline long pair(long i, long j) { return i * (i + 1) / 2 + j; }
+
+// Causal attention of every token: qkv [3D, T, B] -> weights [H, T(T+1)/2, B], of token i to tokens j <= i, and the
+// mixed values [D, T, B].
+KERNEL attention(float *mixed, float *weights, const float *qkv, long B, float scale) {
+  for (long h = 0; h < H; ++h)
+    for (long b = 0; b < B; b += LANES) {
+      const float *q = qkv + h * A * T * B + b, *k = q + D * T * B, *v = k + D * T * B;
+      float *w = weights + h * pair(T, 0) * B + b, *o = mixed + h * A * T * B + b;
+      for (long i = 0; i < T; ++i) {
+        vec query[A], out[A];
+        for (long a = 0; a < A; ++a) query[a] = at(q + (a * T + i) * B) * scale, out[a] = all(0);
+        vec highest = all(-__builtin_inff());
+        for (long j = 0; j <= i; ++j) {
+          vec score = all(0);
+          for (long a = 0; a < A; ++a) score += query[a] * at(k + (a * T + j) * B);
+          at(w + pair(i, j) * B) = score;
+          highest = maximum(score, highest);
+        }
+        vec total = all(0);
+        for (long j = 0; j <= i; ++j) {
+          const vec e = exponential(at(w + pair(i, j) * B) - highest);
+          at(w + pair(i, j) * B) = e;
+          total += e;
+        }
+        const vec share = 1.f / total;
+        for (long j = 0; j <= i; ++j) {
+          const vec weight = at(w + pair(i, j) * B) * share;
+          at(w + pair(i, j) * B) = weight;
+          for (long a = 0; a < A; ++a) out[a] += weight * at(v + (a * T + j) * B);
+        }
+        for (long a = 0; a < A; ++a) at(o + (a * T + i) * B) = out[a];
+      }
+    }
+}
+
+// The gradient of qkv [3D, T, B] from that of mixed.
+KERNEL attention_backward(float *qkv_gradient, const float *mixed_gradient, const float *weights, const float *qkv,
+                          long B, float scale) {
+  for (long h = 0; h < H; ++h)
+    for (long b = 0; b < B; b += LANES) {
+      const long part = D * T * B, offset = h * A * T * B + b;
+      const float *q = qkv + offset, *k = q + part, *v = k + part, *g = mixed_gradient + offset;
+      const float *w = weights + h * pair(T, 0) * B + b;
+      float *dq = qkv_gradient + offset, *dk = dq + part, *dv = dk + part;
+      for (long a = 0; a < A; ++a)
+        for (long t = 0; t < T; ++t) at(dk + (a * T + t) * B) = all(0), at(dv + (a * T + t) * B) = all(0);
+      for (long i = 0; i < T; ++i) {
+        vec query[A], out_gradient[A], query_gradient[A], along_weights = all(0);
+        vec weight_gradient[T];
+        for (long a = 0; a < A; ++a) {
+          query[a] = at(q + (a * T + i) * B) * scale;
+          out_gradient[a] = at(g + (a * T + i) * B);
+          query_gradient[a] = all(0);
+        }
+        for (long j = 0; j <= i; ++j) {
+          const vec weight = at(w + pair(i, j) * B);
+          vec total = all(0);
+          for (long a = 0; a < A; ++a) {
+            total += out_gradient[a] * at(v + (a * T + j) * B);
+            at(dv + (a * T + j) * B) += weight * out_gradient[a];
+          }
+          weight_gradient[j] = total;
+          along_weights += weight * total;
+        }
+        for (long j = 0; j <= i; ++j) {
+          const vec score_gradient = at(w + pair(i, j) * B) * (weight_gradient[j] - along_weights);
+          for (long a = 0; a < A; ++a) {
+            query_gradient[a] += score_gradient * at(k + (a * T + j) * B);
+            at(dk + (a * T + j) * B) += score_gradient * query[a];
+          }
+        }
+        for (long a = 0; a < A; ++a) at(dq + (a * T + i) * B) = query_gradient[a] * scale;
+      }
+    }
+}
+
+// Attention of the last token alone. Keys and values are never made: with a head's query carried through its key
+// weights, lookup [H, D, B], scores are lookup . y, and the head mixes y itself, [H, D, B], for its value weights
+// to turn. y [D, T, B]; weights [H, T, B].
+KERNEL last_attention(float *mixed, float *weights, const float *lookup, const float *y, long B, float scale) {
+  for (long b = 0; b < B; b += LANES)
+    for (long t = 0; t < T; ++t) {
+      vec score[H];
+      for (long h = 0; h < H; ++h) score[h] = all(0);
+      for (long d = 0; d < D; ++d) {
+        const vec token = at(y + (d * T + t) * B + b);
+        for (long h = 0; h < H; ++h) score[h] += token * at(lookup + (h * D + d) * B + b);
+      }
+      for (long h = 0; h < H; ++h) at(weights + (h * T + t) * B + b) = score[h] * scale;
+    }
+  for (long h = 0; h < H; ++h)
+    for (long b = 0; b < B; b += LANES) {
+      float *w = weights + h * T * B + b;
+      vec highest = at(w), total = all(0);
+      for (long t = 1; t < T; ++t) highest = maximum(at(w + t * B), highest);
+      for (long t = 0; t < T; ++t) total += at(w + t * B) = exponential(at(w + t * B) - highest);
+      const vec share = 1.f / total;
+      for (long t = 0; t < T; ++t) at(w + t * B) *= share;
+    }
+  for (long b = 0; b < B; b += LANES)
+    for (long d = 0; d < D; ++d) {
+      vec out[H];
+      for (long h = 0; h < H; ++h) out[h] = all(0);
+      for (long t = 0; t < T; ++t) {
+        const vec token = at(y + (d * T + t) * B + b);
+        for (long h = 0; h < H; ++h) out[h] += token * at(weights + (h * T + t) * B + b);
+      }
+      for (long h = 0; h < H; ++h) at(mixed + (h * D + d) * B + b) = out[h];
+    }
+}
+
+// Gradients of lookup [H, D, B] and y [D, T, B] from that of mixed; score_gradient [H, T, B] is working memory.
+KERNEL last_attention_backward(float *lookup_gradient, float *y_gradient, float *score_gradient,
+                               const float *mixed_gradient, const float *weights, const float *lookup,
+                               const float *y, long B, float scale) {
+  for (long b = 0; b < B; b += LANES) {
+    vec along_weights[H];
+    for (long h = 0; h < H; ++h) along_weights[h] = all(0);
+    for (long t = 0; t < T; ++t) {
+      vec total[H];
+      for (long h = 0; h < H; ++h) total[h] = all(0);
+      for (long d = 0; d < D; ++d) {
+        const vec token = at(y + (d * T + t) * B + b);
+        for (long h = 0; h < H; ++h) total[h] += token * at(mixed_gradient + (h * D + d) * B + b);
+      }
+      for (long h = 0; h < H; ++h) {
+        at(score_gradient + (h * T + t) * B + b) = total[h];
+        along_weights[h] += total[h] * at(weights + (h * T + t) * B + b);
+      }
+    }
+    for (long h = 0; h < H; ++h)
+      for (long t = 0; t < T; ++t) {
+        vec &g = at(score_gradient + (h * T + t) * B + b);
+        g = (g - along_weights[h]) * at(weights + (h * T + t) * B + b) * scale;
+      }
+    for (long d = 0; d < D; ++d) {
+      vec found[H], sought[H], sought_gradient[H];
+      for (long h = 0; h < H; ++h) {
+        found[h] = at(mixed_gradient + (h * D + d) * B + b);
+        sought[h] = at(lookup + (h * D + d) * B + b);
+        sought_gradient[h] = all(0);
+      }
+      for (long t = 0; t < T; ++t) {
+        const vec token = at(y + (d * T + t) * B + b);
+        vec total = all(0);
+        for (long h = 0; h < H; ++h) {
+          const vec g = at(score_gradient + (h * T + t) * B + b);
+          sought_gradient[h] += token * g;
+          total += g * sought[h] + at(weights + (h * T + t) * B + b) * found[h];
+        }
+        at(y_gradient + (d * T + t) * B + b) = total;
+      }
+      for (long h = 0; h < H; ++h) at(lookup_gradient + (h * D + d) * B + b) = sought_gradient[h];
+    }
+  }
+}
+
+// GELU in its tanh form, which is u * sigmoid(2z) with z = sqrt(2/pi) (u + 0.044715 u^3), u = hidden + bias, on
+// [F, N]: hidden becomes the activation, slope its derivative by u.
+KERNEL gelu(float *hidden, float *slope, const float *bias, long F, long N) {
+  const float c = 1.59576912160573071f;  // 2 sqrt(2/pi)
+  for (long f = 0; f < F; ++f)
+    for (long n = 0; n < N; n += LANES) {
+      const vec u = at(hidden + f * N + n) + bias[f], square = u * u;
+      const vec gate = 1.f / (1.f + exponential(-c * u * (1.f + 0.044715f * square)));
+      at(hidden + f * N + n) = u * gate;
+      at(slope + f * N + n) = gate + u * gate * (1.f - gate) * c * (1.f + 0.134145f * square);
+    }
+}
+
+// gradient [F, N] *= slope; bias_gradient [F] is its sum over columns.
+KERNEL gelu_backward(float *gradient, float *bias_gradient, const float *slope, long F, long N) {
+  for (long f = 0; f < F; ++f) {
+    vec total = all(0);
+    for (long n = 0; n < N; n += LANES) total += at(gradient + f * N + n) *= at(slope + f * N + n);
+    bias_gradient[f] = sum(total);
+  }
+}
+
+// x [R, N] += bias [R].
+KERNEL add_bias(float *x, const float *bias, long R, long N) {
+  for (long r = 0; r < R; ++r)
+    for (long n = 0; n < N; n += LANES) at(x + r * N + n) += bias[r];
+}
+
+// The gradient of bias from that of x.
+KERNEL bias_backward(float *bias_gradient, const float *gradient, long R, long N) {
+  for (long r = 0; r < R; ++r) {
+    vec total = all(0);
+    for (long n = 0; n < N; n += LANES) total += at(gradient + r * N + n);
+    bias_gradient[r] = sum(total);
+  }
+}
+
+// Cross-entropy of logits [K, B] against targets [B], in the first `used` columns. logits become the gradient of the
+// mean loss by them, 0 in the other columns; loss[0] is the mean loss.
+KERNEL cross_entropy(float *loss, float *logits, float *bias_gradient, const int64_t *targets, long K, long B, long used) {
+  std::memset(bias_gradient, 0, K * sizeof(float));
+  double total_loss = 0;
+  for (long b = 0; b < B; b += LANES) {
+    vec highest = all(-__builtin_inff()), total = all(0), target, share;
+    for (long k = 0; k < K; ++k) highest = maximum(at(logits + k * B + b), highest);
+    for (long lane = 0; lane < LANES; ++lane) target[lane] = logits[targets[b + lane] * B + b + lane];
+    for (long k = 0; k < K; ++k) total += at(logits + k * B + b) = exponential(at(logits + k * B + b) - highest);
+    for (long lane = 0; lane < LANES; ++lane) {
+      const bool counts = b + lane < used;
+      share[lane] = counts ? 1.f / (total[lane] * used) : 0.f;
+      if (counts) total_loss += __builtin_log((double)total[lane]) - (target[lane] - highest[lane]);
+    }
+    for (long k = 0; k < K; ++k) at(logits + k * B + b) *= share;
+    for (long lane = 0; lane < LANES && b + lane < used; ++lane)
+      logits[targets[b + lane] * B + b + lane] -= 1.f / used;
+    for (long k = 0; k < K; ++k) bias_gradient[k] += sum(at(logits + k * B + b));
+  }
+  loss[0] = (float)(total_loss / used);
+}

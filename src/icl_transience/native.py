@@ -1,0 +1,318 @@
+"""The training step on CPUs, at the machine's limit: float32, one lane at a time, forward and backward by hand.
+
+At these sizes (17 tokens, width 64, batch 32) autograd and general operations spend more time on dispatch, copies
+and tiny products than on arithmetic. Here a lane's step is a recorded list of calls on buffers that are allocated
+once: PyTorch's matrix products, and between them the kernels of native.cpp, compiled for the model's shape with the
+machine's own C++ compiler (under a second) and kept for the next job. Layout is feature-major, [features, T * B].
+
+It computes what `model.query_logits` and `engines.query_loss` compute, and is tested against them in float64. The
+last block works on the query's row alone, with keys and values absorbed: q.(W_k y) = (W_k' q).y, so neither is made.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from icl_transience import model as transformer
+from icl_transience.model import Geometry, Parameters
+from icl_transience.spec import Model
+
+_SOURCE = Path(__file__).with_name("native.cpp")
+# No -ffast-math: NaN must stay NaN, or a lane that diverged would not be seen.
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
+_LANES = 16
+
+
+class Unavailable(RuntimeError):
+    """This machine cannot compile the kernels; the message says why."""
+
+
+@functools.cache
+def library(model: Model, context: int) -> ctypes.CDLL:
+    """The kernels for this shape of model, compiled unless they were before. Raises Unavailable."""
+    defines = {
+        "WIDTH": model.width,
+        "HEADS": model.heads,
+        "TOKENS": 2 * context + 1,
+        "LAYER_NORM_EPSILON": f"{transformer.LAYER_NORM_EPSILON}f",
+    }
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        raise Unavailable("no C++ compiler (c++, or what CXX names) was found")
+    command = [compiler, *_FLAGS, *(f"-D{name}={value}" for name, value in defines.items())]
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    # A cache in a home folder that several kinds of machine share must not mix them: -march=native is in the code.
+    made_from = "\0".join([*command, version, _processor(), _SOURCE.read_text()])
+    path = cache_folder() / f"native-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            done = subprocess.run([*command, _SOURCE, "-o", made], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise Unavailable(f"{compiler} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
+            made.replace(path)
+    return ctypes.CDLL(str(path))
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: $ICL_CACHE, or icl-transience in the user's cache folder."""
+    named = os.environ.get("ICL_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icl-transience"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def aligned(size: int) -> int:
+    """`size` floats rounded up to whole vectors."""
+    return -(-size // _LANES) * _LANES
+
+
+class Program:
+    """Forward and backward of lanes on batches of one size, as calls on fixed buffers.
+
+    exemplars [(C+1) * B', I], labels [C, B'] and targets [B'] int64 are the caller's to fill, B' (`columns`) being
+    the batch size rounded up to whole vectors; a column past the batch size must hold valid numbers and counts for
+    nothing. A lane's forward leaves `logits` [K, B']; its backward turns them into gradients and its loss.
+    """
+
+    def __init__(self, model: Model, input_width: int, n_labels: int, context: int, batch_size: int):
+        """Raises Unavailable."""
+        self.model, self.batch_size = model, batch_size
+        self.columns = aligned(batch_size)
+        self.n_tokens = 2 * context + 1
+        self.library = library(model, context)
+        self.positions = Geometry(model, context, torch.float32).positions
+        self.exemplars = torch.zeros((context + 1) * self.columns, input_width)
+        self.labels = torch.zeros(context, self.columns, dtype=torch.int64)
+        self.targets = torch.zeros(self.columns, dtype=torch.int64)
+        self.logits = torch.zeros(n_labels, self.columns)
+        self._buffers: dict[str, Tensor] = {}
+
+    def record(self, parameters: Parameters, gradients: Parameters, loss: Tensor) -> "Recording":
+        """The calls to make for one lane, on tensors that must stay where they are.
+
+        parameters, gradients: name -> contiguous float32 tensor, without a lane axis. loss: [1].
+        """
+        return Recording(self, parameters, gradients, loss)
+
+    def buffer(self, name: str, *shape: int) -> Tensor:
+        """The working array of that name and shape, which all lanes share."""
+        return self._buffers.setdefault(f"{name}{shape}", torch.zeros(shape))
+
+
+class Recording:
+    """A lane's calls, to make in order: `forward`, and `backward` after it.
+
+    While they are written down `backward` fills from its end, so that each part stands beside its forward.
+    """
+
+    def __init__(self, program: Program, parameters: Parameters, gradients: Parameters, loss: Tensor):
+        self.program, self.model, self.buffer = program, program.model, program.buffer
+        self.parameters, self.gradients, self.loss = parameters, gradients, loss
+        self.forward: list[Callable] = []
+        self.backward: list[Callable] = []
+        self.width, self.tokens, self.batch = self.model.width, program.n_tokens, program.columns
+        self.scale = (self.model.width // self.model.heads) ** -0.5
+        # The gradient of the residual stream: of all tokens, and in the last block of the query's alone.
+        self.dx = self.buffer("dx", self.width, self.tokens * self.batch)
+        self.drow = self.buffer("drow", self.width, self.batch)
+        x = self.embed()
+        for layer in range(self.model.depth - 1):
+            x = self.block(f"blocks.{layer}", x)
+        row = self.last_block(f"blocks.{self.model.depth - 1}", x)
+        self.head(row)
+        self.backward.reverse()
+
+    def embed(self) -> Tensor:
+        """x [D, T * B] from the program's exemplars and labels."""
+        program = self.program
+        embedded = self.buffer("embedded", self.width, len(program.exemplars))
+        dtable = self.gradients["label_embedding"]
+        x = self.buffer("x", self.width, self.tokens * self.batch)
+        self.mm(self.forward, embedded, self.parameters["embedder.weight"].T, program.exemplars.T)
+        self.call(
+            self.forward,
+            "embed",
+            x,
+            embedded,
+            self.parameters["embedder.bias"],
+            self.parameters["label_embedding"],
+            program.labels,
+            program.positions,
+            self.batch,
+        )
+        self.mm(self.backward, self.gradients["embedder.weight"], program.exemplars.T, embedded.T)
+        self.call(
+            self.backward,
+            "embed_backward",
+            embedded,
+            self.gradients["embedder.bias"],
+            dtable,
+            self.dx,
+            program.labels,
+            self.batch,
+        )
+        self.backward.append(dtable.zero_)
+        return x
+
+    def block(self, name: str, x: Tensor) -> Tensor:
+        """A block over all tokens, x [D, T * B] -> x."""
+        n_pairs = self.tokens * (self.tokens + 1) // 2
+        qkv = self.buffer(f"{name}.qkv", 3 * self.width, x.shape[1])
+        weights = self.buffer(f"{name}.weights", self.model.heads, n_pairs, self.batch)
+        mixed, dmixed = self.buffer(f"{name}.mixed", *x.shape), self.buffer("dmixed", *x.shape)
+        dqkv, after = self.buffer("dqkv", *qkv.shape), self.buffer(f"{name}.after", *x.shape)
+        sizes = self.batch, self.scale
+        y, dy = self.norm(f"{name}.norm1", x, self.dx)
+        self.linear(f"{name}.attention.qkv", qkv, y, dqkv, dy)
+        self.call(self.forward, "attention", mixed, weights, qkv, *sizes)
+        self.call(self.backward, "attention_backward", dqkv, dmixed, weights, qkv, *sizes)
+        self.linear(f"{name}.attention.out", after, mixed, self.dx, dmixed, onto=x)
+        return self.mlp(name, after, self.dx) if self.model.mlp_ratio else after
+
+    def last_block(self, name: str, x: Tensor) -> Tensor:
+        """The query's row of the last block: x [D, T * B] -> [D, B]."""
+        width, heads, batch = self.width, self.model.heads, self.batch
+        sizes = batch, self.scale
+        weight, dweight = self.parameters[f"{name}.attention.qkv"], self.gradients[f"{name}.attention.qkv"]
+        y, dy = self.norm(f"{name}.norm1", x, self.dx)
+        x_row, dx_row, y_row, dy_row = (self.query_row(tensor) for tensor in (x, self.dx, y, dy))
+        row, after = self.buffer("row", width, batch), self.buffer("after", width, batch)
+        query, dquery, mixed, dmixed = (
+            self.buffer(which, width, batch) for which in ("query", "dquery", "mixed", "dmixed")
+        )
+        lookup, dlookup, found, dfound = (
+            self.buffer(which, heads, width, batch) for which in ("lookup", "dlookup", "found", "dfound")
+        )
+        weights, dscores = (self.buffer(which, heads, self.tokens, batch) for which in ("weights", "dscores"))
+        _, to_key, to_value = (self.by_head(part) for part in weight.split(width, dim=1))
+        dto_query, dto_key, dto_value = dweight.split(width, dim=1)
+
+        self.mm(self.forward, query, weight[:, :width].T, y_row)
+        self.backward += [
+            functools.partial(dy_row.addmm_, weight[:, :width], dquery),
+            functools.partial(torch.mm, y_row, dquery.T, out=dto_query),
+        ]
+        self.bmm(self.forward, lookup, to_key, self.heads_of(query))
+        self.bmm(self.backward, self.heads_of(dquery), to_key.transpose(1, 2), dlookup)
+        self.weight_of_heads(dto_key, dlookup, self.heads_of(query))
+        self.call(self.forward, "last_attention", found, weights, lookup, y, *sizes)
+        self.call(self.backward, "last_attention_backward", dlookup, dy, dscores, dfound, weights, lookup, y, *sizes)
+        self.bmm(self.forward, self.heads_of(mixed), to_value.transpose(1, 2), found)
+        self.bmm(self.backward, dfound, to_value, self.heads_of(dmixed))
+        self.weight_of_heads(dto_value, found, self.heads_of(dmixed))
+        self.forward.append(functools.partial(row.copy_, x_row))
+        self.backward += [functools.partial(dx_row.copy_, self.drow), self.dx.zero_]
+        self.linear(f"{name}.attention.out", after, mixed, self.drow, dmixed, onto=row)
+        return self.mlp(name, after, self.drow) if self.model.mlp_ratio else after
+
+    def head(self, row: Tensor) -> None:
+        """The final norm and the logits of row [D, B], and the loss with its gradient."""
+        program, dbias = self.program, self.gradients["unembedding.bias"]
+        y, dy = self.norm("norm", row, self.drow)
+        self.backward.append(self.drow.zero_)
+        self.linear("unembedding.weight", program.logits, y, program.logits, dy)
+        self.call(self.forward, "add_bias", program.logits, self.parameters["unembedding.bias"], *program.logits.shape)
+        self.call(
+            self.backward,
+            "cross_entropy",
+            self.loss,
+            program.logits,
+            dbias,
+            program.targets,
+            *program.logits.shape,
+            program.batch_size,
+        )
+
+    def mlp(self, name: str, x: Tensor, dx: Tensor) -> Tensor:
+        """The second half of a block, x [D, N] -> x."""
+        sizes = self.model.mlp_ratio * self.width, x.shape[1]
+        hidden, slope, dhidden = (
+            self.buffer(which, *sizes) for which in (f"{name}.mlp.hidden", f"{name}.mlp.slope", "dhidden")
+        )
+        after = self.buffer(f"{name}.mlp.after", *x.shape)
+        y, dy = self.norm(f"{name}.norm2", x, dx)
+        self.linear(f"{name}.mlp.in.weight", hidden, y, dhidden, dy)
+        self.call(self.forward, "gelu", hidden, slope, self.parameters[f"{name}.mlp.in.bias"], *sizes)
+        self.call(self.backward, "gelu_backward", dhidden, self.gradients[f"{name}.mlp.in.bias"], slope, *sizes)
+        self.linear(f"{name}.mlp.out.weight", after, hidden, dx, dhidden, onto=x)
+        self.call(self.forward, "add_bias", after, self.parameters[f"{name}.mlp.out.bias"], *x.shape)
+        self.call(self.backward, "bias_backward", self.gradients[f"{name}.mlp.out.bias"], dx, *x.shape)
+        return after
+
+    def norm(self, name: str, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+        """(y, dy) [D, N]; backward adds to dx what comes through dy."""
+        columns = x.shape[1]
+        y, dy = self.buffer(f"{name}.y", *x.shape), self.buffer("dy", *x.shape)
+        mean, inverse = self.buffer(f"{name}.mean", columns), self.buffer(f"{name}.inverse", columns)
+        scale, bias = self.parameters[f"{name}.scale"], self.parameters[f"{name}.bias"]
+        dscale, dbias = self.gradients[f"{name}.scale"], self.gradients[f"{name}.bias"]
+        self.call(self.forward, "norm", y, mean, inverse, x, scale, bias, columns)
+        self.call(self.backward, "norm_backward", dx, dscale, dbias, dy, x, mean, inverse, scale, columns)
+        return y, dy
+
+    def linear(self, name: str, out: Tensor, x: Tensor, dout: Tensor, dx: Tensor, onto: Tensor | None = None) -> None:
+        """out = W' x (+ onto), all [features, N], W [in, out]; backward: dx = W dout, dW = x dout'."""
+        weight = self.parameters[name]
+        if onto is None:
+            self.mm(self.forward, out, weight.T, x)
+        else:
+            self.forward.append(functools.partial(torch.addmm, onto, weight.T, x, out=out))
+        self.mm(self.backward, dx, weight, dout)
+        self.mm(self.backward, self.gradients[name], x, dout.T)
+
+    def weight_of_heads(self, gradient: Tensor, of_tokens: Tensor, of_heads: Tensor) -> None:
+        """gradient [D, D], heads side by side, = of_tokens [H, D, B] @ of_heads [H, A, B]' head by head."""
+        product = self.buffer("product", self.model.heads, self.width, of_heads.shape[1])
+        # Back to front, as everything here: bmm cannot write into `gradient`, whose heads are strided.
+        self.backward.append(functools.partial(self.by_head(gradient).copy_, product))
+        self.bmm(self.backward, product, of_tokens, of_heads.transpose(1, 2))
+
+    def by_head(self, weight: Tensor) -> Tensor:
+        """[D, D] -> [H, D, A]: each head's columns."""
+        return weight.view(self.width, self.model.heads, -1).transpose(0, 1)
+
+    def heads_of(self, rows: Tensor) -> Tensor:
+        """[D, B] -> [H, A, B]: each head's rows."""
+        return rows.view(self.model.heads, -1, self.batch)
+
+    def query_row(self, x: Tensor) -> Tensor:
+        """[D, T * B] -> [D, B], the last token's."""
+        return x.view(self.width, self.tokens, self.batch)[:, -1]
+
+    def mm(self, calls: list[Callable], out: Tensor, a: Tensor, b: Tensor) -> None:
+        calls.append(functools.partial(torch.mm, a, b, out=out))
+
+    def bmm(self, calls: list[Callable], out: Tensor, a: Tensor, b: Tensor) -> None:
+        calls.append(functools.partial(torch.bmm, a, b, out=out))
+
+    def call(self, calls: list[Callable], kernel: str, *arguments: Tensor | int | float) -> None:
+        """A kernel of native.cpp on contiguous tensors and numbers, converted once."""
+        function = getattr(self.program.library, kernel)
+        function.restype = None
+        calls.append(functools.partial(function, *map(_converted, arguments)))
+
+
+def _converted(argument: Tensor | int | float):
+    if isinstance(argument, Tensor):
+        if not argument.is_contiguous():
+            raise ValueError(f"a kernel's array must be contiguous, got strides {argument.stride()}")
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_long(argument) if isinstance(argument, int) else ctypes.c_float(argument)
