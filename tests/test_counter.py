@@ -171,3 +171,32 @@ def test_real_numbers_stay_in_bounds_whatever_the_word(monkeypatch, extreme):
     assert 6 < abs(counter.normal(0, 0, 1)) < 6.4  # the normal quantile of 2**-33 is -6.3
     assert 1.99 < abs(counter.truncated_normal(0, 0, 1)) <= 2
     assert abs(counter.truncated_normal(0, 0, 1, bound=0.5)) <= 0.5
+
+
+# A table of words, wide bounds, and what happens with a probability.
+
+
+@pytest.mark.parametrize("count", [1, 4, 6, 577])
+def test_a_table_holds_the_words_of_every_position(count):
+    position = torch.tensor([0, 3, 2**32 - 1, 2**40 + 5])
+    words = torch.stack(counter.words(7, 9, position, 2, count), dim=1)
+    assert torch.equal(counter.table(7, 9, position, 2, count), words)
+
+
+@given(high=word, low=word, bound=st.integers(1, 2**60 - 1))
+def test_a_wide_bound_is_multiplied_exactly(high, low, bound):
+    found = counter.below_wide(torch.tensor([high]), torch.tensor([low]), torch.tensor([bound]))
+    assert found.item() == (high * WORDS + low) * bound // 2**64
+
+
+@pytest.mark.parametrize("bound", [1, 2**31, 2**60 - 1])
+def test_wide_numbers_stay_below_their_bound(bound):
+    last = torch.tensor([WORDS - 1])
+    assert counter.below_wide(last, last, bound).item() == bound - 1
+    assert counter.below_wide(0 * last, 0 * last, bound).item() == 0
+
+
+@pytest.mark.parametrize(("probability", "often"), [(0.0, 0), (2.0**-32, 1), (0.25, 2**30), (1.0, 2**32)])
+def test_what_has_a_probability_happens_for_that_share_of_all_words(probability, often):
+    edges = [edge for edge in (0, often - 1, often, WORDS - 1) if 0 <= edge < WORDS]
+    assert counter.happens(torch.tensor(edges), probability).tolist() == [edge < often for edge in edges]

@@ -8,7 +8,7 @@ import yaml
 
 from icl_transience import schema, study
 from icl_transience.plan import Plan
-from icl_transience.spec import Seed, StudyError
+from icl_transience.spec import Component, Labelling, Recipe, Seed, StudyError, Zipf
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "workflow/schemas/study.schema.yaml"
@@ -167,6 +167,88 @@ def test_horizons_are_rounded_up_to_whole_batches(tmp_path):
     assert load(tmp_path, "experiments: {a: {horizon: 33}}").experiments["a"].horizon == 64
 
 
+def recipe_of(folder: Path, text: str) -> Recipe:
+    """The one run's recipe of a study with this `recipe` section."""
+    return load(folder, in_a(f"recipe: {{{text}}}")).experiments["a"].runs[0].run.recipe
+
+
+def test_every_key_of_a_recipe_reaches_it(tmp_path):
+    text = """
+        context: 6, burstiness: 2, distractor: false, match: 0.25, label_noise: 0.1, input_noise: 0.2, pool: 1000,
+        zipf: {alpha: 1, seed: 3}, labelling: {labels: 100, seed: 4},
+        mixture: {alone: {share: 0.125, support: none}, pairs: {share: 0.5, burstiness: 3, distractor: true}}
+    """
+    assert recipe_of(tmp_path, text) == Recipe(
+        context=6,
+        burstiness=2,
+        distractor=False,
+        match=0.25,
+        label_noise=0.1,
+        input_noise=0.2,
+        pool=1000,
+        zipf=Zipf(alpha=1.0, seed=3),
+        labelling=Labelling(labels=100, seed=4),
+        mixture=(
+            Component(share=0.125, burstiness=0, support="none"),
+            Component(share=0.5, burstiness=3, match=0.25),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("", "support: bursty, labels: classes, distractor: true, match: 0, replacement: true, mixture: {}"),
+        ("", "label_noise: 0, input_noise: 0.0, pool: 0, zipf: {alpha: 0.0, seed: 7}, labelling: {seed: 7}"),
+        ("support: none", "support: none, burstiness: 1, distractor: false, match: 1, replacement: false"),
+        ("burstiness: 0", "burstiness: 0, match: 0.5"),
+        ("zipf: {alpha: 1, ranks: identity}", "zipf: {alpha: 1.0, ranks: identity, seed: 9}"),
+        ("", "mixture: {gone: {share: 0, support: none}}"),
+        (
+            "mixture: {a: {share: 0.1, support: none}, b: {share: 0.2, match: 1}}",
+            "mixture: {y: {share: 0.2, match: 1}, x: {share: 0.1, support: none, burstiness: 2}}",
+        ),
+    ],
+    ids=str,
+)
+def test_keys_that_change_no_sequence_change_no_identity(one, other, tmp_path):
+    assert recipe_of(tmp_path, one) == recipe_of(tmp_path, other)
+
+
+def test_a_recipe_of_before_has_the_identity_it_had(tmp_path):
+    # Recorded: results on disk bear these names.
+    (named,) = load(tmp_path, "experiments: {transience: {}}").experiments["transience"].runs
+    assert (named.run.id, named.sequence_set.id) == ("fb9ea3a7660e", "gaussian-1200x20-900d57bc635f")
+
+
+def test_the_share_of_a_mixture_is_an_axis(tmp_path):
+    text = """
+    defaults: {recipe: {mixture: {alone: {share: 0, support: none}}}}
+    experiments:
+      mixed: {axes: {recipe.mixture.alone.share: [0, 0.5]}}
+      plain: {recipe: {mixture: {}}}
+    """
+    experiments = load(tmp_path, text).experiments
+    without, half = experiments["mixed"].runs
+    assert [run.name for run in (without, half)] == ["alone.share=0", "alone.share=0.5"]
+    assert [run.axes for run in (without, half)] == [{"recipe.mixture.alone.share": share} for share in (0.0, 0.5)]
+    assert without.run == experiments["plain"].runs[0].run
+    assert [share for share, _ in half.run.recipe.kinds()] == [0.5, 0.5]
+
+
+def test_named_runs_show_what_they_mix_in(tmp_path):
+    text = in_a("runs: {plain: {}, mixed: {recipe: {mixture: {alone: {share: 0.1, support: none}}}}}")
+    plain, mixed = load(tmp_path, text).experiments["a"].runs
+    assert plain.axes == {"recipe.mixture.alone.share": 0.0, "recipe.mixture.alone.support": None}
+    assert mixed.axes == {"recipe.mixture.alone.share": 0.1, "recipe.mixture.alone.support": "none"}
+
+
+def test_evaluators_at_other_contexts_stand_beside_their_own(tmp_path):
+    text = in_a("evaluation: {evaluators: [ciwl, icl, train], contexts: {icl: [16, 4], ciwl: [2]}}")
+    (named,) = load(tmp_path, text).experiments["a"].runs
+    assert named.sequence_set.evaluators == ("train", "icl", "icl@4", "icl@16", "ciwl", "ciwl@2")
+
+
 def in_a(settings: str) -> str:
     return f"experiments: {{a: {{{settings}}}}}"
 
@@ -229,6 +311,75 @@ BAD = {
     "no held-out exemplars": (
         in_a("bank: {gaussian: {holdout_exemplars: 0}}"),
         ["has `icl_new_exemplar`", "`bank.gaussian.holdout_exemplars` is 0"],
+    ),
+    "burstiness beyond the context, without a distractor": (
+        in_a("recipe: {burstiness: 9, distractor: false}"),
+        ["`recipe.burstiness` is 9", "do not fit `recipe.context` 8"],
+    ),
+    "burstiness of a mixture's kind": (
+        in_a("recipe: {mixture: {more: {share: 0.1, burstiness: 5}}}"),
+        ["`recipe.mixture.more.burstiness` is 5", "at most 4"],
+    ),
+    "a kind without a share": (in_a("recipe: {mixture: {more: {burstiness: 4}}}"), ["mixture.more` lacks `share`"]),
+    "an unknown key of a kind": (
+        in_a("recipe: {mixture: {more: {share: 0.1, suport: none}}}"),
+        ["unknown key `experiments.a.recipe.mixture.more.suport`", "did you mean `support`?"],
+    ),
+    "shares that leave nothing": (
+        in_a("recipe: {mixture: {a: {share: 0.5, support: none}, b: {share: 0.5, match: 1}}}"),
+        ["the shares of a, b sum to 1", "nothing for the recipe itself"],
+    ),
+    "relabelled with free items": (
+        in_a("recipe: {labels: relabelled}"),
+        ["`recipe.labels` is relabelled", "make `burstiness` half of `recipe.context`, 8"],
+    ),
+    "relabelled in a mixture": (
+        in_a("recipe: {mixture: {pairs: {share: 0.5, labels: swapped}}}"),
+        ["`recipe.mixture.pairs.labels` is swapped", "make `burstiness` half"],
+    ),
+    "relabelled without a distractor": (
+        in_a("recipe: {labels: relabelled, burstiness: 4, distractor: false}"),
+        ["`recipe.labels` is relabelled", "`distractor: true`"],
+    ),
+    "no support of too few labels": (
+        in_a("recipe: {support: none, labelling: {labels: 8}}, evaluation: {evaluators: [icl]}"),
+        ["`recipe.support` is none, which needs 9 different labels, but there are 8"],
+    ),
+    "more labels than classes": (
+        in_a("bank: {gaussian: {classes: 50}}, recipe: {labelling: {labels: 51}}"),
+        ["`recipe.labelling.labels` is 51", "classes to train on, 50"],
+    ),
+    "one label": (in_a("recipe: {labelling: {labels: 1}}"), ["`recipe.labelling.labels` is 1: expected 0"]),
+    "too few labels to leave the query's out": (
+        in_a("recipe: {labelling: {labels: 8}}"),
+        ["has `iwl`, which needs 9 different classes, but `recipe.labelling.labels` is 8"],
+    ),
+    "too few exemplars": (
+        in_a("recipe: {replacement: false}, bank: {gaussian: {exemplars: 5}}"),
+        ["`recipe.replacement` is false: up to 6 items", "has 5 exemplars"],
+    ),
+    "matching and different": (
+        in_a("recipe: {replacement: false, match: 0.5}"),
+        ["`recipe.match` is 0.5", "`recipe.replacement` is false", "leave one of them out"],
+    ),
+    "a probability above 1": (
+        in_a("recipe: {match: 1.5}"),
+        ["`experiments.a.recipe.match` is 1.5, expected at most 1"],
+    ),
+    "negative noise": (in_a("recipe: {input_noise: -1}"), ["recipe.input_noise` is -1, expected at least 0"]),
+    "an unknown order of ranks": (in_a("recipe: {zipf: {ranks: identical}}"), ["did you mean `identity`?"]),
+    "a context of an evaluator left out": (
+        in_a("evaluation: {evaluators: [icl], contexts: {iwl: [4]}}"),
+        ["`evaluation.contexts.iwl` is given, but `evaluation.evaluators` lacks `iwl`"],
+    ),
+    "a context that is that of training": (
+        in_a("evaluation: {contexts: {iwl: [4, 8]}}"),
+        ["`evaluation.contexts.iwl` has 8, which is `recipe.context`"],
+    ),
+    "an odd context": (in_a("evaluation: {contexts: {flip: [5]}}"), ["`evaluation.contexts.flip` is 5: make it even"]),
+    "a context longer than there are classes": (
+        in_a("evaluation: {contexts: {ciwl: [20]}}, bank: {gaussian: {classes: 20}}"),
+        ["has `ciwl@20`, which needs 21 different classes", "has 20"],
     ),
     "no folder of drawings": (in_a("bank: {source: omniglot}"), ["ICL_OMNIGLOT", "download"]),
 }

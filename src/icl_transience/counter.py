@@ -58,6 +58,20 @@ def words(seed: int, domain: int, position, stream: int, count: int) -> list:
     return drawn[:count]
 
 
+def table(seed: int, domain: int, position, stream: int, count: int):
+    """What `words` gives as one int64 array [N, count]: for quantities of hundreds of words a position.
+
+    position: int64 torch tensor [N].
+    """
+    import torch
+
+    blocks = torch.arange(-(-count // 4), device=position.device)
+    position = position[:, None]
+    stream_word = torch.full_like(blocks, stream)
+    drawn = philox4x32((position & _MASK, position >> 32, blocks, stream_word), (seed, domain))
+    return torch.stack(drawn, dim=2).flatten(1)[:, :count]
+
+
 def below(word, bound: int):
     """A number in [0, bound) from a 32-bit word: floor(word * bound / 2**32).
 
@@ -67,12 +81,28 @@ def below(word, bound: int):
     return (word * bound) >> 32
 
 
+def below_wide(high, low, bound):
+    """A number in [0, bound) from 64 bits, high and low word: floor((2**32 * high + low) * bound / 2**64), exactly.
+
+    Each value's probability is off 1/bound by at most 2**-64. bound: under 2**60, an int or an int64 array.
+    """
+    # In limbs of 30 bits, so that no product or sum reaches 2**63.
+    upper, lower = bound >> 30, bound & ((1 << 30) - 1)
+    from_low = (low * upper + ((low * lower) >> 30)) >> 2
+    return (high * upper + ((high * lower + from_low) >> 30)) >> 2
+
+
+def happens(word, probability: float):
+    """bool: true with `probability`, rounded to a multiple of 2**-32; 0 is never and 1 always."""
+    return word < round(probability * 2**32)
+
+
 def normal(seed: int, domain: int, count: int):
     """`count` standard normal numbers, float64 [count], by the inverse distribution function on the CPU.
 
     Resolution 2**-32 in probability: the largest magnitude is 6.3.
     """
-    return _normal_quantile(uniform(seed, domain, count))
+    return normal_quantile(uniform(seed, domain, count))
 
 
 def truncated_normal(seed: int, domain: int, count: int, bound: float = 2.0):
@@ -80,7 +110,7 @@ def truncated_normal(seed: int, domain: int, count: int, bound: float = 2.0):
     import torch
 
     lower = 0.5 * torch.erfc(torch.tensor(bound / 2**0.5, dtype=torch.float64))
-    return _normal_quantile(lower + (1 - 2 * lower) * uniform(seed, domain, count))
+    return normal_quantile(lower + (1 - 2 * lower) * uniform(seed, domain, count))
 
 
 def uniform(seed: int, domain: int, count: int):
@@ -88,8 +118,14 @@ def uniform(seed: int, domain: int, count: int):
     import torch
 
     drawn = torch.stack(words(seed, domain, torch.arange(-(-count // 4)), 0, 4), dim=1).flatten()[:count]
-    return (drawn.to(torch.float64) + 0.5) / 2**32
+    return unit(drawn)
 
 
-def _normal_quantile(probability):
+def unit(word):
+    """The word as a number on the open interval (0, 1), float64: torch tensors alone."""
+    return (word.double() + 0.5) / 2**32
+
+
+def normal_quantile(probability):
+    """The standard normal number below which a normal one lies with `probability`: torch tensors alone."""
     return 2**0.5 * (2 * probability - 1).erfinv()

@@ -50,14 +50,18 @@ def step_for(pack: PackSpec, state: "State", embeddings: Tensor, engine: str = "
 Forward = Callable[[transformer.Parameters, Tensor, Tensor], Tensor]
 
 
-def forward_for(run: Run, device: torch.device, batch_size: int, engine: str = "auto") -> Forward:
+def forward_for(
+    run: Run, device: torch.device, batch_size: int, engine: str = "auto", context: int | None = None
+) -> Forward:
     """What `model.query_logits` computes for exemplars [B, C+1, I] and labels [B, C] that all lanes share.
 
-    Called with parameters (name -> [S, …]), exemplars and labels, B at most batch_size; returns [S, B, K].
+    context: C, as in training where it is not given. Called with parameters (name -> [S, …]), exemplars and labels,
+    B at most batch_size; returns [S, B, K].
     """
-    if chosen(engine, run, device) == "native":
-        return NativeForward(run, batch_size)
-    return eager_forward(run.model, run.recipe.context, DTYPES[run.numerics], device)
+    context = context or run.recipe.context
+    if chosen(engine, run, device, context) == "native":
+        return NativeForward(run, batch_size, context)
+    return eager_forward(run.model, context, DTYPES[run.numerics], device)
 
 
 def eager_forward(
@@ -74,13 +78,16 @@ def eager_forward(
     return forward
 
 
-def chosen(engine: str, run: Run, device: torch.device) -> str:
-    """The engine meant by `engine`. Raises StudyError where one that is named does not work."""
+def chosen(engine: str, run: Run, device: torch.device, context: int | None = None) -> str:
+    """The engine meant by `engine`, for sequences of `context` items, as many as in training where it is not given.
+
+    Raises StudyError where one that is named does not work.
+    """
     if engine not in ENGINES:
         raise StudyError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
     if engine == "eager":
         return engine
-    refusal = _native_refusal(run, device)
+    refusal = _native_refusal(run, device, context or run.recipe.context)
     if refusal is None:
         return "native"
     if engine == "native":
@@ -88,14 +95,14 @@ def chosen(engine: str, run: Run, device: torch.device) -> str:
     return "eager"
 
 
-def _native_refusal(run: Run, device: torch.device) -> str | None:
-    """Why the native engine cannot train the run, None where it can."""
+def _native_refusal(run: Run, device: torch.device, context: int) -> str | None:
+    """Why the native engine cannot compute the run, None where it can."""
     if device.type != "cpu":
         return f"it is for CPUs, the device is {device}"
     if run.numerics != "float32":
         return f"it computes in float32, the run's numerics are {run.numerics}"
     try:
-        native.library(run.model, run.recipe.context)
+        native.library(run.model, context)
     except native.Unavailable as error:
         warnings.warn(f"{error}: training and evaluation will be several times slower", RuntimeWarning, stacklevel=2)
         return str(error)
@@ -128,6 +135,10 @@ class EagerStep:
             for first in range(0, rows.shape[1], batch_size):
                 index = rows[:, first : first + batch_size]
                 exemplars = flat.index_select(0, index.flatten()).view(*index.shape, -1)
+                for number, lane in enumerate(self.pack.lanes):
+                    if lane.run.recipe.input_noise:
+                        exemplars[number] += noise(lane, start, self.embeddings)
+                start += batch_size
                 yield exemplars, labels[:, first : first + batch_size]
 
     def step(self, exemplars: Tensor, labels: Tensor) -> Tensor:
@@ -154,15 +165,16 @@ class NativeStep:
 
     def __init__(self, pack: PackSpec, state: "State", embeddings: Tensor):
         """Raises native.Unavailable."""
-        run, shape = pack.run, pack.run.bank.shape
+        run = pack.run
         self.pack, self.embeddings = pack, embeddings
-        self.program = native.Program(run.model, shape.width, shape.n_train_classes, run.recipe.context, run.batch_size)
+        self.program = native.Program(run.model, run.bank.shape.width, run.n_labels, run.recipe.context, run.batch_size)
         flat_parts = [flattened(part) for part in (state.parameters, state.first_moments, state.second_moments)]
         gradients = {name: torch.zeros_like(tensor[:1]) for name, tensor in state.parameters.items()}
         # One lane's at a time: the update follows a lane's backward.
         (flat_gradient,) = flattened(gradients)
         gradients = {name: tensor[0] for name, tensor in gradients.items()}
         self.loss = torch.zeros(len(pack.lanes))
+        self.noisy = [bool(lane.run.recipe.input_noise) for lane in pack.lanes]
         self.lanes = []
         for number, lane in enumerate(pack.lanes):
             parameters = {name: tensor[number] for name, tensor in state.parameters.items()}
@@ -183,10 +195,14 @@ class NativeStep:
             for batch in range(rows.shape[1]):
                 for lane, calls in enumerate(self.lanes):
                     torch.index_select(bank, 0, rows[lane, batch].view(-1), out=program.exemplars)
+                    if self.noisy[lane]:
+                        items = program.exemplars.view(-1, program.columns, bank.shape[1])
+                        items[:, : program.batch_size] += noise(self.pack.lanes[lane], start, bank).transpose(0, 1)
                     program.labels.copy_(labels[lane, batch, :-1])
                     program.targets.copy_(labels[lane, batch, -1])
                     for call in calls:
                         call()
+                start += program.batch_size
                 yield self.loss.clone()
 
     def _columns(self, part: Tensor) -> Tensor:
@@ -198,11 +214,10 @@ class NativeStep:
 class NativeForward:
     """The forward half of a native.Program; see forward_for."""
 
-    def __init__(self, run: Run, batch_size: int):
+    def __init__(self, run: Run, batch_size: int, context: int):
         """Raises native.Unavailable."""
-        shape = run.bank.shape
-        n_labels, input_width = shape.n_train_classes, shape.width
-        self.program = native.Program(run.model, input_width, n_labels, run.recipe.context, batch_size)
+        n_labels, input_width = run.n_labels, run.bank.shape.width
+        self.program = native.Program(run.model, input_width, n_labels, context, batch_size)
         shapes = transformer.parameter_shapes(run.model, input_width, n_labels)
         self.parameters = {name: torch.empty(size) for name, size in shapes.items()}
         gradients = {name: torch.empty(size) for name, size in shapes.items()}
@@ -239,6 +254,13 @@ def drawn(pack: PackSpec, embeddings: Tensor, start: int, until: int) -> Iterato
 def _draw(lane: Lane, positions: Tensor) -> sequences.Sequences:
     run = lane.run
     return sequences.draw(run.recipe, run.bank.shape, lane.seed.data, sequences.TRAINING, positions)
+
+
+def noise(lane: Lane, start: int, embeddings: Tensor) -> Tensor:
+    """The input noise of the batch from sequence number `start` on, [B, C+1, I], of the embeddings' kind."""
+    run, positions = lane.run, torch.arange(start, start + lane.run.batch_size, device=embeddings.device)
+    drawn = sequences.input_noise(run.recipe, embeddings.shape[-1], lane.seed.data, sequences.TRAINING, positions)
+    return drawn.to(embeddings.dtype)
 
 
 def flattened(tensors: dict[str, Tensor]) -> Tensor:

@@ -4,6 +4,7 @@ Letters for shapes as in model.py; here S counts snapshots times lanes, since sn
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from icl_transience import engines, segments, sequences, store
 from icl_transience import model as transformer
 from icl_transience.packs import PackSpec
-from icl_transience.spec import Recipe, SequenceSet, canonical, identity_values
+from icl_transience.spec import Recipe, SequenceSet, canonical, evaluator_parts, identity_values
 
 # Each is a mean over sequences. "in context" restricts the answer to the labels that stand in the context, "out of
 # context" to those that do not; both are 0 where the target is not among the labels left.
@@ -44,20 +45,29 @@ DEFAULT_METRIC = {
 BATCH = 128
 
 
-def evaluator_recipe(name: str, training: Recipe) -> Recipe:
-    """The recipe of an evaluator, for runs trained on `training`.
+def default_metric(evaluator: str) -> str:
+    """What is plotted and summarised of an evaluator at whatever context length."""
+    return DEFAULT_METRIC[evaluator_parts(evaluator)[0]]
 
-    train: as trained. icl: half the context is the query's class, half one distractor, relabelled 0 and 1 at
-    random; icl_holdout and icl_new_exemplar the same on classes or exemplars never trained on. iwl: no support.
-    ciwl: as iwl, one context label overwritten with the query's. flip: as icl, the two classes' labels exchanged.
+
+def evaluator_recipe(evaluator: str, training: Recipe) -> Recipe:
+    """The recipe of an evaluator, for runs trained on `training`; its exemplars are without noise, but for `train`.
+
+    train: as trained, from an endless stream. icl: half the context is the query's class, half one distractor,
+    relabelled 0 and 1 at random; icl_holdout and icl_new_exemplar the same on classes or exemplars never trained on.
+    iwl: no support. ciwl: as iwl, one context label overwritten with the query's. flip: as icl, the two classes'
+    labels exchanged.
     """
-    context = training.context
-    pairs = {"context": context, "burstiness": context // 2}
-    alone = {"context": context, "burstiness": 0, "support": "none"}
+    name, other_context = evaluator_parts(evaluator)
+    context = other_context or training.context
+    holdout_pairs = {"context": context, "burstiness": context // 2}
+    # Classes that were never trained on have no labels to share.
+    pairs = {**holdout_pairs, "labelling": training.labelling}
+    alone = {"context": context, "burstiness": 0, "support": "none", "labelling": training.labelling}
     return {
-        "train": training,
+        "train": replace(training, pool=0),
         "icl": Recipe(**pairs, labels="relabelled"),
-        "icl_holdout": Recipe(**pairs, labels="relabelled", classes="holdout"),
+        "icl_holdout": Recipe(**holdout_pairs, labels="relabelled", classes="holdout"),
         "icl_new_exemplar": Recipe(**pairs, labels="relabelled", exemplars="holdout"),
         "iwl": Recipe(**alone),
         "ciwl": Recipe(**alone, labels="copied"),
@@ -68,16 +78,17 @@ def evaluator_recipe(name: str, training: Recipe) -> Recipe:
 def chance(evaluator: str, recipe: Recipe, n_labels: int) -> float | None:
     """What guessing gives on the evaluator's default metric; None where no single number does (`train`).
 
-    In-context accuracy: one over the number of different labels in the context.
+    recipe: that of training. In-context accuracy: one over the number of different labels in the context.
     """
+    name, context = evaluator_parts(evaluator)
     return {
         "icl": 1 / 2,
         "icl_holdout": 1 / 2,
         "icl_new_exemplar": 1 / 2,
         "flip": 1 / 2,
-        "ciwl": 1 / recipe.context,
+        "ciwl": 1 / (context or recipe.context),
         "iwl": 1 / n_labels,
-    }.get(evaluator)
+    }.get(name)
 
 
 def metrics(logits: Tensor, context_labels: Tensor, targets: Tensor) -> Tensor:
@@ -157,12 +168,13 @@ def write_sequences(path: Path, sequence_set: SequenceSet, bank: np.ndarray) -> 
         for name in sequence_set.evaluators:
             recipe = evaluator_recipe(name, sequence_set.recipe)
             positions = torch.arange(sequence_set.sequences)
-            drawn = sequences.draw(recipe, sequence_set.bank.shape, sequence_set.seed, f"evaluator/{name}", positions)
+            source = sequence_set.seed, f"evaluator/{name}", positions
+            drawn = sequences.draw(recipe, sequence_set.bank.shape, *source)
             group = file.create_group(name)
             group.attrs["recipe"] = canonical(identity_values(recipe))
             for part in ("classes", "exemplars", "labels"):
                 group[part] = getattr(drawn, part).numpy().astype(np.int32)
-            group["examples"] = bank[drawn.classes.numpy(), drawn.exemplars.numpy()]
+            group["examples"] = sequences.examples(recipe, torch.from_numpy(bank), drawn, *source).numpy()
 
 
 def write_metrics(
@@ -180,7 +192,10 @@ def write_metrics(
     the attribute `metrics`; the segment's training loss and divergence are carried along for the tables.
     """
     dtype = engines.DTYPES[pack.run.numerics]
-    forward = engines.forward_for(pack.run, torch.device(device), BATCH, engine)
+    forwards = {
+        context: engines.forward_for(pack.run, torch.device(device), BATCH, engine, context)
+        for context in {evaluator_parts(name)[1] for name in sequence_set.evaluators}
+    }
     with (
         store.writing(path, "metrics", metrics_identity(pack, sequence_set)) as file,
         segments.opened(segment, pack) as trained,
@@ -202,6 +217,7 @@ def write_metrics(
         for row in range(len(trained.sequences_seen)):
             parameters = {name: value.to(device) for name, value in trained.parameters(row).items()}
             for name, (examples, labels) in sets.items():
+                forward = forwards[evaluator_parts(name)[1]]
                 results[name].append(evaluate(parameters, forward, examples, labels).cpu())
         shape = (0, len(pack.lanes), len(METRICS), 2)
         for name, rows in results.items():

@@ -7,7 +7,7 @@ DAG is static. Writes nothing until `register`, which only a real run calls.
 import ast
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from icl_transience import packs, schema, spec, study
 from icl_transience.packs import Pack, PackSpec
-from icl_transience.spec import BankSpec, Lane, SequenceSet, StudyError
+from icl_transience.spec import BankSpec, Lane, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
 
 # The modules whose code shapes a stage's results, its own and those of the stages before; a change in one (docstrings
@@ -113,13 +113,15 @@ class Plan:
         pack = self.packs[pack_id].spec
         run, shape = pack.run, pack.run.bank.shape
         megabyte, number_bytes = 2**20, 8 if run.numerics == "float64" else 4
-        weights = run.model.width * (shape.width + 2 * shape.n_train_classes)
+        weights = run.model.width * (shape.width + 2 * run.n_labels)
         weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
         tokens = run.batch_size * (2 * run.recipe.context + 1)
         activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
-        of_lane = 5 * weights + 2 * activations + 4 * run.batch_size * shape.n_train_classes
+        of_lane = 5 * weights + 2 * activations + 4 * run.batch_size * run.n_labels
         bank = shape.n_classes * shape.n_exemplars * shape.width
         needed = number_bytes * (len(pack.lanes) * of_lane + 2 * bank)
+        # The order of a pool's sequences in 8 bytes each, and while one is made, keys and words beside it.
+        needed += 8 * (sum(lane.run.recipe.pool for lane in pack.lanes) + 24 * run.recipe.pool)
         return {
             # 600 MB is an idle torch process.
             "mem_mb": 600 + needed // megabyte,
@@ -157,7 +159,7 @@ class Plan:
                 "axes": dict(named.axes),
                 "set": named.sequence_set.id,
                 "recipe": spec.identity_values(named.run.recipe),
-                "labels": named.run.bank.shape.n_train_classes,
+                "labels": named.run.n_labels,
                 "lanes": self._lanes(experiment, named),
             }
             | ({"caption": describe(named)} if figures else {})
@@ -215,12 +217,44 @@ def describe(named: NamedRun) -> list[str]:
     l2 = f"L2 {penalty}, λ = {optimizer.l2.strength:g}" if optimizer.l2.strength else "no L2"
     return [
         f"{run.bank.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, {shape.width}-d",
-        f"context {run.recipe.context}, burstiness {run.recipe.burstiness}",
+        *_describe_recipe(run),
         f"{model.depth} layers, width {model.width}, {mlp}",
         f"initial weights {weights} × {model.init.scale:g}",
         f"Adam {optimizer.learning_rate:g}, batch {run.batch_size}",
         l2,
     ]
+
+
+def _describe_recipe(run: Run) -> Iterator[str]:
+    """What a run's sequences are like, beyond the plain bursty recipe only where they are."""
+    recipe = run.recipe
+    (share, own), *others = recipe.kinds()
+    kinds = [(f"{share:.3g} of: " if others else "") + _describe_kind(own)]
+    kinds += [f"{share:.3g} of: {_describe_kind(kind)}" for share, kind in others]
+    yield f"context {recipe.context}, {'; '.join(kinds)}"
+    if recipe.zipf.alpha:
+        yield f"Zipf α = {recipe.zipf.alpha:g} ({recipe.zipf.ranks} ranks)"
+    if recipe.labelling.labels:
+        yield f"{recipe.labelling.labels:,} labels"
+    if recipe.label_noise:
+        yield f"label noise {recipe.label_noise:g}"
+    if recipe.input_noise:
+        yield f"input noise σ = {recipe.input_noise:g}"
+    if recipe.pool:
+        yield f"a pool of {recipe.pool:,} sequences"
+
+
+def _describe_kind(recipe: Recipe) -> str:
+    words = [f"burstiness {recipe.burstiness}" if recipe.support == "bursty" else "no support"]
+    if not recipe.distractor:
+        words.append("no distractor")
+    if recipe.labels != "classes":
+        words.append(f"labels {recipe.labels}")
+    if recipe.match:
+        words.append(f"exemplars match with p = {recipe.match:g}")
+    if not recipe.replacement:
+        words.append("different exemplars")
+    return ", ".join(words)
 
 
 def code_digest(stage: str) -> str:

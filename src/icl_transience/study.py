@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+import math
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience import schema, spec
-from icl_transience.spec import Lane, Run, Seed, SequenceSet, StudyError
+from icl_transience.spec import BankSpec, Component, Lane, Run, Seed, SequenceSet, StudyError
 
 RUN_SECTIONS = ("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots")
 _CHARACTER = re.compile(r"([^/]+/character\d+)/[^/]+\.png$")
@@ -102,7 +103,7 @@ class _Resolver:
             raise StudyError(f"`{where}` has both `axes` and `runs`: an experiment is declared by one of them")
         own = {key: value for key, value in section.items() if key not in ("axes", "runs", "question")}
         settings = schema.merge(self.base, own)
-        variants = self._variants(where, section)
+        variants = self._variants(where, section, settings)
         statistics = spec.from_values(Statistics, settings["statistics"])
         if statistics.smoothing % 2 == 0:
             raise StudyError(
@@ -129,12 +130,14 @@ class _Resolver:
             statistics=statistics,
         )
 
-    def _variants(self, where: str, section: Mapping[str, Any]) -> list[tuple[str, list[str], dict]]:
+    def _variants(
+        self, where: str, section: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> list[tuple[str, list[str], dict]]:
         """(name, axes, overrides) of every run of an experiment."""
         if "axes" in section:
             variants = []
             for axis in section["axes"]:
-                self._check_axis(f"{where}.axes", axis)
+                self._check_axis(f"{where}.axes", axis, settings)
             for values in itertools.product(*section["axes"].values()):
                 axes = dict(zip(section["axes"], values, strict=True))
                 name = ",".join(f"{_short(axis)}={_plain(value)}" for axis, value in axes.items())
@@ -147,8 +150,8 @@ class _Resolver:
             return [(name, _leaves(override), override) for name, override in section["runs"].items()]
         return [("baseline", [], {})]
 
-    def _check_axis(self, where: str, axis: str) -> None:
-        level: Any = {key: self.base[key] for key in RUN_SECTIONS}
+    def _check_axis(self, where: str, axis: str, settings: Mapping[str, Any]) -> None:
+        level: Any = {key: settings[key] for key in RUN_SECTIONS}
         for key in axis.split("."):
             if not isinstance(level, dict) or key not in level:
                 allowed = list(level) if isinstance(level, dict) else []
@@ -170,19 +173,22 @@ class _Resolver:
         bank = {key: values["bank"][key] for key in ("source", "seed", source)}
         if source in self.sources:
             bank["files"] = self._digests(where, source, bank[source])
-        run = spec.from_values(Run, values | {"bank": bank})
+        run = spec.from_values(Run, values | {"bank": bank, "recipe": _resolved_recipe(values["recipe"])})
         evaluation = settings["evaluation"]
-        problems = list(_impossible(run, evaluation["evaluators"]))
+        evaluators = _evaluators(evaluation)
+        problems = [*_impossible_recipe(values["recipe"], run.bank), *_impossible(run, evaluators, evaluation)]
         if problems:
             raise StudyError("\n".join(f"{where}: {problem}" for problem in problems))
         sequence_set = SequenceSet(
             bank=run.bank,
             recipe=run.recipe,
-            evaluators=tuple(name for name in spec.EVALUATORS if name in evaluation["evaluators"]),
+            evaluators=evaluators,
             sequences=evaluation["sequences"],
             seed=evaluation["seed"],
         )
-        return NamedRun(name=name, axes={axis: _at(run, axis) for axis in axes}, run=run, sequence_set=sequence_set)
+        return NamedRun(
+            name=name, axes={axis: _at(run, values, axis) for axis in axes}, run=run, sequence_set=sequence_set
+        )
 
     def _digests(self, where: str, source: str, parameters: Mapping[str, Any]) -> list[str]:
         folder = self.sources[source]
@@ -244,29 +250,128 @@ def _refuse_twins(where: str, runs: Iterable[NamedRun]) -> None:
             raise StudyError(f"`{where}`: two runs are named {named.name}: declare them under `runs` with names")
 
 
-def _impossible(run: Run, evaluators: Iterable[str]) -> Iterable[str]:
-    """Each way in which the values of a run contradict each other."""
-    context, burstiness, bank = run.recipe.context, run.recipe.burstiness, run.bank
-    section = f"bank.{bank.source}"
-    if 2 * burstiness > context:
+def _kinds(recipe: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Key path -> (share and) composition of every kind of sequence of a recipe, as written."""
+    own = {key: recipe[key] for key in spec.COMPOSITION}
+    return {"recipe": own} | {f"recipe.mixture.{name}": own | part for name, part in recipe["mixture"].items()}
+
+
+def _resolved_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a spec.Recipe: what changes no sequence at its neutral value, so that it enters no identity."""
+    own, *parts = (_composition(kind) for kind in _kinds(recipe).values())
+    mixed = [spec.identity_values(spec.from_values(Component, part)) for part in parts if part["share"]]
+    zipf, labelling = recipe["zipf"], recipe["labelling"]
+    if zipf["ranks"] == "identity":
+        zipf = zipf | {"seed": 0}
+    return recipe | {
+        **own,
+        "zipf": zipf if zipf["alpha"] else {},
+        "labelling": labelling if labelling["labels"] else {},
+        # Neither names nor the order in which they stand say anything.
+        "mixture": sorted(mixed, key=spec.canonical),
+    }
+
+
+def _composition(kind: Mapping[str, Any]) -> dict[str, Any]:
+    resolved = dict(kind)
+    if kind["support"] == "none":
+        resolved |= {"burstiness": 0, "replacement": True}
+    if not resolved["burstiness"]:
+        resolved |= {"distractor": True, "match": 0}
+    return resolved
+
+
+def _evaluators(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the evaluators, each followed by itself at other context lengths."""
+    names = evaluation["evaluators"]
+    others = [spec.evaluator_at(name, at) for name in names for at in evaluation["contexts"].get(name, [])]
+    return tuple(spec.in_order([*names, *others]))
+
+
+def _impossible_recipe(recipe: Mapping[str, Any], bank: BankSpec) -> Iterable[str]:
+    """Each way in which the values of a recipe contradict each other or the bank."""
+    context, n_classes, n_exemplars = recipe["context"], bank.shape.n_train_classes, bank.shape.n_train_exemplars
+    n_labels = recipe["labelling"]["labels"] or n_classes
+    if n_labels > n_classes or n_labels < 2:
         yield (
-            f"`recipe.burstiness` is {burstiness}: {burstiness} items of the query's class and as many of the "
+            f"`recipe.labelling.labels` is {n_labels}: expected 0, a label for every class, or from 2 to as many as "
+            f"there are classes to train on, {n_classes}"
+        )
+    shares = {name: part["share"] for name, part in recipe["mixture"].items()}
+    if math.fsum(shares.values()) >= 1:
+        yield (
+            f"`recipe.mixture`: the shares of {', '.join(shares)} sum to {math.fsum(shares.values()):g}, which leaves "
+            "nothing for the recipe itself: make them smaller, or make one of them the recipe"
+        )
+    for path, kind in _kinds(recipe).items():
+        yield from _impossible_kind(path, kind, context, n_labels, n_exemplars)
+
+
+def _impossible_kind(
+    path: str, kind: Mapping[str, Any], context: int, n_labels: int, n_exemplars: int
+) -> Iterable[str]:
+    burstiness, labels = kind["burstiness"], kind["labels"]
+    bursty = kind["support"] == "bursty"
+    if bursty and kind["distractor"] and 2 * burstiness > context:
+        yield (
+            f"`{path}.burstiness` is {burstiness}: {burstiness} items of the query's class and as many of the "
             f"distractor do not fit `recipe.context` {context}: at most {context // 2}"
         )
+    if bursty and not kind["distractor"] and burstiness > context:
+        yield f"`{path}.burstiness` is {burstiness}: that many items do not fit `recipe.context` {context}"
+    if not bursty and n_labels <= context:
+        yield (
+            f"`{path}.support` is none, which needs {context + 1} different labels, but there are {n_labels}: "
+            "ask for more classes or labels, or for a shorter `recipe.context`"
+        )
+    if labels in ("relabelled", "swapped") and not (bursty and kind["distractor"] and 2 * burstiness == context):
+        yield (
+            f"`{path}.labels` is {labels}, which needs a context of two classes alone: make `burstiness` half of "
+            f"`recipe.context`, {context}, with `support: bursty` and `distractor: true`"
+        )
+    if bursty and not kind["replacement"]:
+        # Free items may all coincide with the query's class.
+        most = 1 + context - (burstiness if kind["distractor"] else 0)
+        if most > n_exemplars:
+            yield (
+                f"`{path}.replacement` is false: up to {most} items of a sequence can be of one class, but the bank "
+                f"has {n_exemplars} exemplars to train on: ask for more exemplars or a shorter `recipe.context`"
+            )
+        if kind["match"]:
+            yield (
+                f"`{path}.match` is {kind['match']:g}, so items repeat an exemplar, and `{path}.replacement` is false, "
+                "so none does: leave one of them out"
+            )
+
+
+def _impossible(run: Run, evaluators: Iterable[str], evaluation: Mapping[str, Any]) -> Iterable[str]:
+    """Each way in which model, evaluators and bank of a run contradict each other."""
+    bank = run.bank
+    section = f"bank.{bank.source}"
     if run.model.width % run.model.heads:
         yield f"`model.heads` is {run.model.heads}, which does not divide `model.width` {run.model.width}"
-    for name in evaluators:
-        needs_pairs = name.startswith("icl") or name == "flip"
-        if needs_pairs and context % 2:
+    for name, contexts in evaluation["contexts"].items():
+        if contexts and name not in evaluation["evaluators"]:
+            yield f"`evaluation.contexts.{name}` is given, but `evaluation.evaluators` lacks `{name}`: add it there"
+        if run.recipe.context in contexts:
+            yield (
+                f"`evaluation.contexts.{name}` has {run.recipe.context}, which is `recipe.context` and evaluated "
+                "anyway: leave it out"
+            )
+    for evaluator in evaluators:
+        name, other_context = spec.evaluator_parts(evaluator)
+        context = other_context or run.recipe.context
+        where = "recipe.context" if other_context is None else f"evaluation.contexts.{name}"
+        if (name.startswith("icl") or name == "flip") and context % 2:
             yield (
                 f"`evaluation.evaluators` has `{name}`, half of whose context is the query's class, but "
-                f"`recipe.context` is {context}: make it even or leave `{name}` out"
+                f"`{where}` is {context}: make it even or leave `{name}` out"
             )
-        if name in ("iwl", "ciwl") and bank.shape.n_train_classes <= context:
-            yield (
-                f"`evaluation.evaluators` has `{name}`, which needs {context + 1} different classes, but `{section}` "
-                f"has {bank.shape.n_train_classes}: ask for more classes"
-            )
+        if name in ("iwl", "ciwl") and run.n_labels <= context:
+            many = f"`{section}` has {bank.shape.n_train_classes}: ask for more classes"
+            if run.recipe.labelling.labels:
+                many = f"`recipe.labelling.labels` is {run.n_labels}: ask for more labels"
+            yield f"`evaluation.evaluators` has `{evaluator}`, which needs {context + 1} different classes, but {many}"
         if name == "icl_holdout" and bank.shape.class_range("holdout")[1] < 2:
             key = "holdout_characters" if bank.source == "omniglot" else "holdout_classes"
             yield f"`evaluation.evaluators` has `icl_holdout`, but `{section}.{key}` leaves fewer than 2 classes"
@@ -296,8 +401,15 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[str]:
     return paths
 
 
-def _at(run: Run, path: str) -> Any:
-    """What a run has at a dotted key, as it stands in a table's cell; None in another source's section."""
+def _at(run: Run, values: Mapping[str, Any], path: str) -> Any:
+    """What a run has at a dotted key, as it stands in a table's cell; None in another source's section.
+
+    values: the run's sections as written, for the names in a mixture, which a run does not keep.
+    """
+    if path.startswith("recipe.mixture."):
+        name, key = path.split(".")[2:]
+        value = values["recipe"]["mixture"].get(name, {"share": 0}).get(key)
+        return float(value) if key in ("share", "match") and value is not None else value
     value: Any = run
     for key in path.split("."):
         value = getattr(value, key, None)

@@ -67,7 +67,7 @@ class _Metrics:
                 part = {"sequences_seen": file["sequences_seen"][()], "diverged_at": file["diverged_at"][()]}
                 part["loss_at"] = file["train_loss/sequences_seen"][()]
                 part["loss"] = file["train_loss/value"][()]
-                names = [name for name in spec.EVALUATORS if name in file]
+                names = spec.in_order(name for name in file if spec.evaluator_parts(name)[0] in spec.EVALUATORS)
                 part["metrics"] = {
                     name: (file[f"{name}/mean"][()], file[f"{name}/standard_error"][()]) for name in names
                 }
@@ -127,7 +127,7 @@ def read_curves(path: Path) -> pd.DataFrame:
 
 def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
     """The rows of an evaluator's default metric (the training loss for `training`)."""
-    metric = DEFAULT_METRIC.get(evaluator, "loss")
+    metric = "loss" if evaluator == TRAINING else evaluation.default_metric(evaluator)
     return curves[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]
 
 
@@ -179,7 +179,9 @@ def write_summaries(folder: Path, report: Report, curves: pd.DataFrame, diverged
 
 
 def _finals(of_lane: pd.DataFrame, smoothing: int) -> Iterator[tuple[str, float]]:
-    for evaluator in [*DEFAULT_METRIC, TRAINING]:
+    present = of_lane["evaluator"].unique()
+    of_name = [name for kind in DEFAULT_METRIC for name in present if spec.evaluator_parts(name)[0] == kind]
+    for evaluator in [*of_name, TRAINING]:
         curve = default_curves(of_lane, evaluator)["value"].to_numpy()
         if len(curve):
             name = "final_training_loss" if evaluator == TRAINING else f"final_{evaluator}"

@@ -63,8 +63,8 @@ def initial_state(pack: PackSpec, device: str = "cpu") -> State:
 
 
 def _initial_parameters(lane: Lane) -> transformer.Parameters:
-    shape = lane.run.bank.shape
-    return transformer.initial_parameters(lane.run.model, shape.width, shape.n_train_classes, lane.seed.init)
+    run = lane.run
+    return transformer.initial_parameters(run.model, run.bank.shape.width, run.n_labels, lane.seed.init)
 
 
 def train(
@@ -109,5 +109,5 @@ def train(
 
 def parameter_names(pack: PackSpec) -> list[str]:
     """The names of the parameters, in forward order."""
-    shape = pack.run.bank.shape
-    return list(transformer.parameter_shapes(pack.run.model, shape.width, shape.n_train_classes))
+    run = pack.run
+    return list(transformer.parameter_shapes(run.model, run.bank.shape.width, run.n_labels))
