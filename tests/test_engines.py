@@ -125,6 +125,36 @@ def test_native_answers_are_those_of_the_reference(name):
     assert relative_error(found, expected) < GRADIENT
 
 
+@pytest.mark.parametrize("context", [2, 8, 17])
+def test_native_answers_to_other_contexts_are_those_of_the_reference(context):
+    run = shaped("mlp")
+    batch = fresh_batch(changed(run, {"recipe.context": context}), 1)
+    parameters, shared = fresh_parameters(run, 2), (batch[0][0], batch[1][0, :, :-1])
+    found = engines.forward_for(run, CPU, run.batch_size, "native", context)(parameters, *shared)
+    reference = engines.eager_forward(run.model, context, torch.float64)
+    expected = reference({name: value.double() for name, value in parameters.items()}, shared[0].double(), shared[1])
+    assert relative_error(found, expected) < GRADIENT
+    eager = engines.forward_for(run, CPU, run.batch_size, "eager", context)(parameters, *shared)
+    assert relative_error(eager, expected) < GRADIENT
+
+
+def test_native_noise_is_that_of_the_reference_to_the_last_bit():
+    """What is in the program's buffer when a batch has been answered is the batch of the eager step."""
+    spec = pack(*(tiny_run(**{"recipe.input_noise": sigma, "batch_size": 5}) for sigma in (0.0, 0.5, 2.0)))
+    for number in range(3):
+        lane_alone = PackSpec(lanes=(spec.lanes[number],))
+        state = training.initial_state(lane_alone)
+        native_step = engines.NativeStep(lane_alone, state, BANK)
+        eager_step = engines.EagerStep(lane_alone, training.initial_state(lane_alone), BANK)
+        filled = []
+        for _ in native_step.losses(20, 60):
+            items = native_step.program.exemplars.view(-1, native_step.program.columns, 6)
+            filled.append(items[:, :5].transpose(0, 1).clone())
+        expected = [exemplars[0] for exemplars, _ in eager_step.batches(20, 60)]
+        assert len(filled) == len(expected) == 8
+        assert all(torch.equal(one, other) for one, other in zip(filled, expected, strict=True))
+
+
 def test_the_kernels_exponential_is_one_over_the_whole_range():
     """Weights of attention and gates of GELU come from it; scores here reach far below float32's smallest number."""
     run = shaped("paper", **{"model.depth": 2})
@@ -154,8 +184,10 @@ def trained(spec: PackSpec, until: int, engine: str) -> tuple[training.State, to
         {},
         {"optimizer.l2.strength": 1e-2},
         {"optimizer.l2.strength": 1e-2, "optimizer.l2.form": "unsquared"},
+        {"recipe.input_noise": 0.5},
+        {"recipe.labelling.labels": 6},
     ],
-    ids=["plain", "squared", "unsquared"],
+    ids=["plain", "squared", "unsquared", "input noise", "fewer labels"],
 )
 @pytest.mark.parametrize("name", ["attention only", "mlp", "paper"])
 def test_a_hundred_native_steps_stray_from_the_reference_no_further_than_eager_ones(name, changes):
@@ -181,6 +213,7 @@ def test_a_native_lane_is_the_same_alone_and_packed_to_the_last_bit():
         tiny_run(),
         tiny_run(**{"optimizer.learning_rate": 3e-3}),
         tiny_run(**{"optimizer.l2.strength": 0.02, "optimizer.l2.form": "unsquared", "model.init.scale": 0.5}),
+        tiny_run(**{"recipe.input_noise": 0.5, "recipe.pool": 30, "recipe.zipf.alpha": 1.0}),
     ]
     together = pack(*runs)
     until = 100 * runs[0].batch_size

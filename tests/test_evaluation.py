@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_transience import banks, engines, evaluation, packs, segments, sequences, store
+from icl_transience import banks, engines, evaluation, packs, segments, sequences, spec, store, training
 from icl_transience import model as transformer
 from icl_transience.evaluation import METRICS
 from icl_transience.packs import PackSpec
@@ -20,6 +20,7 @@ from icl_transience.spec import (
     BankSpec,
     Gaussian,
     Init,
+    Labelling,
     Lane,
     Model,
     Optimizer,
@@ -174,22 +175,43 @@ def untrained(model: Model, seeds: range, dtype: torch.dtype = torch.float64) ->
     return {name: torch.stack([lane[name] for lane in lanes]).to(dtype) for name in lanes[0]}
 
 
+CONTEXTS = ("icl@4", "icl@16", "iwl@2", "ciwl@3", "ciwl@16", "flip@2", "icl_holdout@4", "icl_new_exemplar@12")
+
+
 @pytest.mark.parametrize("distribution", ["lecun_normal", "pytorch"])
-@pytest.mark.parametrize("name", [name for name in EVALUATORS if name != "train"])
+@pytest.mark.parametrize("name", [*(name for name in EVALUATORS if name != "train"), *CONTEXTS])
 def test_an_untrained_model_is_at_chance(name, distribution):
     n, n_lanes = 1000, 16
     examples, labels = embedded(name, n, torch.float32)
     model = replace(MODEL, init=Init(distribution=distribution))
-    result = evaluation.evaluate(
-        untrained(model, range(n_lanes), torch.float32), forward(model, torch.float32), examples, labels
-    )
-    accuracy = result[:, METRICS.index(evaluation.DEFAULT_METRIC[name]), 0]
-    chance = evaluation.chance(name, evaluation.evaluator_recipe(name, RECIPE), BANK.shape.n_train_classes)
+    answer = engines.eager_forward(model, examples.shape[1] - 1, torch.float32)
+    result = evaluation.evaluate(untrained(model, range(n_lanes), torch.float32), answer, examples, labels)
+    accuracy = result[:, METRICS.index(evaluation.default_metric(name)), 0]
+    chance = evaluation.chance(name, RECIPE, BANK.shape.n_train_classes)
     # The lanes share their sequences but not their weights: the mean errs by both, and four standard errors are
     # below 0.08 here.
     error = math.sqrt(chance * (1 - chance) / n + accuracy.var() / n_lanes)
     assert 4 * error < 0.08
     assert abs(accuracy.mean() - chance) < 4 * error
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_an_evaluator_at_another_context_is_the_same_recipe_at_that_length(name):
+    kind, context = spec.evaluator_parts(name)
+    longer = replace(RECIPE, context=context)
+    assert evaluation.evaluator_recipe(name, RECIPE) == evaluation.evaluator_recipe(kind, longer)
+    assert evaluation.chance(name, RECIPE, 32) == evaluation.chance(kind, longer, 32)
+    assert evaluation.default_metric(name) == evaluation.default_metric(kind)
+
+
+def test_guessing_is_right_among_as_many_labels_as_there_are():
+    recipe = replace(RECIPE, labelling=Labelling(labels=10))
+    run = replace(RUN, recipe=recipe)
+    assert run.n_labels == 10
+    assert evaluation.chance("iwl", recipe, run.n_labels) == 1 / 10
+    assert evaluation.chance("ciwl", recipe, run.n_labels) == 1 / 8
+    state = training.initial_state(PackSpec(lanes=(Lane(run=run, seed=Seed(init=0, data=0)),)))
+    assert state.parameters["label_embedding"].shape[1] == state.parameters["unembedding.bias"].shape[1] == 10
 
 
 def test_no_single_number_is_chance_in_training_sequences():
@@ -285,6 +307,25 @@ def test_a_set_holds_the_sequences_its_recipes_draw_under_each_evaluators_name(s
                 np.testing.assert_array_equal(file[name][part][()], getattr(drawn, part))
 
 
+def test_the_evaluator_train_has_the_input_noise_of_training_and_the_others_have_none(tmp_path, bank):
+    recipe = replace(RECIPE, input_noise=0.5, pool=3)
+    noisy = replace(SET, recipe=recipe)
+    evaluation.write_sequences(tmp_path / "noisy.h5", noisy, bank)
+    with store.reading(tmp_path / "noisy.h5", "sequences", noisy.id) as file:
+        for name in EVALUATORS:
+            clean = bank[file[name]["classes"][()], file[name]["exemplars"][()]]
+            noise = file[name]["examples"][()] - clean
+            if name == "train":
+                assert 0.45 < noise.std() < 0.55
+                endless = replace(recipe, pool=0)
+                drawn = sequences.input_noise(endless, 8, SET.seed, "evaluator/train", torch.arange(3))
+                np.testing.assert_array_equal(file[name]["examples"][:3], clean[:3] + drawn.numpy().astype(np.float32))
+                # No pool: 30 different sequences.
+                assert len(np.unique(file[name]["classes"][()], axis=0)) == SET.sequences
+            else:
+                assert not noise.any()
+
+
 def test_a_set_says_what_it_is_made_of(sequences_file):
     with store.reading(sequences_file, "sequences") as file:
         assert from_values(SequenceSet, json.loads(file.attrs["spec"])) == SET
@@ -341,6 +382,23 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
                 # In float32 a product may round differently from one call to the next, some 1e-7 of the logits.
                 np.testing.assert_allclose(file[name]["mean"][row], expected[..., 0], rtol=1e-5, atol=1e-7)
                 np.testing.assert_allclose(file[name]["standard_error"][row], expected[..., 1], rtol=1e-4, atol=1e-6)
+
+
+def test_metrics_of_other_contexts_are_what_the_snapshots_answer_to_them(tmp_path, bank, segment_file):
+    wider = replace(SET, evaluators=("icl", "icl@2", "icl@16"))
+    evaluation.write_sequences(tmp_path / "wider.h5", wider, bank)
+    evaluation.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, wider, tmp_path / "wider.h5")
+    with (
+        store.reading(tmp_path / "metrics.h5", "metrics") as file,
+        store.reading(tmp_path / "wider.h5", "sequences") as frozen,
+        segments.opened(segment_file, PACK) as trained,
+    ):
+        for name, context in (("icl", 8), ("icl@2", 2), ("icl@16", 16)):
+            assert frozen[name]["labels"].shape == (SET.sequences, context + 1)
+            examples, labels = (torch.from_numpy(frozen[name][part][()]) for part in ("examples", "labels"))
+            answer = engines.eager_forward(MODEL, context, torch.float32)
+            expected = evaluation.evaluate(trained.parameters(3), answer, examples, labels.long()).numpy()
+            np.testing.assert_allclose(file[name]["mean"][3], expected[..., 0], rtol=1e-5, atol=1e-7)
 
 
 def test_metrics_carry_the_training_loss_and_the_divergence_of_their_segment(tmp_path, segment_file, sequences_file):

@@ -13,7 +13,7 @@ from builders import TINY_BANK, TINY_RUN, lane, pack, tiny_run
 
 from icl_transience import packs, segments, spec
 from icl_transience.packs import Pack, PackSpec
-from icl_transience.spec import Lane, StudyError
+from icl_transience.spec import Component, Lane, StudyError
 
 FAST, SLOW = tiny_run(**{"optimizer.learning_rate": 1e-2}), TINY_RUN
 
@@ -64,6 +64,10 @@ def test_packs_do_not_depend_on_the_order_in_which_runs_are_mentioned():
         {"model.init.scale": 2.0},
         {"recipe.burstiness": 2},
         {"recipe.labels": "relabelled"},
+        {"recipe.zipf.alpha": 1.0},
+        {"recipe.input_noise": 0.5},
+        {"recipe.pool": 100},
+        {"recipe.mixture": (Component(share=0.5, burstiness=0, support="none"),)},
     ],
     ids=str,
 )
@@ -80,6 +84,7 @@ def test_packing_by_shape_joins_runs_whose_lanes_differ_in_what_is_their_own(cha
         {"model.mlp_ratio": 0},
         {"model.positions.base": 100.0},
         {"recipe.context": 6},
+        {"recipe.labelling.labels": 5},
         {"batch_size": 8},
         {"numerics": "float64"},
         {"snapshots.every": 128},

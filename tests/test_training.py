@@ -24,7 +24,7 @@ from icl_transience import banks, engines, packs, segments, sequences, store, tr
 from icl_transience import model as transformer
 from icl_transience.__main__ import main
 from icl_transience.packs import PackSpec
-from icl_transience.spec import L2, Lane, Run
+from icl_transience.spec import L2, Component, Lane, Run
 
 ACCUMULATED = 1e-9
 STRETCH = training.LOSS_BATCHES * TINY_RUN.batch_size
@@ -153,6 +153,8 @@ def test_a_lane_learns_in_a_pack_what_it_learns_alone():
         double_run(**{"optimizer.learning_rate": 3e-3}),
         double_run(**{"optimizer.l2.strength": 0.01, "recipe.burstiness": 2}),
         double_run(**{"optimizer.l2.strength": 0.02, "optimizer.l2.form": "unsquared", "model.init.scale": 0.5}),
+        double_run(**{"recipe.input_noise": 0.5, "recipe.pool": 30, "recipe.zipf.alpha": 1.0}),
+        double_run(**{"recipe.mixture": (Component(share=0.5, burstiness=0, support="none"),)}),
     ]
     together = pack(*runs)
     until = 100 * TINY_RUN.batch_size
@@ -203,6 +205,27 @@ def test_a_batch_is_what_the_recipe_draws_at_its_sequence_numbers():
             for row in range(4):
                 expected = BANK[drawn.classes[row].numpy(), drawn.exemplars[row].numpy()]
                 assert np.array_equal(exemplars[place, row].numpy(), expected)
+
+
+def test_input_noise_is_on_the_exemplars_of_its_own_lane_and_sequences():
+    spec = pack(TINY_RUN, tiny_run(**{"recipe.input_noise": 0.5}), tiny_run(**{"recipe.input_noise": 2.0}))
+    plain = batches(pack(TINY_RUN, TINY_RUN, TINY_RUN), 40, 60)
+    for number, ((exemplars, labels), (clean, clean_labels)) in enumerate(
+        zip(batches(spec, 40, 60), plain, strict=True)
+    ):
+        assert torch.equal(labels, clean_labels)
+        assert torch.equal(exemplars[0], clean[0])
+        positions = torch.arange(40 + 4 * number, 44 + 4 * number)
+        for place, one in enumerate(spec.lanes[1:], start=1):
+            noise = sequences.input_noise(one.run.recipe, 6, one.seed.data, "training", positions)
+            assert torch.equal(exemplars[place], clean[place] + noise.float())
+
+
+def test_input_noise_does_not_depend_on_where_batches_begin():
+    noisy = tiny_run(**{"recipe.input_noise": 0.5})
+    whole = torch.cat([batch for batch, _ in batches(pack(noisy), 0, 48)], dim=1)
+    other = tiny_run(**{"recipe.input_noise": 0.5, "batch_size": 6})
+    assert torch.equal(torch.cat([batch for batch, _ in batches(pack(other), 12, 48)], dim=1), whole[:, 12:])
 
 
 @pytest.mark.parametrize("draw_batches", [1, 3, 1000])
