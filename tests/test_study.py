@@ -1,5 +1,6 @@
 """A study file becomes runs and lanes, or an error that says what to change."""
 
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -467,6 +468,22 @@ def test_the_schemas_defaults_are_a_valid_study():
     document = yaml.safe_load(SCHEMA.read_text())
     settings = schema.defaults(document["$defs"]["settings"], document)
     schema.check({"defaults": settings, "experiments": {"a": {}}}, document, "defaults")
+
+
+def test_the_study_of_recipes_uses_every_key_of_a_recipe_and_of_other_contexts(tmp_path):
+    shipped = study.load(ROOT / "workflow/studies/recipes.yaml", SCHEMA, {})
+    plain = Recipe(context=8, burstiness=3)
+    runs = [named for experiment in shipped.experiments.values() for named in experiment.runs]
+    recipes = [kind for named in runs for _, kind in named.run.recipe.kinds()] + [named.run.recipe for named in runs]
+    unused = [f.name for f in dataclasses.fields(Recipe) if len({getattr(recipe, f.name) for recipe in recipes}) == 1]
+    # Evaluators alone draw from held-out parts; how long a context is, they are asked below.
+    assert unused == ["context", "classes", "exemplars"]
+    for section in ("zipf", "labelling"):
+        values = [getattr(recipe, section) for recipe in recipes]
+        assert all(len({getattr(value, f.name) for value in values}) > 1 for f in dataclasses.fields(values[0]))
+    assert {recipe.labels for recipe in recipes} == {"classes", "relabelled", "swapped", "copied"}
+    assert any("@" in evaluator for named in runs for evaluator in named.sequence_set.evaluators)
+    assert plain in recipes
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "workflow/studies").glob("*.yaml")), ids=lambda path: path.stem)

@@ -251,15 +251,16 @@ def _refuse_twins(where: str, runs: Iterable[NamedRun]) -> None:
 
 
 def _kinds(recipe: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Key path -> (share and) composition of every kind of sequence of a recipe, as written."""
+    """Key path -> (share and) composition of every kind of sequence of a recipe, as written; none without a share."""
     own = {key: recipe[key] for key in spec.COMPOSITION}
-    return {"recipe": own} | {f"recipe.mixture.{name}": own | part for name, part in recipe["mixture"].items()}
+    mixed = {f"recipe.mixture.{name}": own | part for name, part in recipe["mixture"].items() if part["share"]}
+    return {"recipe": own} | mixed
 
 
 def _resolved_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a spec.Recipe: what changes no sequence at its neutral value, so that it enters no identity."""
     own, *parts = (_composition(kind) for kind in _kinds(recipe).values())
-    mixed = [spec.identity_values(spec.from_values(Component, part)) for part in parts if part["share"]]
+    mixed = [spec.identity_values(spec.from_values(Component, part)) for part in parts]
     zipf, labelling = recipe["zipf"], recipe["labelling"]
     if zipf["ranks"] == "identity":
         zipf = zipf | {"seed": 0}
