@@ -127,6 +127,21 @@ def test_a_figure_is_a_target(tmp_path):
     assert clone.would_run("results/studies/tiny/transience/curves.svg")["figures"] == 1
 
 
+def test_a_run_can_be_exported_and_is_not_made_again(built, tmp_path):
+    clone = built[0].copy(tmp_path / "clone")
+    target = "results/exports/tiny/baseline.h5"
+    assert clone.would_run(target) == {"export": 1}
+    clone.build(target, config=("export_sequences=100",))
+    with h5py.File(clone.path("exports/tiny/baseline.h5")) as file:
+        assert len(file) == 8
+        assert file["train_sequences/examples"].shape == (100, 9, 4)
+        assert file["icl/labels"].shape == (64, 9)
+    with h5py.File(clone.path("exports/tiny/baseline.bank.h5")) as file:
+        assert file["embeddings"].shape == (50, 5, 4)
+    assert clone.would_run(target, config=("export_sequences=100",)) == {}
+    assert clone.would_run(target, config=("export_sequences=200",)) == {"export": 1}
+
+
 def test_a_part_of_the_results_can_be_built_alone(tmp_path):
     clone = Clone.make(tmp_path / "clone")
     clone.build("--until", "bank")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pipeline import TINY
 
-from icl_transience import plan
+from icl_transience import plan, spec
 from icl_transience.plan import Plan
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +48,61 @@ def test_a_longer_study_asks_for_memory_in_proportion(tiny):
     (pack_id, *_) = tiny.packs
     assert 600 <= tiny.resources(pack_id)["mem_mb"] < 700
     assert tiny.resources(pack_id)["gpu"] == 0
+
+
+def test_a_run_is_exported_under_its_own_name_and_under_its_experiments(tiny):
+    assert list(tiny.exports) == [
+        "baseline",
+        "l2.strength=0",
+        "l2.strength=0.001",
+        "transience-baseline",
+        "l2-l2.strength=0",
+        "l2-l2.strength=0.001",
+    ]
+    export = tiny.exports["l2-l2.strength=0.001"]
+    assert export.run.optimizer.l2.strength == 0.001
+    assert (export.seed.data, export.training_sequences) == (0, 10_000)
+    assert spec.from_values(spec.Export, json.loads(tiny.spec_of(export))) == export
+
+
+def test_a_name_that_several_runs_bear_needs_its_experiment(tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text(
+        "experiments: {deep: {model: {depth: 3}}, shallow: {model: {depth: 1}}, again: {model: {depth: 1}}}"
+    )
+    exports = Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT).exports
+    assert list(exports) == ["deep-baseline", "shallow-baseline", "again-baseline"]
+    assert exports["shallow-baseline"] == exports["again-baseline"] != exports["deep-baseline"]
+
+
+def test_a_figure_says_how_its_runs_sequences_are_composed():
+    shipped = Plan({"study": "recipes"}, ROOT).study.experiments
+    captions = {
+        f"{experiment.name}/{named.name}": "; ".join(plan.describe(named))
+        for experiment in shipped.values()
+        for named in experiment.runs
+    }
+    assert "context 8, burstiness 3;" in captions["zipf/uniform"]
+    assert "context 8, 0.9 of: burstiness 3; 0.1 of: no support;" in captions["mixture/unsupported.share=0.1"]
+    assert "Zipf α = 1 (identity ranks)" in captions["zipf/in_order"]
+    assert "burstiness 1, no distractor" in captions["distractor/recipe.distractor=False,recipe.burstiness=1"]
+    assert "exemplars match with p = 0.5" in captions["exemplars/some_match"]
+    assert "different exemplars" in captions["exemplars/all_differ"]
+    assert "burstiness 4, labels relabelled" in captions["strategies/icl_only"]
+    assert "no support, labels copied" in captions["strategies/ciwl_only"]
+    assert "label noise 0.1" in captions["noise/labels"]
+    assert "input noise σ = 0.3" in captions["noise/exemplars"]
+    assert "a pool of 2,000 sequences" in captions["pool/recipe.pool=2000"]
+    assert "50 labels" in captions["polysemy/labelling.labels=50,labelling.seed=1"]
+
+
+def test_a_pool_takes_memory(tiny, tmp_path):
+    path = tmp_path / "pool.yaml"
+    path.write_text("experiments: {a: {recipe: {pool: 4194304}}}")
+    pooled = Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT)
+    (pack_id, *_) = pooled.packs
+    # Three lanes of 32 MB, and some 800 MB while an order is made.
+    assert 1400 < pooled.resources(pack_id)["mem_mb"] < 1800
 
 
 def fake_module(monkeypatch, folder: Path, text: str) -> str:

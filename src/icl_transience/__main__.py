@@ -77,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--segment", type=Path, required=True, help="the segment's HDF5 file")
     evaluate.add_argument("--sequences", type=Path, required=True, help="the set's HDF5 file")
 
+    export = command("export", _export, "Write a run's bank, evaluators and training sequences for the authors' code.")
+    add(export, "spec", "bank", "output")
+    export.add_argument("--sequences", type=Path, required=True, help="the HDF5 file of the run's evaluator set")
+    export.add_argument("--bank-output", type=Path, required=True, help="the bank's file to write")
+
     tables = command("tables", _tables, "Write an experiment's curves.csv, transience.csv and runs.csv.")
     tables.add_argument("--report", required=True, help="canonical JSON of the experiment")
     tables.add_argument("--packs", type=Path, required=True, help="the folder results/packs")
@@ -159,6 +164,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.device,
         options.engine,
     )
+
+
+def _export(options: argparse.Namespace) -> None:
+    from icl_transience import export
+
+    exported = spec.from_values(spec.Export, json.loads(options.spec))
+    export.write(options.output, options.bank_output, exported, options.bank, options.sequences)
 
 
 def _tables(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from icl_transience import packs, schema, spec, study
 from icl_transience.packs import Pack, PackSpec
-from icl_transience.spec import BankSpec, Lane, Recipe, Run, SequenceSet, StudyError
+from icl_transience.spec import BankSpec, Export, Lane, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
 
 # The modules whose code shapes a stage's results, its own and those of the stages before; a change in one (docstrings
@@ -84,7 +84,7 @@ class Plan:
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"
 
-    def spec_of(self, thing: BankSpec | SequenceSet | PackSpec) -> str:
+    def spec_of(self, thing: BankSpec | SequenceSet | PackSpec | Export) -> str:
         """The one line of canonical JSON that a job gets."""
         return thing.to_json() if isinstance(thing, PackSpec) else spec.canonical(spec.identity_values(thing))
 
@@ -136,6 +136,23 @@ class Plan:
     def figures(self, experiment: str) -> list[str]:
         """Names of an experiment's figures."""
         return ["curves", "comparison"] if len(self.study.experiments[experiment].runs) > 1 else ["curves"]
+
+    @cached_property
+    def exports(self) -> dict[str, Export]:
+        """Exports by name: {experiment}-{run}, and {run} alone where the study has but one run of that name."""
+        exports: dict[str, Export] = {}
+        by_run_name: dict[str, set[Export]] = {}
+        for experiment in self.study.experiments.values():
+            for named in experiment.runs:
+                export = Export(
+                    run=named.run,
+                    sequence_set=named.sequence_set,
+                    seed=experiment.seeds[0],
+                    training_sequences=self.config["export_sequences"],
+                )
+                exports[f"{experiment.name}-{named.name}"] = export
+                by_run_name.setdefault(named.name, set()).add(export)
+        return {name: found.pop() for name, found in by_run_name.items() if len(found) == 1} | exports
 
     def experiment_files(self, experiment: str) -> list[str]:
         folder = self.folder(experiment)

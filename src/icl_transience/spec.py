@@ -392,6 +392,20 @@ class SequenceSet:
         return f"{self.bank.slug}-{identity('sequences', self)}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What others' code reads of a run: its evaluators, and its first training sequences with this seed."""
+
+    run: Run
+    sequence_set: SequenceSet
+    seed: Seed
+    training_sequences: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.run.id}/{self.sequence_set.id}/{self.seed.data}/{self.training_sequences}"
+
+
 def round_up(sequences: int, batch_size: int) -> int:
     """The number of sequences in whole batches that is at least `sequences`."""
     return -(-sequences // batch_size) * batch_size

@@ -1,4 +1,6 @@
-# Tables and figures of an experiment: results/studies/{study}/{experiment}/
+# Tables and figures of an experiment: results/studies/{study}/{experiment}/; what others' code reads of a run:
+# results/exports/{study}/{run}.h5
+import re
 
 
 wildcard_constraints:
@@ -9,6 +11,7 @@ wildcard_constraints:
     bank=r"[^/]+",
     figure="curves|comparison",
     experiment="|".join(PLAN.study.experiments),
+    run="|".join(map(re.escape, PLAN.exports)),
 
 
 STUDY = f"{PLAN.results}/studies/{PLAN.study.name}"
@@ -59,6 +62,24 @@ rule figures:
     shell:
         "python -m icl_transience figure --report {params.report:q} --name {wildcards.figure}"
         " --folder {params.folder:q} &> {log:q}"
+
+
+rule export:
+    input:
+        bank=lambda wildcards: PLAN.bank_path(PLAN.exports[wildcards.run].run.bank.id),
+        sequences=lambda wildcards: f"{PLAN.results}/sequences/{PLAN.exports[wildcards.run].sequence_set.id}.h5",
+    output:
+        data=f"{PLAN.results}/exports/{PLAN.study.name}/{{run}}.h5",
+        bank=f"{PLAN.results}/exports/{PLAN.study.name}/{{run}}.bank.h5",
+    log:
+        f"{PLAN.results}/logs/exports/{PLAN.study.name}/{{run}}.log",
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        spec=lambda wildcards: PLAN.spec_of(PLAN.exports[wildcards.run]),
+    shell:
+        "python -m icl_transience export --spec {params.spec:q} --bank {input.bank:q} --sequences {input.sequences:q}"
+        " --output {output.data:q} --bank-output {output.bank:q} &> {log:q}"
 
 
 # `snakemake transience` builds the experiment of that name.
