@@ -93,7 +93,7 @@ def test_a_figure_says_how_its_runs_sequences_are_composed():
     assert "label noise 0.1" in captions["noise/labels"]
     assert "input noise σ = 0.3" in captions["noise/exemplars"]
     assert "a pool of 2,000 sequences" in captions["pool/recipe.pool=2000"]
-    assert "50 labels" in captions["polysemy/labelling.labels=50,labelling.seed=1"]
+    assert "50 labels" in captions["polysemy/thirty_two_a_label"]
 
 
 def test_a_pool_takes_memory(tiny, tmp_path):

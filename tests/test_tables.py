@@ -99,6 +99,37 @@ def test_the_ends_of_the_other_curves_stand_beside(tmp_path, report, curves):
     assert lanes["final_training_loss"][0] == pytest.approx(5 / 7)
 
 
+@pytest.fixture
+def wider(curves) -> pd.DataFrame:
+    """With ICL at two other context lengths, at 0.1 and 0.2 less."""
+    icl = curves[curves["evaluator"] == "icl"]
+    others = [icl.assign(evaluator=name, value=icl["value"] - less) for name, less in (("icl@16", 0.1), ("icl@4", 0.2))]
+    return pd.concat([curves, *others], ignore_index=True)
+
+
+def test_the_ends_at_other_contexts_stand_beside_too_and_change_no_summary(tmp_path, report, curves, wider):
+    (_, plain), (_, runs) = (write(tmp_path, report, table) for table in (curves, wider))
+    assert runs["final_icl@16"].to_numpy() == pytest.approx(runs["final_icl"] - 0.1)
+    assert runs["final_icl@4"].to_numpy() == pytest.approx(runs["final_icl"] - 0.2)
+    pd.testing.assert_frame_equal(runs[plain.columns], plain)
+
+
+def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(report, curves, wider):
+    def dashed(table: pd.DataFrame) -> list:
+        lines = figures._curves(report, table).axes[0].lines
+        # A level of chance is dashed too, but has only two ends.
+        return [line for line in lines if line.get_linestyle() == "--" and len(line.get_ydata()) > 2]
+
+    assert dashed(curves) == []
+    shorter, longer = dashed(wider)
+    assert {line.get_color() for line in (shorter, longer)} == {figures.COLOURS["icl"]}
+    assert shorter.get_ydata().tolist() == pytest.approx([value - 0.2 for value in RISES_AND_FALLS[1:]])
+    assert longer.get_ydata().tolist() == pytest.approx([value - 0.1 for value in RISES_AND_FALLS[1:]])
+    texts = [text.get_text() for text in figures._curves(report, wider).axes[1].texts]
+    assert "ICL, context 4: 0.70" in texts
+    assert "ICL, context 16: 0.80" in texts
+
+
 def test_no_number_in_the_table_of_runs_is_missing_when_icl_appears(tmp_path, report, curves):
     _, runs = write(tmp_path, report, curves)
     assert runs.notna().all(axis=None)

@@ -60,7 +60,7 @@ def draw(name: str, report: Report, curves: pd.DataFrame, vector: Path, raster: 
 
 
 def _curves(report: Report, curves: pd.DataFrame) -> Figure:
-    """A column a run: ICL, CIWL, IWL and flip above, the training loss below."""
+    """A column a run: ICL, CIWL, IWL and flip above, dashed where at other contexts; the training loss below."""
     n_runs = len(report["runs"])
     width = 6.8 if n_runs == 1 else 1.6 + 3.1 * n_runs
     note = _note(report, int(width * 20))
@@ -73,13 +73,17 @@ def _curves(report: Report, curves: pd.DataFrame) -> Figure:
         _mark_chance(upper, [run], shown)
         for name in shown:
             _seeds_and_mean(upper, default_curves(of_run, name), COLOURS[name])
+        elsewhere = _at_other_contexts(of_run, shown)
+        for name in elsewhere:
+            mean = _by_seed(default_curves(of_run, name)).pipe(_mean)
+            upper.plot(mean.index, mean, color=_colour(name), linewidth=1.2, linestyle="--")
         summarised = report["statistics"]["evaluator"]
         if summarised in shown:
             _mark_peak(
                 upper, default_curves(of_run, summarised), report["statistics"]["smoothing"], COLOURS[summarised]
             )
         if column == n_runs - 1:
-            _label_ends(upper, of_run, shown)
+            _label_ends(upper, of_run, [*shown, *elsewhere])
         _seeds_and_mean(lower, default_curves(of_run, TRAINING), COLOURS[TRAINING])
         _loss_axis(lower)
         _sequences_axis(lower)
@@ -122,6 +126,21 @@ def _comparison(report: Report, curves: pd.DataFrame) -> Figure:
         panel.set_xlabel("")
     _title_and_note(figure, report, note)
     return figure
+
+
+def _at_other_contexts(of_run: pd.DataFrame, shown: list[str]) -> list[str]:
+    """The evaluators of these kinds at other context lengths than that of training."""
+    present = spec.in_order(set(of_run["evaluator"]) - {TRAINING})
+    return [name for name in present if name not in shown and spec.evaluator_parts(name)[0] in shown]
+
+
+def _colour(evaluator: str) -> str:
+    return COLOURS[spec.evaluator_parts(evaluator)[0]]
+
+
+def _name(evaluator: str) -> str:
+    name, context = spec.evaluator_parts(evaluator)
+    return NAMES[name] if context is None else f"{NAMES[name]}, context {context}:"
 
 
 def _seeds_and_mean(axes: Axes, curve: pd.DataFrame, colour: Any) -> Any:
@@ -201,14 +220,14 @@ def _label_ends(axes: Axes, of_run: pd.DataFrame, shown: list[str]) -> None:
     for value, name in sorted(ends):
         lowest = max(value, lowest + gap)
         axes.annotate(
-            f"{NAMES[name]} {value:.2f}",
+            f"{_name(name)} {value:.2f}",
             (1, lowest),
             xycoords=axes.get_yaxis_transform(),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
-            color=COLOURS[name],
-            fontweight="bold",
+            color=_colour(name),
+            fontweight="bold" if name in COLOURS else "normal",
             annotation_clip=False,
         )
 
