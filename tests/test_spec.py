@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from icl_transience import spec
 from icl_transience.spec import (
     L2,
+    Component,
     Gaussian,
     Init,
+    Labelling,
     Model,
     Optimizer,
     Positions,
@@ -24,9 +26,30 @@ from icl_transience.spec import (
     Run,
     Seed,
     Snapshots,
+    Zipf,
 )
 
 OMNIGLOT_RUN = tiny_run(bank=OMNIGLOT_BANK)
+# Nothing in its recipe is as in a plain one.
+RICH_RUN = tiny_run(
+    recipe=Recipe(
+        context=4,
+        burstiness=2,
+        distractor=False,
+        support="none",
+        labels="copied",
+        match=0.5,
+        replacement=False,
+        classes="holdout",
+        exemplars="holdout",
+        zipf=Zipf(alpha=1.0, ranks="identity", seed=1),
+        labelling=Labelling(labels=5, seed=1),
+        label_noise=0.1,
+        input_noise=0.2,
+        pool=30,
+        mixture=(Component(share=0.25, burstiness=1, distractor=False), Component(share=0.5, burstiness=2, match=1.0)),
+    )
+)
 DATACLASSES = [kind for kind in vars(spec).values() if dataclasses.is_dataclass(kind)]
 
 
@@ -58,7 +81,7 @@ def of_each_leaf(*values: Any):
 # Identity is content.
 
 
-@of_each_leaf(TINY_RUN, OMNIGLOT_RUN, TINY_SET, TINY_BANK, OMNIGLOT_BANK)
+@of_each_leaf(TINY_RUN, OMNIGLOT_RUN, RICH_RUN, TINY_SET, TINY_BANK, OMNIGLOT_BANK)
 def test_every_value_is_in_the_identity(value, path):
     other = changed(value, {path: another(leaves(value)[path])})
     assert spec.identity("training", other) != spec.identity("training", value)
@@ -78,7 +101,7 @@ def test_the_lanes_of_a_pack_and_their_order_are_in_its_identity():
     assert len(ids) == 4
 
 
-@pytest.mark.parametrize("value", [TINY_RUN, OMNIGLOT_RUN, TINY_SET, TINY_BANK, OMNIGLOT_BANK])
+@pytest.mark.parametrize("value", [TINY_RUN, OMNIGLOT_RUN, RICH_RUN, TINY_SET, TINY_BANK, OMNIGLOT_BANK])
 def test_values_survive_the_way_through_json(value):
     text = spec.canonical(spec.identity_values(value))
     back = spec.from_values(type(value), json.loads(text))
@@ -194,6 +217,41 @@ def test_a_new_meaning_of_a_stage_makes_new_identities_of_it_and_of_what_is_made
     after = ids()
     for name in spec.SEMANTICS:
         assert before[name].isdisjoint(after[name]) == (stage in (name, "bank")), name
+
+
+@pytest.mark.parametrize("f", dataclasses.fields(Component), ids=lambda f: f.name)
+def test_every_value_of_a_kind_in_a_mixture_is_in_the_identity(f):
+    first, second = RICH_RUN.recipe.mixture
+    others = (dataclasses.replace(first, **{f.name: another(getattr(first, f.name))}), second)
+    assert changed(RICH_RUN, {"recipe.mixture": others}).id != RICH_RUN.id
+
+
+def test_the_kinds_of_a_mixture_share_what_is_not_composition_and_all_of_the_sequences():
+    recipe = RICH_RUN.recipe
+    (share, own), (first_share, first), (second_share, second) = recipe.kinds()
+    assert (share, first_share, second_share) == (0.25, 0.25, 0.5)
+    assert own == dataclasses.replace(recipe, mixture=())
+    for kind, part in zip((first, second), recipe.mixture, strict=True):
+        differing = {f.name for f in dataclasses.fields(Recipe) if getattr(kind, f.name) != getattr(own, f.name)}
+        assert differing <= set(spec.COMPOSITION)
+        assert all(getattr(kind, name) == getattr(part, name) for name in spec.COMPOSITION)
+
+
+def test_what_a_mixture_may_differ_in_is_part_of_a_recipe_with_the_same_neutral_values():
+    of_recipe = {f.name: f.metadata.get("neutral") for f in dataclasses.fields(Recipe)}
+    for f in dataclasses.fields(Component):
+        if f.name != "share":
+            assert of_recipe[f.name] == f.metadata.get("neutral"), f.name
+
+
+@given(st.permutations(["train", "icl", "icl@4", "icl@16", "ciwl@2", "icl_holdout"]))
+def test_evaluators_stand_in_one_order_each_before_itself_at_other_contexts(names):
+    assert spec.in_order(names) == ["train", "icl", "icl@4", "icl@16", "ciwl@2", "icl_holdout"]
+
+
+def test_the_name_of_an_evaluator_says_its_context():
+    assert spec.evaluator_parts("icl") == ("icl", None)
+    assert spec.evaluator_parts(spec.evaluator_at("icl_holdout", 16)) == ("icl_holdout", 16)
 
 
 # What can train as one model.
