@@ -163,8 +163,8 @@ def embedded(name: str, n: int, dtype: torch.dtype = torch.float64) -> tuple[tor
     return bank[drawn.classes, drawn.exemplars], drawn.labels
 
 
-def forward(model: Model, dtype: torch.dtype = torch.float64) -> engines.Forward:
-    return engines.eager_forward(model, RECIPE.context, dtype)
+def forward(model: Model, numerics: str = "float64") -> engines.Forward:
+    return engines.eager_forward(model, RECIPE.context, numerics)
 
 
 def untrained(model: Model, seeds: range, dtype: torch.dtype = torch.float64) -> transformer.Parameters:
@@ -181,7 +181,7 @@ def test_an_untrained_model_is_at_chance(name, distribution):
     examples, labels = embedded(name, n, torch.float32)
     model = replace(MODEL, init=Init(distribution=distribution))
     result = evaluation.evaluate(
-        untrained(model, range(n_lanes), torch.float32), forward(model, torch.float32), examples, labels
+        untrained(model, range(n_lanes), torch.float32), forward(model, "float32"), examples, labels
     )
     accuracy = result[:, METRICS.index(evaluation.DEFAULT_METRIC[name]), 0]
     chance = evaluation.chance(name, evaluation.evaluator_recipe(name, RECIPE), BANK.shape.n_train_classes)
@@ -336,7 +336,7 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
             assert file[name]["mean"].shape == file[name]["standard_error"].shape == (4, 2, len(METRICS))
             for row in range(4):
                 expected = evaluation.evaluate(
-                    trained.parameters(row), forward(MODEL, torch.float32), examples, labels
+                    trained.parameters(row), forward(MODEL, "float32"), examples, labels
                 ).numpy()
                 # In float32 a product may round differently from one call to the next, some 1e-7 of the logits.
                 np.testing.assert_allclose(file[name]["mean"][row], expected[..., 0], rtol=1e-5, atol=1e-7)

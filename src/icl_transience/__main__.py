@@ -114,12 +114,10 @@ def _sequences(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    import torch
-
     from icl_transience import banks, segments, store
     from icl_transience.progress import Progress
 
-    torch.set_num_threads(options.threads)
+    _set_up(options)
     pack = packs.PackSpec.from_json(options.spec)
     folder, output = options.output.parent, options.output
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,11 +143,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    import torch
-
     from icl_transience import evaluation
 
-    torch.set_num_threads(options.threads)
+    _set_up(options)
     evaluation.write_metrics(
         options.output,
         packs.PackSpec.from_json(options.spec),
@@ -159,6 +155,14 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.device,
         options.engine,
     )
+
+
+def _set_up(options: argparse.Namespace) -> None:
+    import torch
+
+    torch.set_num_threads(options.threads)
+    # Moments of labels that are rarely seen fade to denormal numbers, with which many CPUs compute very slowly.
+    torch.set_flush_denormal(True)
 
 
 def _tables(options: argparse.Namespace) -> None:

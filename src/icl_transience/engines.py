@@ -1,7 +1,11 @@
 """Engines: ways to compute the same steps and the same answers, at different speeds.
 
 eager: model.py and autograd, any device and precision; the reference for the others.
-native: native.py, on CPUs in float32.
+native: native.py, on CPUs, in float32 and bfloat16.
+
+Numerics, of a run: float32 and float64 throughout; tf32: as float32, but the products of NVIDIA's tensor cores round
+their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: as torch.autocast has it, matrix
+products in bfloat16 and the rest, the weights included, in float32.
 
 Letters for shapes as in model.py. A step makes its batches from counters, given where to begin and to end.
 """
@@ -9,6 +13,7 @@ Letters for shapes as in model.py. A step makes its batches from counters, given
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -25,7 +30,13 @@ if TYPE_CHECKING:
     from icl_transience.training import State
 
 ENGINES = ("auto", "native", "eager")
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# What weights, moments and exemplars are kept in.
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.float32,
+    "float64": torch.float64,
+}
 # Batches in one drawing of indices.
 DRAW_BATCHES = 256
 
@@ -57,19 +68,20 @@ def forward_for(run: Run, device: torch.device, batch_size: int, engine: str = "
     """
     if chosen(engine, run, device) == "native":
         return NativeForward(run, batch_size)
-    return eager_forward(run.model, run.recipe.context, DTYPES[run.numerics], device)
+    return eager_forward(run.model, run.recipe.context, run.numerics, device)
 
 
-def eager_forward(
-    model: transformer.Model, context: int, dtype: torch.dtype, device: torch.device | str = "cpu"
-) -> Forward:
+def eager_forward(model: transformer.Model, context: int, numerics: str, device: torch.device | str = "cpu") -> Forward:
     """See forward_for."""
-    geometry = transformer.Geometry(model, context, dtype, device)
+    device = torch.device(device)
+    geometry = transformer.Geometry(model, context, DTYPES[numerics], device)
 
     def forward(parameters: transformer.Parameters, exemplars: Tensor, labels: Tensor) -> Tensor:
         lanes = len(next(iter(parameters.values())))
         shared = (part.expand(lanes, *part.shape) for part in (exemplars, labels))
-        return transformer.query_logits(parameters, model, geometry, *shared)
+        with tensor_cores(numerics), autocast(numerics, device):
+            logits = transformer.query_logits(parameters, model, geometry, *shared)
+        return logits.to(exemplars.dtype)
 
     return forward
 
@@ -92,14 +104,31 @@ def _native_refusal(run: Run, device: torch.device) -> str | None:
     """Why the native engine cannot train the run, None where it can."""
     if device.type != "cpu":
         return f"it is for CPUs, the device is {device}"
-    if run.numerics != "float32":
-        return f"it computes in float32, the run's numerics are {run.numerics}"
+    if run.numerics == "float64":
+        return "it does not compute in float64"
     try:
         native.library(run.model, run.recipe.context)
     except native.Unavailable as error:
         warnings.warn(f"{error}: training and evaluation will be several times slower", RuntimeWarning, stacklevel=2)
         return str(error)
     return None
+
+
+def autocast(numerics: str, device: torch.device) -> torch.autocast:
+    """Within it matrix products are in bfloat16, if those are the numerics."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=numerics == "bfloat16", cache_enabled=False)
+
+
+@contextmanager
+def tensor_cores(numerics: str) -> Iterator[None]:
+    """Within it CUDA's float32 products are in tf32, if those are the numerics, and exact otherwise."""
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 class EagerStep:
@@ -134,9 +163,12 @@ class EagerStep:
         """exemplars [S, B, C+1, I], labels [S, B, C+1]. Returns [S]."""
         for tensor in self.parameters.values():
             tensor.requires_grad_()
-        loss = query_loss(self.parameters, self.pack.run.model, self.geometry, exemplars, labels)
-        # Lanes share no tensor, so the gradient of the sum is each lane's own.
-        gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
+        run = self.pack.run
+        with tensor_cores(run.numerics):
+            with autocast(run.numerics, exemplars.device):
+                loss = query_loss(self.parameters, run.model, self.geometry, exemplars, labels)
+            # Lanes share no tensor, so the gradient of the sum is each lane's own.
+            gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
         for tensor in self.parameters.values():
             tensor.requires_grad_(False)
         for number, (optimizer, parameters, first_moments, second_moments, counts) in enumerate(self.lanes):
@@ -154,9 +186,9 @@ class NativeStep:
 
     def __init__(self, pack: PackSpec, state: "State", embeddings: Tensor):
         """Raises native.Unavailable."""
-        run, shape = pack.run, pack.run.bank.shape
+        run = pack.run
         self.pack, self.embeddings = pack, embeddings
-        self.program = native.Program(run.model, shape.width, shape.n_train_classes, run.recipe.context, run.batch_size)
+        self.program = _program(run, run.batch_size)
         flat_parts = [flattened(part) for part in (state.parameters, state.first_moments, state.second_moments)]
         gradients = {name: torch.zeros_like(tensor[:1]) for name, tensor in state.parameters.items()}
         # One lane's at a time: the update follows a lane's backward.
@@ -202,7 +234,7 @@ class NativeForward:
         """Raises native.Unavailable."""
         shape = run.bank.shape
         n_labels, input_width = shape.n_train_classes, shape.width
-        self.program = native.Program(run.model, input_width, n_labels, run.recipe.context, batch_size)
+        self.program = _program(run, batch_size)
         shapes = transformer.parameter_shapes(run.model, input_width, n_labels)
         self.parameters = {name: torch.empty(size) for name, size in shapes.items()}
         gradients = {name: torch.empty(size) for name, size in shapes.items()}
@@ -221,6 +253,11 @@ class NativeForward:
                 call()
             logits[lane] = program.logits
         return logits.transpose(1, 2)[:, :used]
+
+
+def _program(run: Run, batch_size: int) -> native.Program:
+    shape, half = run.bank.shape, run.numerics == "bfloat16"
+    return native.Program(run.model, shape.width, shape.n_train_classes, run.recipe.context, batch_size, half)
 
 
 def drawn(pack: PackSpec, embeddings: Tensor, start: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -269,7 +306,7 @@ def query_loss(
     """Mean cross-entropy at the query, [S]. exemplars [S, B, C+1, I]; labels [S, B, C+1], the target last."""
     logits = transformer.query_logits(parameters, model, geometry, exemplars, labels[:, :, :-1])
     targets = labels[:, :, -1]
-    loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    loss = functional.cross_entropy(logits.flatten(0, 1).to(exemplars.dtype), targets.flatten(), reduction="none")
     return loss.view(targets.shape).mean(dim=1)
 
 

@@ -168,9 +168,9 @@ KERNEL attention(float *mixed, float *weights, const float *qkv, long B, float s
           at(w + pair(i, j) * B) = e;
           total += e;
         }
-        const vec share = 1.f / total;
         for (long j = 0; j <= i; ++j) {
-          const vec weight = at(w + pair(i, j) * B) * share;
+          // Not times 1 / total, which rounds once more: where one weight is nearly 1, backward feels it.
+          const vec weight = at(w + pair(i, j) * B) / total;
           at(w + pair(i, j) * B) = weight;
           for (long a = 0; a < A; ++a) out[a] += weight * at(v + (a * T + j) * B);
         }
@@ -240,8 +240,7 @@ KERNEL last_attention(float *mixed, float *weights, const float *lookup, const f
       vec highest = at(w), total = all(0);
       for (long t = 1; t < T; ++t) highest = maximum(at(w + t * B), highest);
       for (long t = 0; t < T; ++t) total += at(w + t * B) = exponential(at(w + t * B) - highest);
-      const vec share = 1.f / total;
-      for (long t = 0; t < T; ++t) at(w + t * B) *= share;
+      for (long t = 0; t < T; ++t) at(w + t * B) /= total;
     }
   for (long b = 0; b < B; b += LANES)
     for (long d = 0; d < D; ++d) {
