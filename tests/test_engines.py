@@ -169,17 +169,42 @@ def test_tf32_is_float32_on_a_cpu():
 def test_native_answers_are_those_of_the_reference(name):
     run = shaped(name)
     parameters, (exemplars, labels) = fresh_parameters(run, 2), fresh_batch(run, 1)
-    shared = exemplars[0], labels[0, :, :-1]
-    found = engines.forward_for(run, CPU, run.batch_size + 3, "native")(parameters, *shared)
-    reference = engines.eager_forward(run.model, run.recipe.context, "float64")
+    native_forward = engines.forward_for(run, CPU, run.batch_size + 3, "native")
+    native_forward.load(parameters)
+    found = native_forward(exemplars[0], labels[0])
+
+    reference = engines.EagerForward(run.model, run.recipe.context, "float64")
     double = {name: value.double() for name, value in parameters.items()}
-    expected = reference(double, shared[0].double(), shared[1])
-    rounded = {
-        name: value * (1 + UNIT["float32"] * (2 * torch.rand(value.shape) - 1)) for name, value in double.items()
-    }
-    moved = relative_error(reference(rounded, shared[0].double(), shared[1]), expected)
-    assert found.shape == expected.shape == (2, run.batch_size, run.bank.shape.n_train_classes)
-    assert relative_error(found, expected) < ALLOWED * max(moved, UNIT["float32"])
+    reference.load(double)
+    logits = reference.logits(exemplars[0].double(), labels[0, :, :-1])
+    reference.load(
+        {name: value * (1 + UNIT["float32"] * (2 * torch.rand(value.shape) - 1)) for name, value in double.items()}
+    )
+    moved = relative_error(reference.logits(exemplars[0].double(), labels[0, :, :-1]), logits)
+    allowed = ALLOWED * max(moved, UNIT["float32"])
+
+    expected = engines.answers(logits, labels[0])
+    for part in ("inside", "best_outside", "log_outside", "target"):
+        assert getattr(found, part).shape == getattr(expected, part).shape
+        # A single logit may be near 0: the error is told by the size of all.
+        error = (getattr(found, part) - getattr(expected, part)).norm() / logits.norm()
+        assert error < allowed, part
+    outside = logits.scatter(-1, labels[:, :, :-1].expand(2, -1, -1), -torch.inf)
+    best_by_margin = outside.topk(2).values
+    clear = best_by_margin[..., 0] - best_by_margin[..., 1] > 1e-4 * logits.abs().max()
+    assert clear.float().mean() > 0.9
+    assert torch.equal(found.label_outside[clear], expected.label_outside[clear])
+
+
+def test_answers_where_the_context_has_every_label():
+    run = shaped("long context")
+    labels = torch.arange(17).expand(run.batch_size, -1) % run.bank.shape.n_train_classes
+    (exemplars, _) = fresh_batch(run, 1)
+    for forward in (engines.forward_for(run, CPU, 4, engine) for engine in ("native", "eager")):
+        forward.load(fresh_parameters(run, 1))
+        found = forward(exemplars[0], labels)
+        assert (found.log_outside == -torch.inf).all()
+        assert found.inside.isfinite().all()
 
 
 def test_sharp_attention_and_saturated_gates_are_right_too():

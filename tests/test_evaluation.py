@@ -38,9 +38,15 @@ MODEL = Model(depth=2, width=16, heads=2, mlp_ratio=2)
 SET = SequenceSet(bank=BANK, recipe=RECIPE, evaluators=EVALUATORS, sequences=30, seed=5)
 
 
+def metrics_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """logits [..., B, K], labels [B, C+1] -> [..., B, len(METRICS)]."""
+    return evaluation.metrics(engines.answers(logits, labels), labels)
+
+
 def answers(logits, context_labels, targets) -> dict[str, np.ndarray]:
     """evaluation.metrics by name."""
-    values = evaluation.metrics(torch.tensor(logits), torch.tensor(context_labels), torch.tensor(targets))
+    labels = torch.cat([torch.tensor(context_labels), torch.tensor(targets)[:, None]], dim=1)
+    values = metrics_of(torch.tensor(logits), labels)
     return {name: values[..., column].numpy() for column, name in enumerate(METRICS)}
 
 
@@ -164,7 +170,7 @@ def embedded(name: str, n: int, dtype: torch.dtype = torch.float64) -> tuple[tor
 
 
 def forward(model: Model, numerics: str = "float64") -> engines.Forward:
-    return engines.eager_forward(model, RECIPE.context, numerics)
+    return engines.EagerForward(model, RECIPE.context, numerics)
 
 
 def untrained(model: Model, seeds: range, dtype: torch.dtype = torch.float64) -> transformer.Parameters:
@@ -200,7 +206,7 @@ def test_iwl_cannot_be_answered_from_the_context_and_icl_flip_and_ciwl_only_from
     for name in EVALUATORS:
         _, labels = embedded(name, 200)
         logits = torch.nn.functional.one_hot(labels[:, -1], 32).double()  # a model that is always right
-        values = evaluation.metrics(logits, labels[:, :-1], labels[:, -1])
+        values = metrics_of(logits, labels)
         assert (values[:, METRICS.index("accuracy")] == 1).all()
         in_context = values[:, METRICS.index("in_context_accuracy")]
         out_of_context = values[:, METRICS.index("out_of_context_accuracy")]
@@ -220,7 +226,7 @@ def test_evaluate_gives_mean_and_standard_error_of_the_metrics_lane_by_lane():
     for lane in range(3):
         alone = {name: value[lane : lane + 1] for name, value in parameters.items()}
         logits = transformer.query_logits(alone, MODEL, geometry, examples[None], labels[None, :, :-1])[0]
-        values = evaluation.metrics(logits, labels[:, :-1], labels[:, -1]).numpy()
+        values = metrics_of(logits, labels).numpy()
         # Matrix products of other shapes round differently, some 1e-16 each.
         np.testing.assert_allclose(result[lane, :, 0], values.mean(axis=0), rtol=1e-9)
         np.testing.assert_allclose(result[lane, :, 1], values.std(axis=0) / math.sqrt(50), rtol=1e-6, atol=1e-12)

@@ -14,6 +14,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -58,32 +59,37 @@ def step_for(pack: PackSpec, state: "State", embeddings: Tensor, engine: str = "
     return {"native": NativeStep, "eager": EagerStep}[kind](pack, state, embeddings)
 
 
-Forward = Callable[[transformer.Parameters, Tensor, Tensor], Tensor]
+@dataclass(frozen=True)
+class Answers:
+    """What metrics need of the logits at B queries; all [S, B] but `inside`, which is [S, B, C].
+
+    inside: those of the context's labels, one for each place. best_outside, label_outside, log_outside: of all labels
+    that do not stand in the context the highest logit, its label, and the logarithm of the sum of exponentials.
+    target: the target's logit.
+    """
+
+    inside: Tensor
+    best_outside: Tensor
+    label_outside: Tensor
+    log_outside: Tensor
+    target: Tensor
+
+
+class Forward(Protocol):
+    """Answers of all lanes to the same sequences."""
+
+    def load(self, parameters: transformer.Parameters) -> None:
+        """name -> [S, …], used from now on."""
+
+    def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
+        """exemplars [B, C+1, I], labels [B, C+1], the target last; B at most what forward_for was told."""
 
 
 def forward_for(run: Run, device: torch.device, batch_size: int, engine: str = "auto") -> Forward:
-    """What `model.query_logits` computes for exemplars [B, C+1, I] and labels [B, C] that all lanes share.
-
-    Called with parameters (name -> [S, …]), exemplars and labels, B at most batch_size; returns [S, B, K].
-    """
+    """The forward half of `engine`, see step_for."""
     if chosen(engine, run, device) == "native":
         return NativeForward(run, batch_size)
-    return eager_forward(run.model, run.recipe.context, run.numerics, device)
-
-
-def eager_forward(model: transformer.Model, context: int, numerics: str, device: torch.device | str = "cpu") -> Forward:
-    """See forward_for."""
-    device = torch.device(device)
-    geometry = transformer.Geometry(model, context, DTYPES[numerics], device)
-
-    def forward(parameters: transformer.Parameters, exemplars: Tensor, labels: Tensor) -> Tensor:
-        lanes = len(next(iter(parameters.values())))
-        shared = (part.expand(lanes, *part.shape) for part in (exemplars, labels))
-        with tensor_cores(numerics), autocast(numerics, device):
-            logits = transformer.query_logits(parameters, model, geometry, *shared)
-        return logits.to(exemplars.dtype)
-
-    return forward
+    return EagerForward(run.model, run.recipe.context, run.numerics, device)
 
 
 def chosen(engine: str, run: Run, device: torch.device) -> str:
@@ -227,32 +233,72 @@ class NativeStep:
         return functional.pad(batches, (0, self.program.columns - self.program.batch_size)).contiguous()
 
 
+class EagerForward:
+    """See Forward."""
+
+    def __init__(self, model: transformer.Model, context: int, numerics: str, device: torch.device | str = "cpu"):
+        self.model, self.numerics, self.device = model, numerics, torch.device(device)
+        self.geometry = transformer.Geometry(model, context, DTYPES[numerics], self.device)
+
+    def load(self, parameters: transformer.Parameters) -> None:
+        self.parameters = parameters
+
+    def logits(self, exemplars: Tensor, context: Tensor) -> Tensor:
+        """exemplars [B, C+1, I], context [B, C] -> [S, B, K]."""
+        lanes = len(next(iter(self.parameters.values())))
+        shared = (part.expand(lanes, *part.shape) for part in (exemplars, context))
+        with tensor_cores(self.numerics), autocast(self.numerics, self.device):
+            logits = transformer.query_logits(self.parameters, self.model, self.geometry, *shared)
+        return logits.to(exemplars.dtype)
+
+    def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
+        return answers(self.logits(exemplars, labels[:, :-1]), labels)
+
+
+def answers(logits: Tensor, labels: Tensor) -> Answers:
+    """logits [..., B, K], labels [B, C+1], the target last."""
+    context, target = (part.expand(*logits.shape[:-1], -1) for part in (labels[:, :-1], labels[:, -1:]))
+    outside = logits.scatter(-1, context, -torch.inf)
+    best, label = outside.max(-1)
+    target_logit = logits.gather(-1, target).squeeze(-1)
+    return Answers(logits.gather(-1, context), best, label, outside.logsumexp(-1), target_logit)
+
+
 class NativeForward:
-    """The forward half of a native.Program; see forward_for."""
+    """The forward half of a native.Program; see Forward."""
 
     def __init__(self, run: Run, batch_size: int):
         """Raises native.Unavailable."""
-        shape = run.bank.shape
-        n_labels, input_width = shape.n_train_classes, shape.width
         self.program = _program(run, batch_size)
-        shapes = transformer.parameter_shapes(run.model, input_width, n_labels)
-        self.parameters = {name: torch.empty(size) for name, size in shapes.items()}
-        gradients = {name: torch.empty(size) for name, size in shapes.items()}
-        self.calls = self.program.record(self.parameters, gradients, torch.empty(1)).forward
+        shape = run.bank.shape
+        self.shapes = transformer.parameter_shapes(run.model, shape.width, shape.n_train_classes)
+        self.gradients = {name: torch.empty(size) for name, size in self.shapes.items()}
+        self.lanes: list[tuple[transformer.Parameters, list[Callable]]] = []
 
-    def __call__(self, parameters: transformer.Parameters, exemplars: Tensor, labels: Tensor) -> Tensor:
-        program, used = self.program, len(exemplars)
-        program.exemplars.view(-1, program.columns, exemplars.shape[2])[:, :used] = exemplars.transpose(0, 1)
-        program.labels[:, :used] = labels.T
+    def load(self, parameters: transformer.Parameters) -> None:
         lanes = len(next(iter(parameters.values())))
-        logits = torch.empty(lanes, *program.logits.shape)
-        for lane in range(lanes):
+        while len(self.lanes) < lanes:
+            own = {name: torch.empty(size) for name, size in self.shapes.items()}
+            self.lanes.append((own, self.program.record(own, self.gradients, torch.empty(1)).forward))
+        del self.lanes[lanes:]
+        for lane, (own, _) in enumerate(self.lanes):
             for name, tensor in parameters.items():
-                self.parameters[name].copy_(tensor[lane])
-            for call in self.calls:
+                own[name].copy_(tensor[lane])
+
+    def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
+        program, used, lanes = self.program, len(exemplars), len(self.lanes)
+        program.exemplars.view(-1, program.columns, exemplars.shape[2])[:, :used] = exemplars.transpose(0, 1)
+        program.labels[:, :used] = labels[:, :-1].T
+        program.targets[:used] = labels[:, -1]
+        inside = torch.empty(lanes, len(program.labels), program.columns)
+        best, log_sum, target = torch.empty(3, lanes, program.columns)
+        best_label = torch.empty(lanes, program.columns, dtype=torch.int64)
+        for lane, (_, calls) in enumerate(self.lanes):
+            for call in calls:
                 call()
-            logits[lane] = program.logits
-        return logits.transpose(1, 2)[:, :used]
+            program.answers(inside[lane], best[lane], best_label[lane], log_sum[lane], target[lane])
+        outside = (part[:, :used] for part in (best, best_label, log_sum, target))
+        return Answers(inside.transpose(1, 2)[:, :used], *outside)
 
 
 def _program(run: Run, batch_size: int) -> native.Program:

@@ -359,3 +359,34 @@ KERNEL cross_entropy(float *loss, float *logits, float *bias_gradient, const int
   }
   loss[0] = (float)(total_loss / used);
 }
+
+// Logits [K, B] as an evaluator needs them, apart from the labels that stand in the context, labels [C, B]: inside [C, B]
+// their own logits; of all others the highest, its label, and the logarithm of the sum of exponentials, each [B]; and
+// target [B] the targets' logits. The context's logits in `logits` are lost.
+KERNEL answers(float *inside, float *best, int64_t *best_label, float *log_sum, float *target, float *logits,
+               const int64_t *labels, const int64_t *targets, long C, long K, long B) {
+  for (long b = 0; b < B; b += LANES) {
+    for (long lane = 0; lane < LANES; ++lane) target[b + lane] = logits[targets[b + lane] * B + b + lane];
+    for (long c = 0; c < C; ++c)
+      for (long lane = 0; lane < LANES; ++lane)
+        inside[c * B + b + lane] = logits[labels[c * B + b + lane] * B + b + lane];
+    for (long c = 0; c < C; ++c)
+      for (long lane = 0; lane < LANES; ++lane)
+        logits[labels[c * B + b + lane] * B + b + lane] = -__builtin_inff();
+    vec highest = all(-__builtin_inff()), total = all(0);
+    ivec place = {};
+    for (long k = 0; k < K; ++k) {
+      const vec logit = at(logits + k * B + b);
+      place = logit > highest ? place - place + (int32_t)k : place;
+      highest = maximum(logit, highest);
+    }
+    // An exponent of -inf is clamped to -87: e^-87 a context label, which is nothing beside the highest's 1.
+    for (long k = 0; k < K; ++k) total += exponential(at(logits + k * B + b) - highest);
+    for (long lane = 0; lane < LANES; ++lane) {
+      best[b + lane] = highest[lane];
+      best_label[b + lane] = place[lane];
+      const bool none = highest[lane] == -__builtin_inff();  // the context has every label
+      log_sum[b + lane] = none ? highest[lane] : highest[lane] + (float)__builtin_log((double)total[lane]);
+    }
+  }
+}

@@ -117,6 +117,21 @@ class Program:
         """
         return Recording(self, parameters, gradients, loss)
 
+    def answers(self, inside: Tensor, best: Tensor, best_label: Tensor, log_sum: Tensor, target: Tensor) -> None:
+        """What an evaluator needs of `logits`, which lose the context's: see native.cpp.
+
+        inside [C, B'], best_label [B'] int64, the others [B'].
+        """
+        outputs = inside, best, best_label, log_sum, target
+        sizes = len(self.labels), *self.logits.shape
+        self.kernel("answers", *outputs, self.logits, self.labels, self.targets, *sizes)()
+
+    def kernel(self, name: str, *arguments: Tensor | int | float) -> Callable:
+        """A call of a kernel of native.cpp on contiguous tensors and numbers, converted once."""
+        function = getattr(self.library, name)
+        function.restype = None
+        return functools.partial(function, *map(_converted, arguments))
+
     def buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """The working array of that name, shape and type, which all lanes share."""
         key = f"{name} {shape} {dtype}"
@@ -341,10 +356,7 @@ class Recording:
         calls.append(functools.partial(torch.bmm, a, b, out=out))
 
     def call(self, calls: list[Callable], kernel: str, *arguments: Tensor | int | float) -> None:
-        """A kernel of native.cpp on contiguous tensors and numbers, converted once."""
-        function = getattr(self.program.library, kernel)
-        function.restype = None
-        calls.append(functools.partial(function, *map(_converted, arguments)))
+        calls.append(self.program.kernel(kernel, *arguments))
 
 
 def _converted(argument: Tensor | int | float):
