@@ -39,9 +39,15 @@ MODEL = Model(depth=2, width=16, heads=2, mlp_ratio=2)
 SET = SequenceSet(bank=BANK, recipe=RECIPE, evaluators=EVALUATORS, sequences=30, seed=5)
 
 
+def metrics_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """logits [..., B, K], labels [B, C+1] -> [..., B, len(METRICS)]."""
+    return evaluation.metrics(engines.answers(logits, labels), labels)
+
+
 def answers(logits, context_labels, targets) -> dict[str, np.ndarray]:
     """evaluation.metrics by name."""
-    values = evaluation.metrics(torch.tensor(logits), torch.tensor(context_labels), torch.tensor(targets))
+    labels = torch.cat([torch.tensor(context_labels), torch.tensor(targets)[:, None]], dim=1)
+    values = metrics_of(torch.tensor(logits), labels)
     return {name: values[..., column].numpy() for column, name in enumerate(METRICS)}
 
 
@@ -164,8 +170,8 @@ def embedded(name: str, n: int, dtype: torch.dtype = torch.float64) -> tuple[tor
     return bank[drawn.classes, drawn.exemplars], drawn.labels
 
 
-def forward(model: Model, dtype: torch.dtype = torch.float64) -> engines.Forward:
-    return engines.eager_forward(model, RECIPE.context, dtype)
+def forward(model: Model, numerics: str = "float64") -> engines.Forward:
+    return engines.EagerForward(model, RECIPE.context, numerics)
 
 
 def untrained(model: Model, seeds: range, dtype: torch.dtype = torch.float64) -> transformer.Parameters:
@@ -184,7 +190,7 @@ def test_an_untrained_model_is_at_chance(name, distribution):
     n, n_lanes = 1000, 16
     examples, labels = embedded(name, n, torch.float32)
     model = replace(MODEL, init=Init(distribution=distribution))
-    answer = engines.eager_forward(model, examples.shape[1] - 1, torch.float32)
+    answer = engines.EagerForward(model, examples.shape[1] - 1, "float32")
     result = evaluation.evaluate(untrained(model, range(n_lanes), torch.float32), answer, examples, labels)
     accuracy = result[:, METRICS.index(evaluation.default_metric(name)), 0]
     chance = evaluation.chance(name, RECIPE, BANK.shape.n_train_classes)
@@ -222,7 +228,7 @@ def test_iwl_cannot_be_answered_from_the_context_and_icl_flip_and_ciwl_only_from
     for name in EVALUATORS:
         _, labels = embedded(name, 200)
         logits = torch.nn.functional.one_hot(labels[:, -1], 32).double()  # a model that is always right
-        values = evaluation.metrics(logits, labels[:, :-1], labels[:, -1])
+        values = metrics_of(logits, labels)
         assert (values[:, METRICS.index("accuracy")] == 1).all()
         in_context = values[:, METRICS.index("in_context_accuracy")]
         out_of_context = values[:, METRICS.index("out_of_context_accuracy")]
@@ -242,7 +248,7 @@ def test_evaluate_gives_mean_and_standard_error_of_the_metrics_lane_by_lane():
     for lane in range(3):
         alone = {name: value[lane : lane + 1] for name, value in parameters.items()}
         logits = transformer.query_logits(alone, MODEL, geometry, examples[None], labels[None, :, :-1])[0]
-        values = evaluation.metrics(logits, labels[:, :-1], labels[:, -1]).numpy()
+        values = metrics_of(logits, labels).numpy()
         # Matrix products of other shapes round differently, some 1e-16 each.
         np.testing.assert_allclose(result[lane, :, 0], values.mean(axis=0), rtol=1e-9)
         np.testing.assert_allclose(result[lane, :, 1], values.std(axis=0) / math.sqrt(50), rtol=1e-6, atol=1e-12)
@@ -377,7 +383,7 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
             assert file[name]["mean"].shape == file[name]["standard_error"].shape == (4, 2, len(METRICS))
             for row in range(4):
                 expected = evaluation.evaluate(
-                    trained.parameters(row), forward(MODEL, torch.float32), examples, labels
+                    trained.parameters(row), forward(MODEL, "float32"), examples, labels
                 ).numpy()
                 # In float32 a product may round differently from one call to the next, some 1e-7 of the logits.
                 np.testing.assert_allclose(file[name]["mean"][row], expected[..., 0], rtol=1e-5, atol=1e-7)
@@ -396,7 +402,7 @@ def test_metrics_of_other_contexts_are_what_the_snapshots_answer_to_them(tmp_pat
         for name, context in (("icl", 8), ("icl@2", 2), ("icl@16", 16)):
             assert frozen[name]["labels"].shape == (SET.sequences, context + 1)
             examples, labels = (torch.from_numpy(frozen[name][part][()]) for part in ("examples", "labels"))
-            answer = engines.eager_forward(MODEL, context, torch.float32)
+            answer = engines.EagerForward(MODEL, context, "float32")
             expected = evaluation.evaluate(trained.parameters(3), answer, examples, labels.long()).numpy()
             np.testing.assert_allclose(file[name]["mean"][3], expected[..., 0], rtol=1e-5, atol=1e-7)
 

@@ -119,12 +119,10 @@ def _sequences(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    import torch
-
     from icl_transience import banks, segments, store
     from icl_transience.progress import Progress
 
-    torch.set_num_threads(options.threads)
+    _set_up(options)
     pack = packs.PackSpec.from_json(options.spec)
     folder, output = options.output.parent, options.output
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,11 +148,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    import torch
-
     from icl_transience import evaluation
 
-    torch.set_num_threads(options.threads)
+    _set_up(options)
     evaluation.write_metrics(
         options.output,
         packs.PackSpec.from_json(options.spec),
@@ -171,6 +167,14 @@ def _export(options: argparse.Namespace) -> None:
 
     exported = spec.from_values(spec.Export, json.loads(options.spec))
     export.write(options.output, options.bank_output, exported, options.bank, options.sequences)
+
+
+def _set_up(options: argparse.Namespace) -> None:
+    import torch
+
+    torch.set_num_threads(options.threads)
+    # Moments of labels that are rarely seen fade to denormal numbers, with which many CPUs compute very slowly.
+    torch.set_flush_denormal(True)
 
 
 def _tables(options: argparse.Namespace) -> None:

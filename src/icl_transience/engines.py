@@ -1,7 +1,11 @@
 """Engines: ways to compute the same steps and the same answers, at different speeds.
 
 eager: model.py and autograd, any device and precision; the reference for the others.
-native: native.py, on CPUs in float32.
+native: native.py, on CPUs, in float32 and bfloat16.
+
+Numerics, of a run: float32 and float64 throughout; tf32: as float32, but the products of NVIDIA's tensor cores round
+their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: as torch.autocast has it, matrix
+products in bfloat16 and the rest, the weights included, in float32.
 
 Letters for shapes as in model.py. A step makes its batches from counters, given where to begin and to end.
 """
@@ -9,6 +13,8 @@ Letters for shapes as in model.py. A step makes its batches from counters, given
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -25,7 +31,13 @@ if TYPE_CHECKING:
     from icl_transience.training import State
 
 ENGINES = ("auto", "native", "eager")
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# What weights, moments and exemplars are kept in.
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.float32,
+    "float64": torch.float64,
+}
 # Batches in one drawing of indices.
 DRAW_BATCHES = 256
 
@@ -47,35 +59,40 @@ def step_for(pack: PackSpec, state: "State", embeddings: Tensor, engine: str = "
     return {"native": NativeStep, "eager": EagerStep}[kind](pack, state, embeddings)
 
 
-Forward = Callable[[transformer.Parameters, Tensor, Tensor], Tensor]
+@dataclass(frozen=True)
+class Answers:
+    """What metrics need of the logits at B queries; all [S, B] but `inside`, which is [S, B, C].
+
+    inside: those of the context's labels, one for each place. best_outside, label_outside, log_outside: of all labels
+    that do not stand in the context the highest logit, its label, and the logarithm of the sum of exponentials.
+    target: the target's logit.
+    """
+
+    inside: Tensor
+    best_outside: Tensor
+    label_outside: Tensor
+    log_outside: Tensor
+    target: Tensor
+
+
+class Forward(Protocol):
+    """Answers of all lanes to the same sequences."""
+
+    def load(self, parameters: transformer.Parameters) -> None:
+        """name -> [S, …], used from now on."""
+
+    def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
+        """exemplars [B, C+1, I], labels [B, C+1], the target last; B at most what forward_for was told."""
 
 
 def forward_for(
     run: Run, device: torch.device, batch_size: int, engine: str = "auto", context: int | None = None
 ) -> Forward:
-    """What `model.query_logits` computes for exemplars [B, C+1, I] and labels [B, C] that all lanes share.
-
-    context: C, as in training where it is not given. Called with parameters (name -> [S, …]), exemplars and labels,
-    B at most batch_size; returns [S, B, K].
-    """
+    """The forward half of `engine`, see step_for; for `context` items, as many as in training where it is not given."""
     context = context or run.recipe.context
     if chosen(engine, run, device, context) == "native":
         return NativeForward(run, batch_size, context)
-    return eager_forward(run.model, context, DTYPES[run.numerics], device)
-
-
-def eager_forward(
-    model: transformer.Model, context: int, dtype: torch.dtype, device: torch.device | str = "cpu"
-) -> Forward:
-    """See forward_for."""
-    geometry = transformer.Geometry(model, context, dtype, device)
-
-    def forward(parameters: transformer.Parameters, exemplars: Tensor, labels: Tensor) -> Tensor:
-        lanes = len(next(iter(parameters.values())))
-        shared = (part.expand(lanes, *part.shape) for part in (exemplars, labels))
-        return transformer.query_logits(parameters, model, geometry, *shared)
-
-    return forward
+    return EagerForward(run.model, context, run.numerics, device)
 
 
 def chosen(engine: str, run: Run, device: torch.device, context: int | None = None) -> str:
@@ -99,14 +116,31 @@ def _native_refusal(run: Run, device: torch.device, context: int) -> str | None:
     """Why the native engine cannot compute the run, None where it can."""
     if device.type != "cpu":
         return f"it is for CPUs, the device is {device}"
-    if run.numerics != "float32":
-        return f"it computes in float32, the run's numerics are {run.numerics}"
+    if run.numerics == "float64":
+        return "it does not compute in float64"
     try:
         native.library(run.model, context)
     except native.Unavailable as error:
         warnings.warn(f"{error}: training and evaluation will be several times slower", RuntimeWarning, stacklevel=2)
         return str(error)
     return None
+
+
+def autocast(numerics: str, device: torch.device) -> torch.autocast:
+    """Within it matrix products are in bfloat16, if those are the numerics."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=numerics == "bfloat16", cache_enabled=False)
+
+
+@contextmanager
+def tensor_cores(numerics: str) -> Iterator[None]:
+    """Within it CUDA's float32 products are in tf32, if those are the numerics, and exact otherwise."""
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 class EagerStep:
@@ -145,9 +179,12 @@ class EagerStep:
         """exemplars [S, B, C+1, I], labels [S, B, C+1]. Returns [S]."""
         for tensor in self.parameters.values():
             tensor.requires_grad_()
-        loss = query_loss(self.parameters, self.pack.run.model, self.geometry, exemplars, labels)
-        # Lanes share no tensor, so the gradient of the sum is each lane's own.
-        gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
+        run = self.pack.run
+        with tensor_cores(run.numerics):
+            with autocast(run.numerics, exemplars.device):
+                loss = query_loss(self.parameters, run.model, self.geometry, exemplars, labels)
+            # Lanes share no tensor, so the gradient of the sum is each lane's own.
+            gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
         for tensor in self.parameters.values():
             tensor.requires_grad_(False)
         for number, (optimizer, parameters, first_moments, second_moments, counts) in enumerate(self.lanes):
@@ -167,7 +204,7 @@ class NativeStep:
         """Raises native.Unavailable."""
         run = pack.run
         self.pack, self.embeddings = pack, embeddings
-        self.program = native.Program(run.model, run.bank.shape.width, run.n_labels, run.recipe.context, run.batch_size)
+        self.program = _program(run, run.batch_size, run.recipe.context)
         flat_parts = [flattened(part) for part in (state.parameters, state.first_moments, state.second_moments)]
         gradients = {name: torch.zeros_like(tensor[:1]) for name, tensor in state.parameters.items()}
         # One lane's at a time: the update follows a lane's backward.
@@ -211,31 +248,76 @@ class NativeStep:
         return functional.pad(batches, (0, self.program.columns - self.program.batch_size)).contiguous()
 
 
+class EagerForward:
+    """See Forward."""
+
+    def __init__(self, model: transformer.Model, context: int, numerics: str, device: torch.device | str = "cpu"):
+        self.model, self.numerics, self.device = model, numerics, torch.device(device)
+        self.geometry = transformer.Geometry(model, context, DTYPES[numerics], self.device)
+
+    def load(self, parameters: transformer.Parameters) -> None:
+        self.parameters = parameters
+
+    def logits(self, exemplars: Tensor, context: Tensor) -> Tensor:
+        """exemplars [B, C+1, I], context [B, C] -> [S, B, K]."""
+        lanes = len(next(iter(self.parameters.values())))
+        shared = (part.expand(lanes, *part.shape) for part in (exemplars, context))
+        with tensor_cores(self.numerics), autocast(self.numerics, self.device):
+            logits = transformer.query_logits(self.parameters, self.model, self.geometry, *shared)
+        return logits.to(exemplars.dtype)
+
+    def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
+        return answers(self.logits(exemplars, labels[:, :-1]), labels)
+
+
+def answers(logits: Tensor, labels: Tensor) -> Answers:
+    """logits [..., B, K], labels [B, C+1], the target last."""
+    context, target = (part.expand(*logits.shape[:-1], -1) for part in (labels[:, :-1], labels[:, -1:]))
+    outside = logits.scatter(-1, context, -torch.inf)
+    best, label = outside.max(-1)
+    target_logit = logits.gather(-1, target).squeeze(-1)
+    return Answers(logits.gather(-1, context), best, label, outside.logsumexp(-1), target_logit)
+
+
 class NativeForward:
-    """The forward half of a native.Program; see forward_for."""
+    """The forward half of a native.Program; see Forward."""
 
     def __init__(self, run: Run, batch_size: int, context: int):
         """Raises native.Unavailable."""
-        n_labels, input_width = run.n_labels, run.bank.shape.width
-        self.program = native.Program(run.model, input_width, n_labels, context, batch_size)
-        shapes = transformer.parameter_shapes(run.model, input_width, n_labels)
-        self.parameters = {name: torch.empty(size) for name, size in shapes.items()}
-        gradients = {name: torch.empty(size) for name, size in shapes.items()}
-        self.calls = self.program.record(self.parameters, gradients, torch.empty(1)).forward
+        self.program = _program(run, batch_size, context)
+        self.shapes = transformer.parameter_shapes(run.model, run.bank.shape.width, run.n_labels)
+        self.gradients = {name: torch.empty(size) for name, size in self.shapes.items()}
+        self.lanes: list[tuple[transformer.Parameters, list[Callable]]] = []
 
-    def __call__(self, parameters: transformer.Parameters, exemplars: Tensor, labels: Tensor) -> Tensor:
-        program, used = self.program, len(exemplars)
-        program.exemplars.view(-1, program.columns, exemplars.shape[2])[:, :used] = exemplars.transpose(0, 1)
-        program.labels[:, :used] = labels.T
+    def load(self, parameters: transformer.Parameters) -> None:
         lanes = len(next(iter(parameters.values())))
-        logits = torch.empty(lanes, *program.logits.shape)
-        for lane in range(lanes):
+        while len(self.lanes) < lanes:
+            own = {name: torch.empty(size) for name, size in self.shapes.items()}
+            self.lanes.append((own, self.program.record(own, self.gradients, torch.empty(1)).forward))
+        del self.lanes[lanes:]
+        for lane, (own, _) in enumerate(self.lanes):
             for name, tensor in parameters.items():
-                self.parameters[name].copy_(tensor[lane])
-            for call in self.calls:
+                own[name].copy_(tensor[lane])
+
+    def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
+        program, used, lanes = self.program, len(exemplars), len(self.lanes)
+        program.exemplars.view(-1, program.columns, exemplars.shape[2])[:, :used] = exemplars.transpose(0, 1)
+        program.labels[:, :used] = labels[:, :-1].T
+        program.targets[:used] = labels[:, -1]
+        inside = torch.empty(lanes, len(program.labels), program.columns)
+        best, log_sum, target = torch.empty(3, lanes, program.columns)
+        best_label = torch.empty(lanes, program.columns, dtype=torch.int64)
+        for lane, (_, calls) in enumerate(self.lanes):
+            for call in calls:
                 call()
-            logits[lane] = program.logits
-        return logits.transpose(1, 2)[:, :used]
+            program.answers(inside[lane], best[lane], best_label[lane], log_sum[lane], target[lane])
+        outside = (part[:, :used] for part in (best, best_label, log_sum, target))
+        return Answers(inside.transpose(1, 2)[:, :used], *outside)
+
+
+def _program(run: Run, batch_size: int, context: int) -> native.Program:
+    width, half = run.bank.shape.width, run.numerics == "bfloat16"
+    return native.Program(run.model, width, run.n_labels, context, batch_size, half)
 
 
 def drawn(pack: PackSpec, embeddings: Tensor, start: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -291,7 +373,7 @@ def query_loss(
     """Mean cross-entropy at the query, [S]. exemplars [S, B, C+1, I]; labels [S, B, C+1], the target last."""
     logits = transformer.query_logits(parameters, model, geometry, exemplars, labels[:, :, :-1])
     targets = labels[:, :, -1]
-    loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    loss = functional.cross_entropy(logits.flatten(0, 1).to(exemplars.dtype), targets.flatten(), reduction="none")
     return loss.view(targets.shape).mean(dim=1)
 
 

@@ -42,7 +42,7 @@ DEFAULT_METRIC = {
 
 
 # Sequences answered at a time.
-BATCH = 128
+BATCH = 64
 
 
 def default_metric(evaluator: str) -> str:
@@ -91,38 +91,35 @@ def chance(evaluator: str, recipe: Recipe, n_labels: int) -> float | None:
     }.get(name)
 
 
-def metrics(logits: Tensor, context_labels: Tensor, targets: Tensor) -> Tensor:
-    """Every metric of every sequence: [..., B, len(METRICS)], float64, from arithmetic in the logits' own type.
+def metrics(answers: engines.Answers, labels: Tensor) -> Tensor:
+    """Every metric of every sequence: [S, B, len(METRICS)], float64, from arithmetic in the logits' own type.
 
-    logits [..., B, K]; context_labels int64 [B, C]; targets int64 [B].
+    labels int64 [B, C+1], the target last.
     """
-    target = targets.expand(logits.shape[:-1]).unsqueeze(-1)
-    target_logit = logits.gather(-1, target).squeeze(-1)
-    context = context_labels.expand(*logits.shape[:-1], -1)
+    context, targets = labels[:, :-1], labels[:, -1]
     # A label that stands in the context twice is one answer.
-    seen_before = (context_labels[:, :, None] == context_labels[:, None, :]).tril(-1).any(-1)
-    inside = logits.gather(-1, context).masked_fill(seen_before, -torch.inf)
-    outside = logits.clone().scatter_(-1, context, -torch.inf)
-    log_inside, log_outside = inside.logsumexp(-1), outside.logsumexp(-1)
+    seen_before = (context[:, :, None] == context[:, None, :]).tril(-1).any(-1)
+    inside = answers.inside.masked_fill(seen_before, -torch.inf)
+    log_inside, log_outside = inside.logsumexp(-1), answers.log_outside
     log_total = torch.logaddexp(log_inside, log_outside)
 
-    target_in_context = (context_labels == targets[:, None]).any(-1)
+    target_in_context = (context == targets[:, None]).any(-1)
     best_inside, place = inside.max(-1)
-    label_inside = context.gather(-1, place.unsqueeze(-1)).squeeze(-1)
-    best_outside, label_outside = outside.max(-1)
-    label = label_inside.where(best_inside > best_outside, label_outside)
+    label_inside = context.expand(*inside.shape).gather(-1, place.unsqueeze(-1)).squeeze(-1)
+    label = label_inside.where(best_inside > answers.best_outside, answers.label_outside)
 
     def correct(answer: Tensor) -> Tensor:
-        return (answer == targets).to(logits.dtype)
+        return (answer == targets).to(inside.dtype)
 
+    target = answers.target
     columns = {
-        "loss": log_total - target_logit,
+        "loss": log_total - target,
         "accuracy": correct(label),
         "in_context_accuracy": correct(label_inside) * target_in_context,
-        "out_of_context_accuracy": correct(label_outside) * ~target_in_context,
-        "target_probability": (target_logit - log_total).exp(),
-        "in_context_target_probability": (target_logit - log_inside).exp().where(target_in_context, 0.0),
-        "out_of_context_target_probability": (target_logit - log_outside).exp().where(~target_in_context, 0.0),
+        "out_of_context_accuracy": correct(answers.label_outside) * ~target_in_context,
+        "target_probability": (target - log_total).exp(),
+        "in_context_target_probability": (target - log_inside).exp().where(target_in_context, 0.0),
+        "out_of_context_target_probability": (target - log_outside).exp().where(~target_in_context, 0.0),
         "context_probability": (log_inside - log_total).exp(),
     }
     return torch.stack([columns[name] for name in METRICS], dim=-1).double()
@@ -141,11 +138,11 @@ def evaluate(
     parameters: name -> [S, …]. examples [N, C+1, I] and labels int64 [N, C+1], the target last. A lane whose
     parameters are not all finite has no answer: NaN throughout.
     """
+    forward.load(parameters)
     parts = []
     for first in range(0, len(examples), batch):
-        context, targets = labels[first : first + batch, :-1], labels[first : first + batch, -1]
-        logits = forward(parameters, examples[first : first + batch], context)
-        parts.append(metrics(logits, context, targets))
+        part = slice(first, first + batch)
+        parts.append(metrics(forward(examples[part], labels[part]), labels[part]))
     values = torch.cat(parts, dim=1)
     standard_error = values.std(dim=1, correction=0) / len(examples) ** 0.5
     result = torch.stack([values.mean(dim=1), standard_error], dim=-1)

@@ -168,9 +168,9 @@ KERNEL attention(float *mixed, float *weights, const float *qkv, long B, float s
           at(w + pair(i, j) * B) = e;
           total += e;
         }
-        const vec share = 1.f / total;
         for (long j = 0; j <= i; ++j) {
-          const vec weight = at(w + pair(i, j) * B) * share;
+          // Not times 1 / total, which rounds once more: where one weight is nearly 1, backward feels it.
+          const vec weight = at(w + pair(i, j) * B) / total;
           at(w + pair(i, j) * B) = weight;
           for (long a = 0; a < A; ++a) out[a] += weight * at(v + (a * T + j) * B);
         }
@@ -240,8 +240,7 @@ KERNEL last_attention(float *mixed, float *weights, const float *lookup, const f
       vec highest = at(w), total = all(0);
       for (long t = 1; t < T; ++t) highest = maximum(at(w + t * B), highest);
       for (long t = 0; t < T; ++t) total += at(w + t * B) = exponential(at(w + t * B) - highest);
-      const vec share = 1.f / total;
-      for (long t = 0; t < T; ++t) at(w + t * B) *= share;
+      for (long t = 0; t < T; ++t) at(w + t * B) /= total;
     }
   for (long b = 0; b < B; b += LANES)
     for (long d = 0; d < D; ++d) {
@@ -359,4 +358,35 @@ KERNEL cross_entropy(float *loss, float *logits, float *bias_gradient, const int
     for (long k = 0; k < K; ++k) bias_gradient[k] += sum(at(logits + k * B + b));
   }
   loss[0] = (float)(total_loss / used);
+}
+
+// Logits [K, B] as an evaluator needs them, apart from the labels that stand in the context, labels [C, B]: inside [C, B]
+// their own logits; of all others the highest, its label, and the logarithm of the sum of exponentials, each [B]; and
+// target [B] the targets' logits. The context's logits in `logits` are lost.
+KERNEL answers(float *inside, float *best, int64_t *best_label, float *log_sum, float *target, float *logits,
+               const int64_t *labels, const int64_t *targets, long C, long K, long B) {
+  for (long b = 0; b < B; b += LANES) {
+    for (long lane = 0; lane < LANES; ++lane) target[b + lane] = logits[targets[b + lane] * B + b + lane];
+    for (long c = 0; c < C; ++c)
+      for (long lane = 0; lane < LANES; ++lane)
+        inside[c * B + b + lane] = logits[labels[c * B + b + lane] * B + b + lane];
+    for (long c = 0; c < C; ++c)
+      for (long lane = 0; lane < LANES; ++lane)
+        logits[labels[c * B + b + lane] * B + b + lane] = -__builtin_inff();
+    vec highest = all(-__builtin_inff()), total = all(0);
+    ivec place = {};
+    for (long k = 0; k < K; ++k) {
+      const vec logit = at(logits + k * B + b);
+      place = logit > highest ? place - place + (int32_t)k : place;
+      highest = maximum(logit, highest);
+    }
+    // An exponent of -inf is clamped to -87: e^-87 a context label, which is nothing beside the highest's 1.
+    for (long k = 0; k < K; ++k) total += exponential(at(logits + k * B + b) - highest);
+    for (long lane = 0; lane < LANES; ++lane) {
+      best[b + lane] = highest[lane];
+      best_label[b + lane] = place[lane];
+      const bool none = highest[lane] == -__builtin_inff();  // the context has every label
+      log_sum[b + lane] = none ? highest[lane] : highest[lane] + (float)__builtin_log((double)total[lane]);
+    }
+  }
 }

@@ -1,4 +1,4 @@
-"""The training step on CPUs, at the machine's limit: float32, one lane at a time, forward and backward by hand.
+"""The training step on CPUs, at the machine's limit: one lane at a time, forward and backward by hand.
 
 At these sizes (17 tokens, width 64, batch 32) autograd and general operations spend more time on dispatch, copies
 and tiny products than on arithmetic. Here a lane's step is a recorded list of calls on buffers that are allocated
@@ -7,6 +7,9 @@ machine's own C++ compiler (under a second) and kept for the next job. Layout is
 
 It computes what `model.query_logits` and `engines.query_loss` compute, and is tested against them in float64. The
 last block works on the query's row alone, with keys and values absorbed: q.(W_k y) = (W_k' q).y, so neither is made.
+
+In bfloat16 the products with a weight matrix take operands and give results in bfloat16 (summed in float32), as under
+torch.autocast; everything else, the weights included, stays float32.
 """
 
 import ctypes
@@ -92,9 +95,11 @@ class Program:
     nothing. A lane's forward leaves `logits` [K, B']; its backward turns them into gradients and its loss.
     """
 
-    def __init__(self, model: Model, input_width: int, n_labels: int, context: int, batch_size: int):
+    def __init__(
+        self, model: Model, input_width: int, n_labels: int, context: int, batch_size: int, bfloat16: bool = False
+    ):
         """Raises Unavailable."""
-        self.model, self.batch_size = model, batch_size
+        self.model, self.batch_size, self.bfloat16 = model, batch_size, bfloat16
         self.columns = aligned(batch_size)
         self.n_tokens = 2 * context + 1
         self.library = library(model, context)
@@ -112,9 +117,27 @@ class Program:
         """
         return Recording(self, parameters, gradients, loss)
 
-    def buffer(self, name: str, *shape: int) -> Tensor:
-        """The working array of that name and shape, which all lanes share."""
-        return self._buffers.setdefault(f"{name}{shape}", torch.zeros(shape))
+    def answers(self, inside: Tensor, best: Tensor, best_label: Tensor, log_sum: Tensor, target: Tensor) -> None:
+        """What an evaluator needs of `logits`, which lose the context's: see native.cpp.
+
+        inside [C, B'], best_label [B'] int64, the others [B'].
+        """
+        outputs = inside, best, best_label, log_sum, target
+        sizes = len(self.labels), *self.logits.shape
+        self.kernel("answers", *outputs, self.logits, self.labels, self.targets, *sizes)()
+
+    def kernel(self, name: str, *arguments: Tensor | int | float) -> Callable:
+        """A call of a kernel of native.cpp on contiguous tensors and numbers, converted once."""
+        function = getattr(self.library, name)
+        function.restype = None
+        return functools.partial(function, *map(_converted, arguments))
+
+    def buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The working array of that name, shape and type, which all lanes share."""
+        key = f"{name} {shape} {dtype}"
+        if key not in self._buffers:
+            self._buffers[key] = torch.zeros(shape, dtype=dtype)
+        return self._buffers[key]
 
 
 class Recording:
@@ -146,7 +169,7 @@ class Recording:
         embedded = self.buffer("embedded", self.width, len(program.exemplars))
         dtable = self.gradients["label_embedding"]
         x = self.buffer("x", self.width, self.tokens * self.batch)
-        self.mm(self.forward, embedded, self.parameters["embedder.weight"].T, program.exemplars.T)
+        self.linear("embedder.weight", embedded, program.exemplars.T, embedded, None)
         self.call(
             self.forward,
             "embed",
@@ -158,7 +181,6 @@ class Recording:
             program.positions,
             self.batch,
         )
-        self.mm(self.backward, self.gradients["embedder.weight"], program.exemplars.T, embedded.T)
         self.call(
             self.backward,
             "embed_backward",
@@ -268,15 +290,45 @@ class Recording:
         self.call(self.backward, "norm_backward", dx, dscale, dbias, dy, x, mean, inverse, scale, columns)
         return y, dy
 
-    def linear(self, name: str, out: Tensor, x: Tensor, dout: Tensor, dx: Tensor, onto: Tensor | None = None) -> None:
-        """out = W' x (+ onto), all [features, N], W [in, out]; backward: dx = W dout, dW = x dout'."""
-        weight = self.parameters[name]
+    def linear(
+        self, name: str, out: Tensor, x: Tensor, dout: Tensor, dx: Tensor | None, onto: Tensor | None = None
+    ) -> None:
+        """out = W' x (+ onto), all [features, N], W [in, out]; backward: dW = x dout', and dx = W dout if asked for."""
+        weight, dweight = self.parameters[name], self.gradients[name]
+        if self.program.bfloat16:
+            weight, x, half_out = self.half(weight, name), self.half(x, f"{name} of"), self.half_buffer("out", out)
+            half_dout, half_dweight = self.half_buffer("dout", dout), self.half_buffer("dweight", dweight)
+            self.mm(self.forward, half_out, weight.T, x)
+            if onto is None:
+                self.forward.append(functools.partial(out.copy_, half_out))
+            else:
+                self.forward.append(functools.partial(torch.add, onto, half_out, out=out))
+            self.backward.append(functools.partial(dweight.copy_, half_dweight))
+            self.mm(self.backward, half_dweight, x, half_dout.T)
+            if dx is not None:
+                half_dx = self.half_buffer("dx", dx)
+                self.backward.append(functools.partial(dx.copy_, half_dx))
+                self.mm(self.backward, half_dx, weight, half_dout)
+            self.backward.append(functools.partial(half_dout.copy_, dout))
+            return
         if onto is None:
             self.mm(self.forward, out, weight.T, x)
         else:
             self.forward.append(functools.partial(torch.addmm, onto, weight.T, x, out=out))
-        self.mm(self.backward, dx, weight, dout)
-        self.mm(self.backward, self.gradients[name], x, dout.T)
+        if dx is not None:
+            self.mm(self.backward, dx, weight, dout)
+        self.mm(self.backward, dweight, x, dout.T)
+
+    def half(self, tensor: Tensor, name: str) -> Tensor:
+        """The bfloat16 copy of `tensor`, made in forward and kept for backward."""
+        copy = self.half_buffer(name, tensor)
+        self.forward.append(functools.partial(copy.copy_, tensor))
+        return copy
+
+    def half_buffer(self, name: str, like: Tensor) -> Tensor:
+        if not like.is_contiguous():  # exemplars, whose transpose is
+            return self.half_buffer(name, like.T).T
+        return self.buffer(f"half {name}", *like.shape, dtype=torch.bfloat16)
 
     def weight_of_heads(self, gradient: Tensor, of_tokens: Tensor, of_heads: Tensor) -> None:
         """gradient [D, D], heads side by side, = of_tokens [H, D, B] @ of_heads [H, A, B]' head by head."""
@@ -304,10 +356,7 @@ class Recording:
         calls.append(functools.partial(torch.bmm, a, b, out=out))
 
     def call(self, calls: list[Callable], kernel: str, *arguments: Tensor | int | float) -> None:
-        """A kernel of native.cpp on contiguous tensors and numbers, converted once."""
-        function = getattr(self.program.library, kernel)
-        function.restype = None
-        calls.append(functools.partial(function, *map(_converted, arguments)))
+        calls.append(self.program.kernel(kernel, *arguments))
 
 
 def _converted(argument: Tensor | int | float):

@@ -65,7 +65,7 @@ def run_segment(
             file.create_dataset(
                 f"snapshots/parameters/{name}",
                 (len(points), *tensor.shape),
-                dtype=pack.run.numerics,
+                dtype=tensor.cpu().numpy().dtype,
             )
 
         def write_snapshot(state: training.State) -> None:

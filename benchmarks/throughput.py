@@ -1,0 +1,376 @@
+"""How fast training is, against the ceiling of the machine it runs on and against other code.
+
+    python benchmarks/throughput.py                         # shapes a and c, a pack of 1, on one core and on all
+    python benchmarks/throughput.py --shapes abcd --lanes 1 4 16 64 --jobs 1
+    python benchmarks/throughput.py --shapes ac --profile   # where a step's time goes
+    python benchmarks/throughput.py --shapes ac --against benchmarks/peers/plain_pytorch.py
+    python benchmarks/throughput.py --device cuda --shapes abcd --lanes 1 4 16 64
+    python benchmarks/throughput.py --record                # keep what was measured, and renew the README's table
+
+What is timed is `training.train`: drawing sequences, gathering exemplars, forward, backward, Adam, recording the
+loss; a whole job adds start and snapshots (its own rate stands in every segment, `made_sequences_per_second`). Every
+case runs in processes of its own, one thread each, `--jobs` of them side by side. The ceiling is a large matrix
+product and a large copy in the same processes and precision, right after. A file given to --against defines
+`step_for(shape, lanes, device)`, which returns a function that trains on one batch of every lane; ours and it take
+turns, and the ratio is the median over turns.
+
+Model FLOP a sequence: 2 for each multiply-add of the forward pass that gives the query's logits,
+    2 (C+1) I D + (L-1) [T (8 + 4m) D^2 + 2 D T(T+1)] + [4 T D^2 + (4 + 4m) D^2 + 4 D T] + 2 D K,
+times 3 for forward and backward. (T = 2C+1 tokens, D width, L blocks, m MLP ratio, I input width, K labels. Blocks over
+all tokens, causal; the last block's keys and values of all tokens, but the rest of it for the query's token alone.)
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+STARTED = time.perf_counter()
+HERE = Path(__file__).resolve().parent
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the README's table calls (a) to (d); paper's names: D width, L depth, C context."""
+
+    depth: int
+    mlp_ratio: int
+    context: int
+    burstiness: int
+    classes: int
+    dim: int
+    width: int = 64
+    heads: int = 8
+
+    def flop(self) -> int:
+        """Model FLOP of training on one sequence; see the top of this file."""
+        tokens, square = 2 * self.context + 1, self.width**2
+        blocks = tokens * (8 + 4 * self.mlp_ratio) * square + 2 * self.width * tokens * (tokens + 1)
+        last = (4 * tokens + 4 + 4 * self.mlp_ratio) * square + 4 * self.width * tokens
+        ends = 2 * (self.context + 1) * self.dim * self.width + 2 * self.width * self.classes
+        return 3 * (ends + (self.depth - 1) * blocks + last)
+
+
+SHAPES = {
+    "a": Shape(depth=2, mlp_ratio=0, context=8, burstiness=4, classes=1936, dim=64),
+    "b": Shape(depth=2, mlp_ratio=0, context=2, burstiness=1, classes=12_800, dim=64),
+    "c": Shape(depth=12, mlp_ratio=4, context=8, burstiness=4, classes=1600, dim=512),
+    "d": Shape(depth=12, mlp_ratio=4, context=8, burstiness=4, classes=12_800, dim=512),
+}
+
+
+def pack_of(shape: Shape, lanes: int, numerics: str):
+    from icl_transience import spec
+    from icl_transience.packs import PackSpec
+
+    bank = spec.Gaussian(
+        classes=shape.classes, holdout_classes=0, exemplars=20, holdout_exemplars=0, dim=shape.dim, noise=0.1
+    )
+    run = spec.Run(
+        bank=spec.BankSpec(source="gaussian", seed=0, gaussian=bank),
+        recipe=spec.Recipe(context=shape.context, burstiness=shape.burstiness),
+        model=spec.Model(depth=shape.depth, width=shape.width, heads=shape.heads, mlp_ratio=shape.mlp_ratio),
+        optimizer=spec.Optimizer(learning_rate=3e-4),
+        batch_size=BATCH,
+        numerics=numerics,
+        snapshots=spec.Snapshots(first=2**62, per_doubling=1, every=2**62),
+    )
+    return PackSpec(lanes=tuple(spec.Lane(run=run, seed=spec.Seed(init=n, data=n)) for n in range(lanes)))
+
+
+class Training:
+    """A pack in training, in amounts of whole batches."""
+
+    def __init__(self, shape: Shape, lanes: int, options: argparse.Namespace):
+        import torch
+
+        from icl_transience import engines, training
+
+        self.pack = pack_of(shape, lanes, options.numerics)
+        self.device, self.training = torch.device(options.device), training
+        bank = self.pack.run.bank.shape
+        generator = torch.Generator().manual_seed(0)
+        embeddings = torch.randn(bank.n_classes, bank.n_exemplars, bank.width, generator=generator)
+        self.embeddings = embeddings.to(self.device, engines.DTYPES[options.numerics])
+        self.state = training.initial_state(self.pack, options.device)
+        self.engine = engines.chosen(options.engine, self.pack.run, self.device)
+
+    def __call__(self, batches: int) -> float:
+        """Seconds that `batches` batches of every lane take."""
+        return timed(self._train, batches, self.device)
+
+    def _train(self, batches: int) -> None:
+        until = self.state.sequences_seen + batches * BATCH
+        self.training.train(self.pack, self.state, self.embeddings, until, lambda state: None, engine=self.engine)
+
+
+def timed(work, amount: int, device) -> float:
+    synchronize(device)
+    begun = time.perf_counter()
+    work(amount)
+    synchronize(device)
+    return time.perf_counter() - begun
+
+
+def synchronize(device) -> None:
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def worker(options: argparse.Namespace) -> None:
+    """Measures one case; says "ready" when warm and begins at the line that answers."""
+    import torch
+
+    torch.set_num_threads(1)
+    shape, (lanes,) = SHAPES[options.shapes], options.lanes
+    ours = Training(shape, lanes, options)
+    ours(1)
+    first_step = time.perf_counter() - STARTED
+    ours(2)
+    # As many batches at a time as take about half a second, in whole recordings of the loss.
+    chunk = max(1, round(0.5 / ours(8) * 8 / 32)) * 32 if ours(8) < 4 else 8
+    peer = _peer(options.against, shape, lanes, options.device) if options.against else None
+    print("ready", flush=True)
+    sys.stdin.readline()
+    seconds, of_peer, begun = [], [], time.perf_counter()
+    while time.perf_counter() - begun < options.seconds or len(seconds) < 3:
+        seconds.append(ours(chunk) / chunk)
+        if peer:
+            peer_chunk = max(chunk // 8, 1)
+            of_peer.append(timed(peer, peer_chunk, ours.device) / peer_chunk)
+    memory = _peak_memory(ours.device)
+    gemm, copy = ceilings(ours.device, options.numerics)
+    step = statistics.median(seconds)
+    rate = BATCH * lanes / step
+    measured = {
+        "engine": ours.engine,
+        "step": step,
+        "rate": rate,
+        "flops": rate * shape.flop(),
+        "gemm": gemm,
+        "copy": copy,
+        "memory": memory,
+        "first_step": first_step,
+        "against": statistics.median(p / s for p, s in zip(of_peer, seconds, strict=True)) if peer else None,
+    }
+    print(json.dumps(measured), flush=True)
+
+
+def _peer(path: str, shape: Shape, lanes: int, device: str):
+    module_spec = importlib.util.spec_from_file_location("peer", path)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    step = module.step_for(shape, lanes, device)
+    step()
+
+    def steps(amount: int) -> None:
+        for _ in range(amount):
+            step()
+
+    return steps
+
+
+def ceilings(device, numerics: str) -> tuple[float, float]:
+    """(FLOP/s of a large matrix product, bytes/s of a large copy, read plus written), medians of 5."""
+    import torch
+
+    dtype = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(numerics, torch.float32)
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    product, source = torch.empty_like(a), torch.randn(2**26, device=device)
+    target = torch.empty_like(source)
+
+    def median(work) -> float:
+        work(1)
+        return statistics.median(timed(work, 1, device) for _ in range(5))
+
+    gemm = median(lambda _: torch.mm(a, b, out=product))
+    copy = median(lambda _: target.copy_(source))
+    return 2 * size**3 / gemm, 2 * source.nbytes / copy
+
+
+def _peak_memory(device) -> int:
+    """Bytes: of the device, or of the process."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def measure(shape: str, lanes: int, jobs: int, options: argparse.Namespace) -> dict:
+    """One case: `jobs` workers at the same time, their rates and ceilings summed."""
+    command = [sys.executable, __file__, "--worker", "--shapes", shape, "--lanes", str(lanes)]
+    for name in ("device", "engine", "numerics", "seconds", "against"):
+        if (value := getattr(options, name)) is not None:
+            command += [f"--{name}", str(value)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen(command, **pipes) for _ in range(jobs)]
+    for process in workers:
+        if process.stdout.readline().strip() != "ready":
+            raise SystemExit(f"({shape}) with {lanes} lanes failed: see above")
+    for process in workers:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    found = [json.loads(process.communicate()[0]) for process in workers]
+    case = {"shape": shape, "lanes": lanes, "jobs": jobs, "numerics": options.numerics}
+    case |= {name: sum(one[name] for one in found) for name in ("rate", "flops", "gemm", "copy")}
+    case |= {name: max(one[name] for one in found) for name in ("step", "memory", "first_step")}
+    return case | {"engine": found[0]["engine"], "against": found[0]["against"]}
+
+
+COLUMNS = {
+    "shape": lambda case: f"({case['shape']})",
+    "engine": lambda case: f"{case['engine']}, {case['numerics']}",
+    "lanes a pack": lambda case: str(case["lanes"]),
+    "jobs": lambda case: str(case["jobs"]),
+    "step": lambda case: f"{case['step'] * 1e3:.3g} ms",
+    "sequences/s": lambda case: f"{case['rate']:,.0f}",
+    "model GFLOP/s": lambda case: f"{case['flops'] / 1e9:.0f}",
+    "of ceiling": lambda case: f"{case['gemm'] / 1e9:,.0f}: {case['flops'] / case['gemm']:.0%}",
+    "copy GB/s": lambda case: f"{case['copy'] / 1e9:.0f}",
+    "peak memory": lambda case: f"{case['memory'] / 2**20:,.0f} MiB",
+    "first step after": lambda case: f"{case['first_step']:.1f} s",
+}
+
+
+def table(cases: list[dict]) -> list[str]:
+    """Lines of a Markdown table."""
+    rows = [[text(case) for text in COLUMNS.values()] for case in cases]
+    return [f"| {' | '.join(row)} |" for row in [list(COLUMNS), ["---"] * len(COLUMNS), *rows]]
+
+
+def profile(shape: str, options: argparse.Namespace) -> list[str]:
+    """Where the time of a step of one lane goes: calls a step, microseconds a step, share."""
+    import torch
+
+    from icl_transience import engines
+
+    torch.set_num_threads(1)
+    ours = Training(SHAPES[shape], 1, options)
+    ours(8)
+    if ours.engine != "native":
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if ours.device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=activities) as recorded:
+            ours(32)
+        return str(recorded.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)).splitlines()
+    whole, batches, spent, count = ours(256) / 256, 256, {}, {}
+    step = engines.NativeStep(ours.pack, ours.state, ours.embeddings)
+
+    def timed_call(call):
+        name = getattr(getattr(call, "func", call), "__name__", str(call))
+
+        def run():
+            begun = time.perf_counter()
+            call()
+            spent[name] = spent.get(name, 0) + (time.perf_counter() - begun) / batches
+            count[name] = count.get(name, 0) + 1 / batches
+
+        return run
+
+    step.lanes = [[timed_call(call) for call in calls] for calls in step.lanes]
+    start = ours.state.sequences_seen
+    for _ in step.losses(start, start + batches * BATCH):
+        pass
+    spent["(draw, gather, record)"] = whole - sum(spent.values())
+    lines = [f"({shape}) {ours.engine}, {options.numerics}: {whole * 1e6:,.0f} us a step"]
+    for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+        lines.append(f"  {name:26}{count.get(name, 0):5.0f} calls{seconds * 1e6:10,.0f} us{seconds / whole:7.1%}")
+    return lines
+
+
+BEGIN, END = "<!-- benchmark: python benchmarks/throughput.py --record -->", "<!-- end of benchmark -->"
+
+
+def recorded() -> list[dict]:
+    """What stands in measured.json: machines, each with its cases."""
+    return json.loads((HERE / "measured.json").read_text(encoding="utf-8"))
+
+
+def readme_section(machines: list[dict]) -> str:
+    """What the README holds between its two marks."""
+    parts = [BEGIN]
+    for machine in machines:
+        parts += ["", f"{machine['machine']}, {machine['date']}:", "", *table(machine["cases"])]
+    return "\n".join([*parts, "", END])
+
+
+def record(cases: list[dict], machine: str) -> None:
+    """Replaces this machine's cases in measured.json and the README's table by the new ones."""
+    machines = [known for known in recorded() if known["machine"] != machine]
+    machines.append({"machine": machine, "date": time.strftime("%Y-%m-%d"), "cases": cases})
+    (HERE / "measured.json").write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")
+    readme = HERE.parent / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    readme.write_text(before + readme_section(machines) + after, encoding="utf-8")
+
+
+def machine_name(device: str) -> str:
+    import torch
+
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {cores()} cores, torch {torch.__version__}"
+
+
+def cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", default="ac", help="letters out of abcd (default: ac)")
+    parser.add_argument("--lanes", type=int, nargs="+", default=[1], help="lanes a pack (default: 1)")
+    parser.add_argument("--jobs", type=int, nargs="+", help="jobs side by side (default: 1, and on CPU one a core)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--numerics", default="float32")
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long to measure a case")
+    parser.add_argument("--against", help="file of a peer; see above")
+    parser.add_argument("--profile", action="store_true", help="print where a step's time goes, and nothing else")
+    parser.add_argument("--record", action="store_true", help="renew measured.json and the README's table")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        worker(options)
+        return
+    if options.profile:
+        for shape in options.shapes:
+            print("\n".join(profile(shape, options)))
+        return
+    jobs = options.jobs or ([1, cores()] if options.device == "cpu" else [1])
+    cases = []
+    print("model FLOP a sequence:", ", ".join(f"({s}) {SHAPES[s].flop() / 1e6:.2f}e6" for s in options.shapes))
+    for shape, lanes, side_by_side in itertools.product(options.shapes, options.lanes, jobs):
+        case = measure(shape, lanes, side_by_side, options)
+        cases.append(case)
+        against = f"; {case['against']:.2f} times {Path(options.against).stem}" if options.against else ""
+        print(table([case])[2] + against, flush=True)
+    print("\n" + "\n".join(table(cases)))
+    if options.record:
+        record(cases, machine_name(options.device))
+
+
+if __name__ == "__main__":
+    main()
