@@ -9,6 +9,7 @@ from pipeline import TINY
 
 from icl_transience import plan
 from icl_transience.plan import Plan
+from icl_transience.spec import StudyError
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +49,12 @@ def test_a_longer_study_asks_for_memory_in_proportion(tiny):
     (pack_id, *_) = tiny.packs
     assert 600 <= tiny.resources(pack_id)["mem_mb"] < 700
     assert tiny.resources(pack_id)["gpu"] == 0
+
+
+@pytest.mark.parametrize(("engine", "device"), [("native", "cuda"), ("graph", "cpu")])
+def test_an_engine_that_the_device_cannot_have_is_refused(engine, device):
+    with pytest.raises(StudyError, match=f"config: engine: {engine} is for device .*, got device '{device}'"):
+        Plan({"study": "laptop", "engine": engine, "device": device}, ROOT)
 
 
 def fake_module(monkeypatch, folder: Path, text: str) -> str:
