@@ -310,9 +310,16 @@ def readme_section(machines: list[dict]) -> str:
 
 
 def record(cases: list[dict], machine: str) -> None:
-    """Replaces this machine's cases in measured.json and the README's table by the new ones."""
-    machines = [known for known in recorded() if known["machine"] != machine]
-    machines.append({"machine": machine, "date": time.strftime("%Y-%m-%d"), "cases": cases})
+    """Puts cases in place of earlier ones of their kind in measured.json, and renews the README's table."""
+
+    def kind(case: dict) -> tuple:
+        return case["shape"], case["numerics"], case["engine"], case["lanes"], case["jobs"]
+
+    machines = recorded()
+    known = next((one for one in machines if one["machine"] == machine), {"machine": machine, "cases": []})
+    kept = {kind(case): case for case in known["cases"] + cases}
+    known = {"machine": machine, "date": time.strftime("%Y-%m-%d"), "cases": [kept[key] for key in sorted(kept)]}
+    machines = [one for one in machines if one["machine"] != machine] + [known]
     (HERE / "measured.json").write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")
     readme = HERE.parent / "README.md"
     text = readme.read_text(encoding="utf-8")

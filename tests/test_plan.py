@@ -9,6 +9,7 @@ from pipeline import TINY
 
 from icl_transience import plan, spec
 from icl_transience.plan import Plan
+from icl_transience.spec import StudyError
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,6 +104,12 @@ def test_a_pool_takes_memory(tiny, tmp_path):
     (pack_id, *_) = pooled.packs
     # Three lanes of 32 MB, and some 800 MB while an order is made.
     assert 1400 < pooled.resources(pack_id)["mem_mb"] < 1800
+
+
+@pytest.mark.parametrize(("engine", "device"), [("native", "cuda"), ("graph", "cpu")])
+def test_an_engine_that_the_device_cannot_have_is_refused(engine, device):
+    with pytest.raises(StudyError, match=f"config: engine: {engine} is for device .*, got device '{device}'"):
+        Plan({"study": "laptop", "engine": engine, "device": device}, ROOT)
 
 
 def fake_module(monkeypatch, folder: Path, text: str) -> str:

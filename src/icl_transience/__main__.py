@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
             "bank": {"required": True, "type": Path, "help": "the bank's HDF5 file"},
             "output": {"required": True, "type": Path, "help": "the file to write"},
             "device": {"default": "cpu", "help": "cpu, cuda or cuda:N"},
-            "engine": {"default": "auto", "help": "auto, native or eager; see engines.py"},
+            "engine": {"default": "auto", "help": "auto, native, graph or eager; see engines.py"},
             "threads": {"type": int, "default": 1, "help": "CPU threads"},
             "log": {"type": Path, "help": "file for plain progress lines; the terminal then gets the bar alone"},
         }

@@ -2,6 +2,7 @@
 
 eager: model.py and autograd, any device and precision; the reference for the others.
 native: native.py, on CPUs, in float32 and bfloat16.
+graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches.
 
 Numerics, of a run: float32 and float64 throughout; tf32: as float32, but the products of NVIDIA's tensor cores round
 their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: as torch.autocast has it, matrix
@@ -30,7 +31,7 @@ from icl_transience.spec import L2, Lane, Optimizer, Run, StudyError
 if TYPE_CHECKING:
     from icl_transience.training import State
 
-ENGINES = ("auto", "native", "eager")
+ENGINES = ("auto", "native", "graph", "eager")
 # What weights, moments and exemplars are kept in.
 DTYPES = {
     "float32": torch.float32,
@@ -50,13 +51,13 @@ class Step(Protocol):
 
 
 def step_for(pack: PackSpec, state: "State", embeddings: Tensor, engine: str = "auto") -> Step:
-    """The step of `engine`; "auto" is native where it works and eager elsewhere, with a note of why.
+    """The step of `engine`; "auto" is native where it works and eager elsewhere.
 
     embeddings [classes, exemplars, I], the bank, on the state's device. Raises StudyError where an engine that is
     named does not work.
     """
     kind = chosen(engine, pack.run, embeddings.device)
-    return {"native": NativeStep, "eager": EagerStep}[kind](pack, state, embeddings)
+    return {"native": NativeStep, "graph": GraphStep, "eager": EagerStep}[kind](pack, state, embeddings)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ def chosen(engine: str, run: Run, device: torch.device, context: int | None = No
     if engine not in ENGINES:
         raise StudyError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
     if engine == "eager":
+        return engine
+    if engine == "graph":
+        if device.type != "cuda":
+            raise StudyError(f"engine: graph is for CUDA devices, the device is {device}: choose auto or eager")
+        if run.recipe.input_noise:
+            raise StudyError("engine: graph draws no input noise: choose auto or eager")
         return engine
     refusal = _native_refusal(run, device, context or run.recipe.context)
     if refusal is None:
@@ -192,6 +199,57 @@ class EagerStep:
             add_unsquared_l2(parameters, lane_gradients, optimizer.l2)
             update(optimizer, parameters, lane_gradients, first_moments, second_moments, counts)
         return loss.detach()
+
+
+class GraphStep(EagerStep):
+    """EagerStep on buffers that stay where they are: indices of many batches, and which batch is next.
+
+    Without `capture` the recorded work is done call by call, on any device.
+    """
+
+    def __init__(self, pack: PackSpec, state: "State", embeddings: Tensor, capture: bool = True):
+        super().__init__(pack, state, embeddings)
+        batch_size, context, device = pack.run.batch_size, pack.run.recipe.context, embeddings.device
+        shape = len(pack.lanes), batch_size * DRAW_BATCHES, context + 1
+        self.rows, self.labels = torch.zeros(2, *shape, dtype=torch.int64, device=device)
+        self.next = torch.arange(batch_size, device=device)
+        self.loss = torch.zeros(len(pack.lanes), dtype=embeddings.dtype, device=device)
+        self.replay: Callable[[], None] = self._capture(state) if capture else self._work
+
+    def losses(self, start: int, until: int) -> Iterator[Tensor]:
+        batch_size = self.pack.run.batch_size
+        for rows, labels in drawn(self.pack, self.embeddings, start, until):
+            n = rows.shape[1]
+            self.rows[:, :n], self.labels[:, :n] = rows, labels
+            self.next.copy_(torch.arange(batch_size))
+            for _ in range(n // batch_size):
+                self.replay()
+                yield self.loss.clone()
+
+    def _work(self) -> None:
+        index = self.rows.index_select(1, self.next)
+        exemplars = self.embeddings.flatten(0, 1).index_select(0, index.flatten()).view(*index.shape, -1)
+        self.loss.copy_(self.step(exemplars, self.labels.index_select(1, self.next)))
+        self.next += self.pack.run.batch_size
+
+    def _capture(self, state: "State") -> Callable[[], None]:
+        """Records `_work`, and undoes what warming up, and no recording, does to the state."""
+        changed = [self.next, *(count for *_, counts in self.lanes for count in counts)]
+        for part in (state.parameters, state.first_moments, state.second_moments):
+            changed += part.values()
+        before = [tensor.clone() for tensor in changed]
+        stream = torch.cuda.Stream(self.embeddings.device)
+        stream.wait_stream(torch.cuda.current_stream(self.embeddings.device))
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._work()
+        torch.cuda.current_stream(self.embeddings.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._work()
+        for tensor, value in zip(changed, before, strict=True):
+            tensor.copy_(value)
+        return graph.replay
 
 
 class NativeStep:
@@ -407,6 +465,7 @@ def update(
         [],
         counts,
         fused=True,
+        capturable=counts[0].is_cuda,
         amsgrad=False,
         maximize=False,
         lr=optimizer.learning_rate,

@@ -137,7 +137,8 @@ def _tokens(parameters: Parameters, geometry: Geometry, exemplars: Tensor, label
     lanes, batch, n_exemplars, _ = exemplars.shape
     embedded = _linear(parameters, "embedder", exemplars.flatten(1, 2)).view(lanes, batch, n_exemplars, -1)
     table = parameters["label_embedding"]
-    label_rows = torch.stack([functional.embedding(labels[s], table[s]) for s in range(lanes)])
+    first_rows = torch.arange(lanes, device=labels.device) * table.shape[1]
+    label_rows = functional.embedding(labels + first_rows[:, None, None], table.flatten(0, 1))
     pairs = torch.stack([embedded[:, :, :-1], label_rows], dim=3).flatten(2, 3)
     return torch.cat([pairs, embedded[:, :, -1:]], dim=2) + geometry.positions
 

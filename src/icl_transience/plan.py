@@ -35,6 +35,7 @@ class Plan:
         config_schema = schema.read_yaml(base / "workflow/schemas/config.schema.yaml")
         schema.check(config, config_schema, "config")
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
+        _check_engine(self.config["engine"], self.config["device"])
         self.results = self.config["results"].rstrip("/")
         self.study: Study = study.load(
             _study_path(self.config["study"], base),
@@ -240,6 +241,14 @@ def describe(named: NamedRun) -> list[str]:
         f"Adam {optimizer.learning_rate:g}, batch {run.batch_size}",
         l2,
     ]
+
+
+def _check_engine(engine: str, device: str) -> None:
+    wanted = {"native": "cpu", "graph": "cuda"}.get(engine)
+    if wanted and not device.startswith(wanted):
+        raise StudyError(
+            f"config: engine: {engine} is for device {wanted}, got device {device!r}: choose auto or eager"
+        )
 
 
 def _describe_recipe(run: Run) -> Iterator[str]:

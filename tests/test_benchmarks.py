@@ -1,0 +1,75 @@
+"""The benchmark runs, counts what it says it counts, and is what the README shows."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from icl_transience import engines
+from icl_transience import model as transformer
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARK = ROOT / "benchmarks" / "throughput.py"
+
+
+def loaded(path: Path):
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[path.stem] = module  # where dataclasses look
+    module_spec.loader.exec_module(module)
+    return module
+
+
+throughput = loaded(BENCHMARK)
+
+
+@pytest.mark.parametrize("letter", "abcd")
+def test_model_flop_are_those_of_the_products_a_step_needs(letter):
+    """PyTorch's own counter, on the eager engine, which differs in two ways that can be told exactly."""
+    shape = replace(throughput.SHAPES[letter], classes=48)
+    run = throughput.pack_of(shape, 1, "float32").run
+    shapes = transformer.parameter_shapes(run.model, shape.dim, shape.classes)
+    parameters = {name: torch.randn(1, *size, requires_grad=True) for name, size in shapes.items()}
+    exemplars = torch.randn(1, 3, shape.context + 1, shape.dim)
+    labels = torch.randint(shape.classes, (1, 3, shape.context + 1))
+    geometry = transformer.Geometry(run.model, run.recipe.context, torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        engines.query_loss(parameters, run.model, geometry, exemplars, labels).sum().backward()
+    tokens = 2 * shape.context + 1
+    # Eager scores every pair of tokens, causal attention needs T(T+1)/2 of T^2; exemplars need no gradient.
+    masked = 3 * (shape.depth - 1) * 2 * shape.width * tokens * (tokens - 1)
+    no_gradient = 2 * (shape.context + 1) * shape.dim * shape.width
+    assert counter.get_total_flops() == 3 * (shape.flop() + masked - no_gradient)
+
+
+def test_the_benchmark_runs_against_a_peer():
+    command = [sys.executable, BENCHMARK, "--shapes", "a", "--jobs", "1", "--seconds", "0"]
+    peer = ["--against", ROOT / "benchmarks/peers/plain_pytorch.py"]
+    done = subprocess.run([*command, *peer], capture_output=True, text=True, check=True)
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| (a) |"))
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert len(cells) == len(throughput.COLUMNS)
+    assert float(cells[5].replace(",", "")) > 0
+    assert " times plain_pytorch" in row
+
+
+def test_the_readme_shows_what_was_measured():
+    machines = json.loads((ROOT / "benchmarks" / "measured.json").read_text(encoding="utf-8"))
+    assert machines
+    assert throughput.readme_section(machines) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_profile_tells_the_parts_of_a_step():
+    command = [sys.executable, BENCHMARK, "--shapes", "a", "--profile"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    calls = {line.split()[0]: int(line.split()[1]) for line in lines[1:] if " calls" in line and "(" not in line}
+    # Embedder 2, qkv 3, the two outs 2 each (forward is addmm), the last query 2 (of 3: addmm_), unembedding 3.
+    assert calls["mm"] == 14
+    assert calls["attention"] == calls["attention_backward"] == calls["last_attention"] == calls["update"] == 1
+    assert calls["norm"] == calls["norm_backward"] == 3
