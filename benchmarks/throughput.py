@@ -16,8 +16,10 @@ turns, and the ratio is the median over turns.
 
 Model FLOP a sequence: 2 for each multiply-add of the forward pass that gives the query's logits,
     2 (C+1) I D + (L-1) [T (8 + 4m) D^2 + 2 D T(T+1)] + [4 T D^2 + (4 + 4m) D^2 + 4 D T] + 2 D K,
-times 3 for forward and backward. (T = 2C+1 tokens, D width, L blocks, m MLP ratio, I input width, K labels. Blocks over
-all tokens, causal; the last block's keys and values of all tokens, but the rest of it for the query's token alone.)
+times 3 for forward and backward: what the model as written down needs, of which engines save some (the embedder's input
+gradient; native: keys and values of the last block). T = 2C+1 tokens, D width, L blocks, m MLP ratio, I input width, K
+labels; blocks over all tokens, causal; the last block's keys and values of all tokens, but the rest of it for the query's
+token alone.
 """
 
 import argparse
@@ -103,6 +105,8 @@ class Training:
         self.embeddings = embeddings.to(self.device, engines.DTYPES[options.numerics])
         self.state = training.initial_state(self.pack, options.device)
         self.engine = engines.chosen(options.engine, self.pack.run, self.device)
+        # Made once, as in a segment, where it lasts for hundreds of thousands of batches.
+        self.step = engines.step_for(self.pack, self.state, self.embeddings, self.engine)
 
     def __call__(self, batches: int) -> float:
         """Seconds that `batches` batches of every lane take."""
@@ -110,7 +114,7 @@ class Training:
 
     def _train(self, batches: int) -> None:
         until = self.state.sequences_seen + batches * BATCH
-        self.training.train(self.pack, self.state, self.embeddings, until, lambda state: None, engine=self.engine)
+        self.training.train(self.pack, self.state, self.embeddings, until, lambda state: None, step=self.step)
 
 
 def timed(work, amount: int, device) -> float:
@@ -133,6 +137,7 @@ def worker(options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # as training jobs do
     shape, (lanes,) = SHAPES[options.shapes], options.lanes
     ours = Training(shape, lanes, options)
     ours(1)
@@ -140,6 +145,7 @@ def worker(options: argparse.Namespace) -> None:
     ours(2)
     # As many batches at a time as take about half a second, in whole recordings of the loss.
     chunk = max(1, round(0.5 / ours(8) * 8 / 32)) * 32 if ours(8) < 4 else 8
+    memory = _peak_memory(ours.device)
     peer = _peer(options.against, shape, lanes, options.device) if options.against else None
     print("ready", flush=True)
     sys.stdin.readline()
@@ -149,7 +155,6 @@ def worker(options: argparse.Namespace) -> None:
         if peer:
             peer_chunk = max(chunk // 8, 1)
             of_peer.append(timed(peer, peer_chunk, ours.device) / peer_chunk)
-    memory = _peak_memory(ours.device)
     gemm, copy = ceilings(ours.device, options.numerics)
     step = statistics.median(seconds)
     rate = BATCH * lanes / step
@@ -185,6 +190,8 @@ def ceilings(device, numerics: str) -> tuple[float, float]:
     """(FLOP/s of a large matrix product, bytes/s of a large copy, read plus written), medians of 5."""
     import torch
 
+    from icl_transience import engines
+
     dtype = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(numerics, torch.float32)
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -195,7 +202,8 @@ def ceilings(device, numerics: str) -> tuple[float, float]:
         work(1)
         return statistics.median(timed(work, 1, device) for _ in range(5))
 
-    gemm = median(lambda _: torch.mm(a, b, out=product))
+    with engines.tensor_cores(numerics):
+        gemm = median(lambda _: torch.mm(a, b, out=product))
     copy = median(lambda _: target.copy_(source))
     return 2 * size**3 / gemm, 2 * source.nbytes / copy
 
@@ -256,9 +264,8 @@ def profile(shape: str, options: argparse.Namespace) -> list[str]:
     """Where the time of a step of one lane goes: calls a step, microseconds a step, share."""
     import torch
 
-    from icl_transience import engines
-
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     ours = Training(SHAPES[shape], 1, options)
     ours(8)
     if ours.engine != "native":
@@ -269,7 +276,7 @@ def profile(shape: str, options: argparse.Namespace) -> list[str]:
             ours(32)
         return str(recorded.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)).splitlines()
     whole, batches, spent, count = ours(256) / 256, 256, {}, {}
-    step = engines.NativeStep(ours.pack, ours.state, ours.embeddings)
+    step = ours.step
 
     def timed_call(call):
         name = getattr(getattr(call, "func", call), "__name__", str(call))

@@ -69,7 +69,8 @@ def test_the_profile_tells_the_parts_of_a_step():
     command = [sys.executable, BENCHMARK, "--shapes", "a", "--profile"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     calls = {line.split()[0]: int(line.split()[1]) for line in lines[1:] if " calls" in line and "(" not in line}
-    # Embedder 2, qkv 3, the two outs 2 each (forward is addmm), the last query 2 (of 3: addmm_), unembedding 3.
-    assert calls["mm"] == 14
     assert calls["attention"] == calls["attention_backward"] == calls["last_attention"] == calls["update"] == 1
     assert calls["norm"] == calls["norm_backward"] == 3
+    parts = sum(float(line.split()[-3].replace(",", "")) for line in lines[1:] if line.strip().endswith("%"))
+    # Parts are rounded to whole microseconds.
+    assert parts == pytest.approx(float(lines[0].split(": ")[1].split()[0].replace(",", "")), abs=len(lines))

@@ -5,8 +5,9 @@ native: native.py, on CPUs, in float32 and bfloat16.
 graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches.
 
 Numerics, of a run: float32 and float64 throughout; tf32: as float32, but the products of NVIDIA's tensor cores round
-their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: as torch.autocast has it, matrix
-products in bfloat16 and the rest, the weights included, in float32.
+their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: matrix
+products in bfloat16 and the rest, the weights included, in float32 (all products in eager, under torch.autocast; those
+with whole weight matrices in native).
 
 Letters for shapes as in model.py. A step makes its batches from counters, given where to begin and to end.
 """
@@ -116,6 +117,8 @@ def chosen(engine: str, run: Run, device: torch.device, context: int | None = No
         return "native"
     if engine == "native":
         raise StudyError(f"engine: native does not work here: {refusal}: choose auto or eager")
+    if device.type == "cpu" and run.numerics != "float64":
+        warnings.warn(f"{refusal}: training and evaluation will be several times slower", RuntimeWarning, stacklevel=2)
     return "eager"
 
 
@@ -128,7 +131,6 @@ def _native_refusal(run: Run, device: torch.device, context: int) -> str | None:
     try:
         native.library(run.model, context)
     except native.Unavailable as error:
-        warnings.warn(f"{error}: training and evaluation will be several times slower", RuntimeWarning, stacklevel=2)
         return str(error)
     return None
 
@@ -140,7 +142,7 @@ def autocast(numerics: str, device: torch.device) -> torch.autocast:
 
 @contextmanager
 def tensor_cores(numerics: str) -> Iterator[None]:
-    """Within it CUDA's float32 products are in tf32, if those are the numerics, and exact otherwise."""
+    """Within it CUDA's float32 products are in tf32, if those are the numerics, and in float32 otherwise."""
     settings = torch.backends.cuda.matmul
     before = settings.fp32_precision
     settings.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
@@ -233,20 +235,26 @@ class GraphStep(EagerStep):
         self.next += self.pack.run.batch_size
 
     def _capture(self, state: "State") -> Callable[[], None]:
-        """Records `_work`, and undoes what warming up, and no recording, does to the state."""
+        """Records `_work`. Warming up, which capture needs, changes the state: it is put back afterwards."""
         changed = [self.next, *(count for *_, counts in self.lanes for count in counts)]
         for part in (state.parameters, state.first_moments, state.second_moments):
             changed += part.values()
         before = [tensor.clone() for tensor in changed]
-        stream = torch.cuda.Stream(self.embeddings.device)
-        stream.wait_stream(torch.cuda.current_stream(self.embeddings.device))
+        device = self.embeddings.device
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             for _ in range(3):
                 self._work()
-        torch.cuda.current_stream(self.embeddings.device).wait_stream(stream)
+        torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # On the stream that warmed up: the default one would be another device's where this is not the first.
+        with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
             self._work()
+        position = int(self.next[0])
+        graph.replay()
+        if int(self.next[0]) != position + self.pack.run.batch_size:
+            raise RuntimeError("the CUDA graph recorded nothing: choose engine: eager")
         for tensor, value in zip(changed, before, strict=True):
             tensor.copy_(value)
         return graph.replay

@@ -106,7 +106,9 @@ def metrics(answers: engines.Answers, labels: Tensor) -> Tensor:
     target_in_context = (context == targets[:, None]).any(-1)
     best_inside, place = inside.max(-1)
     label_inside = context.expand(*inside.shape).gather(-1, place.unsqueeze(-1)).squeeze(-1)
-    label = label_inside.where(best_inside > answers.best_outside, answers.label_outside)
+    # Equal logits: the lower label, as argmax over all would have it.
+    first_inside = (best_inside == answers.best_outside) & (label_inside < answers.label_outside)
+    label = label_inside.where((best_inside > answers.best_outside) | first_inside, answers.label_outside)
 
     def correct(answer: Tensor) -> Tensor:
         return (answer == targets).to(inside.dtype)
@@ -210,6 +212,12 @@ def write_metrics(
             )
             for name in sequence_set.evaluators
         }
+        for name, (_, labels) in sets.items():
+            if labels.min() < 0 or labels.max() >= pack.run.n_labels:
+                raise store.StoreError(
+                    f"{sequences_file}: labels of {name} lie outside 0 … {pack.run.n_labels - 1}, the labels of "
+                    f"{pack.id}: delete it and run the same snakemake command again"
+                )
         results: dict[str, list[Tensor]] = {name: [] for name in sets}
         for row in range(len(trained.sequences_seen)):
             parameters = {name: value.to(device) for name, value in trained.parameters(row).items()}

@@ -1,20 +1,27 @@
-// What PyTorch has no fast operation for at these sizes, compiled for one model shape; see native.py.
+// What PyTorch has no fast operation for at these sizes, compiled for col model shape; see native.py.
 //
-// Everything is laid out feature-major: an activation is [features, T, B], the batch innermost, so that sixteen
-// sequences at a time stand in one vector and no kernel shuffles inside one. Matrix products are PyTorch's.
+// Everything is laid out feature-major: an activation is [features, T, B], the batch innermost, so that up to
+// sixteen sequences stand in one vector and no kernel shuffles inside one. Matrix products are PyTorch's.
 // WIDTH (D), HEADS (H; A = D / H) and TOKENS (T) are set when compiling; the batch B and the columns N (B or T * B) are
-// multiples of LANES. K labels, F hidden features. A kernel overwrites its outputs unless its comment says it adds.
+// multiples of 16. K labels, F hidden features. A kernel overwrites its outputs unless its comment says it adds.
 
 #include <cstdint>
 #include <cstring>
 
 #define KERNEL extern "C" void
 constexpr long D = WIDTH, H = HEADS, A = D / H, T = TOKENS;
-constexpr long LANES = 16;
+// As many floats as col instruction takes: GCC does wider vectors' comparisons col number at a time.
+#if defined(__AVX512F__)
+constexpr long VECTOR = 16;
+#elif defined(__AVX2__)
+constexpr long VECTOR = 8;
+#else
+constexpr long VECTOR = 4;
+#endif
 constexpr float EPSILON = LAYER_NORM_EPSILON;
 
-typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
-typedef int32_t ivec __attribute__((vector_size(4 * LANES), may_alias));
+typedef float vec __attribute__((vector_size(4 * VECTOR), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * VECTOR), may_alias));
 
 static inline vec &at(float *p) { return *reinterpret_cast<vec *>(p); }
 static inline const vec &at(const float *p) { return *reinterpret_cast<const vec *>(p); }
@@ -22,7 +29,7 @@ static inline vec all(float x) { return x - vec{}; }
 
 static inline float sum(const vec &v) {
   float total = 0;
-  for (long lane = 0; lane < LANES; ++lane) total += v[lane];
+  for (long col = 0; col < VECTOR; ++col) total += v[col];
   return total;
 }
 
@@ -53,7 +60,7 @@ static inline vec exponential(vec x) {
 
 static inline vec maximum(vec a, vec b) { return a > b ? a : b; }
 static inline vec square_root(vec x) {
-  for (long lane = 0; lane < LANES; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
+  for (long col = 0; col < VECTOR; ++col) x[col] = __builtin_sqrtf(x[col]);
   return x;
 }
 
@@ -62,7 +69,7 @@ static inline vec square_root(vec x) {
 KERNEL embed(float *x, const float *exemplars, const float *bias, const float *table, const int64_t *labels,
              const float *positions, long B) {
   for (long t = 0; t < T; ++t)
-    for (long b = 0; b < B; b += LANES) {
+    for (long b = 0; b < B; b += VECTOR) {
       if (t % 2 == 0) {
         for (long d = 0; d < D; ++d)
           at(x + (d * T + t) * B + b) =
@@ -72,7 +79,7 @@ KERNEL embed(float *x, const float *exemplars, const float *bias, const float *t
       const int64_t *label = labels + t / 2 * B + b;
       for (long d = 0; d < D; ++d) {
         vec gathered;
-        for (long lane = 0; lane < LANES; ++lane) gathered[lane] = table[label[lane] * D + d];
+        for (long col = 0; col < VECTOR; ++col) gathered[col] = table[label[col] * D + d];
         at(x + (d * T + t) * B + b) = gathered + positions[t * D + d];
       }
     }
@@ -84,7 +91,7 @@ KERNEL embed_backward(float *exemplars_gradient, float *bias_gradient, float *ta
   for (long d = 0; d < D; ++d) {
     vec total = all(0);
     for (long t = 0; t < T; t += 2)
-      for (long b = 0; b < B; b += LANES) {
+      for (long b = 0; b < B; b += VECTOR) {
         const vec &g = at(x_gradient + (d * T + t) * B + b);
         at(exemplars_gradient + (d * (T / 2 + 1) + t / 2) * B + b) = g;
         total += g;
@@ -102,7 +109,7 @@ KERNEL embed_backward(float *exemplars_gradient, float *bias_gradient, float *ta
 // x, y [D, N]; mean, inverse_std [N].
 KERNEL norm(float *y, float *mean, float *inverse_std, const float *x, const float *scale, const float *bias,
             long N) {
-  for (long n = 0; n < N; n += LANES) {
+  for (long n = 0; n < N; n += VECTOR) {
     vec total = all(0), squares = all(0);
     for (long d = 0; d < D; ++d) total += at(x + d * N + n);
     const vec center = total * (1.f / D);
@@ -123,7 +130,7 @@ KERNEL norm_backward(float *x_gradient, float *scale_gradient, float *bias_gradi
   vec scale_total[D], bias_total[D];
   std::memset(scale_total, 0, sizeof scale_total);
   std::memset(bias_total, 0, sizeof bias_total);
-  for (long n = 0; n < N; n += LANES) {
+  for (long n = 0; n < N; n += VECTOR) {
     const vec center = at(mean + n), inverse = at(inverse_std + n);
     vec along_one = all(0), along_x = all(0);
     for (long d = 0; d < D; ++d) {
@@ -149,7 +156,7 @@ static inline long pair(long i, long j) { return i * (i + 1) / 2 + j; }
 // mixed values [D, T, B].
 KERNEL attention(float *mixed, float *weights, const float *qkv, long B, float scale) {
   for (long h = 0; h < H; ++h)
-    for (long b = 0; b < B; b += LANES) {
+    for (long b = 0; b < B; b += VECTOR) {
       const float *q = qkv + h * A * T * B + b, *k = q + D * T * B, *v = k + D * T * B;
       float *w = weights + h * pair(T, 0) * B + b, *o = mixed + h * A * T * B + b;
       for (long i = 0; i < T; ++i) {
@@ -169,7 +176,7 @@ KERNEL attention(float *mixed, float *weights, const float *qkv, long B, float s
           total += e;
         }
         for (long j = 0; j <= i; ++j) {
-          // Not times 1 / total, which rounds once more: where one weight is nearly 1, backward feels it.
+          // Not times 1 / total, which rounds once more: where col weight is nearly 1, backward feels it.
           const vec weight = at(w + pair(i, j) * B) / total;
           at(w + pair(i, j) * B) = weight;
           for (long a = 0; a < A; ++a) out[a] += weight * at(v + (a * T + j) * B);
@@ -183,7 +190,7 @@ KERNEL attention(float *mixed, float *weights, const float *qkv, long B, float s
 KERNEL attention_backward(float *qkv_gradient, const float *mixed_gradient, const float *weights, const float *qkv,
                           long B, float scale) {
   for (long h = 0; h < H; ++h)
-    for (long b = 0; b < B; b += LANES) {
+    for (long b = 0; b < B; b += VECTOR) {
       const long part = D * T * B, offset = h * A * T * B + b;
       const float *q = qkv + offset, *k = q + part, *v = k + part, *g = mixed_gradient + offset;
       const float *w = weights + h * pair(T, 0) * B + b;
@@ -224,7 +231,7 @@ KERNEL attention_backward(float *qkv_gradient, const float *mixed_gradient, cons
 // weights, lookup [H, D, B], scores are lookup . y, and the head mixes y itself, [H, D, B], for its value weights
 // to turn. y [D, T, B]; weights [H, T, B].
 KERNEL last_attention(float *mixed, float *weights, const float *lookup, const float *y, long B, float scale) {
-  for (long b = 0; b < B; b += LANES)
+  for (long b = 0; b < B; b += VECTOR)
     for (long t = 0; t < T; ++t) {
       vec score[H];
       for (long h = 0; h < H; ++h) score[h] = all(0);
@@ -235,14 +242,14 @@ KERNEL last_attention(float *mixed, float *weights, const float *lookup, const f
       for (long h = 0; h < H; ++h) at(weights + (h * T + t) * B + b) = score[h] * scale;
     }
   for (long h = 0; h < H; ++h)
-    for (long b = 0; b < B; b += LANES) {
+    for (long b = 0; b < B; b += VECTOR) {
       float *w = weights + h * T * B + b;
       vec highest = at(w), total = all(0);
       for (long t = 1; t < T; ++t) highest = maximum(at(w + t * B), highest);
       for (long t = 0; t < T; ++t) total += at(w + t * B) = exponential(at(w + t * B) - highest);
       for (long t = 0; t < T; ++t) at(w + t * B) /= total;
     }
-  for (long b = 0; b < B; b += LANES)
+  for (long b = 0; b < B; b += VECTOR)
     for (long d = 0; d < D; ++d) {
       vec out[H];
       for (long h = 0; h < H; ++h) out[h] = all(0);
@@ -258,7 +265,7 @@ KERNEL last_attention(float *mixed, float *weights, const float *lookup, const f
 KERNEL last_attention_backward(float *lookup_gradient, float *y_gradient, float *score_gradient,
                                const float *mixed_gradient, const float *weights, const float *lookup,
                                const float *y, long B, float scale) {
-  for (long b = 0; b < B; b += LANES) {
+  for (long b = 0; b < B; b += VECTOR) {
     vec along_weights[H];
     for (long h = 0; h < H; ++h) along_weights[h] = all(0);
     for (long t = 0; t < T; ++t) {
@@ -305,7 +312,7 @@ KERNEL last_attention_backward(float *lookup_gradient, float *y_gradient, float 
 KERNEL gelu(float *hidden, float *slope, const float *bias, long F, long N) {
   const float c = 1.59576912160573071f;  // 2 sqrt(2/pi)
   for (long f = 0; f < F; ++f)
-    for (long n = 0; n < N; n += LANES) {
+    for (long n = 0; n < N; n += VECTOR) {
       const vec u = at(hidden + f * N + n) + bias[f], square = u * u;
       const vec gate = 1.f / (1.f + exponential(-c * u * (1.f + 0.044715f * square)));
       at(hidden + f * N + n) = u * gate;
@@ -317,7 +324,7 @@ KERNEL gelu(float *hidden, float *slope, const float *bias, long F, long N) {
 KERNEL gelu_backward(float *gradient, float *bias_gradient, const float *slope, long F, long N) {
   for (long f = 0; f < F; ++f) {
     vec total = all(0);
-    for (long n = 0; n < N; n += LANES) total += at(gradient + f * N + n) *= at(slope + f * N + n);
+    for (long n = 0; n < N; n += VECTOR) total += at(gradient + f * N + n) *= at(slope + f * N + n);
     bias_gradient[f] = sum(total);
   }
 }
@@ -325,14 +332,14 @@ KERNEL gelu_backward(float *gradient, float *bias_gradient, const float *slope, 
 // x [R, N] += bias [R].
 KERNEL add_bias(float *x, const float *bias, long R, long N) {
   for (long r = 0; r < R; ++r)
-    for (long n = 0; n < N; n += LANES) at(x + r * N + n) += bias[r];
+    for (long n = 0; n < N; n += VECTOR) at(x + r * N + n) += bias[r];
 }
 
 // The gradient of bias from that of x.
 KERNEL bias_backward(float *bias_gradient, const float *gradient, long R, long N) {
   for (long r = 0; r < R; ++r) {
     vec total = all(0);
-    for (long n = 0; n < N; n += LANES) total += at(gradient + r * N + n);
+    for (long n = 0; n < N; n += VECTOR) total += at(gradient + r * N + n);
     bias_gradient[r] = sum(total);
   }
 }
@@ -342,19 +349,19 @@ KERNEL bias_backward(float *bias_gradient, const float *gradient, long R, long N
 KERNEL cross_entropy(float *loss, float *logits, float *bias_gradient, const int64_t *targets, long K, long B, long used) {
   std::memset(bias_gradient, 0, K * sizeof(float));
   double total_loss = 0;
-  for (long b = 0; b < B; b += LANES) {
+  for (long b = 0; b < B; b += VECTOR) {
     vec highest = all(-__builtin_inff()), total = all(0), target, share;
     for (long k = 0; k < K; ++k) highest = maximum(at(logits + k * B + b), highest);
-    for (long lane = 0; lane < LANES; ++lane) target[lane] = logits[targets[b + lane] * B + b + lane];
+    for (long col = 0; col < VECTOR; ++col) target[col] = logits[targets[b + col] * B + b + col];
     for (long k = 0; k < K; ++k) total += at(logits + k * B + b) = exponential(at(logits + k * B + b) - highest);
-    for (long lane = 0; lane < LANES; ++lane) {
-      const bool counts = b + lane < used;
-      share[lane] = counts ? 1.f / (total[lane] * used) : 0.f;
-      if (counts) total_loss += __builtin_log((double)total[lane]) - (target[lane] - highest[lane]);
+    for (long col = 0; col < VECTOR; ++col) {
+      const bool counts = b + col < used;
+      share[col] = counts ? 1.f / (total[col] * used) : 0.f;
+      if (counts) total_loss += __builtin_log((double)total[col]) - (target[col] - highest[col]);
     }
     for (long k = 0; k < K; ++k) at(logits + k * B + b) *= share;
-    for (long lane = 0; lane < LANES && b + lane < used; ++lane)
-      logits[targets[b + lane] * B + b + lane] -= 1.f / used;
+    for (long col = 0; col < VECTOR && b + col < used; ++col)
+      logits[targets[b + col] * B + b + col] -= 1.f / used;
     for (long k = 0; k < K; ++k) bias_gradient[k] += sum(at(logits + k * B + b));
   }
   loss[0] = (float)(total_loss / used);
@@ -365,28 +372,29 @@ KERNEL cross_entropy(float *loss, float *logits, float *bias_gradient, const int
 // target [B] the targets' logits. The context's logits in `logits` are lost.
 KERNEL answers(float *inside, float *best, int64_t *best_label, float *log_sum, float *target, float *logits,
                const int64_t *labels, const int64_t *targets, long C, long K, long B) {
-  for (long b = 0; b < B; b += LANES) {
-    for (long lane = 0; lane < LANES; ++lane) target[b + lane] = logits[targets[b + lane] * B + b + lane];
+  for (long b = 0; b < B; b += VECTOR) {
+    for (long col = 0; col < VECTOR; ++col) target[b + col] = logits[targets[b + col] * B + b + col];
     for (long c = 0; c < C; ++c)
-      for (long lane = 0; lane < LANES; ++lane)
-        inside[c * B + b + lane] = logits[labels[c * B + b + lane] * B + b + lane];
+      for (long col = 0; col < VECTOR; ++col)
+        inside[c * B + b + col] = logits[labels[c * B + b + col] * B + b + col];
     for (long c = 0; c < C; ++c)
-      for (long lane = 0; lane < LANES; ++lane)
-        logits[labels[c * B + b + lane] * B + b + lane] = -__builtin_inff();
+      for (long col = 0; col < VECTOR; ++col)
+        logits[labels[c * B + b + col] * B + b + col] = -__builtin_inff();
     vec highest = all(-__builtin_inff()), total = all(0);
-    ivec place = {};
+    ivec place = {}, left = {};
     for (long k = 0; k < K; ++k) {
       const vec logit = at(logits + k * B + b);
+      left -= logit != -__builtin_inff();  // true is -1
       place = logit > highest ? place - place + (int32_t)k : place;
       highest = maximum(logit, highest);
     }
     // An exponent of -inf is clamped to -87: e^-87 a context label, which is nothing beside the highest's 1.
     for (long k = 0; k < K; ++k) total += exponential(at(logits + k * B + b) - highest);
-    for (long lane = 0; lane < LANES; ++lane) {
-      best[b + lane] = highest[lane];
-      best_label[b + lane] = place[lane];
-      const bool none = highest[lane] == -__builtin_inff();  // the context has every label
-      log_sum[b + lane] = none ? highest[lane] : highest[lane] + (float)__builtin_log((double)total[lane]);
+    for (long col = 0; col < VECTOR; ++col) {
+      best[b + col] = highest[col];
+      best_label[b + col] = place[col];
+      const bool none = left[col] == 0;  // the context has every label
+      log_sum[b + col] = none ? highest[col] : highest[col] + (float)__builtin_log((double)total[col]);
     }
   }
 }

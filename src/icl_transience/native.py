@@ -8,8 +8,9 @@ machine's own C++ compiler (under a second) and kept for the next job. Layout is
 It computes what `model.query_logits` and `engines.query_loss` compute, and is tested against them in float64. The
 last block works on the query's row alone, with keys and values absorbed: q.(W_k y) = (W_k' q).y, so neither is made.
 
-In bfloat16 the products with a weight matrix take operands and give results in bfloat16 (summed in float32), as under
-torch.autocast; everything else, the weights included, stays float32.
+In bfloat16 the products with whole weight matrices take operands and give results in bfloat16, summed in float32.
+Everything else stays float32, the weights included, and attention, where torch.autocast would round too: in the last
+block that is the query's, key's and value's products as well.
 """
 
 import ctypes
@@ -17,6 +18,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -33,7 +35,8 @@ from icl_transience.spec import Model
 _SOURCE = Path(__file__).with_name("native.cpp")
 # No -ffast-math: NaN must stay NaN, or a lane that diverged would not be seen.
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
-_LANES = 16
+# Columns of a buffer come in multiples of this: a whole number of vectors on every machine, see native.cpp.
+_COLUMNS = 16
 
 
 class Unavailable(RuntimeError):
@@ -49,23 +52,40 @@ def library(model: Model, context: int) -> ctypes.CDLL:
         "TOKENS": 2 * context + 1,
         "LAYER_NORM_EPSILON": f"{transformer.LAYER_NORM_EPSILON}f",
     }
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
+    compiler, *options = shlex.split(os.environ.get("CXX", "c++"))
+    if shutil.which(compiler) is None:
         raise Unavailable("no C++ compiler (c++, or what CXX names) was found")
-    command = [compiler, *_FLAGS, *(f"-D{name}={value}" for name, value in defines.items())]
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    # A cache in a home folder that several kinds of machine share must not mix them: -march=native is in the code.
-    made_from = "\0".join([*command, version, _processor(), _SOURCE.read_text()])
-    path = cache_folder() / f"native-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.so"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            done = subprocess.run([*command, _SOURCE, "-o", made], capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise Unavailable(f"{compiler} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
-            made.replace(path)
-    return ctypes.CDLL(str(path))
+    command = [compiler, *options, *_FLAGS, *(f"-D{name}={value}" for name, value in defines.items())]
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+        # A cache in a home folder that several kinds of machine share must not mix them: -march=native is in the code.
+        made_from = "\0".join([*command, version, _processor(), platform.platform(), _SOURCE.read_text()])
+        path = cache_folder() / f"native-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.so"
+        if path.exists():
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:  # damaged: made once more
+                path.unlink()
+        _compile(command, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, RuntimeError) as error:  # no home, no room, no right to write or to load what was written
+        raise (
+            error
+            if isinstance(error, Unavailable)
+            else Unavailable(
+                f"kernels could not be compiled or kept: {error} (ICL_CACHE names another folder for them)"
+            )
+        ) from error
+
+
+def _compile(command: list[str], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        done = subprocess.run([*command, _SOURCE, "-o", made], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unavailable(f"{command[0]} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
+        made.replace(path)
 
 
 def cache_folder() -> Path:
@@ -84,7 +104,7 @@ def _processor() -> str:
 
 def aligned(size: int) -> int:
     """`size` floats rounded up to whole vectors."""
-    return -(-size // _LANES) * _LANES
+    return -(-size // _COLUMNS) * _COLUMNS
 
 
 class Program:
@@ -130,7 +150,9 @@ class Program:
         """A call of a kernel of native.cpp on contiguous tensors and numbers, converted once."""
         function = getattr(self.library, name)
         function.restype = None
-        return functools.partial(function, *map(_converted, arguments))
+        call = functools.partial(function, *map(_converted, arguments))
+        call.keep = arguments  # the addresses in it hold no tensor alive
+        return call
 
     def buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """The working array of that name, shape and type, which all lanes share."""

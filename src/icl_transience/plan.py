@@ -18,13 +18,11 @@ from icl_transience.packs import Pack, PackSpec
 from icl_transience.spec import BankSpec, Export, Lane, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
 
-# The modules whose code shapes a stage's results, its own and those of the stages before; a change in one (docstrings
+# The files whose code shapes a stage's results, its own and those of the stages before; a change in one (docstrings
 # and comments aside) makes the stage again. Banks and training are not here: they follow spec.SEMANTICS alone.
-CODE = {
-    "metrics": ("evaluation.py", "model.py", "native.py", "native.cpp"),
-    "tables": ("evaluation.py", "model.py", "tables.py", "transience.py"),
-    "figures": ("evaluation.py", "model.py", "tables.py", "transience.py", "figures.py"),
-}
+_METRICS = ("evaluation.py", "engines.py", "model.py", "native.py", "native.cpp")
+_TABLES = (*_METRICS, "tables.py", "transience.py")
+CODE = {"metrics": _METRICS, "tables": _TABLES, "figures": (*_TABLES, "figures.py")}
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 
 
@@ -35,13 +33,13 @@ class Plan:
         config_schema = schema.read_yaml(base / "workflow/schemas/config.schema.yaml")
         schema.check(config, config_schema, "config")
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
-        _check_engine(self.config["engine"], self.config["device"])
         self.results = self.config["results"].rstrip("/")
         self.study: Study = study.load(
             _study_path(self.config["study"], base),
             base / "workflow/schemas/study.schema.yaml",
             {"omniglot": self.source_folder("omniglot")},
         )
+        self._check_engine()
         self.packs: dict[str, Pack] = packs.plan(
             packs.order_lanes(
                 (lane, experiment.horizon)
@@ -56,6 +54,25 @@ class Plan:
         runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
+
+    def _check_engine(self) -> None:
+        engine, device = self.config["engine"], self.config["device"]
+        wanted = {"native": "cpu", "graph": "cuda"}.get(engine)
+        if wanted and not device.startswith(wanted):
+            raise StudyError(
+                f"config: engine: {engine} is for device {wanted}, got device {device!r}: choose auto or eager"
+            )
+        for experiment in self.study.experiments.values():
+            for named in experiment.runs:
+                if engine == "native" and named.run.numerics == "float64":
+                    raise StudyError(
+                        f"config: engine: native does not compute in float64, the numerics of {experiment.name}: "
+                        f"choose auto or eager"
+                    )
+                if engine == "graph" and named.run.recipe.input_noise:
+                    raise StudyError(
+                        f"config: engine: graph draws no input noise, which {experiment.name} has: choose auto or eager"
+                    )
 
     @property
     def _packs_folder(self) -> Path:
@@ -118,6 +135,8 @@ class Plan:
         weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
         tokens = run.batch_size * (2 * run.recipe.context + 1)
         activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
+        # Attention weights of every pair of tokens.
+        activations += tokens * run.model.heads * run.model.depth * (2 * run.recipe.context + 1)
         of_lane = 5 * weights + 2 * activations + 4 * run.batch_size * run.n_labels
         bank = shape.n_classes * shape.n_exemplars * shape.width
         needed = number_bytes * (len(pack.lanes) * of_lane + 2 * bank)
@@ -241,14 +260,6 @@ def describe(named: NamedRun) -> list[str]:
         f"Adam {optimizer.learning_rate:g}, batch {run.batch_size}",
         l2,
     ]
-
-
-def _check_engine(engine: str, device: str) -> None:
-    wanted = {"native": "cpu", "graph": "cuda"}.get(engine)
-    if wanted and not device.startswith(wanted):
-        raise StudyError(
-            f"config: engine: {engine} is for device {wanted}, got device {device!r}: choose auto or eager"
-        )
 
 
 def _describe_recipe(run: Run) -> Iterator[str]:

@@ -75,15 +75,16 @@ def train(
     on_snapshot: Callable[[State], None],
     on_progress: Callable[[int], None] = lambda sequences_seen: None,
     engine: str = "auto",
+    step: engines.Step | None = None,
 ) -> Losses:
     """Trains `state` in place until `until` sequences seen, and returns the training loss on the way.
 
     embeddings [classes, exemplars, I], the bank, on the state's device. on_snapshot is called at every point of the
     snapshot schedule in (state.sequences_seen, until], and at 0 before the first batch. on_progress is called with
-    the sequences seen a few times a second. engine: see engines.py.
+    the sequences seen a few times a second. engine: see engines.py. step: one made for `state` before, in its place.
     """
     run = pack.run
-    step = engines.step_for(pack, state, embeddings, engine)
+    step = step or engines.step_for(pack, state, embeddings, engine)
     snapshots = set(run.snapshots.points(run.batch_size, state.sequences_seen, until))
     losses = Losses([], [])
     if state.sequences_seen in snapshots:
