@@ -29,6 +29,6 @@ def omniglot_folder() -> Path:
 
 @pytest.fixture(autouse=True)
 def denormals_are_numbers():
-    """A job flushes them to zero for speed; where a test runs one in this process, the next test must not find it so."""
+    """A job flushes them to zero for speed; a test that runs one in this process must not leave them so."""
     yield
     torch.set_flush_denormal(False)
