@@ -25,3 +25,10 @@ def omniglot_folder() -> Path:
     if missing:
         pytest.skip(f"{folder} has no {', '.join(missing)}: name the folder of the Omniglot zips in ICL_OMNIGLOT")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def denormals_are_numbers():
+    """A job flushes them to zero for speed; a test that runs one in this process must not leave them so."""
+    yield
+    torch.set_flush_denormal(False)
