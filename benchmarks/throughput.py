@@ -18,8 +18,7 @@ Model FLOP a sequence: 2 for each multiply-add of the forward pass that gives th
     2 (C+1) I D + (L-1) [T (8 + 4m) D^2 + 2 D T(T+1)] + [4 T D^2 + (4 + 4m) D^2 + 4 D T] + 2 D K,
 times 3 for forward and backward: what the model as written down needs, of which engines save some (the embedder's input
 gradient; native: keys and values of the last block). T = 2C+1 tokens, D width, L blocks, m MLP ratio, I input width, K
-labels; blocks over all tokens, causal; the last block's keys and values of all tokens, but the rest of it for the query's
-token alone.
+labels; blocks over all tokens, causal; of the last block keys and values of all tokens, the rest for the query's alone.
 """
 
 import argparse
