@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bank = command("bank", _bank, "Embed exemplars and write a bank.")
     add(bank, "spec", "output")
-    bank.add_argument("--source-folder", type=Path, default=Path(), help="where the source's files are, if it has any")
+    bank.add_argument("--files", default="[]", help="paths of the source's files, if it has any: a JSON list")
 
     sequences = command("sequences", _sequences, "Draw the frozen sequences of a set's evaluators.")
     add(sequences, "spec", "bank", "output")
@@ -96,10 +96,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _bank(options: argparse.Namespace) -> None:
     from icl_transience import banks
-    from icl_transience.study import file_digest
+    from icl_transience.sources import file_digest
 
     bank_spec = spec.from_values(spec.BankSpec, json.loads(options.spec))
-    files = [options.source_folder / name for name in bank_spec.file_names]
+    files = [Path(path) for path in json.loads(options.files)]
     for path, digest in zip(files, bank_spec.files, strict=True):
         if file_digest(path) != digest:
             raise StudyError(f"{path}: its SHA-256 is {file_digest(path)}, the bank is of {digest}")

@@ -6,6 +6,7 @@ DAG is static. Writes nothing until `register`, which only a real run calls.
 
 import ast
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -13,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from icl_transience import packs, schema, spec, study
+from icl_transience import packs, schema, sources, spec, study
 from icl_transience.packs import Pack, PackSpec
 from icl_transience.spec import BankSpec, Lane, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
@@ -39,7 +40,7 @@ class Plan:
         self.study: Study = study.load(
             _study_path(self.config["study"], base),
             base / "workflow/schemas/study.schema.yaml",
-            {"omniglot": self.source_folder("omniglot")},
+            {source: self.source_folder(source) for source in sources.WITH_FILES},
         )
         self.packs: dict[str, Pack] = packs.plan(
             packs.order_lanes(
@@ -76,10 +77,13 @@ class Plan:
 
     # Banks and sequences.
 
-    def bank_folder(self, bank_id: str) -> str:
-        """The folder of a bank's source files; the working folder where it has none."""
+    def bank_files(self, bank_id: str) -> str:
+        """Paths of a bank's source files as a JSON list, in the order of their SHA-256 in its spec."""
         bank = self.banks[bank_id]
-        return str(self.source_folder(bank.source) if bank.files else Path())
+        if not bank.files:
+            return "[]"
+        _, paths = sources.resolve(bank.source, spec.identity_values(bank.parameters), self.source_folder(bank.source))
+        return json.dumps([str(path) for path in paths])
 
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"

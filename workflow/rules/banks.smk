@@ -13,9 +13,9 @@ rule bank:
     resources:
         # Neither input nor parameter: the SHA-256 of the source files is in the bank's name, so that neither their
         # times nor where they lie can make a bank again.
-        source_folder=lambda wildcards: PLAN.bank_folder(wildcards.bank),
+        files=lambda wildcards: PLAN.bank_files(wildcards.bank),
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.banks[wildcards.bank]),
     shell:
-        "python -m icl_transience bank --spec {params.spec:q} --source-folder {resources.source_folder:q}"
+        "python -m icl_transience bank --spec {params.spec:q} --files {resources.files:q}"
         " --output {output:q} &> {log:q}"

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from icl_transience.spec import StudyError
+
 Encoder = Callable[[np.ndarray], np.ndarray]
 
 
@@ -25,6 +27,21 @@ def fit_pca(training: np.ndarray, dim: int) -> Encoder:
         return ((images - mean) @ components / scale).astype(np.float32)
 
     return encode
+
+
+def fit_scale(training: np.ndarray, scale: str) -> Encoder:
+    """`standard`: centred and divided by one number, so that a coordinate of `training` has mean square 1 on average.
+
+    training: float32 [classes, exemplars, dim], training classes and exemplars only. `raw`: as they are.
+    """
+    if scale == "raw":
+        return lambda exemplars: exemplars.astype(np.float32)
+    flat = training.reshape(-1, training.shape[-1]).astype(np.float64)
+    mean = flat.mean(axis=0)
+    unit = np.sqrt(np.mean((flat - mean) ** 2))
+    if unit == 0:
+        raise StudyError("all training exemplars of the bank are one and the same point: there is nothing to learn")
+    return lambda exemplars: ((exemplars - mean) / unit).astype(np.float32)
 
 
 def _basis(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:

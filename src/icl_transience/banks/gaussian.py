@@ -1,7 +1,9 @@
 """Gaussian classes (Reddy 2023): x = (mu_k + epsilon * eta) / sqrt(1 + epsilon^2), mu and eta standard normal.
 
 Every coordinate has unit variance over classes and exemplars together; `noise` is epsilon, the within-class
-standard deviation relative to that between classes.
+standard deviation relative to that between classes. Reddy's coordinates are these over sqrt(dim), and exemplars
+there are fresh at every draw. A bank holds a fixed number of them; fresh ones are a bank with noise 0 and one
+exemplar a class, and noise in the recipe.
 """
 
 from collections.abc import Sequence
