@@ -85,6 +85,11 @@ class Plan:
         _, paths = sources.resolve(bank.source, spec.identity_values(bank.parameters), self.source_folder(bank.source))
         return json.dumps([str(path) for path in paths])
 
+    def encoder_path(self, bank_id: str) -> list[str]:
+        """The file of the encoder trained for a bank, in a list; empty where it has none."""
+        omniglot = self.banks[bank_id].omniglot
+        return [f"{self.results}/encoders/{bank_id}.h5"] if omniglot and omniglot.trained else []
+
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"
 

@@ -85,6 +85,15 @@ def _omniglot(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any],
             f"`bank.omniglot.characters` + `holdout_characters` is {wanted}, but "
             f"{', '.join(parameters['zips'])} hold {there} characters: ask for fewer or name more zips"
         )
+    # Keys of another encoder stay out of the bank's identity.
+    encoder = parameters["encoder"]
+    if encoder == "resnet18":
+        paths.append(_in_folder(folder, parameters["weights"], "bank.omniglot.weights", "omniglot"))
+        parameters["side"] = 105  # it embeds whole drawings
+    else:
+        parameters["weights"] = ""
+    if encoder != "trained":
+        parameters.pop("trained", None)
     return parameters, paths
 
 

@@ -103,6 +103,15 @@ class OneHot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How the encoder `trained` is trained; see banks/trained.py."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Omniglot:
     VARIANTS: typing.ClassVar[int] = 8  # 4 rotations x 2 flips, a class each
 
@@ -114,6 +123,10 @@ class Omniglot:
     side: int
     encoder: str
     dim: int
+    scale: str = field(default="standard", metadata={"neutral": "standard"})
+    layout: str = field(default="corrected", metadata={"neutral": "corrected"})
+    weights: str = field(default="", metadata={"neutral": ""})
+    trained: Trained | None = None
 
     @property
     def shape(self) -> BankShape:
@@ -189,6 +202,10 @@ class BankSpec:
     @property
     def shape(self) -> BankShape:
         return self.parameters.shape
+
+    @property
+    def uses_resnet18(self) -> bool:
+        return self.omniglot is not None and self.omniglot.encoder == "resnet18"
 
     @property
     def slug(self) -> str:

@@ -233,17 +233,19 @@ def _impossible(run: Run, evaluators: Iterable[str]) -> Iterable[str]:
         if name == "icl_new_exemplar" and bank.shape.exemplar_range("holdout")[1] < 1:
             key = "a one-hot class has one exemplar" if bank.onehot else f"`{section}.holdout_exemplars` is 0"
             yield f"`evaluation.evaluators` has `icl_new_exemplar`, but {key}"
-    if bank.tokens and bank.tokens.encoder == "pca" and bank.tokens.scale == "raw":
+    if getattr(bank.parameters, "encoder", None) == "pca" and bank.parameters.scale == "raw":
         yield f"`{section}.scale` is 'raw', but `{section}.encoder: pca` sets its own scale: leave `scale` out"
     if bank.omniglot:
         drawings = bank.omniglot.exemplars + bank.omniglot.holdout_exemplars
         if drawings > 20:
             yield f"`{section}.exemplars` + `holdout_exemplars` is {drawings}: a character has 20 drawings"
-        if bank.omniglot.dim > bank.omniglot.side**2:
-            yield (
-                f"`{section}.dim` is {bank.omniglot.dim}: {bank.omniglot.side} x {bank.omniglot.side} pixels have "
-                f"at most {bank.omniglot.side**2} components"
-            )
+        side, dim, encoder = bank.omniglot.side, bank.omniglot.dim, bank.omniglot.encoder
+        if encoder == "pca" and dim > side**2:
+            yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"
+        if encoder == "pixels" and dim != side**2:
+            yield f"`{section}.dim` is {dim}, but `encoder: pixels` gives {side} x {side}: say {side**2}"
+        if encoder == "resnet18" and dim != 512:
+            yield f"`{section}.dim` is {dim}, but `encoder: resnet18` gives 512: say so"
 
 
 def _nested(path: str, value: Any) -> dict[str, Any]:

@@ -1,7 +1,29 @@
 # Exemplars from their source, embedded: results/banks/{bank}.h5
 
 
+# The network that an encoder `trained` is, made from the bank's training images: results/encoders/{bank}.h5
+rule encoder:
+    output:
+        f"{PLAN.results}/encoders/{{bank}}.h5",
+    log:
+        f"{PLAN.results}/logs/encoders/{{bank}}.log",
+    benchmark:
+        f"{PLAN.results}/benchmarks/encoders/{{bank}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        files=lambda wildcards: PLAN.bank_files(wildcards.bank),
+    params:
+        spec=lambda wildcards: PLAN.spec_of(PLAN.banks[wildcards.bank]),
+    shell:
+        "python -m icl_transience encoder --spec {params.spec:q} --files {resources.files:q} --output {output:q}"
+        " --threads {threads} --log {log:q}"
+
+
 rule bank:
+    input:
+        encoder=lambda wildcards: PLAN.encoder_path(wildcards.bank),
     output:
         f"{PLAN.results}/banks/{{bank}}.h5",
     log:
@@ -10,6 +32,8 @@ rule bank:
         f"{PLAN.results}/benchmarks/banks/{{bank}}.tsv"
     conda:
         "../../envs/environment.yaml"
+    # ResNet-18 over thousands of drawings is the one long job here.
+    threads: lambda wildcards: workflow.cores if PLAN.banks[wildcards.bank].uses_resnet18 else 1
     resources:
         # Neither input nor parameter: the SHA-256 of the source files is in the bank's name, so that neither their
         # times nor where they lie can make a bank again.
@@ -17,5 +41,5 @@ rule bank:
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.banks[wildcards.bank]),
     shell:
-        "python -m icl_transience bank --spec {params.spec:q} --files {resources.files:q}"
-        " --output {output:q} &> {log:q}"
+        "python -m icl_transience bank --spec {params.spec:q} --files {resources.files:q} --encoder {input.encoder:q}"
+        " --output {output:q} --threads {threads} --log {log:q}"

@@ -8,6 +8,7 @@ exemplar a class, and noise in the recipe.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from icl_transience.banks.bank import Bank, seeded
 from icl_transience.spec import BankShape, BankSpec
 
 
-def build(spec: BankSpec, files: Sequence[Path] = ()) -> Bank:
+def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
     """The bank of `spec`: training classes and exemplars first, those held out after them."""
     shape = spec.shape
     return Bank(

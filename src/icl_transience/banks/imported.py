@@ -5,6 +5,7 @@ Classes and exemplars are taken in the file's order, those to train on first, as
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ from icl_transience.banks.bank import Bank
 from icl_transience.spec import BankSpec, StudyError
 
 
-def build(spec: BankSpec, files: Sequence[Path]) -> Bank:
+def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
     """The bank of `spec` from an HDF5 file. Raises StudyError where an entry is not a finite number."""
     imported, shape, path = spec.imported, spec.shape, files[0]
     with h5py.File(path, "r") as file:

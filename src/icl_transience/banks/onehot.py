@@ -5,6 +5,7 @@ Noise around them, fresh at every draw, is the recipe's to add.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from icl_transience.banks.bank import Bank
 from icl_transience.spec import BankSpec
 
 
-def build(spec: BankSpec, files: Sequence[Path] = ()) -> Bank:
+def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
     """The bank of `spec`: class k is `value` at coordinate k and 0 elsewhere."""
     shape = spec.shape
     return Bank(

@@ -14,6 +14,7 @@ row that lies between two clusters into the other one.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import faiss
 import numpy as np
@@ -26,7 +27,7 @@ from icl_transience.spec import BankSpec, StudyError
 ITERATIONS = 25
 
 
-def build(spec: BankSpec, files: Sequence[Path]) -> Bank:
+def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
     """The bank of `spec` from a safetensors file; `exemplar_table` has the row of every exemplar, `token`."""
     tokens, shape = spec.tokens, spec.shape
     table = read_table(files[0], tokens.tensor)
