@@ -94,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     figure.add_argument("--name", required=True, help="curves or comparison")
     figure.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
+    card = command("card", _card, "Draw the quality card of a bank.")
+    add(card, "bank")
+    card.add_argument("--vocabulary", type=Path, nargs="?", help="vocab.txt or tokenizer.json of a bank of tokens")
+    card.add_argument("--vector", type=Path, required=True, help="the SVG to write")
+    card.add_argument("--raster", type=Path, required=True, help="the PNG to write")
+
     words = command("words", _words, "Say what a study's finished experiments show, the first one last.")
     words.add_argument("--study", help="as in config.yaml, and instead of what stands there")
 
@@ -219,6 +225,12 @@ def _figure(options: argparse.Namespace) -> None:
         options.folder / f"{options.name}.svg",
         options.folder / f"{options.name}.png",
     )
+
+
+def _card(options: argparse.Namespace) -> None:
+    from icl_transience import cards
+
+    cards.draw(options.bank, options.vocabulary, options.vector, options.raster)
 
 
 def _words(options: argparse.Namespace) -> None:

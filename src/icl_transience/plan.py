@@ -25,7 +25,10 @@ CODE = {
     "metrics": ("evaluation.py", "model.py", "native.py", "native.cpp"),
     "tables": ("evaluation.py", "model.py", "tables.py", "transience.py"),
     "figures": ("evaluation.py", "model.py", "tables.py", "transience.py", "figures.py"),
+    "cards": ("cards.py",),
 }
+# Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
+VOCABULARIES = ("vocab.txt", "tokenizer.json")
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 
 
@@ -93,6 +96,18 @@ class Plan:
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"
 
+    def vocabulary(self, bank_id: str) -> list[str]:
+        """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it."""
+        bank = self.banks[bank_id]
+        if not bank.tokens:
+            return []
+        (file,) = json.loads(self.bank_files(bank_id))
+        return [str(path) for path in (Path(file).with_name(name) for name in VOCABULARIES) if path.is_file()][:1]
+
+    def cards(self) -> list[str]:
+        """The quality cards of all banks."""
+        return [f"{self.results}/banks/{bank_id}.{kind}" for bank_id in self.banks for kind in ("svg", "png")]
+
     def spec_of(self, thing: BankSpec | SequenceSet | PackSpec) -> str:
         """The one line of canonical JSON that a job gets."""
         return thing.to_json() if isinstance(thing, PackSpec) else spec.canonical(spec.identity_values(thing))
@@ -150,7 +165,8 @@ class Plan:
         return [f"{folder}/{name}" for name in TABLES] + drawn
 
     def targets(self) -> list[str]:
-        return [path for experiment in self.study.experiments for path in self.experiment_files(experiment)]
+        files = [path for experiment in self.study.experiments for path in self.experiment_files(experiment)]
+        return files + self.cards()
 
     def finished_folders(self) -> list[str]:
         """Folders of the experiments that have been built."""

@@ -11,7 +11,10 @@ from icl_transience.spec import Lane, Run, Seed, SequenceSet, StudyError
 
 RUN_SECTIONS = ("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots")
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
-RESERVED_NAMES = ("all", "bank", "sequences", "train", "evaluate", "tables", "figures", "report", "unlock")
+RESERVED_NAMES = (
+    *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
+    *("tables", "figures", "report", "unlock"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

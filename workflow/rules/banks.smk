@@ -43,3 +43,35 @@ rule bank:
     shell:
         "python -m icl_transience bank --spec {params.spec:q} --files {resources.files:q} --encoder {input.encoder:q}"
         " --output {output:q} --threads {threads} --log {log:q}"
+
+
+# What predicts whether in-context learning can appear on a bank: results/banks/{bank}.svg
+rule card:
+    input:
+        bank=f"{PLAN.results}/banks/{{bank}}.h5",
+        vocabulary=lambda wildcards: PLAN.vocabulary(wildcards.bank),
+    output:
+        vector=report(
+            f"{PLAN.results}/banks/{{bank}}.svg",
+            caption="../report/cards.rst",
+            category="banks",
+            labels={"bank": "{bank}"},
+        ),
+        raster=f"{PLAN.results}/banks/{{bank}}.png",
+    log:
+        f"{PLAN.results}/logs/banks/{{bank}}-card.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        code=code_digest("cards"),
+    shell:
+        "python -m icl_transience card --bank {input.bank:q} --vocabulary {input.vocabulary:q}"
+        " --vector {output.vector:q} --raster {output.raster:q} &> {log:q}"
+
+
+# `snakemake cards` makes the banks of a study and their cards, and trains nothing.
+rule cards:
+    input:
+        PLAN.cards(),
+    localrule: True

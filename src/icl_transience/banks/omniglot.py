@@ -10,7 +10,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from icl_transience.banks import encoders, resnet, trained
-from icl_transience.banks.bank import Bank, seeded
+from icl_transience.banks.bank import CONTACT_SIDE, Bank, contact_sheet, seeded
 from icl_transience.progress import Progress
 from icl_transience.spec import BankSpec, Omniglot, StudyError
 
@@ -109,7 +109,17 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
         n_train_exemplars=omniglot.exemplars,
         class_table=class_table,
         exemplar_table=exemplar_table,
+        contact=_contact(spec, placed, drawings),
     )
+
+
+def _contact(spec: BankSpec, placed: Layout, drawings: np.ndarray) -> np.ndarray:
+    """uint8 [rows, columns, side, side], ink 255, of the contact sheet's exemplars."""
+    rows, columns = np.ix_(*contact_sheet(spec.shape))
+    shown = Layout(placed.character[rows[:, 0]], placed.variant[rows, columns], placed.drawing[rows, columns])
+    characters, shown_characters = np.unique(shown.character, return_inverse=True)
+    small = rotate_and_flip(downsample(drawings[characters], CONTACT_SIDE))
+    return np.round(255 * replace(shown, character=shown_characters).pick(small)).astype(np.uint8)
 
 
 def training_images(spec: BankSpec, files: Sequence[Path]) -> np.ndarray:
