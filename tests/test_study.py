@@ -236,7 +236,14 @@ BAD = {
         in_a("bank: {source: onehot}"),
         ["has `icl_new_exemplar`, but a one-hot class has one exemplar"],
     ),
-    "no folder of drawings": (in_a("bank: {source: omniglot}"), ["ICL_OMNIGLOT", "download"]),
+    "weights that are not public": (
+        in_a("bank: {source: omniglot, omniglot: {encoder: resnet18, dim: 512, weights: mine.pth}}"),
+        ["`bank.omniglot.weights` names mine.pth", "ICL_OMNIGLOT"],
+    ),
+    "more characters than the public zips hold": (
+        in_a("bank: {source: omniglot, omniglot: {characters: 240, holdout_characters: 3}}"),
+        ["is 243, but", "hold 242"],
+    ),
     "no folder of tokens": (in_a("bank: {source: tokens}"), ["ICL_TOKENS", "`tokens:` in config.yaml"]),
     "no folder of imported exemplars": (in_a("bank: {source: imported}"), ["ICL_IMPORTED"]),
 }

@@ -62,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         for name in names:
             sub.add_argument(f"--{name}", **known[name])
 
+    download = command("download", _download, "Fetch a public file.")
+    add(download, "output", "log")
+    download.add_argument("--url", required=True, help="where it is")
+    download.add_argument("--sha256", required=True, help="what it must be")
+
     bank = command("bank", _bank, "Embed exemplars and write a bank.")
     add(bank, "spec", "files", "output", "threads", "log")
     bank.add_argument("--encoder", type=Path, nargs="?", help="the file of an encoder trained for this bank")
@@ -105,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command("writers", _writers, "Fail if a training job is writing results; for `make unlock`.")
     return parser
+
+
+def _download(options: argparse.Namespace) -> None:
+    from icl_transience.download import download
+
+    with _log(options) as log:
+        download(options.url, options.sha256, options.output, log)
 
 
 def _bank(options: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ DAG is static. Writes nothing until `register`, which only a real run calls.
 
 import ast
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -76,17 +75,22 @@ class Plan:
     def source_folder(self, source: str) -> Path | None:
         """Where a source's files are: its key in config.yaml, or the environment variable ICL_{SOURCE}."""
         folder = self.config[source] or os.environ.get(f"ICL_{source.upper()}")
-        return Path(folder).expanduser() if folder else None
+        return Path(folder).expanduser().absolute() if folder else None
 
     # Banks and sequences.
 
-    def bank_files(self, bank_id: str) -> str:
-        """Paths of a bank's source files as a JSON list, in the order of their SHA-256 in its spec."""
+    def bank_files(self, bank_id: str) -> list[str]:
+        """Paths of a bank's source files, in the order of their SHA-256 in its spec."""
         bank = self.banks[bank_id]
         if not bank.files:
-            return "[]"
+            return []
         _, paths = sources.resolve(bank.source, spec.identity_values(bank.parameters), self.source_folder(bank.source))
-        return json.dumps([str(path) for path in paths])
+        return [str(path if path.parent != Path() else Path(self.results, "sources", path)) for path in paths]
+
+    def downloads(self, bank_id: str) -> list[str]:
+        """Those of a bank's source files that are to be downloaded."""
+        folder = str(Path(self.results, "sources"))
+        return [path for path in self.bank_files(bank_id) if str(Path(path).parent) == folder]
 
     def encoder_path(self, bank_id: str) -> list[str]:
         """The file of the encoder trained for a bank, in a list; empty where it has none."""
@@ -101,7 +105,7 @@ class Plan:
         bank = self.banks[bank_id]
         if not bank.tokens:
             return []
-        (file,) = json.loads(self.bank_files(bank_id))
+        (file,) = self.bank_files(bank_id)
         return [str(path) for path in (Path(file).with_name(name) for name in VOCABULARIES) if path.is_file()][:1]
 
     def cards(self) -> list[str]:

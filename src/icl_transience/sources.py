@@ -12,7 +12,7 @@ import os
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,26 +40,62 @@ EMBEDDING_NAMES = (
 INDEX = "model.safetensors.index.json"
 
 
+@dataclass(frozen=True)
+class Public:
+    """A file that anybody can download. characters: of Omniglot, how many it holds."""
+
+    url: str
+    sha256: str
+    characters: int = 0
+
+
+_OMNIGLOT_URL = "https://github.com/brendenlake/omniglot/raw/master/python"
+PUBLIC = {
+    "images_background_small1.zip": Public(
+        f"{_OMNIGLOT_URL}/images_background_small1.zip",
+        "f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4",
+        136,
+    ),
+    "images_background_small2.zip": Public(
+        f"{_OMNIGLOT_URL}/images_background_small2.zip",
+        "3ccaa407515a8778e5d0861875af38b17e418f301ad5bb3b5a6b65d901a41c7f",
+        156,
+    ),
+    "images_background.zip": Public(
+        f"{_OMNIGLOT_URL}/images_background.zip",
+        "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
+        964,
+    ),
+    "images_evaluation.zip": Public(
+        f"{_OMNIGLOT_URL}/images_evaluation.zip",
+        "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
+        659,
+    ),
+    "resnet18-f37072fd.pth": Public(
+        "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+        "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+    ),
+}
+# Greek and Latin stand in both small zips, and all of these in images_background.zip.
+_IN_BOTH_SMALL = 136 + 156 - 242
+
+
 def resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> tuple[dict[str, Any], list[Path]]:
     """A source's parameters with what its files decide filled in, and the paths of the files it reads.
 
-    Raises StudyError where there is no such file or it does not hold what the parameters ask for.
+    A path without a folder is that of a public file, to be downloaded. Raises StudyError where there is no such file
+    or it does not hold what the parameters ask for.
     """
+    if folder is None and source == "omniglot":
+        return _omniglot(dict(parameters), None)
     if folder is None:
         raise StudyError(
             f"bank source `{source}` reads files: name their folder in the environment variable "
-            f"ICL_{source.upper()}, or as `{source}:` in config.yaml" + _WHERE_FROM[source]
+            f"ICL_{source.upper()}, or as `{source}:` in config.yaml"
         )
     if not folder.is_dir():
         raise StudyError(f"{folder}, named in ICL_{source.upper()} or as `{source}:` in config.yaml, is no folder")
     return _RESOLVE[source](dict(parameters), folder)
-
-
-_WHERE_FROM = {
-    "omniglot": "; the public zips are at https://github.com/brendenlake/omniglot/tree/master/python to download",
-    "tokens": "; it may be a Hugging Face checkpoint",
-    "imported": "",
-}
 
 
 def _in_folder(folder: Path, name: str, key: str, source: str) -> Path:
@@ -77,10 +113,16 @@ def _in_folder(folder: Path, name: str, key: str, source: str) -> Path:
 # Omniglot: zips.
 
 
-def _omniglot(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Path]]:
-    paths = [_in_folder(folder, name, "bank.omniglot.zips", "omniglot") for name in parameters["zips"]]
+def _omniglot(parameters: dict[str, Any], folder: Path | None) -> tuple[dict[str, Any], list[Path]]:
+    """The zips, and the weights of `resnet18`, from the folder; what is public and not there is to be downloaded."""
+    zips = parameters["zips"]
+    if folder is None:
+        paths, there = [Path(name) for name in zips], _public_characters(zips)
+    else:
+        paths = [_in_folder(folder, name, "bank.omniglot.zips", "omniglot") for name in zips]
+        there = len(_characters(tuple(paths)))
     wanted = parameters["characters"] + parameters["holdout_characters"]
-    if wanted > (there := len(_characters(tuple(paths)))):
+    if wanted > there:
         raise StudyError(
             f"`bank.omniglot.characters` + `holdout_characters` is {wanted}, but "
             f"{', '.join(parameters['zips'])} hold {there} characters: ask for fewer or name more zips"
@@ -88,13 +130,32 @@ def _omniglot(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any],
     # Keys of another encoder stay out of the bank's identity.
     encoder = parameters["encoder"]
     if encoder == "resnet18":
-        paths.append(_in_folder(folder, parameters["weights"], "bank.omniglot.weights", "omniglot"))
+        paths.append(_weights(parameters["weights"], folder))
         parameters["side"] = 105  # it embeds whole drawings
     else:
         parameters["weights"] = ""
     if encoder != "trained":
         parameters.pop("trained", None)
     return parameters, paths
+
+
+def _weights(name: str, folder: Path | None) -> Path:
+    if folder is not None and (name not in PUBLIC or (folder / name).is_file()):
+        return _in_folder(folder, name, "bank.omniglot.weights", "omniglot")
+    if name not in PUBLIC:
+        raise StudyError(
+            f"`bank.omniglot.weights` names {name}, which is no public file: name its folder, with the zips, in "
+            "ICL_OMNIGLOT or as `omniglot:` in config.yaml"
+        )
+    return Path(name)
+
+
+def _public_characters(zips: Sequence[str]) -> int:
+    """How many characters the public zips of these names hold together."""
+    if "images_background.zip" in zips:
+        zips = [name for name in zips if "small" not in name]
+    total = sum(PUBLIC[name].characters for name in zips)
+    return total - _IN_BOTH_SMALL if sum("small" in name for name in zips) == 2 else total
 
 
 @functools.cache
@@ -275,6 +336,11 @@ _RESOLVE = {"omniglot": _omniglot, "tokens": _tokens, "imported": _imported}
 
 
 # Digests.
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a path from `resolve`: of the file's content, or, of one to be downloaded, as it is published."""
+    return file_digest(path) if path.parent != Path() else PUBLIC[path.name].sha256
 
 
 @functools.cache

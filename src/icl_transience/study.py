@@ -187,7 +187,7 @@ class _Resolver:
                 bank[source], paths = sources.resolve(source, bank[source], self.folders.get(source))
             except StudyError as error:
                 raise StudyError(f"{where}: {error}") from error
-            bank["files"] = [sources.file_digest(path) for path in paths]
+            bank["files"] = [sources.digest(path) for path in paths]
         return bank
 
 

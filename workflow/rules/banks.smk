@@ -1,8 +1,29 @@
 # Exemplars from their source, embedded: results/banks/{bank}.h5
 
 
+# A public file, where no folder with it is named: results/sources/{file}
+rule download:
+    output:
+        f"{PLAN.results}/sources/{{file}}",
+    log:
+        f"{PLAN.results}/logs/sources/{{file}}.log",
+    # Each goes on where the one before was cut off.
+    retries: 3
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        url=lambda wildcards: sources.PUBLIC[wildcards.file].url,
+        sha256=lambda wildcards: sources.PUBLIC[wildcards.file].sha256,
+    shell:
+        "python -m icl_transience download --url {params.url:q} --sha256 {params.sha256} --output {output:q}"
+        " --log {log:q}"
+
+
 # The network that an encoder `trained` is, made from the bank's training images: results/encoders/{bank}.h5
 rule encoder:
+    input:
+        downloads=lambda wildcards: PLAN.downloads(wildcards.bank),
     output:
         f"{PLAN.results}/encoders/{{bank}}.h5",
     log:
@@ -13,7 +34,7 @@ rule encoder:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        files=lambda wildcards: PLAN.bank_files(wildcards.bank),
+        files=lambda wildcards: canonical(PLAN.bank_files(wildcards.bank)),
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.banks[wildcards.bank]),
     shell:
@@ -23,6 +44,7 @@ rule encoder:
 
 rule bank:
     input:
+        downloads=lambda wildcards: PLAN.downloads(wildcards.bank),
         encoder=lambda wildcards: PLAN.encoder_path(wildcards.bank),
     output:
         f"{PLAN.results}/banks/{{bank}}.h5",
@@ -37,7 +59,7 @@ rule bank:
     resources:
         # Neither input nor parameter: the SHA-256 of the source files is in the bank's name, so that neither their
         # times nor where they lie can make a bank again.
-        files=lambda wildcards: PLAN.bank_files(wildcards.bank),
+        files=lambda wildcards: canonical(PLAN.bank_files(wildcards.bank)),
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.banks[wildcards.bank]),
     shell:
