@@ -58,6 +58,28 @@ class Plan:
         runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
+        self._refuse_what_does_not_fit()
+
+    def _refuse_what_does_not_fit(self) -> None:
+        """Raises StudyError where a bank, or training on it, takes more memory than a job may."""
+        limit = self.config["memory"] or _machine_memory()
+        problems = []
+        for bank_id, bank in self.banks.items():
+            shape = bank.shape
+            training = [self.resources(pack) for pack in self.packs if self.packs[pack].spec.run.bank == bank]
+            jobs = {
+                "making it takes": self.bank_memory(bank_id),
+                "training on it takes": max((job["mem_mb"] for job in training), default=0),
+            }
+            problems += [
+                f"bank {bank_id}: {shape.n_classes:,} classes x {shape.n_exemplars} exemplars x {shape.width:,} "
+                f"coordinates: {what} about {needed:,} MB, but a job may take {limit:,} MB (this machine's memory, or "
+                "`memory` in config.yaml): ask for fewer classes or exemplars, or use a larger machine"
+                for what, needed in jobs.items()
+                if needed > limit
+            ]
+        if problems:
+            raise StudyError("\n".join(problems))
 
     @property
     def _packs_folder(self) -> Path:
@@ -99,6 +121,27 @@ class Plan:
 
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"
+
+    def bank_memory(self, bank_id: str) -> int:
+        """MB that making a bank takes at most, about; bytes for each number were measured on large banks."""
+        bank = self.banks[bank_id]
+        shape = bank.shape
+        embeddings = shape.n_classes * shape.n_exemplars * shape.width
+        needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(bank.source, 12) * embeddings
+        # The spectrum's eigenvalues, and the exemplars that it is measured on.
+        needed += 8 * shape.width * (4 * shape.width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
+        if bank.omniglot:
+            # The zips' drawings, one byte a pixel, twice; then these, downsampled, in all orientations.
+            characters = sum(sources.PUBLIC[name].characters for name in bank.omniglot.zips)
+            needed += 2 * characters * 20 * 105**2
+            if not bank.uses_resnet18:
+                needed += 16 * shape.n_classes * shape.n_exemplars * bank.omniglot.side**2
+        if bank.tokens:
+            (file,) = self.bank_files(bank_id)
+            rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
+            needed += 18 * rows * width
+        # 400 MB are Python, PyTorch, SciPy and faiss.
+        return 400 + needed // 2**20
 
     def vocabulary(self, bank_id: str) -> list[str]:
         """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it."""
@@ -215,6 +258,15 @@ class Plan:
             pack_id, place = self._places[Lane(run=named.run, seed=seed)]
             rows.append({"seed": seed.label, "pack": pack_id, "place": place})
         return rows
+
+
+def _machine_memory() -> int:
+    """MB of this machine, or of the container it is."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    return total // 2**20
 
 
 def _study_path(name: str, base: Path) -> Path:

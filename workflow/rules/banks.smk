@@ -34,6 +34,7 @@ rule encoder:
         "../../envs/environment.yaml"
     threads: 1
     resources:
+        mem_mb=lambda wildcards: PLAN.bank_memory(wildcards.bank),
         files=lambda wildcards: canonical(PLAN.bank_files(wildcards.bank)),
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.banks[wildcards.bank]),
@@ -57,6 +58,7 @@ rule bank:
     # ResNet-18 over thousands of drawings is the one long job here.
     threads: lambda wildcards: workflow.cores if PLAN.banks[wildcards.bank].uses_resnet18 else 1
     resources:
+        mem_mb=lambda wildcards: PLAN.bank_memory(wildcards.bank),
         # Neither input nor parameter: the SHA-256 of the source files is in the bank's name, so that neither their
         # times nor where they lie can make a bank again.
         files=lambda wildcards: canonical(PLAN.bank_files(wildcards.bank)),

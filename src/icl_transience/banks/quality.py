@@ -19,7 +19,7 @@ Draw = Callable[[str], np.random.Generator]
 EPISODES = 4000
 SHOTS = 4
 # Sizes of samples; a sample is all there is where there is less.
-CENTROID_CLASSES = 2000
+CENTROID_CLASSES = 500
 LINEAR_CLASSES = 64
 SPECTRUM_EXEMPLARS = 20_000
 
