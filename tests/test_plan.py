@@ -1,6 +1,7 @@
 """From configuration to files."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -150,5 +151,7 @@ def test_a_bank_takes_no_more_memory_than_is_said_and_not_far_less(tmp_path, mon
         "import resource, sys; from icl_transience.__main__ import main; assert main(sys.argv[1:]) == 0;"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    # One thread, as Snakemake gives it.
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=env)
     assert 0.35 * planned.bank_memory(bank_id) < int(done.stdout) <= planned.bank_memory(bank_id)
