@@ -126,7 +126,14 @@ def _shown(word: str) -> str:
 def _spectrum(axes: Axes, shares: np.ndarray) -> None:
     axes.plot(np.arange(1, len(shares) + 1), shares, color="#0072B2", marker="." if len(shares) < 100 else "")
     axes.set(xscale="log", yscale="log", xlabel="principal component", ylabel="share of the variance", title="spectrum")
-    axes.set_ylim(bottom=max(shares[shares > 0].min() / 2, 1e-8))
+    # Rounding makes tiny shares of what is nothing.
+    shown = shares[shares > 1e-6 * shares[0]]
+    axes.set_ylim(shown.min() / 2, shown.max() * 2)
+
+
+def _plain(value: float) -> str:
+    """Two decimals, as far as they say anything."""
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
 def _numbers(axes: Axes, card: dict[str, Any]) -> None:
@@ -134,7 +141,7 @@ def _numbers(axes: Axes, card: dict[str, Any]) -> None:
     axes.set_title("training classes and exemplars")
     height = 0.97
     for name, meaning in quality.NAMES.items():
-        value = "–" if np.isnan(card[name]) else f"{card[name]:.2f}"
+        value = "–" if np.isnan(card[name]) else _plain(card[name])
         lines = textwrap.wrap(meaning, 42)
         axes.text(0, height, value, fontsize=12, fontweight="bold", va="top", transform=axes.transAxes)
         axes.text(0.24, height, "\n".join(lines), fontsize=8, va="top", transform=axes.transAxes)
