@@ -130,10 +130,15 @@ SIZES = {"characters": 2, "holdout_characters": 1, "exemplars": 3, "holdout_exem
 
 
 @pytest.fixture(scope="module")
-def pixel_bank(tmp_path_factory):
+def zip_path(tmp_path_factory) -> Path:
+    """Where `pixel_bank` writes the zip that it is made from."""
+    return tmp_path_factory.mktemp("pixels") / "images.zip"
+
+
+@pytest.fixture(scope="module")
+def pixel_bank(zip_path):
     """The drawings themselves, at 105 x 105 as whole numbers: what other banks of these sizes are made from."""
-    folder = tmp_path_factory.mktemp("pixels")
-    return build(folder, strokes(CHARACTERS), **SIZES, side=105, encoder="pixels", dim=105 * 105, scale="raw")
+    return build(zip_path.parent, strokes(CHARACTERS), **SIZES, side=105, encoder="pixels", dim=105 * 105, scale="raw")
 
 
 def of_tables(built) -> np.ndarray:
@@ -240,12 +245,11 @@ def released_section():
     return replace(OMNIGLOT_BANK.omniglot, layout="released")
 
 
-def test_resnet18_embeds_whole_drawings_at_224_with_imagenets_statistics(tmp_path, pixel_bank, capsys):
+def test_resnet18_embeds_whole_drawings_at_224_with_imagenets_statistics(tmp_path, pixel_bank, zip_path, capsys):
     weights = random_weights()
     torch.save(weights, tmp_path / "weights.pth")
     section = replace(pixel_bank.spec.omniglot, encoder="resnet18", dim=512, weights="weights.pth")
     spec = replace(pixel_bank.spec, omniglot=section)
-    zip_path = next(iter(tmp_path.parent.parent.rglob("images.zip")))
     bank = banks.build(spec, [zip_path, tmp_path / "weights.pth"])
     assert bank.embeddings.shape == (24, 4, 512)
     assert "96 of 96 seen" in capsys.readouterr().err
@@ -301,14 +305,12 @@ def test_a_trained_encoder_is_a_function_of_its_seed():
     assert not np.allclose(one, other)
 
 
-def test_what_an_encoder_learns_from_is_the_training_part_of_the_bank(pixel_bank, tmp_path):
-    zip_path = next(iter(tmp_path.parent.parent.rglob("images.zip")))
+def test_what_an_encoder_learns_from_is_the_training_part_of_the_bank(pixel_bank, zip_path):
     images = omniglot.training_images(pixel_bank.spec, [zip_path])
     np.testing.assert_array_equal(images, of_tables(pixel_bank)[:16, :3])
 
 
-def test_a_bank_of_a_trained_encoder_is_what_its_file_embeds(pixel_bank, tmp_path):
-    zip_path = next(iter(tmp_path.parent.parent.rglob("images.zip")))
+def test_a_bank_of_a_trained_encoder_is_what_its_file_embeds(pixel_bank, zip_path, tmp_path):
     section = replace(pixel_bank.spec.omniglot, side=21, encoder="trained", dim=8, trained=replace(SETTINGS, epochs=1))
     spec = replace(pixel_bank.spec, omniglot=section)
     model, accuracy = trained.train(omniglot.training_images(spec, [zip_path]), 8, section.trained, spec.seed)
