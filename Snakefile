@@ -1,11 +1,13 @@
 # Entry point. Read on in workflow/rules/, in the order data flows: banks, sequences, training, evaluation, results.
+import re
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from icl_transience import sources
 from icl_transience.plan import Plan, code_digest
-from icl_transience.spec import StudyError
+from icl_transience.spec import StudyError, canonical
 
 min_version("9.0")
 

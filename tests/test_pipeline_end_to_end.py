@@ -1,9 +1,12 @@
 """The pipeline as its user drives it: real Snakemake, every stage, from an empty results folder."""
 
+import re
+
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 from pipeline import TINY, Clone
 
 from icl_transience import engines, evaluation
@@ -172,3 +175,61 @@ def test_real_drawings_go_through_the_whole_pipeline(tmp_path, omniglot_folder):
     with h5py.File(clone.path("banks/*.h5")) as file:
         assert file["embeddings"].shape == (24 * 8, 20, 16)
         assert file.attrs["n_train_classes"] == 160
+
+
+SOURCES = """
+defaults:
+  model: {width: 16, heads: 2}
+  evaluation: {sequences: 16, evaluators: [train, icl]}
+  recipe: {context: 4, burstiness: 1}
+  snapshots: {first: 32, every: 32}
+  horizon: 64
+  seeds: [0]
+experiments:
+  sources:
+    runs:
+      onehot: {bank: {source: onehot, onehot: {classes: 20, holdout_classes: 2}}}
+      tokens: {bank: {source: tokens, tokens: {clusters: 20, classes: 6, exemplars: 5, holdout_classes: 1, dim: 8}}}
+      imported: {bank: {source: imported, imported: {classes: 10, holdout_classes: 2, exemplars: 4, dim: 8}}}
+      trained:
+        bank:
+          source: omniglot
+          omniglot: {characters: 3, holdout_characters: 1, encoder: trained, side: 12, dim: 8, trained: {epochs: 1}}
+"""
+
+
+def test_every_source_becomes_a_bank_with_a_card_and_is_trained_on(tmp_path, omniglot_folder):
+    generator = np.random.default_rng(0)
+    clone = Clone.make(tmp_path / "clone", SOURCES)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    rows = generator.standard_normal((20, 1, 12)) + 0.1 * generator.standard_normal((20, 30, 12))
+    safetensors.numpy.save_file({"wte.weight": rows.reshape(600, 12).astype(np.float32)}, folder / "m.safetensors")
+    (folder / "vocab.txt").write_text("\n".join(f"word{row}" for row in range(600)))
+    with h5py.File(folder / "embeddings.h5", "w") as file:
+        file["embeddings"] = generator.standard_normal((12, 8, 8))
+    env = {"ICL_TOKENS": str(folder), "ICL_IMPORTED": str(folder), "ICL_OMNIGLOT": str(omniglot_folder)}
+    assert "train" not in clone.build("cards", **env)
+    banks = sorted(path.stem for path in clone.folder.glob("results/banks/*.h5"))
+    assert [name.split("-")[0] for name in banks] == ["imported", "omniglot", "onehot", "tokens"]
+    for name in banks:
+        for kind in ("svg", "png"):
+            assert clone.path(f"banks/{name}.{kind}").stat().st_size > 10_000
+    with h5py.File(clone.path("encoders/*.h5")) as file:
+        assert 0 <= file.attrs["training_accuracy"] <= 1
+    clone.build(**env)
+    curves = pd.read_csv(clone.path("studies/tiny/sources/curves.csv"))
+    assert set(curves["run"]) == {"onehot", "tokens", "imported", "trained"}
+    assert clone.snakemake("-n", **env).stdout.count("Nothing to be done") == 1
+    # Another place of the same files is no reason to make anything again.
+    (tmp_path / "elsewhere").symlink_to(folder)
+    moved = env | {"ICL_TOKENS": str(tmp_path / "elsewhere"), "ICL_IMPORTED": str(tmp_path / "elsewhere")}
+    assert "bank " not in clone.snakemake("-n", **moved).stdout.replace("banks ", "")
+
+
+def test_without_the_zips_they_would_be_downloaded(tmp_path):
+    clone = Clone.make(tmp_path / "clone", OMNIGLOT)
+    output = clone.snakemake("-n", ICL_OMNIGLOT="").stdout
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE))
+    assert (counts["download"], counts["bank"]) == ("2", "1")
+    assert not list(clone.folder.glob("results/sources/*"))

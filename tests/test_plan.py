@@ -1,6 +1,10 @@
 """From configuration to files."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -150,3 +154,65 @@ def test_figures_say_the_initialisation_its_scale_and_the_form_of_l2(tiny):
     assert all("initial weights uniform ±1/√fan-in (PyTorch's default) × 1" in caption for caption in captions)
     assert "no L2" in captions[0]
     assert "L2 λ·Σθ² (squared), λ = 0.001" in captions[1]
+
+
+# Memory.
+
+
+def bank_plan(folder: Path, bank: str, **config) -> Plan:
+    path = folder / "bank.yaml"
+    path.write_text(f"experiments: {{a: {{bank: {bank}, evaluation: {{evaluators: [icl]}}}}}}")
+    return Plan({"study": str(path), "results": str(folder / "results")} | config, ROOT)
+
+
+LARGE = "{source: manifold, manifold: {classes: 20_000, exemplars: 100, holdout_exemplars: 0, dim: 256}}"
+
+
+def test_a_bank_that_does_not_fit_is_refused_before_anything_runs_with_what_it_takes(tmp_path):
+    with pytest.raises(StudyError) as error:
+        bank_plan(tmp_path, LARGE, memory=4000)
+    message = str(error.value)
+    assert "20,100 classes x 100 exemplars x 256 coordinates: making it takes about" in message
+    assert "training on it takes about" in message
+    assert "a job may take 4,000 MB" in message
+    # 20,100 x 100 x 256 numbers are 2 GB as they are and seven times that on the way.
+    needed = int(re.search(r"making it takes about ([\d,]+) MB", message)[1].replace(",", ""))
+    assert 14_000 < needed < 17_000
+    assert bank_plan(tmp_path, LARGE, memory=needed).banks
+
+
+def test_without_a_limit_it_is_the_machines_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "_machine_memory", lambda: 500)
+    with pytest.raises(StudyError, match="a job may take 500 MB"):
+        bank_plan(tmp_path, LARGE)
+    monkeypatch.setattr(plan, "_machine_memory", lambda: 100_000)
+    assert bank_plan(tmp_path, LARGE).banks
+    monkeypatch.undo()
+    with open("/proc/meminfo") as file:
+        total = int(re.search(r"MemTotal: +(\d+) kB", file.read())[1]) // 2**10
+    assert 100 < plan._machine_memory() <= total + 1
+
+
+MEASURED = {
+    "manifold": "{source: manifold, manifold: {classes: 3000, holdout_classes: 0, exemplars: 20, dim: 256}}",
+    "gaussian": "{source: gaussian, gaussian: {classes: 3000, holdout_classes: 0, exemplars: 20, dim: 256}}",
+    "pixels": "{source: omniglot, omniglot: {characters: 200, encoder: pixels, side: 28, dim: 784}}",
+    "pca": "{source: omniglot, omniglot: {characters: 200, side: 28}}",
+}
+
+
+@pytest.mark.parametrize("bank", MEASURED.values(), ids=MEASURED)
+def test_a_bank_takes_no_more_memory_than_is_said_and_not_far_less(tmp_path, monkeypatch, omniglot_folder, bank):
+    monkeypatch.setenv("ICL_OMNIGLOT", str(omniglot_folder))
+    planned = bank_plan(tmp_path, bank)
+    ((bank_id, spec),) = planned.banks.items()
+    arguments = ["bank", "--spec", planned.spec_of(spec), "--files", json.dumps(planned.bank_files(bank_id))]
+    arguments += ["--output", str(tmp_path / "bank.h5")]
+    code = (
+        "import resource, sys; from icl_transience.__main__ import main; assert main(sys.argv[1:]) == 0;"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    # One thread, as Snakemake gives it.
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=env)
+    assert 0.35 * planned.bank_memory(bank_id) < int(done.stdout) <= planned.bank_memory(bank_id)

@@ -4,7 +4,9 @@ import dataclasses
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 import yaml
 
 from icl_transience import schema, study
@@ -16,10 +18,10 @@ SCHEMA = ROOT / "workflow/schemas/study.schema.yaml"
 ZIPS = ("images_background_small1.zip", "images_background_small2.zip")
 
 
-def load(folder: Path, text: str, omniglot: Path | None = None) -> study.Study:
+def load(folder: Path, text: str, omniglot: Path | None = None, **folders: Path) -> study.Study:
     path = folder / "mine.yaml"
     path.write_text(text, encoding="utf-8")
-    return study.load(path, SCHEMA, {"omniglot": omniglot})
+    return study.load(path, SCHEMA, {"omniglot": omniglot} | folders)
 
 
 def zips(folder: Path, content: bytes = b"drawing", characters: int = 242) -> Path:
@@ -383,6 +385,20 @@ BAD = {
         ["has `ciwl@20`, which needs 21 different classes", "has 20"],
     ),
     "no folder of drawings": (in_a("bank: {source: omniglot}"), ["ICL_OMNIGLOT", "download"]),
+    "no new exemplars of one-hot classes": (
+        in_a("bank: {source: onehot}"),
+        ["has `icl_new_exemplar`, but a one-hot class has one exemplar"],
+    ),
+    "weights that are not public": (
+        in_a("bank: {source: omniglot, omniglot: {encoder: resnet18, dim: 512, weights: mine.pth}}"),
+        ["`bank.omniglot.weights` names mine.pth", "ICL_OMNIGLOT"],
+    ),
+    "more characters than the public zips hold": (
+        in_a("bank: {source: omniglot, omniglot: {characters: 240, holdout_characters: 3}}"),
+        ["is 243, but", "hold 242"],
+    ),
+    "no folder of tokens": (in_a("bank: {source: tokens}"), ["ICL_TOKENS", "`tokens:` in config.yaml"]),
+    "no folder of imported exemplars": (in_a("bank: {source: imported}"), ["ICL_IMPORTED"]),
 }
 
 
@@ -408,6 +424,43 @@ def test_a_bad_omniglot_bank_is_refused(tmp_path, values, expected):
         load(tmp_path, in_a(f"bank: {{source: omniglot, omniglot: {{{values}}}}}"), zips(tmp_path / "zips"))
     for fragment in expected:
         assert fragment in str(error.value)
+
+
+TOKENS = "source: tokens, tokens: {clusters: 30, classes: 10, holdout_classes: 2, exemplars: 2, holdout_exemplars: 1"
+
+
+def checkpoint(folder: Path, rows: int = 99, width: int = 64, name: str = "model.safetensors") -> Path:
+    """The folder of a checkpoint with a table of zeros."""
+    folder.mkdir(exist_ok=True)
+    safetensors.numpy.save_file({"wte.weight": np.zeros((rows, width), np.float32)}, folder / name)
+    return folder
+
+
+def test_the_tensor_that_is_found_is_that_of_the_bank(tmp_path):
+    tokens = checkpoint(tmp_path / "tokens")
+    texts = [in_a(f"bank: {{{TOKENS}{more}}}}}") for more in ("", ", tensor: wte.weight")]
+    first, second = (load(tmp_path, text, tokens=tokens).experiments["a"].runs[0].run.bank for text in texts)
+    assert first.tokens.tensor == "wte.weight"
+    assert first.id == second.id
+
+
+def test_a_checkpoint_enters_identities_by_content_and_never_by_path(tmp_path):
+    text = in_a(f"bank: {{{TOKENS}}}}}")
+    folders = [checkpoint(tmp_path / name, rows) for name, rows in (("here", 99), ("there", 99), ("else", 98))]
+    ids = [load(tmp_path, text, tokens=folder).experiments["a"].runs[0].run.bank.id for folder in folders]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_study_on_a_table_that_is_too_narrow_says_which_run(tmp_path):
+    tokens = checkpoint(tmp_path / "tokens", width=32)
+    with pytest.raises(StudyError, match=r"experiments\.a \(run baseline\): `bank\.tokens\.dim` is 64"):
+        load(tmp_path, in_a(f"bank: {{{TOKENS}}}}}"), tokens=tokens)
+
+
+def test_principal_components_have_a_scale_of_their_own(tmp_path):
+    tokens = checkpoint(tmp_path / "tokens")
+    with pytest.raises(StudyError, match=r"`bank\.tokens\.scale` is 'raw', but"):
+        load(tmp_path, in_a(f"bank: {{{TOKENS}, scale: raw}}}}"), tokens=tokens)
 
 
 def test_every_problem_of_a_study_is_listed_at_once(tmp_path):
@@ -488,4 +541,6 @@ def test_the_study_of_recipes_uses_every_key_of_a_recipe_and_of_other_contexts(t
 
 @pytest.mark.parametrize("path", sorted((ROOT / "workflow/studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_study_that_ships_is_valid(path, tmp_path):
-    assert study.load(path, SCHEMA, {"omniglot": zips(tmp_path / "zips")}).experiments
+    tokens = checkpoint(tmp_path / "tokens", rows=30_522, width=384, name="minilm_l6_v2_word_embeddings.safetensors")
+    folders = {"omniglot": zips(tmp_path / "zips"), "tokens": tokens}
+    assert study.load(path, SCHEMA, folders).experiments

@@ -8,7 +8,10 @@ import argparse
 import json
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from icl_transience import packs, spec
 from icl_transience.spec import StudyError
@@ -49,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         known = {
             "spec": {"required": True, "help": "canonical JSON of what to make"},
             "bank": {"required": True, "type": Path, "help": "the bank's HDF5 file"},
+            "files": {"default": "[]", "help": "paths of the source's files, if it has any: a JSON list"},
             "output": {"required": True, "type": Path, "help": "the file to write"},
             "device": {"default": "cpu", "help": "cpu, cuda or cuda:N"},
             "engine": {"default": "auto", "help": "auto, native, graph or eager; see engines.py"},
@@ -58,9 +62,17 @@ def _parser() -> argparse.ArgumentParser:
         for name in names:
             sub.add_argument(f"--{name}", **known[name])
 
+    download = command("download", _download, "Fetch a public file.")
+    add(download, "output", "log")
+    download.add_argument("--url", required=True, help="where it is")
+    download.add_argument("--sha256", required=True, help="what it must be")
+
     bank = command("bank", _bank, "Embed exemplars and write a bank.")
-    add(bank, "spec", "output")
-    bank.add_argument("--source-folder", type=Path, default=Path(), help="where the source's files are, if it has any")
+    add(bank, "spec", "files", "output", "threads", "log")
+    bank.add_argument("--encoder", type=Path, nargs="?", help="the file of an encoder trained for this bank")
+
+    encoder = command("encoder", _encoder, "Train an encoder on a bank's training images.")
+    add(encoder, "spec", "files", "output", "threads", "log")
 
     sequences = command("sequences", _sequences, "Draw the frozen sequences of a set's evaluators.")
     add(sequences, "spec", "bank", "output")
@@ -92,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     figure.add_argument("--name", required=True, help="curves or comparison")
     figure.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
+    card = command("card", _card, "Draw the quality card of a bank.")
+    add(card, "bank")
+    card.add_argument("--vocabulary", type=Path, nargs="?", help="vocab.txt or tokenizer.json of a bank of tokens")
+    card.add_argument("--vector", type=Path, required=True, help="the SVG to write")
+    card.add_argument("--raster", type=Path, required=True, help="the PNG to write")
+
     words = command("words", _words, "Say what a study's finished experiments show, the first one last.")
     words.add_argument("--study", help="as in config.yaml, and instead of what stands there")
 
@@ -99,16 +117,58 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _download(options: argparse.Namespace) -> None:
+    from icl_transience.download import download
+
+    with _log(options) as log:
+        download(options.url, options.sha256, options.output, log)
+
+
 def _bank(options: argparse.Namespace) -> None:
     from icl_transience import banks
-    from icl_transience.study import file_digest
 
+    bank_spec, files = _sources(options)
+    with _log(options) as log:
+        bank = banks.build(bank_spec, files + ([options.encoder] if options.encoder else []), log)
+    banks.save(bank, options.output, bank_spec)
+
+
+def _encoder(options: argparse.Namespace) -> None:
+    from icl_transience.banks import omniglot, trained
+    from icl_transience.progress import Progress
+
+    bank_spec, files = _sources(options)
+    images, settings = omniglot.training_images(bank_spec, files), bank_spec.omniglot.trained
+    with _log(options) as log:
+        drawings = settings.epochs * images.shape[0] * images.shape[1]
+        progress = Progress(f"encoder {bank_spec.slug}", 0, drawings, 1, log, unit="drawings")
+        model, accuracy = trained.train(images, bank_spec.omniglot.dim, settings, bank_spec.seed, progress)
+    trained.save(model, accuracy, options.output, bank_spec)
+
+
+def _sources(options: argparse.Namespace) -> tuple[spec.BankSpec, list[Path]]:
+    """The bank to make and its source files, once their content is what its identity says."""
+    import torch
+
+    from icl_transience.sources import file_digest
+
+    torch.set_num_threads(options.threads)
     bank_spec = spec.from_values(spec.BankSpec, json.loads(options.spec))
-    files = [options.source_folder / name for name in bank_spec.file_names]
+    files = [Path(path) for path in json.loads(options.files)]
     for path, digest in zip(files, bank_spec.files, strict=True):
         if file_digest(path) != digest:
             raise StudyError(f"{path}: its SHA-256 is {file_digest(path)}, the bank is of {digest}")
-    banks.save(banks.build(bank_spec, files), options.output, bank_spec)
+    return bank_spec, files
+
+
+@contextmanager
+def _log(options: argparse.Namespace) -> Iterator[TextIO | None]:
+    """The job's log, open to add to, or None where it keeps none."""
+    if not options.log:
+        yield None
+        return
+    with options.log.open("a", encoding="utf-8") as log:
+        yield log
 
 
 def _sequences(options: argparse.Namespace) -> None:
@@ -193,6 +253,12 @@ def _figure(options: argparse.Namespace) -> None:
         options.folder / f"{options.name}.svg",
         options.folder / f"{options.name}.png",
     )
+
+
+def _card(options: argparse.Namespace) -> None:
+    from icl_transience import cards
+
+    cards.draw(options.bank, options.vocabulary, options.vector, options.raster)
 
 
 def _words(options: argparse.Namespace) -> None:

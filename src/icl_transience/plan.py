@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from icl_transience import packs, schema, spec, study
+from icl_transience import packs, schema, sources, spec, study
 from icl_transience.packs import Pack, PackSpec
 from icl_transience.spec import BankSpec, Export, Lane, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
@@ -22,7 +22,9 @@ from icl_transience.study import Experiment, NamedRun, Study
 # and comments aside) makes the stage again. Banks and training are not here: they follow spec.SEMANTICS alone.
 _METRICS = ("evaluation.py", "engines.py", "model.py", "native.py", "native.cpp")
 _TABLES = (*_METRICS, "tables.py", "transience.py")
-CODE = {"metrics": _METRICS, "tables": _TABLES, "figures": (*_TABLES, "figures.py")}
+CODE = {"metrics": _METRICS, "tables": _TABLES, "figures": (*_TABLES, "figures.py"), "cards": ("cards.py",)}
+# Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
+VOCABULARIES = ("vocab.txt", "tokenizer.json")
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 
 
@@ -37,7 +39,7 @@ class Plan:
         self.study: Study = study.load(
             _study_path(self.config["study"], base),
             base / "workflow/schemas/study.schema.yaml",
-            {"omniglot": self.source_folder("omniglot")},
+            {source: self.source_folder(source) for source in sources.WITH_FILES},
         )
         self._check_engine()
         self.packs: dict[str, Pack] = packs.plan(
@@ -54,6 +56,28 @@ class Plan:
         runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
+        self._refuse_what_does_not_fit()
+
+    def _refuse_what_does_not_fit(self) -> None:
+        """Raises StudyError where a bank, or training on it, takes more memory than a job may."""
+        limit = self.config["memory"] or _machine_memory()
+        problems = []
+        for bank_id, bank in self.banks.items():
+            shape = bank.shape
+            training = [self.resources(pack) for pack in self.packs if self.packs[pack].spec.run.bank == bank]
+            jobs = {
+                "making it takes": self.bank_memory(bank_id),
+                "training on it takes": max((job["mem_mb"] for job in training), default=0),
+            }
+            problems += [
+                f"bank {bank_id}: {shape.n_classes:,} classes x {shape.n_exemplars} exemplars x {shape.width:,} "
+                f"coordinates: {what} about {needed:,} MB, but a job may take {limit:,} MB (this machine's memory, or "
+                "`memory` in config.yaml): ask for fewer classes or exemplars, or use a larger machine"
+                for what, needed in jobs.items()
+                if needed > limit
+            ]
+        if problems:
+            raise StudyError("\n".join(problems))
 
     def _check_engine(self) -> None:
         engine, device = self.config["engine"], self.config["device"]
@@ -90,17 +114,63 @@ class Plan:
     def source_folder(self, source: str) -> Path | None:
         """Where a source's files are: its key in config.yaml, or the environment variable ICL_{SOURCE}."""
         folder = self.config[source] or os.environ.get(f"ICL_{source.upper()}")
-        return Path(folder).expanduser() if folder else None
+        return Path(folder).expanduser().absolute() if folder else None
 
     # Banks and sequences.
 
-    def bank_folder(self, bank_id: str) -> str:
-        """The folder of a bank's source files; the working folder where it has none."""
+    def bank_files(self, bank_id: str) -> list[str]:
+        """Paths of a bank's source files, in the order of their SHA-256 in its spec."""
         bank = self.banks[bank_id]
-        return str(self.source_folder(bank.source) if bank.files else Path())
+        if not bank.files:
+            return []
+        _, paths = sources.resolve(bank.source, spec.identity_values(bank.parameters), self.source_folder(bank.source))
+        return [str(path if path.parent != Path() else Path(self.results, "sources", path)) for path in paths]
+
+    def downloads(self, bank_id: str) -> list[str]:
+        """Those of a bank's source files that are to be downloaded."""
+        folder = str(Path(self.results, "sources"))
+        return [path for path in self.bank_files(bank_id) if str(Path(path).parent) == folder]
+
+    def encoder_path(self, bank_id: str) -> list[str]:
+        """The file of the encoder trained for a bank, in a list; empty where it has none."""
+        omniglot = self.banks[bank_id].omniglot
+        return [f"{self.results}/encoders/{bank_id}.h5"] if omniglot and omniglot.trained else []
 
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"
+
+    def bank_memory(self, bank_id: str) -> int:
+        """MB that making a bank takes at most, about; bytes for each number were measured on large banks."""
+        bank = self.banks[bank_id]
+        shape = bank.shape
+        embeddings = shape.n_classes * shape.n_exemplars * shape.width
+        needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(bank.source, 12) * embeddings
+        # The spectrum's eigenvalues, and the exemplars that it is measured on.
+        needed += 8 * shape.width * (4 * shape.width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
+        if bank.omniglot:
+            # The zips' drawings, one byte a pixel, twice; then these, downsampled, in all orientations.
+            characters = sum(sources.PUBLIC[name].characters for name in bank.omniglot.zips)
+            needed += 2 * characters * 20 * 105**2
+            if not bank.uses_resnet18:
+                needed += 16 * shape.n_classes * shape.n_exemplars * bank.omniglot.side**2
+        if bank.tokens:
+            (file,) = self.bank_files(bank_id)
+            rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
+            needed += 18 * rows * width
+        # 400 MB are Python, PyTorch, SciPy and faiss.
+        return 400 + needed // 2**20
+
+    def vocabulary(self, bank_id: str) -> list[str]:
+        """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it."""
+        bank = self.banks[bank_id]
+        if not bank.tokens:
+            return []
+        (file,) = self.bank_files(bank_id)
+        return [str(path) for path in (Path(file).with_name(name) for name in VOCABULARIES) if path.is_file()][:1]
+
+    def cards(self) -> list[str]:
+        """The quality cards of all banks."""
+        return [f"{self.results}/banks/{bank_id}.{kind}" for bank_id in self.banks for kind in ("svg", "png")]
 
     def spec_of(self, thing: BankSpec | SequenceSet | PackSpec | Export) -> str:
         """The one line of canonical JSON that a job gets."""
@@ -180,7 +250,8 @@ class Plan:
         return [f"{folder}/{name}" for name in TABLES] + drawn
 
     def targets(self) -> list[str]:
-        return [path for experiment in self.study.experiments for path in self.experiment_files(experiment)]
+        files = [path for experiment in self.study.experiments for path in self.experiment_files(experiment)]
+        return files + self.cards()
 
     def finished_folders(self) -> list[str]:
         """Folders of the experiments that have been built."""
@@ -225,6 +296,15 @@ class Plan:
             pack_id, place = self._places[Lane(run=named.run, seed=seed)]
             rows.append({"seed": seed.label, "pack": pack_id, "place": place})
         return rows
+
+
+def _machine_memory() -> int:
+    """MB of this machine, or of the container it is."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    return total // 2**20
 
 
 def _study_path(name: str, base: Path) -> Path:

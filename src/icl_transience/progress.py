@@ -1,4 +1,4 @@
-"""How far a training job is: a bar that redraws itself on a terminal, plain lines elsewhere and in the log."""
+"""How far a job is: a bar that redraws itself on a terminal, plain lines elsewhere and in the log."""
 
 import shutil
 import sys
@@ -11,13 +11,15 @@ _WIDTH = 16
 
 
 class Progress:
-    """Reports sequences seen between `start` and `end` for a job of `lanes` lanes.
+    """Reports sequences (or other units) seen between `start` and `end` for a job of `lanes` lanes.
 
     Sequences per second are summed over lanes. With a log file, the terminal gets the bar and the log the lines.
     """
 
-    def __init__(self, label: str, start: int, end: int, lanes: int, log: TextIO | None = None):
-        self.label, self.start, self.end, self.lanes = label, start, end, lanes
+    def __init__(
+        self, label: str, start: int, end: int, lanes: int, log: TextIO | None = None, unit: str = "sequences"
+    ):
+        self.label, self.start, self.end, self.lanes, self.unit = label, start, end, lanes, unit
         self.terminal = sys.stderr if sys.stderr.isatty() else None
         self.lines = log if log is not None else (None if self.terminal else sys.stderr)
         self.begun = time.monotonic()
@@ -44,6 +46,6 @@ class Progress:
         rate = (sequences_seen - self.start) / elapsed
         left = (self.end - sequences_seen) / rate if rate else 0.0
         return (
-            f"{int(left // 60)}:{int(left % 60):02d} left, {rate * self.lanes:,.0f} sequences/s, "
+            f"{int(left // 60)}:{int(left % 60):02d} left, {rate * self.lanes:,.0f} {self.unit}/s, "
             f"{sequences_seen:,} of {self.end:,} seen"
         )

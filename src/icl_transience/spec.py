@@ -104,6 +104,35 @@ class Manifold(Gaussian):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OneHot:
+    """One exemplar a class, a coordinate each; see banks/onehot.py."""
+
+    classes: int
+    holdout_classes: int
+    value: float
+
+    @property
+    def shape(self) -> BankShape:
+        n_classes = self.classes + self.holdout_classes
+        return BankShape(
+            n_classes=n_classes,
+            n_exemplars=1,
+            n_train_classes=self.classes,
+            n_train_exemplars=1,
+            width=n_classes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How the encoder `trained` is trained; see banks/trained.py."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Omniglot:
     VARIANTS: typing.ClassVar[int] = 8  # 4 rotations x 2 flips, a class each
 
@@ -115,6 +144,10 @@ class Omniglot:
     side: int
     encoder: str
     dim: int
+    scale: str = field(default="standard", metadata={"neutral": "standard"})
+    layout: str = field(default="corrected", metadata={"neutral": "corrected"})
+    weights: str = field(default="", metadata={"neutral": ""})
+    trained: Trained | None = None
 
     @property
     def shape(self) -> BankShape:
@@ -128,6 +161,48 @@ class Omniglot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Cut:
+    """So many classes and exemplars of `dim` coordinates out of a file."""
+
+    file: str
+    classes: int
+    holdout_classes: int
+    exemplars: int
+    holdout_exemplars: int
+    scale: str
+    dim: int
+
+    @property
+    def shape(self) -> BankShape:
+        return BankShape(
+            n_classes=self.classes + self.holdout_classes,
+            n_exemplars=self.exemplars + self.holdout_exemplars,
+            n_train_classes=self.classes,
+            n_train_exemplars=self.exemplars,
+            width=self.dim,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens(_Cut):
+    """Clusters of rows of the embedding matrix `tensor`; see banks/tokens.py."""
+
+    tensor: str
+    skip_rows: int
+    rows: str
+    clusters: int
+    members: str
+    encoder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported(_Cut):
+    """The leading classes and exemplars of the HDF5 array at `path`; see banks/imported.py."""
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class BankSpec:
     """The section of its own source is set, the others are None. files: SHA-256 of the source files, in order."""
 
@@ -135,21 +210,23 @@ class BankSpec:
     seed: int
     gaussian: Gaussian | None = None
     manifold: Manifold | None = None
+    onehot: OneHot | None = None
     omniglot: Omniglot | None = None
+    tokens: Tokens | None = None
+    imported: Imported | None = None
     files: tuple[str, ...] = ()
 
     @property
-    def parameters(self) -> Gaussian | Manifold | Omniglot:
+    def parameters(self) -> Gaussian | Manifold | OneHot | Omniglot | Tokens | Imported:
         return getattr(self, self.source)
-
-    @property
-    def file_names(self) -> tuple[str, ...]:
-        """Names of the source files, in the order of `files`."""
-        return self.parameters.zips if isinstance(self.parameters, Omniglot) else ()
 
     @property
     def shape(self) -> BankShape:
         return self.parameters.shape
+
+    @property
+    def uses_resnet18(self) -> bool:
+        return self.omniglot is not None and self.omniglot.encoder == "resnet18"
 
     @property
     def slug(self) -> str:

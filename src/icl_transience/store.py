@@ -1,8 +1,8 @@
 """HDF5 files that are whole or absent: written under a temporary name, renamed when complete, checked when read.
 
-Every file carries, as attributes of its root: `kind` (bank, sequences, segment, metrics, export), `schema` (the version
-of that kind's layout), `identity` (what its content is a function of), `checksum` (SHA-256 over names, types, shapes,
-values and attributes). Attributes that begin with `made_` say when, by what and how fast a file was made; they are
+Every file carries, as attributes of its root: `kind` (bank, encoder, sequences, segment, metrics,
+export), `schema` (the version of that kind's layout), `identity` (what its content is a function of), `checksum`
+(SHA-256 over names, types, shapes, values and attributes). Attributes that begin with `made_` say when, by what and how fast a file was made; they are
 not content, and two files of one content may differ in them.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from icl_transience.spec import StudyError
 
-SCHEMA_VERSIONS = {"bank": 1, "sequences": 1, "segment": 1, "metrics": 1, "export": 1}
+SCHEMA_VERSIONS = {"bank": 1, "encoder": 1, "sequences": 1, "segment": 1, "metrics": 1, "export": 1}
 _HASH_BYTES = 1 << 26
 # What h5py raises where bytes are not what they were.
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)

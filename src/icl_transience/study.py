@@ -1,23 +1,21 @@
 """A study file -> experiments, runs and lanes, checked whole before anything is built."""
 
-import functools
-import hashlib
 import itertools
 import math
-import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icl_transience import schema, spec
+from icl_transience import schema, sources, spec
 from icl_transience.spec import BankSpec, Component, Lane, Run, Seed, SequenceSet, StudyError
 
 RUN_SECTIONS = ("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots")
-_CHARACTER = re.compile(r"([^/]+/character\d+)/[^/]+\.png$")
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
-RESERVED_NAMES = ("all", "bank", "sequences", "train", "evaluate", "tables", "figures", "report", "unlock")
+RESERVED_NAMES = (
+    *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
+    *("tables", "figures", "export", "report", "unlock"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +64,16 @@ class Study:
     experiments: Mapping[str, Experiment]
 
 
-def load(path: Path, schema_path: Path, sources: Mapping[str, Path | None]) -> Study:
+def load(path: Path, schema_path: Path, folders: Mapping[str, Path | None]) -> Study:
     """The study in the YAML file `path`.
 
-    sources: folder of the files of each source that reads any ("omniglot"), or None where none is configured.
+    folders: folder of the files of each source that reads any (sources.WITH_FILES), or None where none is configured.
     Raises StudyError that lists every problem found, each with its key path.
     """
     study_schema = schema.read_yaml(schema_path)
     document = schema.read_yaml(path)
     schema.check(document, study_schema, str(path))
-    resolver = _Resolver(study_schema, document.get("defaults", {}), sources)
+    resolver = _Resolver(study_schema, document.get("defaults", {}), folders)
     experiments = {}
     for name, section in document["experiments"].items():
         try:
@@ -88,11 +86,11 @@ def load(path: Path, schema_path: Path, sources: Mapping[str, Path | None]) -> S
 
 
 class _Resolver:
-    def __init__(self, study_schema: Mapping, study_defaults: Mapping, sources: Mapping[str, Path | None]):
+    def __init__(self, study_schema: Mapping, study_defaults: Mapping, folders: Mapping[str, Path | None]):
         definitions = study_schema["$defs"]
         self.run_schema = definitions["run"] | {"$defs": definitions}
         self.base = schema.merge(schema.defaults(definitions["settings"], study_schema), study_defaults)
-        self.sources = sources
+        self.folders = folders
         self.problems: list[str] = []
 
     def experiment(self, name: str, section: Mapping[str, Any]) -> Experiment:
@@ -169,11 +167,9 @@ class _Resolver:
         where = f"{where} (run {name})"
         values = schema.merge({key: settings[key] for key in RUN_SECTIONS}, override)
         schema.check(values, self.run_schema, where)
-        source = values["bank"]["source"]
-        bank = {key: values["bank"][key] for key in ("source", "seed", source)}
-        if source in self.sources:
-            bank["files"] = self._digests(where, source, bank[source])
-        run = spec.from_values(Run, values | {"bank": bank, "recipe": _resolved_recipe(values["recipe"])})
+        run = spec.from_values(
+            Run, values | {"bank": self._bank(where, values["bank"]), "recipe": _resolved_recipe(values["recipe"])}
+        )
         evaluation = settings["evaluation"]
         evaluators = _evaluators(evaluation)
         problems = [*_impossible_recipe(values["recipe"], run.bank), *_impossible(run, evaluators, evaluation)]
@@ -190,48 +186,17 @@ class _Resolver:
             name=name, axes={axis: _at(run, values, axis) for axis in axes}, run=run, sequence_set=sequence_set
         )
 
-    def _digests(self, where: str, source: str, parameters: Mapping[str, Any]) -> list[str]:
-        folder = self.sources[source]
-        if folder is None:
-            raise StudyError(
-                f"{where}: bank source `{source}` reads {', '.join(parameters['zips'])}: download them from "
-                "https://github.com/brendenlake/omniglot/tree/master/python and name their folder in the environment "
-                f"variable ICL_{source.upper()}, or as `{source}:` in config.yaml"
-            )
-        paths = [folder / name for name in parameters["zips"]]
-        for name, path in zip(parameters["zips"], paths, strict=True):
-            if not path.is_file():
-                raise StudyError(
-                    f"{where}: `bank.{source}.zips` names {name}, which is not in {folder}: put it there, "
-                    f"or name another folder in ICL_{source.upper()} or as `{source}:` in config.yaml"
-                )
-        wanted = parameters["characters"] + parameters["holdout_characters"]
-        if wanted > (there := len(_characters(tuple(paths)))):
-            raise StudyError(
-                f"{where}: `bank.{source}.characters` + `holdout_characters` is {wanted}, but "
-                f"{', '.join(parameters['zips'])} hold {there} characters: ask for fewer or name more zips"
-            )
-        return [file_digest(path) for path in paths]
-
-
-@functools.cache
-def file_digest(path: Path) -> str:
-    """SHA-256 of a source file: what enters identities in place of its path."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@functools.cache
-def _characters(zips: tuple[Path, ...]) -> set[str]:
-    """The distinct characters that the zips list, as "Alphabet/characterNN"."""
-    found = set()
-    for path in zips:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                found |= {match[1] for name in archive.namelist() if (match := _CHARACTER.search(name))}
-        except (zipfile.BadZipFile, OSError) as error:
-            raise StudyError(f"{path}: not a readable zip ({error}): download it again") from error
-    return found
+    def _bank(self, where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The bank's values: the section of its own source, and its source files by their SHA-256."""
+        source = values["source"]
+        bank = {key: values[key] for key in ("source", "seed", source)}
+        if source in sources.WITH_FILES:
+            try:
+                bank[source], paths = sources.resolve(source, bank[source], self.folders.get(source))
+            except StudyError as error:
+                raise StudyError(f"{where}: {error}") from error
+            bank["files"] = [sources.digest(path) for path in paths]
+        return bank
 
 
 def _refuse_twins(where: str, runs: Iterable[NamedRun]) -> None:
@@ -377,16 +342,21 @@ def _impossible(run: Run, evaluators: Iterable[str], evaluation: Mapping[str, An
             key = "holdout_characters" if bank.source == "omniglot" else "holdout_classes"
             yield f"`evaluation.evaluators` has `icl_holdout`, but `{section}.{key}` leaves fewer than 2 classes"
         if name == "icl_new_exemplar" and bank.shape.exemplar_range("holdout")[1] < 1:
-            yield f"`evaluation.evaluators` has `icl_new_exemplar`, but `{section}.holdout_exemplars` is 0"
+            key = "a one-hot class has one exemplar" if bank.onehot else f"`{section}.holdout_exemplars` is 0"
+            yield f"`evaluation.evaluators` has `icl_new_exemplar`, but {key}"
+    if getattr(bank.parameters, "encoder", None) == "pca" and bank.parameters.scale == "raw":
+        yield f"`{section}.scale` is 'raw', but `{section}.encoder: pca` sets its own scale: leave `scale` out"
     if bank.omniglot:
         drawings = bank.omniglot.exemplars + bank.omniglot.holdout_exemplars
         if drawings > 20:
             yield f"`{section}.exemplars` + `holdout_exemplars` is {drawings}: a character has 20 drawings"
-        if bank.omniglot.dim > bank.omniglot.side**2:
-            yield (
-                f"`{section}.dim` is {bank.omniglot.dim}: {bank.omniglot.side} x {bank.omniglot.side} pixels have "
-                f"at most {bank.omniglot.side**2} components"
-            )
+        side, dim, encoder = bank.omniglot.side, bank.omniglot.dim, bank.omniglot.encoder
+        if encoder == "pca" and dim > side**2:
+            yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"
+        if encoder == "pixels" and dim != side**2:
+            yield f"`{section}.dim` is {dim}, but `encoder: pixels` gives {side} x {side}: say {side**2}"
+        if encoder == "resnet18" and dim != 512:
+            yield f"`{section}.dim` is {dim}, but `encoder: resnet18` gives 512: say so"
 
 
 def _nested(path: str, value: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ wildcard_constraints:
     pack=r"[^/]+",
     set=r"[^/]+",
     bank=r"[^/]+",
+    file="|".join(map(re.escape, sources.PUBLIC)),
     figure="curves|comparison",
     experiment="|".join(PLAN.study.experiments),
     run="|".join(map(re.escape, PLAN.exports)),

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from icl_transience.banks.bank import Bank, load, save
 from icl_transience.spec import BankSpec
@@ -10,6 +11,9 @@ from icl_transience.spec import BankSpec
 __all__ = ["Bank", "build", "load", "save"]
 
 
-def build(spec: BankSpec, files: Sequence[Path] = ()) -> Bank:
-    """The bank of `spec`, made by the module named like its source. files: its source files, in the spec's order."""
-    return importlib.import_module(f"icl_transience.banks.{spec.source}").build(spec, files)
+def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
+    """The bank of `spec`, made by the module named like its source.
+
+    files: its source files, in the spec's order. log: for how far a source is that takes long.
+    """
+    return importlib.import_module(f"icl_transience.banks.{spec.source}").build(spec, files, log)

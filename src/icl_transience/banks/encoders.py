@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from icl_transience.spec import StudyError
+
 Encoder = Callable[[np.ndarray], np.ndarray]
 
 
@@ -16,15 +18,32 @@ def fit_pca(training: np.ndarray, dim: int) -> Encoder:
     """
     flat = training.reshape(-1, training.shape[-1]).astype(np.float64)
     mean = flat.mean(axis=0)
-    centred = flat - mean
-    values, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
+    flat -= mean
+    values, vectors = np.linalg.eigh(flat.T @ flat)  # ascending
     components = _basis(values[::-1], vectors[:, ::-1])[:, :dim]
-    scale = np.sqrt(np.mean((centred @ components) ** 2))
+    scale = np.sqrt(np.mean((flat @ components) ** 2))
+    return _in_parts(lambda images: ((images - mean) @ components / scale).astype(np.float32))
 
-    def encode(images: np.ndarray) -> np.ndarray:
-        return ((images - mean) @ components / scale).astype(np.float32)
 
-    return encode
+def _in_parts(encode: Encoder) -> Encoder:
+    """`encode` a class at a time: what it makes on the way of all of them would be several times the bank."""
+    return lambda images: np.stack([encode(part) for part in images]) if images.ndim > 2 else encode(images)
+
+
+def fit_scale(training: np.ndarray, scale: str) -> Encoder:
+    """`standard`: centred and divided by one number, so that a coordinate of `training` has mean square 1 on average.
+
+    training: float32 [classes, exemplars, dim], training classes and exemplars only. `raw`: as they are.
+    """
+    if scale == "raw":
+        return lambda exemplars: exemplars.astype(np.float32)
+    flat = training.reshape(-1, training.shape[-1]).astype(np.float64)
+    mean = flat.mean(axis=0)
+    flat -= mean
+    unit = np.sqrt(np.mean(np.square(flat, out=flat)))
+    if unit == 0:
+        raise StudyError("all training exemplars of the bank are one and the same point: there is nothing to learn")
+    return _in_parts(lambda exemplars: ((exemplars - mean) / unit).astype(np.float32))
 
 
 def _basis(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:

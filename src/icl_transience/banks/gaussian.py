@@ -1,11 +1,14 @@
 """Gaussian classes (Reddy 2023): x = (mu_k + epsilon * eta) / sqrt(1 + epsilon^2), mu and eta standard normal.
 
 Every coordinate has unit variance over classes and exemplars together; `noise` is epsilon, the within-class
-standard deviation relative to that between classes.
+standard deviation relative to that between classes. Reddy's coordinates are these over sqrt(dim), and exemplars
+there are fresh at every draw. A bank holds a fixed number of them; fresh ones are a bank with noise 0 and one
+exemplar a class, and noise in the recipe.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -13,7 +16,7 @@ from icl_transience.banks.bank import Bank, seeded
 from icl_transience.spec import BankShape, BankSpec
 
 
-def build(spec: BankSpec, files: Sequence[Path] = ()) -> Bank:
+def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
     """The bank of `spec`: training classes and exemplars first, those held out after them."""
     shape = spec.shape
     return Bank(

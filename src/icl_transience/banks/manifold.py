@@ -8,6 +8,7 @@ near neighbours are: copying by similarity grows harder and memorising easier.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from icl_transience.banks.bank import Bank, seeded
 from icl_transience.spec import BankSpec
 
 
-def build(spec: BankSpec, files: Sequence[Path] = ()) -> Bank:
+def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
     """The bank of `spec`: training classes and exemplars first, those held out after them."""
     manifold, shape = spec.manifold, spec.shape
     latent = gaussian.exemplars(spec.seed, "manifold", shape, manifold.latent_dim, manifold.noise)

@@ -10,54 +10,169 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
+import torch
 from PIL import Image
 
-from icl_transience.banks import encoders
-from icl_transience.banks.bank import Bank, seeded
-from icl_transience.spec import BankSpec, StudyError
+from icl_transience.banks import encoders, resnet, trained
+from icl_transience.banks.bank import CONTACT_SIDE, Bank, contact_sheet, seeded
+from icl_transience.progress import Progress
+from icl_transience.spec import BankSpec, Omniglot, StudyError
 
 N_ROTATIONS, N_FLIPS, N_DRAWINGS = 4, 2, 20
 VARIANTS = N_ROTATIONS * N_FLIPS
 SIDE = 105
+# Of ImageNet's images, as torchvision's weights expect.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _DRAWING = re.compile(r"[^/]+/([^/]+)/character(\d+)/\d+_(\d+)\.png$")
 
 Character = tuple[str, int]
 
 
-def build(spec: BankSpec, files: Sequence[Path]) -> Bank:
-    """The bank of `spec` from the zips `files`; a character found in several zips counts once."""
+@dataclass(frozen=True)
+class Layout:
+    """Which picture every exemplar of a bank is.
+
+    character: int64 [classes], places in the bank's order of characters. variant, drawing: int64 [classes, exemplars],
+    rotation * 2 + flip, and places in the bank's order of drawings.
+    """
+
+    character: np.ndarray
+    variant: np.ndarray
+    drawing: np.ndarray
+
+    def pick(self, of_all: np.ndarray) -> np.ndarray:
+        """[characters, 8, drawings, ...] -> [classes, exemplars, ...]."""
+        return of_all[self.character[:, None], self.variant, self.drawing]
+
+
+def layout(omniglot: Omniglot) -> Layout:
+    """`corrected`: a class is a character under one rotation and flip, an exemplar one of its drawings.
+
+    `released`: what the authors' released feature extraction makes of an index that it writes as [character, drawing,
+    variant] and reads as [class, exemplar]: a class is 20 pictures in a row, two and a half drawings of one character
+    in all orientations. It then takes classes to be numbered by variant, then character, so that the split
+    is by runs of these classes, and characters at the ends of a run are on both sides of it.
+    """
+    n_characters = omniglot.characters + omniglot.holdout_characters
+    n_exemplars = omniglot.exemplars + omniglot.holdout_exemplars
+    if omniglot.layout == "released":
+        by_variant = np.arange(n_characters * VARIANTS).reshape(VARIANTS, n_characters)
+        parts = by_variant[:, : omniglot.characters], by_variant[:, omniglot.characters :]
+        classes = np.concatenate([part.ravel() for part in parts])
+        picture = classes[:, None] * N_DRAWINGS + np.arange(n_exemplars)
+        character, drawing, variant = np.unravel_index(picture, (n_characters, N_DRAWINGS, VARIANTS))
+        return Layout(character[:, 0], variant, drawing)
+    character, variant = np.divmod(np.arange(n_characters * VARIANTS), VARIANTS)
+    shape = (len(character), n_exemplars)
+    return Layout(
+        character,
+        np.broadcast_to(variant[:, None], shape),
+        np.broadcast_to(np.arange(n_exemplars), shape),
+    )
+
+
+def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
+    """The bank of `spec` from its files: the zips, then what its encoder reads, if anything.
+
+    That is the weights of `resnet18` or the trained network's own file. log: for how far `resnet18` is.
+    """
+    omniglot, placed = spec.omniglot, layout(spec.omniglot)
+    names, numbers, drawings = _chosen(spec, files[: len(omniglot.zips)])
+    if omniglot.encoder == "resnet18":
+        embeddings = placed.pick(_resnet18(drawings, files[-1], log))
+    else:
+        images = placed.pick(rotate_and_flip(downsample(drawings, omniglot.side)))
+        if omniglot.encoder == "trained":
+            embeddings = trained.embed(trained.load(files[-1], spec), images)
+        else:
+            embeddings = images.reshape(*images.shape[:2], -1)
+    training = embeddings[: spec.shape.n_train_classes, : spec.shape.n_train_exemplars]
+    if omniglot.encoder == "pca":
+        encode = encoders.fit_pca(training, omniglot.dim)
+    else:
+        encode = encoders.fit_scale(training, omniglot.scale)
+    rotation, flip = np.divmod(placed.variant, N_FLIPS)
+    class_table = {"character": np.array(names, dtype=object)[placed.character]}
+    if omniglot.layout == "corrected":
+        class_table |= {"rotation": rotation[:, 0], "flip": flip[:, 0]}
+        exemplar_table = {"drawing": numbers[placed.drawing[0]]}
+    else:  # these differ from class to class: [classes, exemplars]
+        exemplar_table = {"rotation": rotation, "flip": flip, "drawing": numbers[placed.drawing]}
+    return Bank(
+        embeddings=encode(embeddings),
+        n_train_classes=spec.shape.n_train_classes,
+        n_train_exemplars=omniglot.exemplars,
+        class_table=class_table,
+        exemplar_table=exemplar_table,
+        contact=_contact(spec, placed, drawings),
+    )
+
+
+def _contact(spec: BankSpec, placed: Layout, drawings: np.ndarray) -> np.ndarray:
+    """uint8 [rows, columns, side, side], ink 255, of the contact sheet's exemplars."""
+    rows, columns = np.ix_(*contact_sheet(spec.shape))
+    shown = Layout(placed.character[rows[:, 0]], placed.variant[rows, columns], placed.drawing[rows, columns])
+    characters, shown_characters = np.unique(shown.character, return_inverse=True)
+    small = rotate_and_flip(downsample(drawings[characters], CONTACT_SIDE))
+    return np.round(255 * replace(shown, character=shown_characters).pick(small)).astype(np.uint8)
+
+
+def training_images(spec: BankSpec, files: Sequence[Path]) -> np.ndarray:
+    """float32 [classes, exemplars, side, side] of training classes and exemplars, for an encoder to learn from."""
+    _, _, drawings = _chosen(spec, files)
+    images = layout(spec.omniglot).pick(rotate_and_flip(downsample(drawings, spec.omniglot.side)))
+    return images[: spec.shape.n_train_classes, : spec.shape.n_train_exemplars]
+
+
+def _chosen(spec: BankSpec, zips: Sequence[Path]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The bank's characters by name, the numbers of its drawings, and these, bool [characters, drawings, 105, 105].
+
+    A character found in several zips counts once. The released layout needs all twenty drawings.
+    """
     omniglot = spec.omniglot
-    drawings = read_drawings(files)
+    drawings = read_drawings(zips)
     characters = sorted(drawings)
     wanted = omniglot.characters + omniglot.holdout_characters
     if wanted > len(characters):
         raise StudyError(
-            f"bank.omniglot.characters + holdout_characters = {wanted}, but {', '.join(f.name for f in files)} "
+            f"bank.omniglot.characters + holdout_characters = {wanted}, but {', '.join(f.name for f in zips)} "
             f"hold {len(characters)} distinct characters: ask for fewer or name more zips"
         )
     order = seeded(spec.seed, "omniglot/characters").permutation(len(characters))[:wanted]
     drawing_order = seeded(spec.seed, "omniglot/drawings").permutation(N_DRAWINGS)
-    drawing_order = drawing_order[: omniglot.exemplars + omniglot.holdout_exemplars]
-    images = np.stack([downsample(drawings[characters[i]][drawing_order], omniglot.side) for i in order])
-    variants = rotate_and_flip(images)  # [characters, 8, exemplars, side, side]
-    pixels = variants.reshape(wanted * VARIANTS, len(drawing_order), -1)
-    n_train_classes = omniglot.characters * VARIANTS
-    encoder = encoders.fit_pca(pixels[:n_train_classes, : omniglot.exemplars], omniglot.dim)
+    if omniglot.layout == "corrected":
+        drawing_order = drawing_order[: omniglot.exemplars + omniglot.holdout_exemplars]
     names = ["{}/{:02d}".format(*characters[i]) for i in order]
-    return Bank(
-        embeddings=encoder(pixels),
-        n_train_classes=n_train_classes,
-        n_train_exemplars=omniglot.exemplars,
-        class_table={
-            "character": np.repeat(np.array(names, dtype=object), VARIANTS),
-            "rotation": np.tile(np.repeat(np.arange(N_ROTATIONS), N_FLIPS), wanted),
-            "flip": np.tile(np.arange(N_FLIPS), wanted * N_ROTATIONS),
-        },
-        exemplar_table={"drawing": drawing_order + 1},
-    )
+    return names, drawing_order + 1, np.stack([drawings[characters[i]][drawing_order] for i in order])
+
+
+def _resnet18(drawings: np.ndarray, weights: Path, log: TextIO | None) -> np.ndarray:
+    """bool [characters, drawings, 105, 105] -> float32 [characters, 8, drawings, 512], whole drawings at 224 x 224.
+
+    As torchvision's transforms do it: grey levels resized bilinearly, three equal channels, ImageNet's statistics.
+    """
+    model = resnet.load_resnet18(weights)
+    progress = Progress("resnet18", 0, drawings[..., 0, 0].size * VARIANTS, 1, log, unit="images")
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    embeddings, seen = [], 0
+    for of_character in drawings:
+        grey = [Image.fromarray(np.where(ink, 0, 255).astype(np.uint8)) for ink in of_character]
+        large = np.stack([np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)) for image in grey])
+        variants = torch.from_numpy(np.ascontiguousarray(rotate_and_flip(large[None])[0]))  # [8, drawings, 224, 224]
+        of_variants = []
+        for batch in variants:
+            images = ((batch[:, None] / 255).expand(-1, 3, -1, -1) - mean) / std
+            with torch.inference_mode():
+                of_variants.append(model(images))
+            seen += len(batch)
+            progress(seen)
+        embeddings.append(torch.stack(of_variants))
+    return torch.stack(embeddings).numpy()
 
 
 def read_drawings(files: Sequence[Path]) -> dict[Character, np.ndarray]:
@@ -110,9 +225,10 @@ def _read_png(png: bytes, name: str) -> np.ndarray:
 
 
 def downsample(drawings: np.ndarray, side: int) -> np.ndarray:
-    """bool [n, 105, 105] -> float32 [n, side, side], the ink fraction of each box of whole pixels."""
-    small = [Image.fromarray(ink.astype(np.float32)).resize((side, side), Image.Resampling.BOX) for ink in drawings]
-    return np.stack([np.asarray(image) for image in small])
+    """bool [..., 105, 105] -> float32 [..., side, side], the ink fraction of each box of whole pixels."""
+    flat = drawings.reshape(-1, SIDE, SIDE)
+    small = [Image.fromarray(ink.astype(np.float32)).resize((side, side), Image.Resampling.BOX) for ink in flat]
+    return np.stack([np.asarray(image) for image in small]).reshape(*drawings.shape[:-2], side, side)
 
 
 def rotate_and_flip(images: np.ndarray) -> np.ndarray:

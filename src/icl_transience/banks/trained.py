@@ -1,0 +1,95 @@
+"""An encoder that the pipeline trains itself: a small ResNet that tells the bank's training classes apart.
+
+It sees training classes and training exemplars only; embeddings are its penultimate layer. So a good embedding needs
+no download, and held-out classes are as new to the encoder as to the transformer.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from icl_transience import counter, store
+from icl_transience.banks.resnet import ResNet
+from icl_transience.spec import BankSpec, Trained, canonical, identity_values
+
+_BATCH = 1024
+
+
+def network(dim: int, n_classes: int) -> ResNet:
+    """Images [N, 1, side, side] -> embeddings [N, dim]."""
+    return ResNet(1, (16, 32, dim), (1, 1, 1), n_classes, small=True)
+
+
+def train(
+    pixels: np.ndarray, dim: int, settings: Trained, seed: int, report: Callable[[int], None] = lambda seen: None
+) -> tuple[ResNet, float]:
+    """A network that classifies pixels, float32 [classes, exemplars, side, side], and its training accuracy at the end.
+
+    The accuracy is that on the drawings of the last epoch, as they were seen. report: called with drawings seen.
+    """
+    n_classes, n_exemplars, side, _ = pixels.shape
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).reshape(-1, 1, side, side)
+    labels = torch.arange(n_classes).repeat_interleave(n_exemplars)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = network(dim, n_classes).train()
+    order = np.random.Generator(np.random.Philox(key=[seed, counter.domain("trained/order")]))
+    steps = settings.epochs * -(-len(images) // settings.batch_size)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    # Its schedule wants two steps at least.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=max(2, steps))
+    seen = 0
+    for _ in range(settings.epochs):
+        right = 0
+        for batch in torch.from_numpy(order.permutation(len(images))).split(settings.batch_size):
+            if len(batch) == 1:
+                continue  # batch norm has nothing to compare a lone drawing with
+            logits = model.fc(model(normalised(images[batch])))
+            optimizer.zero_grad()
+            functional.cross_entropy(logits, labels[batch]).backward()
+            optimizer.step()
+            schedule.step()
+            right += int((logits.argmax(dim=1) == labels[batch]).sum())
+            seen += len(batch)
+            report(seen)
+    return model.eval(), right / len(images)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Ink fractions in [0, 1], of which most are 0, to about zero mean and unit variance."""
+    return (images - 0.08) / 0.23
+
+
+def embed(model: ResNet, pixels: np.ndarray) -> np.ndarray:
+    """float32 [..., side, side] -> float32 [..., dim]."""
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).reshape(-1, 1, *pixels.shape[-2:])
+    with torch.inference_mode():
+        embedded = [model(normalised(batch)) for batch in images.split(_BATCH)]
+    return torch.cat(embedded).reshape(*pixels.shape[:-2], -1).numpy()
+
+
+def save(model: ResNet, accuracy: float, path: Path, spec: BankSpec) -> None:
+    """Writes the encoder's file: every weight under its name, and its training accuracy."""
+    with store.writing(path, "encoder", spec.id) as file:
+        file.attrs["spec"] = canonical(identity_values(spec))
+        file.attrs["training_accuracy"] = accuracy
+        for name, value in model.state_dict().items():
+            file[f"weights/{name}"] = value.numpy()
+
+
+def load(path: Path, spec: BankSpec) -> ResNet:
+    """The network in an encoder's file, once it has been checked, ready to embed."""
+    model = network(spec.omniglot.dim, spec.shape.n_train_classes)
+    with store.reading(path, "encoder", spec.id) as file:
+        weights = {name: _tensor(file[f"weights/{name}"]) for name in model.state_dict()}
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _tensor(dataset: h5py.Dataset) -> Tensor:
+    return torch.from_numpy(np.asarray(dataset[()]))

@@ -1,0 +1,372 @@
+"""Source files of banks: where they lie, what they hold, their SHA-256. Asked while a study is read, so headers do.
+
+The files of a source are in a folder that config.yaml or the environment names. In identities they stand as their
+SHA-256, never as a path.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import re
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icl_transience import schema
+from icl_transience.spec import StudyError
+
+# Sources that read files, each with the folder that its key in config.yaml or ICL_{SOURCE} names.
+WITH_FILES = ("omniglot", "tokens", "imported")
+
+_CHARACTER = re.compile(r"([^/]+/character\d+)/[^/]+\.png$")
+# Beyond this size a file is not hashed again while path, size and time are what they were.
+_REMEMBERED_BYTES = 1 << 26
+# What ends the names of input embedding matrices in public checkpoints: LLaMA and its kin, OPT; BERT, BLOOM; GPT-2;
+# GPT-NeoX; T5; LLaMA as first released; CLIP's text model.
+EMBEDDING_NAMES = (
+    "embed_tokens.weight",
+    "word_embeddings.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "shared.weight",
+    "tok_embeddings.weight",
+    "token_embedding.weight",
+)
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Public:
+    """A file that anybody can download. characters: of Omniglot, how many it holds."""
+
+    url: str
+    sha256: str
+    characters: int = 0
+
+
+_OMNIGLOT_URL = "https://github.com/brendenlake/omniglot/raw/master/python"
+PUBLIC = {
+    "images_background_small1.zip": Public(
+        f"{_OMNIGLOT_URL}/images_background_small1.zip",
+        "f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4",
+        136,
+    ),
+    "images_background_small2.zip": Public(
+        f"{_OMNIGLOT_URL}/images_background_small2.zip",
+        "3ccaa407515a8778e5d0861875af38b17e418f301ad5bb3b5a6b65d901a41c7f",
+        156,
+    ),
+    "images_background.zip": Public(
+        f"{_OMNIGLOT_URL}/images_background.zip",
+        "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
+        964,
+    ),
+    "images_evaluation.zip": Public(
+        f"{_OMNIGLOT_URL}/images_evaluation.zip",
+        "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
+        659,
+    ),
+    "resnet18-f37072fd.pth": Public(
+        "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+        "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+    ),
+}
+# Greek and Latin stand in both small zips, and all of these in images_background.zip.
+_IN_BOTH_SMALL = 136 + 156 - 242
+
+
+def resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> tuple[dict[str, Any], list[Path]]:
+    """A source's parameters with what its files decide filled in, and the paths of the files it reads.
+
+    A path without a folder is that of a public file, to be downloaded. Raises StudyError where there is no such file
+    or it does not hold what the parameters ask for.
+    """
+    if folder is None and source == "omniglot":
+        return _omniglot(dict(parameters), None)
+    if folder is None:
+        raise StudyError(
+            f"bank source `{source}` reads files: name their folder in the environment variable "
+            f"ICL_{source.upper()}, or as `{source}:` in config.yaml"
+        )
+    if not folder.is_dir():
+        raise StudyError(f"{folder}, named in ICL_{source.upper()} or as `{source}:` in config.yaml, is no folder")
+    return _RESOLVE[source](dict(parameters), folder)
+
+
+def _in_folder(folder: Path, name: str, key: str, source: str) -> Path:
+    """The file `name` in the source's folder. Raises StudyError with what is there instead."""
+    if (path := folder / name).is_file():
+        return path
+    there = sorted(found.name for found in folder.iterdir() if found.is_file())
+    listed = f" (there are {', '.join(there[:20])}{', …' if len(there) > 20 else ''})" if there else ""
+    raise StudyError(
+        f"`{key}` names {name}, which is not in {folder}{schema.did_you_mean(name, there)}{listed}: put it there, "
+        f"or name another folder in ICL_{source.upper()} or as `{source}:` in config.yaml"
+    )
+
+
+# Omniglot: zips.
+
+
+def _omniglot(parameters: dict[str, Any], folder: Path | None) -> tuple[dict[str, Any], list[Path]]:
+    """The zips, and the weights of `resnet18`, from the folder; what is public and not there is to be downloaded."""
+    zips = parameters["zips"]
+    if folder is None:
+        paths, there = [Path(name) for name in zips], _public_characters(zips)
+    else:
+        paths = [_in_folder(folder, name, "bank.omniglot.zips", "omniglot") for name in zips]
+        there = len(_characters(tuple(paths)))
+    wanted = parameters["characters"] + parameters["holdout_characters"]
+    if wanted > there:
+        raise StudyError(
+            f"`bank.omniglot.characters` + `holdout_characters` is {wanted}, but "
+            f"{', '.join(parameters['zips'])} hold {there} characters: ask for fewer or name more zips"
+        )
+    # Keys of another encoder stay out of the bank's identity.
+    encoder = parameters["encoder"]
+    if encoder == "resnet18":
+        paths.append(_weights(parameters["weights"], folder))
+        parameters["side"] = 105  # it embeds whole drawings
+    else:
+        parameters["weights"] = ""
+    if encoder != "trained":
+        parameters.pop("trained", None)
+    return parameters, paths
+
+
+def _weights(name: str, folder: Path | None) -> Path:
+    if folder is not None and (name not in PUBLIC or (folder / name).is_file()):
+        return _in_folder(folder, name, "bank.omniglot.weights", "omniglot")
+    if name not in PUBLIC:
+        raise StudyError(
+            f"`bank.omniglot.weights` names {name}, which is no public file: name its folder, with the zips, in "
+            "ICL_OMNIGLOT or as `omniglot:` in config.yaml"
+        )
+    return Path(name)
+
+
+def _public_characters(zips: Sequence[str]) -> int:
+    """How many characters the public zips of these names hold together."""
+    if "images_background.zip" in zips:
+        zips = [name for name in zips if "small" not in name]
+    total = sum(PUBLIC[name].characters for name in zips)
+    return total - _IN_BOTH_SMALL if sum("small" in name for name in zips) == 2 else total
+
+
+@functools.cache
+def _characters(zips: tuple[Path, ...]) -> set[str]:
+    """The distinct characters that the zips list, as "Alphabet/characterNN"."""
+    found = set()
+    for path in zips:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                found |= {match[1] for name in archive.namelist() if (match := _CHARACTER.search(name))}
+        except (zipfile.BadZipFile, OSError) as error:
+            raise StudyError(f"{path}: not a readable zip ({error}): download it again") from error
+    return found
+
+
+# Tokens: an embedding matrix in safetensors.
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a safetensors file, as the header describes it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@functools.cache
+def stored_tensors(path: Path) -> dict[str, Stored]:
+    """Name -> tensor of a safetensors file, from its header alone."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size - 8:
+                raise ValueError("the header is longer than the file")
+            entries = json.loads(file.read(length))
+        entries.pop("__metadata__", None)
+        tensors = {name: Stored(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    except (struct.error, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise StudyError(f"{path}: not a safetensors file ({error}): get it again") from error
+    if path.stat().st_size < 8 + length + end:
+        raise StudyError(f"{path}: is cut short, {path.stat().st_size:,} of {8 + length + end:,} bytes: get it again")
+    return tensors
+
+
+def _tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    file = _checkpoint_file(folder, parameters["file"])
+    shards = _shards(file) if file.name.endswith(".json") else dict.fromkeys(stored_tensors(file), file)
+    tensor = _embedding_name(file, shards, parameters["tensor"])
+    path = shards[tensor]
+    if tensor not in stored_tensors(path):
+        raise StudyError(f"{file} says that {path.name} holds {tensor}, but it does not: get the checkpoint again")
+    shape = stored_tensors(path)[tensor].shape
+    if len(shape) != 2:
+        raise StudyError(f"{path}: {tensor} is {list(shape)}, expected [tokens, dim]: name another tensor")
+    rows, width = shape[0] - parameters["skip_rows"], shape[1]
+    section, encoder, dim = "bank.tokens", parameters["encoder"], parameters["dim"]
+    if encoder == "table" and dim != width:
+        raise StudyError(
+            f"`{section}.dim` is {dim}, but rows of {tensor} in {path.name} have {width} coordinates: "
+            f"say {width}, or `encoder: pca` for fewer"
+        )
+    if encoder == "pca" and dim > width:
+        raise StudyError(f"`{section}.dim` is {dim}: {tensor} in {path.name} has at most {width} components")
+    if parameters["clusters"] > rows:
+        raise StudyError(
+            f"`{section}.clusters` is {parameters['clusters']}, but {tensor} in {path.name} has {max(rows, 0)} rows "
+            f"after the first {parameters['skip_rows']}: ask for fewer"
+        )
+    wanted = (parameters["classes"] + parameters["holdout_classes"]) * (
+        parameters["exemplars"] + parameters["holdout_exemplars"]
+    )
+    if wanted > rows:
+        raise StudyError(
+            f"`{section}`: classes x exemplars, held-out ones included, are {wanted}, but {tensor} in {path.name} has "
+            f"{rows} rows after the first {parameters['skip_rows']}: ask for fewer of either"
+        )
+    return parameters | {"tensor": tensor}, [path]
+
+
+def _checkpoint_file(folder: Path, name: str) -> Path:
+    """The file that a study names, or the one that makes the folder a checkpoint."""
+    if name:
+        path = folder / name
+        if path.is_dir():
+            return _checkpoint_file(path, "")
+        return _in_folder(folder, name, "bank.tokens.file", "tokens")
+    if (folder / INDEX).is_file():
+        return folder / INDEX
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        listed = ", ".join(path.name for path in found) or "none"
+        raise StudyError(
+            f"{folder} has no {INDEX} and not exactly one *.safetensors ({listed}): name the file in `bank.tokens.file`"
+        )
+    return found[0]
+
+
+def _shards(index: Path) -> dict[str, Path]:
+    """Tensor -> file of a sharded checkpoint."""
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = {tensor: index.parent / name for tensor, name in names.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(f"{index}: not the index of a sharded checkpoint ({error!r}): get it again") from error
+    return shards
+
+
+def _embedding_name(file: Path, shards: Mapping[str, Path], named: str) -> str:
+    """The tensor that a study names, or the one with an embedding matrix's usual name."""
+    if named:
+        if named not in shards:
+            raise StudyError(
+                f"`bank.tokens.tensor` is {named!r}, which is not in {file}{schema.did_you_mean(named, list(shards))}"
+                f" (candidates: {_candidates(shards)})"
+            )
+        return named
+    found = [name for name in shards if name.endswith(EMBEDDING_NAMES)]
+    if len(found) != 1:
+        many = f"several embedding matrices ({', '.join(found)})" if found else "no embedding matrix of a usual name"
+        raise StudyError(f"{file} has {many}: name it in `bank.tokens.tensor` (candidates: {_candidates(shards)})")
+    if not shards[found[0]].is_file():
+        raise StudyError(f"{file} puts {found[0]} in {shards[found[0]].name}, which is not there: put it there")
+    return found[0]
+
+
+def _candidates(shards: Mapping[str, Path]) -> str:
+    """The two-dimensional tensors that are at hand, those with most rows first."""
+    shapes = {name: stored_tensors(path)[name].shape for name, path in shards.items() if path.is_file()}
+    tables = sorted((name for name in shapes if len(shapes[name]) == 2), key=lambda name: -shapes[name][0])
+    return ", ".join(f"{name} {list(shapes[name])}" for name in tables[:10]) or "none of two dimensions"
+
+
+# Imported: an array in an HDF5 file.
+
+
+def _imported(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    import h5py
+
+    path = _in_folder(folder, parameters["file"], "bank.imported.file", "imported")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise StudyError(f"{path}: not an HDF5 file ({error}): get it again") from error
+    with file:
+        arrays: dict[str, tuple[int, ...]] = {}
+        file.visititems(
+            lambda name, item: arrays.update({name: item.shape}) if isinstance(item, h5py.Dataset) else None
+        )
+    name = parameters["path"].strip("/")
+    if name not in arrays:
+        there = ", ".join(f"{found} {list(shape)}" for found, shape in arrays.items()) or "no array"
+        raise StudyError(
+            f"`bank.imported.path` is {parameters['path']!r}, which is not an array in {path}"
+            f"{schema.did_you_mean(name, list(arrays))} (there is {there})"
+        )
+    if len(arrays[name]) != 3:
+        raise StudyError(f"{path}: {name} is {list(arrays[name])}, expected [class, exemplar, dim]: name another array")
+    asked = {
+        "classes": parameters["classes"] + parameters["holdout_classes"],
+        "exemplars": parameters["exemplars"] + parameters["holdout_exemplars"],
+    }
+    for (key, number), there in zip(asked.items(), arrays[name], strict=False):
+        if number > there:
+            raise StudyError(
+                f"`bank.imported.{key}` + `holdout_{key}` is {number}, but {name} in {path.name} has {there}: "
+                "ask for fewer"
+            )
+    if parameters["dim"] != arrays[name][2]:
+        raise StudyError(
+            f"`bank.imported.dim` is {parameters['dim']}, but {name} in {path.name} has {arrays[name][2]} coordinates: "
+            f"say {arrays[name][2]}"
+        )
+    return parameters, [path]
+
+
+_RESOLVE = {"omniglot": _omniglot, "tokens": _tokens, "imported": _imported}
+
+
+# Digests.
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a path from `resolve`: of the file's content, or, of one to be downloaded, as it is published."""
+    return file_digest(path) if path.parent != Path() else PUBLIC[path.name].sha256
+
+
+@functools.cache
+def file_digest(path: Path) -> str:
+    """SHA-256 of a source file: what enters identities in place of its path.
+
+    That of a large file is remembered, under path, size and time, in the user's cache folder.
+    """
+    state = path.stat()
+    if state.st_size < _REMEMBERED_BYTES:
+        return _sha256(path)
+    known = [str(path.resolve()), state.st_size, state.st_mtime_ns]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icl-transience"
+    note = cache / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.sha256"
+    try:
+        return note.read_text(encoding="utf-8")
+    except OSError:  # not hashed before, or no such folder
+        digest = _sha256(path)
+    with contextlib.suppress(OSError):  # a read-only home costs time at the next call, nothing else
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = note.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(digest, encoding="utf-8")
+        temporary.rename(note)
+    return digest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,225 @@
+"""Quality cards: what the numbers are on banks where they are known, and their figure."""
+
+import functools
+import json
+import math
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from builders import TINY_BANK
+
+from icl_transience import banks, cards, store
+from icl_transience.banks import quality
+from icl_transience.banks.bank import seeded
+from icl_transience.spec import BankSpec, Gaussian, StudyError, Tokens
+
+DRAW = functools.partial(seeded, 0)
+
+
+def gaussian(noise: float, *, classes: int = 200, exemplars: int = 8, dim: int = 16) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    centres = generator.standard_normal((classes, 1, dim))
+    return (centres + noise * generator.standard_normal((classes, exemplars, dim))).astype(np.float32)
+
+
+def test_classes_that_are_points_are_told_apart_by_everything():
+    card = quality.measure(gaussian(1e-3), DRAW)
+    for name in ("nearest_exemplar", "nearest_centroid", "linear_fitted", "linear_others"):
+        assert card[name] == 1, name
+    assert card["within_over_between"] < 1e-5
+
+
+def test_exemplars_that_know_nothing_of_their_class_are_told_apart_by_chance():
+    # 200 classes at one point. 4,000 episodes; five standard errors of a half.
+    card = quality.measure(gaussian(1.0) - gaussian(0.0)[:, :1], DRAW)
+    assert card["nearest_exemplar"] == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(quality.EPISODES))
+    assert card["nearest_centroid"] == pytest.approx(1 / 200, abs=5 * math.sqrt(1 / 200 / 1600))
+    # 128 exemplars left out, two of each of 64 classes.
+    assert card["linear_others"] < 1 / 64 + 5 * math.sqrt(1 / 64 / 128)
+    # 384 exemplars in 17 dimensions can be fitted a little.
+    assert card["linear_fitted"] < 0.5
+
+
+@pytest.mark.parametrize("noise", [0.5, 1.0, 2.0])
+def test_the_variances_are_those_the_exemplars_were_drawn_with(noise):
+    card = quality.measure(gaussian(noise, classes=1000), DRAW)
+    # As in test_banks.py: within has 1000 * 7 * 16 degrees of freedom, between 999 * 16.
+    error = math.hypot(math.sqrt(2 / (7000 * 16)), math.sqrt(2 / (999 * 16)) * (1 + noise**2 / 8))
+    assert card["within_over_between"] == pytest.approx(noise**2, rel=5 * error)
+
+
+def test_numbers_fall_as_noise_grows():
+    measured = [quality.measure(gaussian(noise), DRAW) for noise in (0.3, 0.8, 1.5, 3.0)]
+    for name in ("nearest_exemplar", "nearest_centroid", "linear_others"):
+        values = [card[name] for card in measured]
+        assert values == sorted(values, reverse=True), name
+        assert values[0] > values[-1], name
+
+
+def test_a_centroid_leaves_its_own_exemplar_out():
+    embeddings = gaussian(1.2, classes=30, exemplars=4)
+    right = 0
+    for label, place in np.ndindex(30, 4):
+        centroids = embeddings.mean(axis=1)
+        centroids[label] = np.delete(embeddings[label], place, axis=0).mean(axis=0)
+        right += np.linalg.norm(embeddings[label, place] - centroids, axis=1).argmin() == label
+    assert 0.1 < right / 120 < 0.9
+    assert quality.measure(embeddings, DRAW)["nearest_centroid"] == pytest.approx(right / 120)
+
+
+def test_the_spectrum_is_that_of_the_covariance():
+    scales = np.array([4.0, 2.0, 1.0, 0.5])
+    drawn = np.random.default_rng(0).standard_normal((500, 8, 4)) * scales
+    card = quality.measure((drawn + 7).astype(np.float32), DRAW)
+    np.testing.assert_allclose(card["spectrum"], scales**2 / (scales**2).sum(), rtol=0.1)
+    assert card["spectrum"].sum() == pytest.approx(1)
+    shares = card["spectrum"]
+    assert card["effective_dim"] == pytest.approx(1 / (shares**2).sum())
+
+
+def test_the_effective_dimension_counts_directions_of_equal_variance():
+    flat = np.zeros((200, 8, 10), np.float32)
+    flat[..., :3] = np.random.default_rng(0).standard_normal((200, 8, 3))
+    assert quality.measure(flat, DRAW)["effective_dim"] == pytest.approx(3, rel=0.02)
+
+
+@pytest.mark.parametrize("exemplars", [1, 2, 4])
+def test_what_few_exemplars_cannot_say_is_not_a_number(exemplars):
+    card = quality.measure(gaussian(0.1, exemplars=exemplars), DRAW)
+    assert math.isnan(card["nearest_exemplar"])
+    assert math.isnan(card["nearest_centroid"]) == (exemplars == 1)
+    assert math.isnan(card["linear_others"]) == (exemplars < 4)
+    assert card["linear_fitted"] == 1
+
+
+def test_a_card_is_of_training_classes_and_exemplars_alone(tmp_path):
+    bank = banks.build(TINY_BANK)
+    garbled = bank.embeddings.copy()
+    garbled[10:], garbled[:, 3:] = 100, 100
+    for name, embeddings in (("one", bank.embeddings), ("other", garbled)):
+        banks.save(replace(bank, embeddings=embeddings), tmp_path / f"{name}.h5", TINY_BANK)
+    found = []
+    for name in ("one", "other"):
+        with h5py.File(tmp_path / f"{name}.h5") as file:
+            found.append(quality.read(file["quality"]))
+    assert set(found[0]) == {*quality.NAMES, "spectrum"}
+    for name in found[0]:
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+    # A gaussian bank of noise 0.5 in six dimensions.
+    assert 0.05 < found[0]["within_over_between"] < 2
+
+
+def test_a_changed_card_is_a_damaged_bank(tmp_path):
+    banks.save(banks.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
+    with h5py.File(tmp_path / "bank.h5", "a") as file:
+        file["quality"].attrs["nearest_exemplar"] = 1.0
+    with pytest.raises(store.StoreError, match="checksum"):
+        banks.load(tmp_path / "bank.h5", TINY_BANK)
+
+
+# The figure.
+
+
+def texts(bank, vocabulary=None) -> str:
+    """Everything that a card says in words."""
+    with store.reading(bank, "bank") as file:
+        spec = spec_of(file)
+        figure = cards._card(spec, file, cards.read_vocabulary(vocabulary) if vocabulary else None)
+    found = [text.get_text() for axes in figure.axes for text in axes.texts]
+    return " ".join([figure.get_suptitle(), *found, *(axes.get_title() for axes in figure.axes)])
+
+
+def spec_of(file: h5py.File) -> BankSpec:
+    from icl_transience.spec import from_values
+
+    return from_values(BankSpec, json.loads(file.attrs["spec"]))
+
+
+def test_a_card_shows_every_number_and_coordinates_where_there_is_nothing_to_see(tmp_path):
+    spec = replace(TINY_BANK, gaussian=Gaussian(**(vars(TINY_BANK.gaussian) | {"exemplars": 6})))
+    banks.save(banks.build(spec), tmp_path / "bank.h5", spec)
+    cards.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")
+    assert (tmp_path / "card.svg").stat().st_size > 10_000
+    assert (tmp_path / "card.png").read_bytes()[1:4] == b"PNG"
+    said = texts(tmp_path / "bank.h5")
+    with h5py.File(tmp_path / "bank.h5") as file:
+        for name in quality.NAMES:
+            value = file["quality"].attrs[name]
+            assert (f"{value:.2f}" if value < 10 else f"{value:.0f}") in said, name
+    assert "gaussian, 10 classes × 6 exemplars, 6-d" in said
+    assert "coordinates of exemplars" in said
+
+
+def test_equal_banks_have_equal_cards(tmp_path):
+    banks.save(banks.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
+    for name in ("one", "two"):
+        cards.draw(tmp_path / "bank.h5", None, tmp_path / f"{name}.svg", tmp_path / f"{name}.png")
+    for kind in ("svg", "png"):
+        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+
+
+def tokens_bank(folder):
+    """A bank whose exemplars are rows 30, 31, … of a table."""
+    section = {"classes": 3, "holdout_classes": 0, "exemplars": 2, "holdout_exemplars": 0, "dim": 4}
+    spec = BankSpec(
+        source="tokens",
+        seed=0,
+        tokens=Tokens(
+            **section,
+            file="",
+            tensor="t",
+            skip_rows=0,
+            rows="raw",
+            clusters=3,
+            members="nearest",
+            encoder="table",
+            scale="raw",
+        ),
+    )
+    embeddings = np.random.default_rng(0).standard_normal((3, 2, 4)).astype(np.float32)
+    token = np.arange(30, 36).reshape(3, 2)
+    banks.save(banks.Bank(embeddings, 3, 2, exemplar_table={"token": token}), folder / "bank.h5", spec)
+    return folder / "bank.h5"
+
+
+# One is a line separator to Unicode, and a word to its tokenizer.
+WORDS = ["\u2028", *(f"word{row}" for row in range(1, 35))]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("vocab.txt", "\n".join(WORDS) + "\n"),
+        (
+            "tokenizer.json",
+            json.dumps({"model": {"vocab": {word: row for row, word in reversed([*enumerate(WORDS)])}}}),
+        ),
+        ("tokenizer.json", json.dumps({"model": {"vocab": [[word, -1.0] for word in WORDS]}})),
+    ],
+)
+def test_clusters_of_tokens_are_shown_as_words_where_a_vocabulary_is_at_hand(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    said = texts(tokens_bank(tmp_path), tmp_path / name).split()
+    assert {f"word{row}" for row in range(30, 35)} <= set(said)
+    assert "35" in said  # beyond the vocabulary's end
+
+
+def test_without_a_vocabulary_rows_are_shown_by_their_numbers(tmp_path):
+    said = texts(tokens_bank(tmp_path))
+    assert all(str(row) in said.split() for row in range(30, 36))
+    assert "rows of the table" in said
+
+
+def test_a_tokenizer_without_a_vocabulary_is_refused(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(StudyError, match=r"tokenizer\.json: not a tokenizer with a vocabulary"):
+        cards.read_vocabulary(tmp_path / "tokenizer.json")
+
+
+def test_a_bank_without_a_card_says_what_to_do(tmp_path):
+    with store.writing(tmp_path / "bank.h5", "bank", TINY_BANK.id) as file:
+        file.attrs["spec"] = json.dumps({"source": "gaussian", "seed": 0, "gaussian": vars(TINY_BANK.gaussian)})
+    with pytest.raises(StudyError, match=r"bank\.h5: was made before .* delete it"):
+        cards.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")

@@ -1,0 +1,371 @@
+"""Clusters of token embeddings as classes, and what is refused."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from icl_transience import banks, sources
+from icl_transience.banks import Bank, tokens
+from icl_transience.spec import BankSpec, StudyError, Tokens
+
+NAME = "model.embed_tokens.weight"
+# Six blobs far apart, of these sizes, after three rows that are no tokens.
+SIZES, SKIPPED = (30, 20, 12, 12, 9, 3), 3
+SECTION = Tokens(
+    file="",
+    tensor=NAME,
+    skip_rows=SKIPPED,
+    rows="raw",
+    clusters=6,
+    classes=3,
+    holdout_classes=1,
+    exemplars=7,
+    holdout_exemplars=3,
+    members="nearest",
+    encoder="table",
+    scale="raw",
+    dim=8,
+)
+
+
+def blobs(seed: int = 0) -> np.ndarray:
+    """Rows [tokens, 8] in a mixed order."""
+    generator = np.random.default_rng(seed)
+    blob = generator.permutation(np.repeat(np.arange(len(SIZES)), SIZES))
+    centres = 10 * np.eye(8)[: len(SIZES)]
+    rows = centres[blob] + 0.3 * generator.standard_normal((len(blob), 8))
+    first = np.full((SKIPPED, 8), 1e4)
+    return np.concatenate([first, rows]).astype(np.float32)
+
+
+def write(path: Path, tensors: dict[str, np.ndarray | torch.Tensor]) -> Path:
+    safetensors.torch.save_file({name: torch.as_tensor(value) for name, value in tensors.items()}, path)
+    return path
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    return write(tmp_path / "model.safetensors", {NAME: blobs()})
+
+
+def clusters(seed: int = 0) -> np.ndarray:
+    """Cluster of each row of the table, -1 for those left out."""
+    return np.concatenate([np.full(SKIPPED, -1), tokens.cluster(blobs()[SKIPPED:], 6, seed)[1]])
+
+
+def build(path: Path, seed: int = 0, **changes) -> Bank:
+    return banks.build(BankSpec(source="tokens", seed=seed, tokens=replace(SECTION, **changes)), [path])
+
+
+# Classes and exemplars.
+
+
+def test_a_class_is_a_cluster_and_its_exemplars_are_the_rows_that_the_table_says(table):
+    bank, rows = build(table), blobs()
+    token = bank.exemplar_table["token"]
+    assert bank.embeddings.shape == (4, 10, 8)
+    np.testing.assert_array_equal(bank.embeddings, rows[token])
+    of_class = clusters()[token]
+    assert (of_class == of_class[:, :1]).all()
+    assert len(set(of_class[:, 0].tolist())) == 4
+    assert all(len(set(row.tolist())) == 10 for row in token)
+
+
+def test_clusters_with_fewer_members_than_exemplars_are_no_classes(table):
+    sizes = np.bincount(clusters()[SKIPPED:], minlength=6)
+    assert 1 <= (sizes < 10).sum() <= 2
+    used = clusters()[build(table).exemplar_table["token"][:, 0]]
+    assert (sizes[used] >= 10).all()
+    np.testing.assert_array_equal(build(table).class_table["cluster_size"], sizes[used])
+
+
+def test_leading_rows_are_left_out(table):
+    assert build(table).exemplar_table["token"].min() >= SKIPPED
+
+
+def test_the_nearest_members_are_those_nearest_to_the_centroid(table):
+    rows, of_row = blobs(), clusters()
+    for token in build(table).exemplar_table["token"]:
+        members = np.flatnonzero(of_row == of_row[token[0]])
+        far = np.linalg.norm(rows[members] - rows[members].mean(axis=0), axis=1)
+        assert set(token.tolist()) == set(members[far.argsort()[:10]].tolist())
+
+
+def test_rows_by_direction_are_of_norm_1_and_clustered_as_such(table):
+    bank, rows = build(table, rows="unit"), blobs()
+    directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    token = bank.exemplar_table["token"]
+    np.testing.assert_allclose(bank.embeddings, directions[token], rtol=1e-6)
+    assigned = tokens.cluster(directions[SKIPPED:], 6, 0)[1][token - SKIPPED]
+    assert (assigned == assigned[:, :1]).all()
+
+
+def test_a_row_of_zeros_has_no_direction(tmp_path):
+    rows = blobs()
+    rows[7] = 0
+    with pytest.raises(StudyError, match="row 7 is all zeros"):
+        build(write(tmp_path / "m.safetensors", {NAME: rows}), rows="unit")
+
+
+def test_farthest_points_begin_at_the_centre_and_leave_no_gap_larger_than_those_they_fill():
+    rows = np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32)
+    chosen = tokens.farthest(rows, np.zeros(2, dtype=np.float32), 12)
+    assert chosen[0] == np.linalg.norm(rows, axis=1).argmin()
+    assert len(set(chosen.tolist())) == 12
+    for number in range(1, 12):
+        gaps = np.linalg.norm(rows[:, None] - rows[chosen[:number]], axis=2).min(axis=1)
+        assert gaps[chosen[number]] == pytest.approx(gaps.max())
+
+
+def test_farthest_points_of_equal_rows_are_different_rows():
+    chosen = tokens.farthest(np.zeros((5, 3), dtype=np.float32), np.zeros(3, dtype=np.float32), 5)
+    assert sorted(chosen.tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_held_out_members_are_not_the_farthest_ones(table):
+    # Nearest-first order would put them last; here they stand anywhere.
+    orders = []
+    for seed in range(8):
+        for class_rows in build(table, seed).embeddings:
+            far = np.linalg.norm(class_rows - class_rows.mean(axis=0), axis=1)
+            orders.append(far.argsort().argsort()[-3:].mean())
+    # Ranks 0 to 9: the mean of three is 4.5 +- 1.5 by chance, 8 if the farthest were held out.
+    assert np.mean(orders) == pytest.approx(4.5, abs=5 * 1.5 / np.sqrt(len(orders)))
+
+
+def test_the_seed_clusters_and_orders(table):
+    one, again, other = build(table, 1), build(table, 1), build(table, 2)
+    np.testing.assert_array_equal(one.embeddings, again.embeddings)
+    assert not np.array_equal(one.exemplar_table["token"], other.exemplar_table["token"])
+
+
+def test_clusters_are_those_of_least_distance_to_their_centroids(table):
+    rows = blobs()[SKIPPED:]
+    centroids, assigned = tokens.cluster(rows, 6, 0)
+    distances = np.linalg.norm(rows[:, None] - centroids, axis=2)
+    np.testing.assert_array_equal(assigned, distances.argmin(axis=1))
+    # A centroid is the mean of its members: what k-means has converged to.
+    for label in np.unique(assigned):
+        np.testing.assert_allclose(centroids[label], rows[assigned == label].mean(axis=0), atol=1e-4)
+
+
+def test_the_standard_scale_centres_the_training_exemplars_and_gives_them_mean_square_1(table):
+    raw, standard = (build(table, scale=scale).embeddings.astype(np.float64) for scale in ("raw", "standard"))
+    trained = standard[:3, :7].reshape(-1, 8)
+    np.testing.assert_allclose(trained.mean(axis=0), 0, atol=1e-5)
+    assert np.mean(trained**2) == pytest.approx(1, rel=1e-5)
+    distances = [np.linalg.norm(x.reshape(-1, 8) - x[0, 0], axis=1)[1:] for x in (raw, standard)]
+    np.testing.assert_allclose(distances[1] / distances[0], (distances[1] / distances[0])[0], rtol=1e-4)
+
+
+def test_principal_components_are_those_of_the_training_exemplars(table):
+    embeddings = build(table, encoder="pca", dim=5).embeddings
+    assert embeddings.shape == (4, 10, 5)
+    covariance = np.cov(embeddings[:3, :7].reshape(-1, 5).astype(np.float64).T)
+    np.testing.assert_allclose(covariance - np.diag(np.diag(covariance)), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_number_format_of_a_checkpoint_is_read(tmp_path, dtype):
+    values = torch.as_tensor(blobs()[SKIPPED:]).to(dtype)
+    path = write(tmp_path / "m.safetensors", {NAME: values})
+    read = tokens.read_table(path, NAME)
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, values.to(torch.float32).numpy())
+
+
+# What is refused in the bank's job.
+
+
+def test_fewer_clusters_than_classes_asked_for_says_how_many_there_are(table):
+    sizes = np.bincount(clusters()[SKIPPED:], minlength=6)
+    large, smaller = (sizes >= 10).sum(), (sizes >= 7).sum()
+    with pytest.raises(StudyError) as error:
+        build(table, classes=6, holdout_classes=1)
+    assert f"{large} of 6 clusters have 10 members or more" in str(error.value)
+    assert "7 are asked for" in str(error.value)
+    assert f"{smaller} have 7" in str(error.value)
+
+
+def test_no_cluster_at_all_is_refused(table):
+    with pytest.raises(StudyError, match="0 of 6 clusters have 40 members or more"):
+        build(table, exemplars=37)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "expected"),
+    [
+        (float("nan"), torch.float32, r"not numbers \(NaN\), the first in row 5"),
+        (1e6, torch.float16, "infinite entries, the first in row 5: values beyond the range of float16"),
+    ],
+)
+def test_a_table_with_a_hole_is_refused_with_its_row(tmp_path, value, dtype, expected):
+    rows = torch.as_tensor(blobs())
+    rows[:SKIPPED] = 0
+    rows[5, 2] = value
+    path = write(tmp_path / "m.safetensors", {NAME: rows.to(dtype)})
+    with pytest.raises(StudyError, match=expected):
+        build(path)
+
+
+# Which file, which tensor.
+
+
+def resolve(folder: Path, **changes) -> tuple[str, list[Path]]:
+    parameters = {key: getattr(SECTION, key) for key in SECTION.__dataclass_fields__} | {"tensor": ""} | changes
+    found, paths = sources.resolve("tokens", parameters, folder)
+    return found["tensor"], paths
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.embed_tokens.weight",
+        "embeddings.word_embeddings.weight",
+        "bert.embeddings.word_embeddings.weight",
+        "wte.weight",
+        "transformer.wte.weight",
+        "gpt_neox.embed_in.weight",
+        "shared.weight",
+        "tok_embeddings.weight",
+    ],
+)
+def test_an_embedding_matrix_is_found_by_its_usual_names(tmp_path, name):
+    path = write(tmp_path / "any.safetensors", {name: blobs(), "lm_head.weight": np.zeros((9, 9), np.float32)})
+    assert resolve(tmp_path) == (name, [path])
+
+
+def test_another_tensor_can_be_named(tmp_path):
+    path = write(tmp_path / "m.safetensors", {NAME: np.zeros((2, 2), np.float32), "lm_head.weight": blobs()})
+    assert resolve(tmp_path, tensor="lm_head.weight") == ("lm_head.weight", [path])
+
+
+def test_of_a_sharded_checkpoint_the_shard_with_the_matrix_alone_is_read(tmp_path):
+    shard = write(tmp_path / "model-00002-of-00002.safetensors", {NAME: blobs()})
+    index = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors", NAME: shard.name}}
+    (tmp_path / sources.INDEX).write_text(json.dumps(index))
+    assert resolve(tmp_path) == (NAME, [shard])
+    assert resolve(tmp_path.parent, file=tmp_path.name) == (NAME, [shard])
+    assert resolve(tmp_path, file=sources.INDEX) == (NAME, [shard])
+
+
+def test_a_checkpoint_in_a_folder_within_is_named_by_that_folder(tmp_path):
+    (tmp_path / "7B").mkdir()
+    path = write(tmp_path / "7B/model.safetensors", {NAME: blobs()})
+    assert resolve(tmp_path, file="7B") == resolve(tmp_path, file="7B/model.safetensors") == (NAME, [path])
+
+
+REFUSED = {
+    "no usual name": ({"weights": (99, 8)}, {}, ["no embedding matrix of a usual name", "candidates: weights [99, 8]"]),
+    "several": (
+        {"a.wte.weight": (99, 8), "b.wte.weight": (98, 8)},
+        {},
+        ["several embedding matrices (a.wte.weight, b.wte.weight)", "bank.tokens.tensor"],
+    ),
+    "a missing tensor": (
+        {NAME: (99, 8), "bias": (8,)},
+        {"tensor": "model.embed_token.weight"},
+        [
+            "`bank.tokens.tensor` is 'model.embed_token.weight'",
+            f"did you mean `{NAME}`",
+            f"candidates: {NAME} [99, 8])",
+        ],
+    ),
+    "no table": ({"bias": (8,)}, {"tensor": "bias"}, ["bias is [8], expected [tokens, dim]"]),
+    "another width": ({NAME: (99, 6)}, {}, ["`bank.tokens.dim` is 8", "have 6 coordinates: say 6"]),
+    "too many components": ({NAME: (99, 6)}, {"encoder": "pca"}, ["at most 6 components"]),
+    "more clusters than rows": ({NAME: (99, 8)}, {"clusters": 97}, ["clusters` is 97", "has 96 rows", "first 3"]),
+    "more exemplars than rows": ({NAME: (42, 8)}, {}, ["are 40", "has 39 rows"]),
+    "a file that is not there": ({NAME: (99, 8)}, {"file": "modl.safetensors"}, ["did you mean `model.safetensors`"]),
+}
+
+
+@pytest.mark.parametrize(("tensors", "changes", "expected"), REFUSED.values(), ids=REFUSED)
+def test_a_table_that_cannot_feed_the_bank_is_refused_before_anything_runs(tmp_path, tensors, changes, expected):
+    write(tmp_path / "model.safetensors", {name: np.zeros(shape, np.float32) for name, shape in tensors.items()})
+    with pytest.raises(StudyError) as error:
+        resolve(tmp_path, **changes)
+    for fragment in expected:
+        assert fragment in str(error.value)
+
+
+def test_a_folder_with_several_files_wants_one_named(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.safetensors", {NAME: blobs()})
+    with pytest.raises(StudyError, match=r"not exactly one .*\(a\.safetensors, b\.safetensors\): name the file"):
+        resolve(tmp_path)
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path):
+    (tmp_path / sources.INDEX).write_text(json.dumps({"weight_map": {NAME: "model-1.safetensors"}}))
+    with pytest.raises(StudyError, match=r"model-1\.safetensors, which is not there"):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"weight_map": 3}', "no json"])
+def test_an_index_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / sources.INDEX).write_text(content)
+    with pytest.raises(StudyError, match="not the index of a sharded checkpoint"):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", b"\x08\0\0\0\0\0\0\0no json!"])
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content):
+    (tmp_path / "m.safetensors").write_bytes(content)
+    with pytest.raises(StudyError, match=r"m\.safetensors: not a safetensors file"):
+        resolve(tmp_path)
+
+
+def test_a_file_cut_short_is_refused(table):
+    table.write_bytes(table.read_bytes()[:-100])
+    with pytest.raises(StudyError, match=r"is cut short, .* bytes"):
+        resolve(table.parent)
+
+
+# What it costs.
+
+
+def test_faiss_and_safetensors_are_loaded_in_the_banks_job_alone():
+    code = (
+        "import sys; from icl_transience import __main__, banks, engines, evaluation, plan, segments, tables, training;"
+        "print([name for name in ('faiss', 'safetensors') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_large_file_is_not_hashed_again_while_its_time_is_what_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sources, "_REMEMBERED_BYTES", 10)
+    path = tmp_path / "large"
+    path.write_bytes(b"0123456789")
+    first = sources.file_digest(path)
+    monkeypatch.setattr(sources, "_sha256", lambda path: "hashed again")
+    sources.file_digest.cache_clear()
+    assert sources.file_digest(path) == first
+    path.write_bytes(b"0123456789a")
+    sources.file_digest.cache_clear()
+    assert sources.file_digest(path) == "hashed again"
+    sources.file_digest.cache_clear()
+
+
+# The real table.
+
+
+def test_the_real_table_makes_classes_of_words_near_each_other(tokens_folder):
+    tensor, (path,) = resolve(tokens_folder, skip_rows=999, clusters=1000, encoder="pca", dim=64)
+    assert tensor == "embeddings.word_embeddings.weight"
+    section = {"tensor": tensor, "skip_rows": 999, "clusters": 1000, "classes": 300, "holdout_classes": 30}
+    bank = build(path, **section, exemplars=8, holdout_exemplars=2, encoder="pca", dim=64)
+    assert bank.embeddings.shape == (330, 10, 64)
+    trained = bank.embeddings[:300, :8].astype(np.float64)
+    assert np.mean(trained**2) == pytest.approx(1, rel=1e-5)
+    # Of rows put together at random, eight a class, the variance within would be 7/8 of all.
+    assert trained.var(axis=1).mean() < 0.75 * trained.var(axis=(0, 1)).mean()
