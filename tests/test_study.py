@@ -384,7 +384,6 @@ BAD = {
         in_a("evaluation: {contexts: {ciwl: [20]}}, bank: {gaussian: {classes: 20}}"),
         ["has `ciwl@20`, which needs 21 different classes", "has 20"],
     ),
-    "no folder of drawings": (in_a("bank: {source: omniglot}"), ["ICL_OMNIGLOT", "download"]),
     "no new exemplars of one-hot classes": (
         in_a("bank: {source: onehot}"),
         ["has `icl_new_exemplar`, but a one-hot class has one exemplar"],

@@ -64,7 +64,7 @@ def library(model: Model, context: int) -> ctypes.CDLL:
         if path.exists():
             try:
                 return ctypes.CDLL(str(path))
-            except OSError:  # damaged: made once more
+            except OSError:  # empty: made once more
                 path.unlink()
         _compile(command, path)
         return ctypes.CDLL(str(path))

@@ -1,9 +1,9 @@
 """HDF5 files that are whole or absent: written under a temporary name, renamed when complete, checked when read.
 
-Every file carries, as attributes of its root: `kind` (bank, encoder, sequences, segment, metrics,
-export), `schema` (the version of that kind's layout), `identity` (what its content is a function of), `checksum`
-(SHA-256 over names, types, shapes, values and attributes). Attributes that begin with `made_` say when, by what and how fast a file was made; they are
-not content, and two files of one content may differ in them.
+Every file carries, as attributes of its root: `kind` (bank, encoder, sequences, segment, metrics, export), `schema`
+(the version of that kind's layout), `identity` (what its content is a function of), `checksum` (SHA-256 over names,
+types, shapes, values and attributes). Attributes that begin with `made_` say when, by what and how fast a file was
+made; they are not content, and two files of one content may differ in them.
 """
 
 import hashlib
