@@ -384,6 +384,10 @@ BAD = {
         in_a("evaluation: {contexts: {ciwl: [20]}}, bank: {gaussian: {classes: 20}}"),
         ["has `ciwl@20`, which needs 21 different classes", "has 20"],
     ),
+    "a horizon before the first snapshot": (
+        in_a("horizon: 1000"),
+        ["`experiments.a.horizon` is 1000", "first snapshot of baseline is at 4096", "snapshots.first"],
+    ),
     "no new exemplars of one-hot classes": (
         in_a("bank: {source: onehot}"),
         ["has `icl_new_exemplar`, but a one-hot class has one exemplar"],

@@ -118,13 +118,20 @@ class _Resolver:
         seeds = [seed if isinstance(seed, dict) else {"init": seed, "data": seed} for seed in settings["seeds"]]
         if len({(seed["init"], seed["data"]) for seed in seeds}) < len(seeds):
             raise StudyError(f"`{where}.seeds` names a seed twice: {settings['seeds']}")
+        horizon = max(spec.round_up(settings["horizon"], named.run.batch_size) for named in runs)
+        for named in runs:
+            if horizon < (first := spec.round_up(named.run.snapshots.first, named.run.batch_size)):
+                raise StudyError(
+                    f"`{where}.horizon` is {settings['horizon']}, but the first snapshot of {named.name} is at {first} "
+                    "sequences seen: train longer, or lower `snapshots.first`"
+                )
         return Experiment(
             name=name,
             question=section.get("question", ""),
             axes=axes,
             runs=tuple(runs),
             seeds=tuple(spec.from_values(Seed, seed) for seed in seeds),
-            horizon=max(spec.round_up(settings["horizon"], named.run.batch_size) for named in runs),
+            horizon=horizon,
             statistics=statistics,
         )
 
