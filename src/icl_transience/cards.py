@@ -12,20 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from icl_transience import store
+from icl_transience import drawing, store
 from icl_transience.banks import bank as banks
 from icl_transience.banks import quality
 from icl_transience.spec import BankSpec, StudyError, from_values
 
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "svg.hashsalt": "icl-transience",
-    "svg.fonttype": "path",
-}
 _WORD_LENGTH = 11
 _COORDINATES = 64
 
@@ -34,17 +25,8 @@ def draw(bank: Path, vocabulary: Path | None, vector: Path, raster: Path) -> Non
     """Draws the card of the bank in `bank` as SVG and PNG. vocabulary: what the rows of a table of tokens are."""
     with store.reading(bank, "bank") as file:
         spec = from_values(BankSpec, json.loads(file.attrs["spec"]))
-        with matplotlib.rc_context(STYLE):
-            figure = _card(spec, file, read_vocabulary(vocabulary) if vocabulary else None)
-            for path in (vector, raster):
-                kind = path.suffix[1:]
-                metadata = {"Date": None} if kind == "svg" else {"Software": None}
-                store.write_table(
-                    path,
-                    lambda temporary, kind=kind, metadata=metadata: figure.savefig(
-                        temporary, format=kind, dpi=200, metadata=metadata
-                    ),
-                )
+        with matplotlib.rc_context(drawing.STYLE):
+            drawing.save(_card(spec, file, read_vocabulary(vocabulary) if vocabulary else None), vector, raster)
 
 
 def read_vocabulary(path: Path) -> list[str]:

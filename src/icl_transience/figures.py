@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from icl_transience import evaluation, spec, store, transience
+from icl_transience import drawing, evaluation, spec, transience
 from icl_transience.spec import Recipe
 from icl_transience.tables import TRAINING, count, default_curves
 
@@ -29,34 +29,13 @@ NAMES = {
     "train": "train",
     TRAINING: "training loss",
 }
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "svg.hashsalt": "icl-transience",
-    "svg.fonttype": "path",
-}
-RASTER_DPI = 200
-
 Report = Mapping[str, Any]
 
 
 def draw(name: str, report: Report, curves: pd.DataFrame, vector: Path, raster: Path) -> None:
     """Draws the figure `name` ("curves" or "comparison") as SVG and PNG; equal tables give equal files."""
-    with matplotlib.rc_context(STYLE):
-        figure = {"curves": _curves, "comparison": _comparison}[name](report, curves)
-        for path in (vector, raster):
-            kind = path.suffix[1:]
-            metadata = {"Date": None} if kind == "svg" else {"Software": None}
-            store.write_table(
-                path,
-                lambda temporary, kind=kind, metadata=metadata: figure.savefig(
-                    temporary, format=kind, dpi=RASTER_DPI, metadata=metadata
-                ),
-            )
+    with matplotlib.rc_context(drawing.STYLE):
+        drawing.save({"curves": _curves, "comparison": _comparison}[name](report, curves), vector, raster)
 
 
 def _curves(report: Report, curves: pd.DataFrame) -> Figure:

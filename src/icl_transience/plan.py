@@ -22,7 +22,12 @@ from icl_transience.study import Experiment, NamedRun, Study
 # and comments aside) makes the stage again. Banks and training are not here: they follow spec.SEMANTICS alone.
 _METRICS = ("evaluation.py", "engines.py", "model.py", "native.py", "native.cpp")
 _TABLES = (*_METRICS, "tables.py", "transience.py")
-CODE = {"metrics": _METRICS, "tables": _TABLES, "figures": (*_TABLES, "figures.py"), "cards": ("cards.py",)}
+CODE = {
+    "metrics": _METRICS,
+    "tables": _TABLES,
+    "figures": (*_TABLES, "figures.py", "drawing.py"),
+    "cards": ("cards.py", "drawing.py"),
+}
 # Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
 VOCABULARIES = ("vocab.txt", "tokenizer.json")
 TABLES = ("curves.csv", "transience.csv", "runs.csv")

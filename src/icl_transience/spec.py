@@ -76,13 +76,14 @@ def _part(part: str, n_train: int, n_all: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian:
+class _Split:
+    """So many classes and exemplars to train on and held out, of `dim` coordinates."""
+
     classes: int
     holdout_classes: int
     exemplars: int
     holdout_exemplars: int
     dim: int
-    noise: float
 
     @property
     def shape(self) -> BankShape:
@@ -93,6 +94,11 @@ class Gaussian:
             n_train_exemplars=self.exemplars,
             width=self.dim,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(_Split):
+    noise: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,26 +167,11 @@ class Omniglot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Cut:
-    """So many classes and exemplars of `dim` coordinates out of a file."""
+class _Cut(_Split):
+    """What is taken out of a file."""
 
     file: str
-    classes: int
-    holdout_classes: int
-    exemplars: int
-    holdout_exemplars: int
     scale: str
-    dim: int
-
-    @property
-    def shape(self) -> BankShape:
-        return BankShape(
-            n_classes=self.classes + self.holdout_classes,
-            n_exemplars=self.exemplars + self.holdout_exemplars,
-            n_train_classes=self.classes,
-            n_train_exemplars=self.exemplars,
-            width=self.dim,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
