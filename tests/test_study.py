@@ -4,6 +4,7 @@ import dataclasses
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -50,7 +51,7 @@ def test_an_experiment_without_axes_is_one_run_with_every_default(tmp_path):
 
 def test_defaults_of_the_study_hold_unless_an_experiment_says_otherwise(tmp_path):
     text = """
-    defaults: {model: {depth: 3, width: 32}, horizon: 1000}
+    defaults: {model: {depth: 3, width: 32}, horizon: 10000}
     experiments: {shallow: {model: {depth: 1}}, usual: {}}
     """
     experiments = load(tmp_path, text).experiments
@@ -104,7 +105,7 @@ def test_a_default_written_out_changes_nothing(tmp_path):
     plain = load(tmp_path, "experiments: {transience: {}}").experiments["transience"].runs[0]
     written = load(
         tmp_path,
-        "experiments: {transience: {model: {positions: {base: 30.0}}, optimizer: {l2: {strength: 0}}, horizon: 64}}",
+        "experiments: {transience: {model: {positions: {base: 30.0}}, optimizer: {l2: {strength: 0}}, horizon: 8192}}",
     )
     assert written.experiments["transience"].runs[0].run.id == plain.run.id
 
@@ -167,7 +168,7 @@ def test_a_list_on_an_axis_is_one_cell_of_a_table(tmp_path):
 
 
 def test_horizons_are_rounded_up_to_whole_batches(tmp_path):
-    assert load(tmp_path, "experiments: {a: {horizon: 33}}").experiments["a"].horizon == 64
+    assert load(tmp_path, "experiments: {a: {horizon: 5001}}").experiments["a"].horizon == 5024
 
 
 def recipe_of(folder: Path, text: str) -> Recipe:
@@ -545,5 +546,7 @@ def test_the_study_of_recipes_uses_every_key_of_a_recipe_and_of_other_contexts(t
 @pytest.mark.parametrize("path", sorted((ROOT / "workflow/studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_study_that_ships_is_valid(path, tmp_path):
     tokens = checkpoint(tmp_path / "tokens", rows=30_522, width=384, name="minilm_l6_v2_word_embeddings.safetensors")
-    folders = {"omniglot": zips(tmp_path / "zips"), "tokens": tokens}
+    with h5py.File(tmp_path / "transience-baseline.bank.h5", "w") as file:
+        file.create_dataset("embeddings", (1936, 20, 64), dtype="float32")
+    folders = {"omniglot": zips(tmp_path / "zips"), "tokens": tokens, "imported": tmp_path}
     assert study.load(path, SCHEMA, folders).experiments
