@@ -107,7 +107,7 @@ def gradients_of_native(run: Run, parameters, exemplars, labels):
     weights = {name: value[0].clone() for name, value in parameters.items()}
     gradients = {name: torch.full_like(value, torch.nan) for name, value in weights.items()}
     loss = torch.full((1,), torch.nan)
-    recording = program.record(weights, gradients, loss)
+    recording = native.Recording(program, weights, gradients, loss)
     for buffer in [*program._buffers.values(), program.logits]:
         buffer.fill_(torch.nan)
     # Columns past the batch must not count, whatever finite numbers they hold.
@@ -377,9 +377,9 @@ def test_auto_is_native_where_it_works_and_eager_elsewhere():
 
 
 def test_an_engine_that_was_named_and_does_not_work_is_refused():
-    with pytest.raises(StudyError, match="it does not compute in float64: choose auto or eager"):
+    with pytest.raises(StudyError, match="native does not compute in float64: choose auto or eager"):
         engines.chosen("native", tiny_run(numerics="float64"), CPU)
-    with pytest.raises(StudyError, match="graph is for CUDA devices, the device is cpu"):
+    with pytest.raises(StudyError, match="graph is for device cuda, got device 'cpu'"):
         engines.chosen("graph", tiny_run(), CPU)
     with pytest.raises(StudyError, match=r"expected one of auto, native, graph, eager, got 'fast'"):
         engines.chosen("fast", tiny_run(), CPU)

@@ -192,18 +192,18 @@ def _train(options: argparse.Namespace) -> None:
             _say(options, f"{output}: finished before, taken from {store.kept_name(output)}")
             return
         label = f"{pack.id.rsplit('-', 1)[-1][:6]} {packs.seed_labels(pack)}"
-        log = options.log.open("a", encoding="utf-8") if options.log else None
-        segments.run_segment(
-            output,
-            pack,
-            banks.load(options.bank, pack.run.bank),
-            options.previous,
-            options.start,
-            options.end,
-            options.device,
-            Progress(label, options.start, options.end, len(pack.lanes), log),
-            options.engine,
-        )
+        with _log(options) as log:
+            segments.run_segment(
+                output,
+                pack,
+                banks.load(options.bank, pack.run.bank),
+                options.previous,
+                options.start,
+                options.end,
+                options.device,
+                Progress(label, options.start, options.end, len(pack.lanes), log),
+                options.engine,
+            )
         store.keep(output)
 
 

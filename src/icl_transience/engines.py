@@ -5,9 +5,9 @@ native: native.py, on CPUs, in float32 and bfloat16.
 graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches.
 
 Numerics, of a run: float32 and float64 throughout; tf32: as float32, but the products of NVIDIA's tensor cores round
-their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: matrix
-products in bfloat16 and the rest, the weights included, in float32 (all products in eager, under torch.autocast; those
-with whole weight matrices in native).
+their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: matrix products in bfloat16 and the
+rest, the weights included, in float32 (all products in eager, under torch.autocast; those with whole weight matrices in
+native).
 
 Letters for shapes as in model.py. A step makes its batches from counters, given where to begin and to end.
 """
@@ -27,7 +27,7 @@ from torch.optim.adam import adam
 from icl_transience import model as transformer
 from icl_transience import native, sequences
 from icl_transience.packs import PackSpec
-from icl_transience.spec import L2, Lane, Optimizer, Run, StudyError
+from icl_transience.spec import L2, Lane, Optimizer, Run, StudyError, engine_problem
 
 if TYPE_CHECKING:
     from icl_transience.training import State
@@ -104,35 +104,18 @@ def chosen(engine: str, run: Run, device: torch.device, context: int | None = No
     """
     if engine not in ENGINES:
         raise StudyError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
-    if engine == "eager":
-        return engine
-    if engine == "graph":
-        if device.type != "cuda":
-            raise StudyError(f"engine: graph is for CUDA devices, the device is {device}: choose auto or eager")
-        if run.recipe.input_noise:
-            raise StudyError("engine: graph draws no input noise: choose auto or eager")
-        return engine
-    refusal = _native_refusal(run, device, context or run.recipe.context)
-    if refusal is None:
-        return "native"
-    if engine == "native":
-        raise StudyError(f"engine: native does not work here: {refusal}: choose auto or eager")
-    if device.type == "cpu" and run.numerics != "float64":
-        warnings.warn(f"{refusal}: training and evaluation will be several times slower", RuntimeWarning, stacklevel=2)
-    return "eager"
-
-
-def _native_refusal(run: Run, device: torch.device, context: int) -> str | None:
-    """Why the native engine cannot compute the run, None where it can."""
-    if device.type != "cpu":
-        return f"it is for CPUs, the device is {device}"
-    if run.numerics == "float64":
-        return "it does not compute in float64"
+    if problem := engine_problem(engine, str(device), run):
+        raise StudyError(problem)
+    if engine in ("eager", "graph") or engine_problem("native", str(device), run):
+        return "graph" if engine == "graph" else "eager"
     try:
-        native.library(run.model, context)
+        native.library(run.model, context or run.recipe.context)
     except native.Unavailable as error:
-        return str(error)
-    return None
+        if engine == "native":
+            raise StudyError(f"engine: native does not work here: {error}: choose auto or eager") from error
+        warnings.warn(f"{error}: training and evaluation will be several times slower", RuntimeWarning, stacklevel=2)
+        return "eager"
+    return "native"
 
 
 def autocast(numerics: str, device: torch.device) -> torch.autocast:
@@ -283,7 +266,7 @@ class NativeStep:
             parameters = {name: tensor[number] for name, tensor in state.parameters.items()}
             optimizer = lane.run.optimizer
             parameter, *moments = (flat[number] for flat in flat_parts)
-            recording = self.program.record(parameters, gradients, self.loss[number : number + 1])
+            recording = native.Recording(self.program, parameters, gradients, self.loss[number : number + 1])
             arguments = list(parameters.values()), list(gradients.values()), optimizer.l2
             penalty = functools.partial(add_unsquared_l2, *arguments)
             count = _steps_done(pack, state, embeddings.device)
@@ -359,7 +342,7 @@ class NativeForward:
         lanes = len(next(iter(parameters.values())))
         while len(self.lanes) < lanes:
             own = {name: torch.empty(size) for name, size in self.shapes.items()}
-            self.lanes.append((own, self.program.record(own, self.gradients, torch.empty(1)).forward))
+            self.lanes.append((own, native.Recording(self.program, own, self.gradients, torch.empty(1)).forward))
         del self.lanes[lanes:]
         for lane, (own, _) in enumerate(self.lanes):
             for name, tensor in parameters.items():

@@ -130,13 +130,6 @@ class Program:
         self.logits = torch.zeros(n_labels, self.columns)
         self._buffers: dict[str, Tensor] = {}
 
-    def record(self, parameters: Parameters, gradients: Parameters, loss: Tensor) -> "Recording":
-        """The calls to make for one lane, on tensors that must stay where they are.
-
-        parameters, gradients: name -> contiguous float32 tensor, without a lane axis. loss: [1].
-        """
-        return Recording(self, parameters, gradients, loss)
-
     def answers(self, inside: Tensor, best: Tensor, best_label: Tensor, log_sum: Tensor, target: Tensor) -> None:
         """What an evaluator needs of `logits`, which lose the context's: see native.cpp.
 
@@ -163,8 +156,9 @@ class Program:
 
 
 class Recording:
-    """A lane's calls, to make in order: `forward`, and `backward` after it.
+    """A lane's calls, to make in order: `forward`, and `backward` after it; on tensors that must stay where they are.
 
+    parameters, gradients: name -> contiguous float32 tensor, without a lane axis. loss: [1].
     While they are written down `backward` fills from its end, so that each part stands beside its forward.
     """
 

@@ -85,23 +85,10 @@ class Plan:
             raise StudyError("\n".join(problems))
 
     def _check_engine(self) -> None:
-        engine, device = self.config["engine"], self.config["device"]
-        wanted = {"native": "cpu", "graph": "cuda"}.get(engine)
-        if wanted and not device.startswith(wanted):
-            raise StudyError(
-                f"config: engine: {engine} is for device {wanted}, got device {device!r}: choose auto or eager"
-            )
         for experiment in self.study.experiments.values():
             for named in experiment.runs:
-                if engine == "native" and named.run.numerics == "float64":
-                    raise StudyError(
-                        f"config: engine: native does not compute in float64, the numerics of {experiment.name}: "
-                        f"choose auto or eager"
-                    )
-                if engine == "graph" and named.run.recipe.input_noise:
-                    raise StudyError(
-                        f"config: engine: graph draws no input noise, which {experiment.name} has: choose auto or eager"
-                    )
+                if problem := spec.engine_problem(self.config["engine"], self.config["device"], named.run):
+                    raise StudyError(f"config: {problem} ({experiment.name}: {named.name})")
 
     @property
     def _packs_folder(self) -> Path:

@@ -252,10 +252,9 @@ class Labelling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Component:
-    """A kind of sequence mixed into a recipe, in `share` of all sequences; otherwise as in Recipe."""
+class _Composition:
+    """What the kinds of sequence in a mixture may differ in; the words are those of Recipe."""
 
-    share: float
     burstiness: int
     distractor: bool = field(default=True, metadata={"neutral": True})
     support: str = field(default="bursty", metadata={"neutral": "bursty"})
@@ -264,12 +263,18 @@ class Component:
     replacement: bool = field(default=True, metadata={"neutral": True})
 
 
-# What the kinds of sequence in a mixture may differ in.
-COMPOSITION = tuple(f.name for f in dataclasses.fields(Component) if f.name != "share")
+COMPOSITION = tuple(f.name for f in dataclasses.fields(_Composition))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Component(_Composition):
+    """A kind of sequence mixed into a recipe, in `share` of all sequences."""
+
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(_Composition):
     """How a sequence is composed.
 
     support: "bursty": `burstiness` items of the query's class and, with a distractor, as many of a class with another
@@ -288,12 +293,6 @@ class Recipe:
     """
 
     context: int
-    burstiness: int
-    distractor: bool = field(default=True, metadata={"neutral": True})
-    support: str = field(default="bursty", metadata={"neutral": "bursty"})
-    labels: str = field(default="classes", metadata={"neutral": "classes"})
-    match: float = field(default=0.0, metadata={"neutral": 0.0})
-    replacement: bool = field(default=True, metadata={"neutral": True})
     classes: str = field(default="train", metadata={"neutral": "train"})
     exemplars: str = field(default="train", metadata={"neutral": "train"})
     zipf: Zipf = field(default=Zipf(), metadata={"neutral": Zipf()})
@@ -472,6 +471,18 @@ class Export:
     @property
     def id(self) -> str:
         return f"{self.run.id}/{self.sequence_set.id}/{self.seed.data}/{self.training_sequences}"
+
+
+def engine_problem(engine: str, device: str, run: Run) -> str | None:
+    """Why `engine` (see engines.py) cannot compute the run on the device, as far as that can be known beforehand."""
+    wanted = {"native": "cpu", "graph": "cuda"}.get(engine)
+    if wanted and not device.startswith(wanted):
+        return f"engine: {engine} is for device {wanted}, got device {device!r}: choose auto or eager"
+    if engine == "native" and run.numerics == "float64":
+        return "engine: native does not compute in float64: choose auto or eager"
+    if engine == "graph" and run.recipe.input_noise:
+        return "engine: graph draws no input noise: choose auto or eager"
+    return None
 
 
 def round_up(sequences: int, batch_size: int) -> int:

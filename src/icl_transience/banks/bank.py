@@ -45,12 +45,7 @@ class Bank:
 
 def contact_sheet(shape: BankShape) -> tuple[np.ndarray, np.ndarray]:
     """Classes and exemplars that stand on a contact sheet: of those to train on, classes evenly spread."""
-    rows, columns = (
-        min(  # Of a contact sheet: rows of classes, columns of exemplars, pixels a side of one image.
-            CONTACT_ROWS, shape.n_train_classes
-        ),
-        min(CONTACT_COLUMNS, shape.n_train_exemplars),
-    )
+    rows, columns = min(CONTACT_ROWS, shape.n_train_classes), min(CONTACT_COLUMNS, shape.n_train_exemplars)
     return np.linspace(0, shape.n_train_classes - 1, rows).astype(int), np.arange(columns)
 
 
