@@ -5,8 +5,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from icl_transience import sources
-from icl_transience.plan import Plan, code_digest
+from icl_transience import code, sources
+from icl_transience.plan import Plan
 from icl_transience.spec import StudyError, canonical
 
 min_version("9.0")
@@ -37,7 +37,10 @@ include: "workflow/rules/results.smk"
 
 
 onstart:
-    PLAN.register()
+    try:
+        PLAN.register()
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
 
 
 onsuccess:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pipeline import TINY
 
-from icl_transience import plan, spec
+from icl_transience import code, plan, spec
 from icl_transience.plan import Plan
 from icl_transience.spec import StudyError
 
@@ -119,9 +119,9 @@ def test_an_engine_that_the_device_cannot_have_is_refused(engine, device):
 def fake_module(monkeypatch, folder: Path, text: str) -> str:
     """The digest of a stage whose one module has this text."""
     (folder / "fake.py").write_text(text)
-    monkeypatch.setitem(plan.CODE, "fake", ("fake.py",))
-    monkeypatch.setattr(plan, "files", lambda package: folder)
-    return plan.code_digest("fake")
+    monkeypatch.setitem(code.CODE, "fake", ("fake.py",))
+    monkeypatch.setattr(code, "files", lambda package: folder)
+    return code.digest("fake")
 
 
 def test_docstrings_comments_and_empty_lines_do_not_change_a_stages_code(monkeypatch, tmp_path):
@@ -143,9 +143,9 @@ def test_words_on_a_figure_do_not_make_its_tables_again(tiny):
 
 
 def test_every_stages_code_exists():
-    for stage in plan.CODE:
-        assert len(plan.code_digest(stage)) == 12
-    names = {name for modules in plan.CODE.values() for name in modules}
+    for stage in code.CODE:
+        assert len(code.digest(stage)) == 12
+    names = {name for modules in code.CODE.values() for name in modules}
     assert all(resources.files("icl_transience").joinpath(name).is_file() for name in names)
 
 

@@ -4,17 +4,14 @@ A folder results/packs/{pack} with its pack.json is registered once and only gro
 there for ever, new lanes form new packs, boundaries are only appended.
 """
 
-import fcntl
 import itertools
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icl_transience import spec
+from icl_transience import files, spec
 from icl_transience.spec import Lane, Run, Seed, StudyError
 
 SCHEMA_VERSION = 1
@@ -177,7 +174,7 @@ def register(folder: Path, planned: Mapping[str, Pack]) -> None:
     Raises StudyError where another workflow has registered other packs for the same lanes since the plan was made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", wait=True):
+    with files.locked(folder / ".lock", wait=True):
         registered = read_registered(folder)
         homes = {lane: pack_id for pack_id, pack in registered.items() for lane in pack.spec.lanes}
         for pack_id, pack in planned.items():
@@ -198,36 +195,8 @@ def _write(folder: Path, pack: Pack) -> None:
         "spec": json.loads(pack.spec.to_json()),
         "boundaries": list(pack.boundaries),
     }
-    temporary = folder / f".{INDEX}.{os.getpid()}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(folder / INDEX)
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds an exclusive flock on `path`; it dies with the process. Raises StudyError if held and not `wait`."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise StudyError(f"{path.parent}: another process is writing here: wait for it, or stop it") from None
-        yield
-
-
-def live_writers(folder: Path) -> list[Path]:
-    """Pack folders in which a process is writing now."""
-    return [lock.parent for lock in sorted(folder.glob("*/.lock")) if _is_held(lock)]
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with locked(lock):
-            return False
-    except StudyError:
-        return True
+    text = json.dumps(document, indent=1, sort_keys=True)
+    files.write(folder / INDEX, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def order_lanes(lanes: Iterable[tuple[Lane, int]]) -> dict[Lane, int]:

@@ -4,33 +4,20 @@ What the Snakefile asks while it is parsed; a pure function of config, study and
 DAG is static. Writes nothing until `register`, which only a real run calls.
 """
 
-import ast
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from icl_transience import packs, schema, sources, spec, study
+from icl_transience import files, packs, schema, sources, spec, study
 from icl_transience.packs import Pack, PackSpec
 from icl_transience.spec import BankSpec, Export, Lane, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
 
-# The files whose code shapes a stage's results, its own and those of the stages before; a change in one (docstrings
-# and comments aside) makes the stage again. Banks and training are not here: they follow spec.SEMANTICS alone.
-_METRICS = ("evaluation.py", "engines.py", "model.py", "native.py", "native.cpp")
-_TABLES = (*_METRICS, "tables.py", "transience.py")
-CODE = {
-    "metrics": _METRICS,
-    "tables": _TABLES,
-    "figures": (*_TABLES, "figures.py", "drawing.py"),
-    "cards": ("cards.py", "drawing.py"),
-}
 # Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
 VOCABULARIES = ("vocab.txt", "tokenizer.json")
-TABLES = ("curves.csv", "transience.csv", "runs.csv")
+TABLES = ("curves.csv", "transience.csv", "runs.csv", files.CHECKSUMS)
 
 
 class Plan:
@@ -100,8 +87,14 @@ class Plan:
         return packs.lane_places(self.packs, lanes)
 
     def register(self) -> None:
-        """Writes down the packs and boundaries of this plan, before the first job."""
+        """Writes down, before the first job, the packs and boundaries of this plan and what tables and figures read.
+
+        Raises StudyError where that cannot be written, or another workflow has planned otherwise meanwhile.
+        """
         packs.register(self._packs_folder, self.packs)
+        for experiment in self.study.experiments:
+            text = self.report(experiment, figures=True) + "\n"
+            files.write_text(Path(self.experiment_path(experiment)), text)
 
     def source_folder(self, source: str) -> Path | None:
         """Where a source's files are: its key in config.yaml, or the environment variable ICL_{SOURCE}."""
@@ -214,6 +207,10 @@ class Plan:
 
     def folder(self, experiment: str) -> str:
         return f"{self.results}/studies/{self.study.name}/{experiment}"
+
+    def experiment_path(self, experiment: str) -> str:
+        """The file from which an experiment's tables and figures can be made, given its metrics; see `report`."""
+        return f"{self.folder(experiment)}/experiment.json"
 
     def figures(self, experiment: str) -> list[str]:
         """Names of an experiment's figures."""
@@ -364,27 +361,3 @@ def _describe_kind(recipe: Recipe) -> str:
     if not recipe.replacement:
         words.append("different exemplars")
     return ", ".join(words)
-
-
-def code_digest(stage: str) -> str:
-    """A hash of the files behind a stage (see CODE), the same under every Python.
-
-    Their lines of text, without docstrings, comments on lines of their own and empty lines.
-    """
-    digest = hashlib.sha256()
-    for name in CODE[stage]:
-        text, comment = files("icl_transience").joinpath(name).read_text(encoding="utf-8"), "//"
-        said: set[int] = set()
-        if name.endswith(".py"):
-            said, comment = {line for node in ast.walk(ast.parse(text)) for line in _docstring_lines(node)}, "#"
-        for number, line in enumerate(text.splitlines(), start=1):
-            if number not in said and line.strip() and not line.lstrip().startswith(comment):
-                digest.update(line.rstrip().encode() + b"\n")
-    return digest.hexdigest()[:12]
-
-
-def _docstring_lines(node: ast.AST) -> range:
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    if not isinstance(node, kinds) or ast.get_docstring(node) is None:
-        return range(0)
-    return range(node.body[0].lineno, node.body[0].end_lineno + 1)

@@ -88,7 +88,7 @@ rule card:
     conda:
         "../../envs/environment.yaml"
     params:
-        code=code_digest("cards"),
+        code=code.digest("cards"),
     shell:
         "python -m icl_transience card --bank {input.bank:q} --vocabulary {input.vocabulary:q}"
         " --vector {output.vector:q} --raster {output.raster:q} &> {log:q}"

@@ -24,7 +24,7 @@ rule evaluate:
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.packs[wildcards.pack].spec),
         set=lambda wildcards: PLAN.spec_of(PLAN.sets[wildcards.set]),
-        code=code_digest("metrics"),
+        code=code.digest("metrics"),
     shell:
         "python -m icl_transience evaluate --spec {params.spec:q} --set {params.set:q} --segment {input.segment:q}"
         " --sequences {input.sequences:q} --output {output:q} --device {resources.device} --engine {resources.engine}"
