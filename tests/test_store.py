@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from icl_transience import store
+from icl_transience.spec import StudyError
 
 KIND, IDENTITY = "segment", "pack/0-4"
 NUMBERS = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -94,6 +95,25 @@ def test_a_failure_leaves_an_earlier_file_as_it_was(path):
     before = path.read_bytes()
     with pytest.raises(ValueError):  # noqa: PT011
         fail_in_mid_file(path, ValueError)
+    assert path.read_bytes() == before
+    assert names(path.parent) == {path.name}
+
+
+@pytest.mark.parametrize("writes", range(12))
+def test_a_disk_that_is_full_at_any_write_leaves_the_earlier_file_and_no_temporary(writes, path, monkeypatch):
+    before, full = path.read_bytes(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Disk(store._Disk):
+        left = writes
+
+        def write(self, data: memoryview) -> int:
+            self.left -= 1
+            self.failure = self.failure or (full if self.left < 0 else None)
+            return super().write(data)
+
+    monkeypatch.setattr(store, "_Disk", Disk)
+    with pytest.raises(StudyError, match=f"{path}: cannot be written .No space left on device"):
+        write(path)
     assert path.read_bytes() == before
     assert names(path.parent) == {path.name}
 
@@ -197,7 +217,11 @@ def test_damage_to_the_structure_of_a_file_is_refused_in_the_same_words(part, pa
 
 def test_an_attribute_that_is_not_there_is_an_error_with_a_remedy(path):
     with pytest.raises(store.StoreError, match=r"its attribute 'spec' cannot be read .*: move this file away, and run"):
+        store.read_attribute(path, "spec", aside=False)
+    assert path.exists()
+    with pytest.raises(store.StoreError, match=r"damaged .*moved to .*: run the same snakemake command again"):
         store.read_attribute(path, "spec")
+    assert not path.exists()
 
 
 # The checksum.

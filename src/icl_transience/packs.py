@@ -164,7 +164,7 @@ def _rebuilt(folder: Path) -> Pack | None:
         return None
     path = next(folder.rglob(segments[0]))
     ends = {int(_SEGMENT.match(name)[group]) for name in segments for group in (1, 2)}
-    text, semantics = (store.read_attribute(path, name) for name in ("spec", "semantics"))
+    text, semantics = (store.read_attribute(path, name, aside=False) for name in ("spec", "semantics"))
     return _pack(folder, text, json.loads(semantics), tuple(sorted(ends | {0})))
 
 

@@ -92,6 +92,7 @@ def run_segment(
             row = points.index(state.sequences_seen)
             for name, tensor in state.parameters.items():
                 file[f"snapshots/parameters/{name}"][row] = tensor.cpu().numpy()
+            file.check_disk()
 
         more = training.train(pack, state, embeddings, end, write_snapshot, on_progress, engine, stop=stop)
         losses = training.Losses(losses.sequences_seen + more.sequences_seen, losses.values + more.values)

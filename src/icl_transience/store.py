@@ -7,6 +7,7 @@ made; they are not content, and two files of one content may differ in them.
 """
 
 import hashlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,17 +29,57 @@ class StoreError(StudyError):
     """A file is not what its name promises; the message says which and how to get it back."""
 
 
+class _Disk(io.FileIO):
+    """What HDF5 writes to, which never fails: HDF5 crashes where it cannot close a file. `failure` says what did."""
+
+    failure: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        rest = memoryview(data)
+        try:
+            while rest and not self.failure:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
+
+class Written(h5py.File):
+    """A file being written. A write that fails does not say so: ask `check_disk` where much has been written."""
+
+    def __init__(self, disk: _Disk):
+        # From HDF5 1.10 on the format has checksums over its own structure too.
+        super().__init__(disk, "w", libver=("v110", "v110"))
+        self._disk = disk
+
+    def check_disk(self) -> None:
+        """Raises OSError where something could not be written."""
+        if self._disk.failure:
+            raise self._disk.failure
+
+
 @contextmanager
-def writing(path: Path, kind: str, identity: str) -> Iterator[h5py.File]:
+def writing(path: Path, kind: str, identity: str) -> Iterator[Written]:
     """An open HDF5 file that appears under `path` when the block ends without an exception, and never otherwise."""
-    # From HDF5 1.10 on the format has checksums over its own structure too. The lock is held already.
-    with files.replacing(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110"), locking=False) as file:
-        file.attrs["kind"] = kind
-        file.attrs["schema"] = SCHEMA_VERSIONS[kind]
-        file.attrs["identity"] = identity
-        yield file
-        file.attrs["made_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        file.attrs["checksum"] = checksum(file)
+    with files.replacing(path) as temporary, _Disk(temporary, "r+") as disk:
+        with Written(disk) as file:
+            file.attrs["kind"] = kind
+            file.attrs["schema"] = SCHEMA_VERSIONS[kind]
+            file.attrs["identity"] = identity
+            yield file
+            file.flush()
+            file.check_disk()
+            file.attrs["made_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+            file.attrs["checksum"] = checksum(file)
+        if disk.failure:
+            raise disk.failure
 
 
 @contextmanager
@@ -96,12 +137,14 @@ def unusable(path: Path, reason: str) -> StudyError:
     return files.unusable(path, reason, StoreError)
 
 
-def read_attribute(path: Path, name: str) -> str:
-    """One attribute of the root, without reading the rest of the file, and without moving it aside."""
+def read_attribute(path: Path, name: str, *, aside: bool = True) -> str:
+    """One attribute of the root, without reading the rest of the file; a damaged one is moved aside if so wanted."""
     try:
         with h5py.File(path, "r") as file:
             return file.attrs[name]
     except _DAMAGE as error:
+        if aside:
+            raise _unreadable(path, error) from error
         raise StoreError(
             f"{path}: its attribute {name!r} cannot be read ({error}): move this file away, and {files.AGAIN}"
         ) from error
