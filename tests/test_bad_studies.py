@@ -1,5 +1,6 @@
 """Configurations that are wrong: each is refused before any job starts, with the key, the value and what to do."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -519,6 +520,15 @@ def test_as_many_lanes_and_segments_as_are_allowed_are_accepted_and_one_more_is_
         else:
             with pytest.raises(StudyError, match="takes 20,001 jobs"):
                 Plan(config, ROOT)
+
+
+def test_a_pack_of_more_lanes_than_a_command_line_holds_is_refused(tmp_path):
+    axes = f"{{optimizer.learning_rate: {[n / 1000 for n in range(1, 301)]}}}"
+    text = in_a(f"seeds: [0], axes: {axes}")
+    said = refusal(tmp_path, text, packing="shape", lanes_per_pack=1000)
+    assert re.search("`lanes_per_pack` is 1000: the 300 lanes of a pack take [0-9,]+ characters .*: lower it", said)
+    path, results = str(tmp_path / "mine.yaml"), str(tmp_path / "results")
+    assert len(Plan({"study": path, "results": results, "packing": "shape", "lanes_per_pack": 100}, ROOT).packs) == 3
 
 
 # The configuration of how to execute.

@@ -124,6 +124,15 @@ def test_a_study_cannot_run_code(tmp_path, value):
         Plan({"study": "mine.yaml"}, ROOT)
 
 
+def test_neither_can_a_config_file(tmp_path):
+    clone = Clone.make(tmp_path / "clone")
+    with (clone.folder / "config.yaml").open("a") as file:
+        file.write("omniglot: !!python/object/apply:os.system ['touch was-here']\n")
+    done = clone.snakemake("-n")
+    assert done.returncode != 0
+    assert "not valid JSON or YAML" in done.stdout + done.stderr
+
+
 # Command lines.
 
 
@@ -168,7 +177,8 @@ def test_every_rule_that_makes_something_is_a_command_line_among_these():
 
 
 def test_words_from_a_study_run_nothing_wherever_they_stand(tmp_path):
-    question = f'it\'s "{HOSTILE}"\n& {{wildcards.x}} {{0}} %s $\\frac{{$ <script>alert(1)</script> ${{IFS}} \\'
+    # On the first line dollars for mathematics, which is none.
+    question = f'$\\frac{{$\nit\'s "{HOSTILE}" & {{wildcards.x}} {{0}} %s <script>alert(1)</script> ${{IFS}} \\'
     study = {
         "description": question,
         "defaults": {

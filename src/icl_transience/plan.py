@@ -32,6 +32,9 @@ CODE = {
 VOCABULARIES = ("vocab.txt", "tokenizer.json")
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 
+# Linux takes no longer word than 131,072 bytes in a command line, and the whole line is one word to Snakemake's shell.
+MOST_CHARACTERS = 100_000
+
 
 class Plan:
     """Everything a run of the workflow needs to know. Raises StudyError where the configuration is not right."""
@@ -62,6 +65,7 @@ class Plan:
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
         self._refuse_what_does_not_fit()
+        self._refuse_long_commands()
 
     def _refuse_what_does_not_fit(self) -> None:
         """Raises StudyError where a bank, sequences on it or training on it take more memory than a job may."""
@@ -86,6 +90,15 @@ class Plan:
         ]
         if problems:
             raise StudyError("\n".join(problems))
+
+    def _refuse_long_commands(self) -> None:
+        """Raises StudyError where a pack has more lanes than can be said in the command that trains it."""
+        for pack in self.packs.values():
+            if len(pack.spec.lanes) > 16 and (length := len(self.spec_of(pack.spec))) > MOST_CHARACTERS:
+                raise StudyError(
+                    f"config: `lanes_per_pack` is {self.config['lanes_per_pack']}: the {len(pack.spec.lanes)} lanes of "
+                    f"a pack take {length:,} characters to say, expected at most {MOST_CHARACTERS:,}: lower it"
+                )
 
     def _check_engine(self) -> None:
         for experiment in self.study.experiments.values():
