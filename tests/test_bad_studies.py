@@ -288,6 +288,15 @@ CONTRADICTIONS = {
     "named like a rule": ("experiments: {train: {}}", ["'train' is a name of the workflow's own", "rename"]),
     "axes and runs": (in_a("axes: {model.depth: [1]}, runs: {b: {}}"), ["has both `axes` and `runs`"]),
     "unknown axis": (in_a("axes: {model.dept: [1]}"), ["unknown run key `model.dept`", "did you mean `depth`?"]),
+    "axis into a value": (in_a("axes: {model.depth.x: [1]}"), ["unknown run key `model.depth.x`: no `x`"]),
+    "axis into no mixture": (
+        in_a("axes: {recipe.mixture.m.share: [0.1]}"),
+        ["no `m`: give the mixture a kind of that name"],
+    ),
+    "axis that is a mixture": (
+        in_a("axes: {recipe.mixture: [{}]}"),
+        ["is a section: give the mixture a kind", "share: 0"],
+    ),
     "axis that is no run key": (in_a("axes: {horizon: [1]}"), ["unknown run key `horizon`"]),
     "axis that is a section": (in_a("axes: {optimizer.l2: [1]}"), ["is a section", "strength, form"]),
     "axis value of a wrong type": (

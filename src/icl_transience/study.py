@@ -21,6 +21,7 @@ RESERVED_NAMES = (
 # More would keep Snakemake busy for minutes before the first job, and a curve has no use for them.
 MOST_LANES = 10_000
 MOST_SNAPSHOTS = 10_000
+_NO_KIND = ": give the mixture a kind of that name first, say with `share: 0`, then sweep `recipe.mixture.{name}.share`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,10 +191,12 @@ class _Resolver:
                 raise StudyError(
                     f"`{where}`: unknown run key `{axis}`: no `{key}`{schema.did_you_mean(key, allowed)}"
                     + (f" (allowed there: {', '.join(allowed)})" if allowed else "")
+                    + (_NO_KIND if axis.startswith("recipe.mixture.") and not allowed else "")
                 )
             level = level[key]
         if isinstance(level, dict):
-            raise StudyError(f"`{where}`: `{axis}` is a section: name one of its keys ({', '.join(level)})")
+            keys = f": name one of its keys ({', '.join(level)})" if level else _NO_KIND
+            raise StudyError(f"`{where}`: `{axis}` is a section{keys}")
 
     def _run(
         self, where: str, name: str, axes: Iterable[str], settings: Mapping[str, Any], override: Mapping[str, Any]
