@@ -13,6 +13,8 @@ from icl_transience.packs import MOST_SEGMENTS
 from icl_transience.plan import Plan
 from icl_transience.spec import StudyError
 
+pytestmark = pytest.mark.usefixtures("schemas_read_once")
+
 
 def in_a(settings: str) -> str:
     return f"experiments: {{a: {{{settings}}}}}"

@@ -1,7 +1,6 @@
 """Whatever stands in a study, it becomes a plan or an error for its author; never anything else."""
 
 import copy
-import functools
 import os
 import random
 import resource
@@ -19,6 +18,8 @@ from pipeline import ROOT
 from icl_transience import schema
 from icl_transience.plan import Plan
 from icl_transience.spec import StudyError
+
+pytestmark = pytest.mark.usefixtures("schemas_read_once")
 
 SCHEMA = schema.read_yaml(ROOT / "workflow/schemas/study.schema.yaml")
 SPARE_BYTES = 1 << 30
@@ -38,15 +39,6 @@ def little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + SPARE_BYTES, hard))
     yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def schemas_are_read_once() -> Iterator[None]:
-    """They are most of the time that a plan takes."""
-    read, once = schema.read_yaml, functools.cache(schema.read_yaml)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "read_yaml", lambda path: (once if path.parent.name == "schemas" else read)(path))
-        yield
 
 
 @pytest.fixture(scope="module")
