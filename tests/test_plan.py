@@ -110,12 +110,6 @@ def test_a_pool_takes_memory(tiny, tmp_path):
     assert 1400 < pooled.resources(pack_id)["mem_mb"] < 1800
 
 
-@pytest.mark.parametrize(("engine", "device"), [("native", "cuda"), ("graph", "cpu")])
-def test_an_engine_that_the_device_cannot_have_is_refused(engine, device):
-    with pytest.raises(StudyError, match=f"config: engine: {engine} is for device .*, got device '{device}'"):
-        Plan({"study": "laptop", "engine": engine, "device": device}, ROOT)
-
-
 def fake_module(monkeypatch, folder: Path, text: str) -> str:
     """The digest of a stage whose one module has this text."""
     (folder / "fake.py").write_text(text)

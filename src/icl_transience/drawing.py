@@ -15,6 +15,8 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "icl-transience",
     "svg.fonttype": "path",
+    # Dollars in a question are dollars.
+    "text.parse_math": False,
 }
 RASTER_DPI = 200
 

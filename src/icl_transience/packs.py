@@ -16,6 +16,8 @@ from icl_transience.spec import Lane, Run, Seed, StudyError
 
 SCHEMA_VERSION = 1
 INDEX = "pack.json"
+# Jobs of training that one call plans; Snakemake needs a millisecond and 14 kB for each.
+MOST_SEGMENTS = 20_000
 _SEGMENT = re.compile(r"^segment-(\d{12})-(\d{12})\.h5$")
 
 
@@ -99,10 +101,25 @@ def plan(
         for first in range(0, len(lanes), lanes_per_pack):
             pack = Pack(spec=PackSpec(lanes=tuple(lanes[first : first + lanes_per_pack])), boundaries=(0,))
             packs[pack.spec.id] = pack
-    return {
-        pack_id: _extended(pack, max(wanted.get(lane, 0) for lane in pack.spec.lanes), segment_sequences)
+    horizons = {pack_id: max(wanted.get(lane, 0) for lane in pack.spec.lanes) for pack_id, pack in packs.items()}
+    _refuse_too_many_segments(packs, horizons, segment_sequences)
+    return {pack_id: _extended(pack, horizons[pack_id], segment_sequences) for pack_id, pack in packs.items()}
+
+
+def _refuse_too_many_segments(packs: Mapping[str, Pack], horizons: Mapping[str, int], segment_sequences: int) -> None:
+    """Counted, not listed: a long horizon in short segments has more of them than any memory holds."""
+    new = {
+        pack_id: -(
+            -(horizons[pack_id] - pack.boundaries[-1]) // spec.round_up(segment_sequences, pack.spec.run.batch_size)
+        )
         for pack_id, pack in packs.items()
     }
+    if (total := sum(max(0, number) for number in new.values())) > MOST_SEGMENTS:
+        raise StudyError(
+            f"training to `horizon` {max(horizons.values()):,} in segments of {segment_sequences:,} sequences takes "
+            f"{total:,} jobs, expected at most {MOST_SEGMENTS:,}: raise `segment_sequences` in config.yaml, lower "
+            "`horizon`, or train fewer lanes"
+        )
 
 
 def _extended(pack: Pack, horizon: int, segment_sequences: int) -> Pack:

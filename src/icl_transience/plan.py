@@ -19,6 +19,9 @@ from icl_transience.study import Experiment, NamedRun, Study
 VOCABULARIES = ("vocab.txt", "tokenizer.json")
 TABLES = ("curves.csv", "transience.csv", "runs.csv", files.CHECKSUMS)
 
+# Linux takes no longer word than 131,072 bytes in a command line, and the whole line is one word to Snakemake's shell.
+MOST_CHARACTERS = 100_000
+
 
 class Plan:
     """Everything a run of the workflow needs to know. Raises StudyError where the configuration is not right."""
@@ -49,27 +52,40 @@ class Plan:
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
         self._refuse_what_does_not_fit()
+        self._refuse_long_commands()
 
     def _refuse_what_does_not_fit(self) -> None:
-        """Raises StudyError where a bank, or training on it, takes more memory than a job may."""
+        """Raises StudyError where a bank, sequences on it or training on it take more memory than a job may."""
         limit = self.config["memory"] or _machine_memory()
-        problems = []
-        for bank_id, bank in self.banks.items():
-            shape = bank.shape
-            training = [self.resources(pack) for pack in self.packs if self.packs[pack].spec.run.bank == bank]
-            jobs = {
-                "making it takes": self.bank_memory(bank_id),
-                "training on it takes": max((job["mem_mb"] for job in training), default=0),
-            }
-            problems += [
-                f"bank {bank_id}: {shape.n_classes:,} classes x {shape.n_exemplars} exemplars x {shape.width:,} "
-                f"coordinates: {what} about {needed:,} MB, but a job may take {limit:,} MB (this machine's memory, or "
-                "`memory` in config.yaml): ask for fewer classes or exemplars, or use a larger machine"
-                for what, needed in jobs.items()
-                if needed > limit
-            ]
+        fewer = "fewer classes or exemplars"
+        of_bank = ("making it takes", fewer)
+        of_sets = ("evaluators' sequences on it take", f"fewer `evaluation.sequences`, {fewer}")
+        of_packs = ("training on it takes", f"{fewer}, a smaller model or batch, a lower `lanes_per_pack`")
+        needed = {(bank_id, of_bank): self.bank_memory(bank_id) for bank_id in self.banks}
+        for named in self.sets.values():
+            job = (named.bank.id, of_sets)
+            needed[job] = max(needed.get(job, 0), _sequences_memory(named))
+        for pack_id, pack in self.packs.items():
+            job = (pack.spec.run.bank.id, of_packs)
+            needed[job] = max(needed.get(job, 0), self.resources(pack_id)["mem_mb"])
+        problems = [
+            f"bank {bank_id}: {shape.n_classes:,} classes x {shape.n_exemplars} exemplars x {shape.width:,} "
+            f"coordinates: {what} about {megabytes:,} MB, but a job may take {limit:,} MB (this machine's memory, or "
+            f"`memory` in config.yaml): ask for {remedy}, or use a larger machine"
+            for ((bank_id, (what, remedy)), megabytes) in needed.items()
+            if megabytes > limit and (shape := self.banks[bank_id].shape)
+        ]
         if problems:
             raise StudyError("\n".join(problems))
+
+    def _refuse_long_commands(self) -> None:
+        """Raises StudyError where a pack has more lanes than can be said in the command that trains it."""
+        for pack in self.packs.values():
+            if len(pack.spec.lanes) > 16 and (length := len(self.spec_of(pack.spec))) > MOST_CHARACTERS:
+                raise StudyError(
+                    f"config: `lanes_per_pack` is {self.config['lanes_per_pack']}: the {len(pack.spec.lanes)} lanes of "
+                    f"a pack take {length:,} characters to say, expected at most {MOST_CHARACTERS:,}: lower it"
+                )
 
     def _check_engine(self) -> None:
         for experiment in self.study.experiments.values():
@@ -130,6 +146,9 @@ class Plan:
         shape = bank.shape
         embeddings = shape.n_classes * shape.n_exemplars * shape.width
         needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(bank.source, 12) * embeddings
+        if bank.manifold:
+            # Latents and what is added up for them, and the directions.
+            needed += bank.manifold.latent_dim * (12 * shape.n_classes * shape.n_exemplars + 16 * shape.width)
         # The spectrum's eigenvalues, and the exemplars that it is measured on.
         needed += 8 * shape.width * (4 * shape.width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
         if bank.omniglot:
@@ -287,6 +306,12 @@ class Plan:
         return rows
 
 
+def _sequences_memory(sequence_set: SequenceSet) -> int:
+    """MB that drawing the largest evaluator of a set takes, about: it is drawn whole."""
+    at = (spec.evaluator_parts(name)[1] or sequence_set.recipe.context for name in sequence_set.evaluators)
+    return 400 + 8 * sequence_set.sequences * (max(at) + 1) * (sequence_set.bank.shape.width + 8) // 2**20
+
+
 def _machine_memory() -> int:
     """MB of this machine, or of the container it is."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -298,16 +323,21 @@ def _machine_memory() -> int:
 
 def _study_path(name: str, base: Path) -> Path:
     if name.endswith((".yaml", ".yml")):
+        stem = Path(name).stem
+        if stem.startswith((".", "-")) or {"{", "}"} & set(stem):
+            raise StudyError(
+                f"config: `study` is {name!r}, but results stand in a folder of the file's name: rename the file, so "
+                "that it has no braces and does not begin with a point or a hyphen"
+            )
         return Path(name)
     folder = base / "workflow/studies"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(found.stem for found in folder.glob("*.yaml"))
+    known = sorted(found.stem for found in folder.glob("*.yaml"))
+    if name not in known:
         raise StudyError(
-            f"config: `study` is {name!r}: no {path}{schema.did_you_mean(name, known)} "
+            f"config: `study` is {name!r}, which is not in {folder}{schema.did_you_mean(name, known)} "
             f"(there are {', '.join(known)}; a path that ends in .yaml names a file elsewhere)"
         )
-    return path
+    return folder / f"{name}.yaml"
 
 
 def describe(named: NamedRun) -> list[str]:

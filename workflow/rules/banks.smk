@@ -16,7 +16,7 @@ rule download:
         url=lambda wildcards: sources.PUBLIC[wildcards.file].url,
         sha256=lambda wildcards: sources.PUBLIC[wildcards.file].sha256,
     shell:
-        "python -m icl_transience download --url {params.url:q} --sha256 {params.sha256} --output {output:q}"
+        "python -m icl_transience download --url {params.url:q} --sha256 {params.sha256:q} --output {output:q}"
         " --log {log:q}"
 
 

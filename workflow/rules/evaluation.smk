@@ -27,5 +27,5 @@ rule evaluate:
         code=code.digest("metrics"),
     shell:
         "python -m icl_transience evaluate --spec {params.spec:q} --set {params.set:q} --segment {input.segment:q}"
-        " --sequences {input.sequences:q} --output {output:q} --device {resources.device} --engine {resources.engine}"
+        " --sequences {input.sequences:q} --output {output:q} --device {resources.device:q} --engine {resources.engine:q}"
         " --threads {threads} &> {log:q}"

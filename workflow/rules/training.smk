@@ -30,4 +30,4 @@ rule train:
     shell:
         "python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
         " --from {wildcards.start} --to {wildcards.end} --output {output:q}"
-        " --device {resources.device} --engine {resources.engine} --threads {threads} --log {log:q}"
+        " --device {resources.device:q} --engine {resources.engine:q} --threads {threads} --log {log:q}"
