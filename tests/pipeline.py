@@ -46,6 +46,17 @@ class Clone:
         shutil.copytree(self.folder, folder, symlinks=True)
         return Clone(folder)
 
+    def change_library(self, module: str, old: str, new: str) -> dict[str, str]:
+        """Edits a module in a copy of the library; the environment in which jobs and Snakemake use that copy."""
+        library = self.folder / "src"
+        if not library.exists():
+            shutil.copytree(ROOT / "src", library, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+        path = library / "icl_transience" / module
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        return {"PYTHONPATH": str(library)}
+
     def change(self, old: str, new: str) -> None:
         text = self.study.read_text(encoding="utf-8")
         assert old in text
@@ -69,9 +80,9 @@ class Clone:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def would_run(self, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
+    def would_run(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> dict[str, int]:
         """Rule -> number of jobs of a dry run, targets aside."""
-        output = self.build("-n", *arguments, config=config)
+        output = self.build("-n", *arguments, config=config, **env)
         if "Nothing to be done" in output:
             return {}
         table = output[output.index("Job stats:") :].split("total")[0]

@@ -98,7 +98,7 @@ def clear_temporaries(path: Path) -> None:
 def remove_abandoned(temporary: Path) -> bool:
     """Removes a temporary file that no process is writing; says whether it did."""
     try:
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink()
     except (FileNotFoundError, BlockingIOError):
@@ -216,10 +216,13 @@ def locked(path: Path, *, wait: bool = False, on_wait: Callable[[], None] = lamb
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock on `path`; one on another machine too, where the file system says so."""
     try:
-        with path.open("rb") as file:
+        # For writing, as network file systems want it of an exclusive lock.
+        with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        # Where nobody can write, nobody writes.
+        if error.errno not in {errno.ENOENT} | _UNWRITABLE | _FORBIDDEN:
+            raise
     return False

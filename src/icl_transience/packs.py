@@ -17,7 +17,7 @@ from icl_transience.spec import Lane, Run, Seed, StudyError
 SCHEMA_VERSION = 1
 INDEX = "pack.json"
 # Jobs of training that one call plans; Snakemake needs a millisecond and 14 kB for each.
-MOST_SEGMENTS = 20_000
+MOST_SEGMENTS = 100_000
 _SEGMENT = re.compile(r"^segment-(\d{12})-(\d{12})\.h5$")
 
 
