@@ -34,18 +34,28 @@ include: "workflow/rules/sequences.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/care.smk"
 
 
 onstart:
-    try:
-        PLAN.register()
-    except StudyError as error:
-        raise WorkflowError(str(error)) from None
+    if not only_care():
+        with stated():
+            PLAN.register()
 
 
 onsuccess:
-    # Here and not above: parsing need not wait for pandas.
-    from icl_transience.tables import experiment_in_words
+    if not only_care():
+        with stated():
+            provenance.record(PLAN)
+        # Here and not above: parsing need not wait for pandas.
+        from icl_transience.tables import experiment_in_words
 
-    for folder in PLAN.finished_folders():
-        print(*experiment_in_words(Path(folder)), sep="\n")
+        for folder in PLAN.finished_folders():
+            print(*experiment_in_words(Path(folder)), sep="\n")
+    take_care()
+
+
+onerror:
+    if not only_care():
+        with stated():
+            provenance.record(PLAN)

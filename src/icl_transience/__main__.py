@@ -125,6 +125,18 @@ def _parser() -> argparse.ArgumentParser:
     words = command("words", _words, "Say what a study's finished experiments show, the first one last.")
     words.add_argument("--study", help="as in config.yaml, and instead of what stands there")
 
+    for name, action, help in (
+        ("status", _status, "Say how far a study is, a row a lane; writes nothing."),
+        ("orphans", _orphans, "List results that no study refers to, and the command that removes them."),
+        ("archive", _archive, "Put what a finished study says into one file."),
+    ):
+        sub = command(name, action, help)
+        sub.add_argument("--study", help="as in config.yaml, and instead of what stands there")
+
+    redraw = command("redraw", _redraw, "Draw every figure of an extracted archive again.")
+    redraw.add_argument("--archive", type=Path, default=Path(), help="the folder of the extracted archive")
+    redraw.add_argument("--folder", type=Path, required=True, help="the folder to draw into")
+
     command("writers", _writers, "Fail if a job is at work on results; for `make unlock`.")
     return parser
 
@@ -303,12 +315,40 @@ def _card(options: argparse.Namespace) -> None:
 
 def _words(options: argparse.Namespace) -> None:
     from icl_transience import tables
-    from icl_transience.plan import Plan
 
-    config = _config() | ({"study": options.study} if options.study else {})
-    for folder in reversed(Plan(config, Path()).finished_folders()):
+    for folder in reversed(_plan(options).finished_folders()):
         for line in tables.experiment_in_words(Path(folder)):
             print(line)
+
+
+def _plan(options: argparse.Namespace):
+    from icl_transience.plan import Plan
+
+    return Plan(_config() | ({"study": options.study} if options.study else {}), Path())
+
+
+def _status(options: argparse.Namespace) -> None:
+    from icl_transience.care import status
+
+    print(status.table(_plan(options)))
+
+
+def _orphans(options: argparse.Namespace) -> None:
+    from icl_transience.care import orphans
+
+    print(orphans.report(_plan(options)))
+
+
+def _archive(options: argparse.Namespace) -> None:
+    from icl_transience.care import archive
+
+    print(archive.write(_plan(options), Path("Snakefile")))
+
+
+def _redraw(options: argparse.Namespace) -> None:
+    from icl_transience.care import archive
+
+    archive.redraw(options.archive, options.folder)
 
 
 def _config() -> dict:

@@ -31,8 +31,9 @@ class Plan:
         schema.check(config, config_schema, "config")
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
         self.results = self.config["results"].rstrip("/")
+        self.base, self.study_path = base, _study_path(self.config["study"], base)
         self.study: Study = study.load(
-            _study_path(self.config["study"], base),
+            self.study_path,
             base / "workflow/schemas/study.schema.yaml",
             {source: self.source_folder(source) for source in sources.WITH_FILES},
         )

@@ -117,6 +117,7 @@ def run_segment(
         file.attrs["made_with"] = (
             f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {device}, {engine} engine"
         )
+        file.attrs["made_device"] = device
         file.attrs["made_on"] = platform.platform()
     unfinished_name(path).unlink(missing_ok=True)
 
