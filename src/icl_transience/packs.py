@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,12 +85,13 @@ def plan(
     *,
     packing: str,
     lanes_per_pack: int,
-    segment_sequences: int,
+    segment_end: Callable[[PackSpec, int], int],
 ) -> dict[str, Pack]:
     """Pack id -> pack, for every pack that holds a wanted lane; a pure function.
 
     wanted: lane -> horizon. Lanes of a registered pack stay there; the others are grouped by run (or by tensor
-    shape) in the order given. Boundaries grow by `segment_sequences`, in whole batches, up to the largest horizon.
+    shape) in the order given. Boundaries grow up to the largest horizon, in whole batches: segment_end(pack, start) is
+    where a segment from `start` should end.
     """
     home = {lane: pack_id for pack_id in sorted(registered, reverse=True) for lane in registered[pack_id].spec.lanes}
     packs = {home[lane]: registered[home[lane]] for lane in wanted if lane in home}
@@ -103,15 +104,15 @@ def plan(
             pack = Pack(spec=PackSpec(lanes=tuple(lanes[first : first + lanes_per_pack])), boundaries=(0,))
             packs[pack.spec.id] = pack
     return {
-        pack_id: _extended(pack, max(wanted.get(lane, 0) for lane in pack.spec.lanes), segment_sequences)
+        pack_id: _extended(pack, max(wanted.get(lane, 0) for lane in pack.spec.lanes), segment_end)
         for pack_id, pack in packs.items()
     }
 
 
-def _extended(pack: Pack, horizon: int, segment_sequences: int) -> Pack:
+def _extended(pack: Pack, horizon: int, segment_end: Callable[[PackSpec, int], int]) -> Pack:
     batch_size, boundaries = pack.spec.run.batch_size, list(pack.boundaries)
     while boundaries[-1] < horizon:
-        boundaries.append(spec.round_up(min(boundaries[-1] + segment_sequences, horizon), batch_size))
+        boundaries.append(spec.round_up(min(segment_end(pack.spec, boundaries[-1]), horizon), batch_size))
     return replace(pack, boundaries=tuple(boundaries))
 
 

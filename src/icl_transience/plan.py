@@ -13,8 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from icl_transience import packs, schema, sources, spec, study
+from icl_transience import packs, resources, schema, sources, spec, study
 from icl_transience.packs import Pack, PackSpec
+from icl_transience.resources import Job
 from icl_transience.spec import BankSpec, Export, Lane, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
 
@@ -56,7 +57,7 @@ class Plan:
             packs.read_registered(self._packs_folder),
             packing=self.config["packing"],
             lanes_per_pack=self.config["lanes_per_pack"],
-            segment_sequences=self.config["segment_sequences"],
+            segment_end=self._segment_end,
         )
         runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
@@ -69,10 +70,10 @@ class Plan:
         problems = []
         for bank_id, bank in self.banks.items():
             shape = bank.shape
-            training = [self.resources(pack) for pack in self.packs if self.packs[pack].spec.run.bank == bank]
+            packs_on_it = [pack.spec for pack in self.packs.values() if pack.spec.run.bank == bank]
             jobs = {
-                "making it takes": self.bank_memory(bank_id),
-                "training on it takes": max((job["mem_mb"] for job in training), default=0),
+                "making it takes": self.bank_job(bank_id).megabytes,
+                "training on it takes": max(map(resources.training_megabytes, packs_on_it), default=0),
             }
             problems += [
                 f"bank {bank_id}: {shape.n_classes:,} classes x {shape.n_exemplars} exemplars x {shape.width:,} "
@@ -131,27 +132,6 @@ class Plan:
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"
 
-    def bank_memory(self, bank_id: str) -> int:
-        """MB that making a bank takes at most, about; bytes for each number were measured on large banks."""
-        bank = self.banks[bank_id]
-        shape = bank.shape
-        embeddings = shape.n_classes * shape.n_exemplars * shape.width
-        needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(bank.source, 12) * embeddings
-        # The spectrum's eigenvalues, and the exemplars that it is measured on.
-        needed += 8 * shape.width * (4 * shape.width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
-        if bank.omniglot:
-            # The zips' drawings, one byte a pixel, twice; then these, downsampled, in all orientations.
-            characters = sum(sources.PUBLIC[name].characters for name in bank.omniglot.zips)
-            needed += 2 * characters * 20 * 105**2
-            if not bank.uses_resnet18:
-                needed += 16 * shape.n_classes * shape.n_exemplars * bank.omniglot.side**2
-        if bank.tokens:
-            (file,) = self.bank_files(bank_id)
-            rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
-            needed += 18 * rows * width
-        # 400 MB are Python, PyTorch, SciPy and faiss.
-        return 400 + needed // 2**20
-
     def vocabulary(self, bank_id: str) -> list[str]:
         """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it."""
         bank = self.banks[bank_id]
@@ -188,27 +168,51 @@ class Plan:
                     paths[f"{self.results}/packs/{lane['pack']}/{file}"] = None
         return list(paths)
 
-    def resources(self, pack_id: str) -> dict[str, int]:
-        """What a training job of this pack takes: memory in MB, GPUs."""
-        pack = self.packs[pack_id].spec
-        run, shape = pack.run, pack.run.bank.shape
-        megabyte, number_bytes = 2**20, 8 if run.numerics == "float64" else 4
-        weights = run.model.width * (shape.width + 2 * run.n_labels)
-        weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
-        tokens = run.batch_size * (2 * run.recipe.context + 1)
-        activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
-        # Attention weights of every pair of tokens.
-        activations += tokens * run.model.heads * run.model.depth * (2 * run.recipe.context + 1)
-        of_lane = 5 * weights + 2 * activations + 4 * run.batch_size * run.n_labels
-        bank = shape.n_classes * shape.n_exemplars * shape.width
-        needed = number_bytes * (len(pack.lanes) * of_lane + 2 * bank)
-        # The order of a pool's sequences in 8 bytes each, and while one is made, keys and words beside it.
-        needed += 8 * (sum(lane.run.recipe.pool for lane in pack.lanes) + 24 * run.recipe.pool)
-        return {
-            # 600 MB is an idle torch process.
-            "mem_mb": 600 + needed // megabyte,
-            "gpu": int(self.config["device"].startswith("cuda")),
-        }
+    # What jobs take.
+
+    def bank_job(self, bank_id: str) -> Job:
+        bank, table = self.banks[bank_id], 0
+        if bank.tokens:
+            (file,) = self.bank_files(bank_id)
+            rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
+            table = rows * width
+        return resources.bank(bank, table)
+
+    def encoder_job(self, bank_id: str) -> Job:
+        return resources.encoder(self.banks[bank_id])
+
+    def sequences_job(self, set_id: str) -> Job:
+        return resources.sequences(self.sets[set_id])
+
+    def train_job(self, pack: str, start: str | int, end: str | int) -> Job:
+        """start, end: sequences seen, also as a file's name has them. The names are those of the rule's wildcards."""
+        return resources.train(self.packs[pack].spec, int(start), int(end), *self._pace)
+
+    def evaluate_job(self, pack: str, set: str, start: str | int, end: str | int) -> Job:
+        """As train_job."""
+        return resources.evaluate(self.packs[pack].spec, self.sets[set], int(start), int(end), *self._pace)
+
+    @property
+    def _pace(self) -> tuple[str, float | None]:
+        return self.config["device"], self.config["gflops"]
+
+    def _segment_end(self, pack: PackSpec, start: int) -> int:
+        """Where a new segment from `start` ends, if the horizon is not nearer."""
+        minutes = self.config["segment_minutes"]
+        if minutes is None:
+            return start + self.config["segment_sequences"]
+        sets = {one: None for lane in pack.lanes for one in self._sets_of_lanes.get(lane, ())}
+        return resources.segment_end(pack, sets, start, minutes, *self._pace)
+
+    @cached_property
+    def _sets_of_lanes(self) -> dict[Lane, list[SequenceSet]]:
+        """The sets that each lane of the study answers."""
+        found: dict[Lane, list[SequenceSet]] = {}
+        for experiment in self.study.experiments.values():
+            for named in experiment.runs:
+                for seed in experiment.seeds:
+                    found.setdefault(Lane(run=named.run, seed=seed), []).append(named.sequence_set)
+        return found
 
     # Experiments.
 
