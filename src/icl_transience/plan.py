@@ -8,6 +8,7 @@ import ast
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -176,21 +177,39 @@ class Plan:
             (file,) = self.bank_files(bank_id)
             rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
             table = rows * width
-        return resources.bank(bank, table)
+        return self._limited(resources.bank(bank, table))
 
     def encoder_job(self, bank_id: str) -> Job:
-        return resources.encoder(self.banks[bank_id])
+        return self._limited(resources.encoder(self.banks[bank_id]))
 
     def sequences_job(self, set_id: str) -> Job:
-        return resources.sequences(self.sets[set_id])
+        return self._limited(resources.sequences(self.sets[set_id]))
 
     def train_job(self, pack: str, start: str | int, end: str | int) -> Job:
         """start, end: sequences seen, also as a file's name has them. The names are those of the rule's wildcards."""
-        return resources.train(self.packs[pack].spec, int(start), int(end), *self._pace)
+        train, evaluations = self._segment_jobs(pack, int(start), int(end))
+        return self._limited(train, *evaluations.values())
 
     def evaluate_job(self, pack: str, set: str, start: str | int, end: str | int) -> Job:
         """As train_job."""
-        return resources.evaluate(self.packs[pack].spec, self.sets[set], int(start), int(end), *self._pace)
+        train, evaluations = self._segment_jobs(pack, int(start), int(end))
+        own = evaluations.pop(set)
+        return self._limited(own, train, *evaluations.values())
+
+    def _segment_jobs(self, pack_id: str, start: int, end: int) -> tuple[Job, dict[str, Job]]:
+        """(training, set -> evaluation) of a segment, which a cluster runs as one job."""
+        pack, sets = self.packs[pack_id].spec, self._sets_of(self.packs[pack_id].spec)
+        evaluations = {one.id: resources.evaluate(pack, one, start, end, *self._pace) for one in sets}
+        return resources.train(pack, start, end, *self._pace), evaluations
+
+    def _limited(self, job: Job, *others: Job) -> Job:
+        """With the limits of config.yaml, of which that of time also holds for the `others` in its cluster job."""
+        return replace(
+            job,
+            memory=self.config["memory"],
+            time_limit=self.config["time_limit"],
+            others=sum(other.minutes for other in others),
+        )
 
     @property
     def _pace(self) -> tuple[str, float | None]:
@@ -201,8 +220,11 @@ class Plan:
         minutes = self.config["segment_minutes"]
         if minutes is None:
             return start + self.config["segment_sequences"]
-        sets = {one: None for lane in pack.lanes for one in self._sets_of_lanes.get(lane, ())}
-        return resources.segment_end(pack, sets, start, minutes, *self._pace)
+        return resources.segment_end(pack, self._sets_of(pack), start, minutes, *self._pace)
+
+    def _sets_of(self, pack: PackSpec) -> list[SequenceSet]:
+        """The sets that lanes of the pack answer in this study."""
+        return list(dict.fromkeys(one for lane in pack.lanes for one in self._sets_of_lanes.get(lane, ())))
 
     @cached_property
     def _sets_of_lanes(self) -> dict[Lane, list[SequenceSet]]:

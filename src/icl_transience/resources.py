@@ -3,7 +3,8 @@
 Memory: what arrays were found to take, in MB. Time: model FLOP over the rate that one job is expected to reach
 (`gflops` in config.yaml), plus what every batch costs however small it is. An expected time sizes segments; what a
 job asks a cluster for is SAFETY times that plus START_MINUTES, since a job that asks for too much waits a little longer
-in the queue, and one that asks for too little is killed. A retry asks for as many times more as it is attempts.
+in the queue, and one that asks for too little is killed. A second attempt asks for twice as much, and so on, up to
+`memory` and `time_limit` of config.yaml.
 
 Letters of formulas as in model.py: C context pairs, T = 2C+1 tokens, D width, L blocks, m MLP ratio, I input width, K
 labels.
@@ -42,19 +43,35 @@ _MB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one job takes: MB, expected seconds, GPUs, CPU cores. `mem_mb` and `runtime` are what it asks for."""
+    """What one job takes: MB, expected seconds, GPUs, CPU cores. `mem_mb` and `runtime` are what it asks for.
+
+    memory, time_limit: MB and minutes that no attempt may ask for more than, None where there is no limit. others:
+    minutes that jobs ask for which run after or before it in one cluster job, and have the limit in common with it.
+    """
 
     megabytes: int
     seconds: float
     gpu: int = 0
     cpus: int = 1
+    memory: int | None = None
+    time_limit: int | None = None
+    others: int = 0
+
+    @property
+    def minutes(self) -> int:
+        """What the first attempt asks for, if it may."""
+        return START_MINUTES + math.ceil(SAFETY * self.seconds / 60)
 
     def mem_mb(self, attempt: int = 1) -> int:
-        return attempt * (self.megabytes + SNAKEMAKE_MB)
+        wanted = attempt * (self.megabytes + SNAKEMAKE_MB)
+        return wanted if self.memory is None else min(wanted, self.memory)
 
     def runtime(self, attempt: int = 1) -> int:
         """Minutes."""
-        return attempt * (START_MINUTES + math.ceil(SAFETY * self.seconds / 60))
+        if self.time_limit is None:
+            return attempt * self.minutes
+        # All jobs in one cluster job shrink alike; rounded down, they stay within the limit together.
+        return max(1, math.floor(self.minutes * min(attempt, self.time_limit / (self.minutes + self.others))))
 
 
 # Banks, encoders, sequences.
