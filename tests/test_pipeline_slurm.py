@@ -1,4 +1,4 @@
-"""A study on a Slurm cluster, through profiles/slurm: killed jobs and a crashed controller change no bit of it."""
+"""A study on a Slurm cluster, through profiles/slurm: killed jobs and a restarted controller change no bit of it."""
 
 import re
 import subprocess
@@ -69,7 +69,7 @@ def found(cluster, tmp_path_factory) -> Found:
         cluster.cancel(cancelled.job)
         # Their second attempts.
         wait_for_training(there, slurm, but={killed.job, cancelled.job})
-        cluster.kill_controller()
+        cluster.stop_controller()
         cluster.start_controller()
         slurm.wait(PATIENCE)
         local.wait(PATIENCE)
@@ -167,7 +167,7 @@ def test_what_was_killed_was_submitted_again_with_twice_the_memory_and_time(foun
         assert minutes(again) == 2 * minutes(first)
 
 
-def test_no_other_job_ran_twice_though_the_controller_crashed(found):
+def test_no_other_job_ran_twice_though_the_controller_was_restarted(found):
     completed = [job["Comment"] for job in found.jobs if job["JobState"] == "COMPLETED"]
     assert sorted(completed) == sorted(set(completed))
     assert len(completed) == 2 + 2 * 2, "bank, sequences, two segments of two packs"

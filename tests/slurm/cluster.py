@@ -69,10 +69,10 @@ class Cluster:
         self._run("slurmctld", "-D")
         self._until("slurmctld", lambda: "UP" in self._answer("scontrol", "ping"), "the controller answers")
 
-    def kill_controller(self) -> None:
-        """As a crash does: no goodbye, and its state as it last wrote it."""
-        self.daemons["slurmctld"].kill()
-        self.daemons["slurmctld"].wait()
+    def stop_controller(self) -> None:
+        """It writes down its jobs; a crash would lose those of the last seconds, which is Slurm's own affair."""
+        self.daemons["slurmctld"].terminate()
+        self.daemons["slurmctld"].wait(60)
 
     def jobs(self) -> list[dict[str, str]]:
         """Every job that the controller remembers, as `scontrol show job` tells it."""
