@@ -26,7 +26,7 @@ study: $(INSTALLED)
 	@python -m icl_transience words $(if $(STUDY),--study $(STUDY)) | tail -n 1
 
 test: $(INSTALLED)
-	python -m pytest -n auto --dist loadgroup
+	python -m pytest -n auto
 
 lint: $(INSTALLED)
 	ruff check .

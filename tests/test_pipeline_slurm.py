@@ -1,5 +1,7 @@
 """A study on a Slurm cluster, through profiles/slurm: killed jobs and a restarted controller change no bit of it."""
 
+import json
+import os
 import re
 import subprocess
 import tempfile
@@ -16,9 +18,6 @@ from pipeline import TINY, Clone
 from slurm.cluster import Cluster, missing, until
 
 from icl_transience.packs import locked
-
-# Its tests share one cluster, and so belong in one process.
-pytestmark = pytest.mark.xdist_group("slurm")
 
 # Long enough for a job to be caught while it trains.
 STUDY = TINY.replace("horizon: 2048", "horizon: 65536").replace("every: 512", "every: 32768")
@@ -44,22 +43,27 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory) -> Iterator[Cluster]:
-    # One at a time on a machine, whoever tests.
+def found(tmp_path_factory) -> Found:
+    """Made once, also where several processes test: each waits for the one that is at it."""
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "slurm.json"
     with locked(Path(tempfile.gettempdir(), "icl-transience-slurm.lock"), wait=True):
-        if reason := missing():
-            pytest.skip(reason)
-        made = Cluster(tmp_path_factory.mktemp("slurm"))
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()
+        if not made.exists():
+            if reason := missing():
+                pytest.skip(reason)
+            cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+            try:
+                cluster.start()
+                values = disturbed(cluster, tmp_path_factory.mktemp("pipeline"))
+            finally:
+                cluster.stop()
+            made.write_text(json.dumps(values))
+    values = json.loads(made.read_text())
+    return Found(**values | {name: Clone(Path(values[name])) for name in ("here", "cluster")})
 
 
-@pytest.fixture(scope="module")
-def found(cluster, tmp_path_factory) -> Found:
-    folder = tmp_path_factory.mktemp("pipeline")
+def disturbed(cluster: Cluster, folder: Path) -> dict:
+    """The fields of a Found."""
     here, there = Clone.make(folder / "here", STUDY), Clone.make(folder / "there", STUDY)
     configure(there)
     with running(there, "--workflow-profile", "profiles/slurm") as slurm, running(here) as local:
@@ -75,7 +79,8 @@ def found(cluster, tmp_path_factory) -> Found:
         local.wait(PATIENCE)
     for clone, process in ((there, slurm), (here, local)):
         assert process.returncode == 0, (clone.folder / "output").read_text()
-    return Found(here, there, cluster.jobs(), killed.job, cancelled.job)
+    folders = {"here": str(here.folder), "cluster": str(there.folder)}
+    return folders | {"jobs": cluster.jobs(), "killed": killed.job, "cancelled": cancelled.job}
 
 
 def configure(clone: Clone) -> None:
