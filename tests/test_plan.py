@@ -51,8 +51,8 @@ def test_what_a_job_gets_says_everything_about_its_pack(tiny):
 
 def test_a_longer_study_asks_for_memory_in_proportion(tiny):
     (pack_id, *_) = tiny.packs
-    assert 600 <= tiny.resources(pack_id)["mem_mb"] < 700
-    assert tiny.resources(pack_id)["gpu"] == 0
+    assert 600 <= tiny.train_job(pack_id, 0, 1024).megabytes < 700
+    assert tiny.train_job(pack_id, 0, 1024).gpu == 0
 
 
 def test_a_run_is_exported_under_its_own_name_and_under_its_experiments(tiny):
@@ -107,7 +107,7 @@ def test_a_pool_takes_memory(tiny, tmp_path):
     pooled = Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT)
     (pack_id, *_) = pooled.packs
     # Three lanes of 32 MB, and some 800 MB while an order is made.
-    assert 1400 < pooled.resources(pack_id)["mem_mb"] < 1800
+    assert 1400 < pooled.train_job(pack_id, 0, 1024).megabytes < 1800
 
 
 def fake_module(monkeypatch, folder: Path, text: str) -> str:
@@ -209,4 +209,5 @@ def test_a_bank_takes_no_more_memory_than_is_said_and_not_far_less(tmp_path, mon
     # One thread, as Snakemake gives it.
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=env)
-    assert 0.35 * planned.bank_memory(bank_id) < int(done.stdout) <= planned.bank_memory(bank_id)
+    said = planned.bank_job(bank_id).megabytes
+    assert 0.35 * said < int(done.stdout) <= said

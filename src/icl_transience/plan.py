@@ -6,12 +6,14 @@ DAG is static. Writes nothing until `register`, which only a real run calls.
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from icl_transience import files, packs, schema, sources, spec, study
+from icl_transience import files, packs, resources, schema, sources, spec, study
 from icl_transience.packs import Pack, PackSpec
+from icl_transience.resources import Job
 from icl_transience.spec import BankSpec, Export, Lane, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
 
@@ -47,11 +49,12 @@ class Plan:
             packs.read_registered(self._packs_folder),
             packing=self.config["packing"],
             lanes_per_pack=self.config["lanes_per_pack"],
-            segment_sequences=self.config["segment_sequences"],
+            segment_end=self._segment_end,
         )
         runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
+        self._specs: dict[int, tuple[object, str]] = {}
         self._refuse_what_does_not_fit()
         self._refuse_long_commands()
 
@@ -62,13 +65,13 @@ class Plan:
         of_bank = ("making it takes", fewer)
         of_sets = ("evaluators' sequences on it take", f"fewer `evaluation.sequences`, {fewer}")
         of_packs = ("training on it takes", f"{fewer}, a smaller model or batch, a lower `lanes_per_pack`")
-        needed = {(bank_id, of_bank): self.bank_memory(bank_id) for bank_id in self.banks}
+        needed = {(bank_id, of_bank): self.bank_job(bank_id).megabytes for bank_id in self.banks}
         for named in self.sets.values():
             job = (named.bank.id, of_sets)
-            needed[job] = max(needed.get(job, 0), _sequences_memory(named))
-        for pack_id, pack in self.packs.items():
+            needed[job] = max(needed.get(job, 0), resources.sequences(named).megabytes)
+        for pack in self.packs.values():
             job = (pack.spec.run.bank.id, of_packs)
-            needed[job] = max(needed.get(job, 0), self.resources(pack_id)["mem_mb"])
+            needed[job] = max(needed.get(job, 0), resources.training_megabytes(pack.spec))
         problems = [
             f"bank {bank_id}: {shape.n_classes:,} classes x {shape.n_exemplars} exemplars x {shape.width:,} "
             f"coordinates: {what} about {megabytes:,} MB, but a job may take {limit:,} MB (this machine's memory, or "
@@ -141,30 +144,6 @@ class Plan:
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"
 
-    def bank_memory(self, bank_id: str) -> int:
-        """MB that making a bank takes at most, about; bytes for each number were measured on large banks."""
-        bank = self.banks[bank_id]
-        shape = bank.shape
-        embeddings = shape.n_classes * shape.n_exemplars * shape.width
-        needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(bank.source, 12) * embeddings
-        if bank.manifold:
-            # Latents and what is added up for them, and the directions.
-            needed += bank.manifold.latent_dim * (12 * shape.n_classes * shape.n_exemplars + 16 * shape.width)
-        # The spectrum's eigenvalues, and the exemplars that it is measured on.
-        needed += 8 * shape.width * (4 * shape.width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
-        if bank.omniglot:
-            # The zips' drawings, one byte a pixel, twice; then these, downsampled, in all orientations.
-            characters = sum(sources.PUBLIC[name].characters for name in bank.omniglot.zips)
-            needed += 2 * characters * 20 * 105**2
-            if not bank.uses_resnet18:
-                needed += 16 * shape.n_classes * shape.n_exemplars * bank.omniglot.side**2
-        if bank.tokens:
-            (file,) = self.bank_files(bank_id)
-            rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
-            needed += 18 * rows * width
-        # 400 MB are Python, PyTorch, SciPy and faiss.
-        return 400 + needed // 2**20
-
     def vocabulary(self, bank_id: str) -> list[str]:
         """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it."""
         bank = self.banks[bank_id]
@@ -179,7 +158,11 @@ class Plan:
 
     def spec_of(self, thing: BankSpec | SequenceSet | PackSpec | Export) -> str:
         """The one line of canonical JSON that a job gets."""
-        return thing.to_json() if isinstance(thing, PackSpec) else spec.canonical(spec.identity_values(thing))
+        # Asked for by every segment of a pack; made once. By identity: hashing takes as long as making it.
+        if id(thing) not in self._specs:
+            line = thing.to_json() if isinstance(thing, PackSpec) else spec.canonical(spec.identity_values(thing))
+            self._specs[id(thing)] = thing, line
+        return self._specs[id(thing)][1]
 
     # Packs and metrics.
 
@@ -201,27 +184,72 @@ class Plan:
                     paths[f"{self.results}/packs/{lane['pack']}/{file}"] = None
         return list(paths)
 
-    def resources(self, pack_id: str) -> dict[str, int]:
-        """What a training job of this pack takes: memory in MB, GPUs."""
-        pack = self.packs[pack_id].spec
-        run, shape = pack.run, pack.run.bank.shape
-        megabyte, number_bytes = 2**20, 8 if run.numerics == "float64" else 4
-        weights = run.model.width * (shape.width + 2 * run.n_labels)
-        weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
-        tokens = run.batch_size * (2 * run.recipe.context + 1)
-        activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
-        # Attention weights of every pair of tokens.
-        activations += tokens * run.model.heads * run.model.depth * (2 * run.recipe.context + 1)
-        of_lane = 5 * weights + 2 * activations + 4 * run.batch_size * run.n_labels
-        bank = shape.n_classes * shape.n_exemplars * shape.width
-        needed = number_bytes * (len(pack.lanes) * of_lane + 2 * bank)
-        # The order of a pool's sequences in 8 bytes each, and while one is made, keys and words beside it.
-        needed += 8 * (sum(lane.run.recipe.pool for lane in pack.lanes) + 24 * run.recipe.pool)
-        return {
-            # 600 MB is an idle torch process.
-            "mem_mb": 600 + needed // megabyte,
-            "gpu": int(self.config["device"].startswith("cuda")),
-        }
+    # What jobs take.
+
+    def bank_job(self, bank_id: str) -> Job:
+        bank, table = self.banks[bank_id], 0
+        if bank.tokens:
+            (file,) = self.bank_files(bank_id)
+            rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
+            table = rows * width
+        return self._limited(resources.bank(bank, table))
+
+    def encoder_job(self, bank_id: str) -> Job:
+        return self._limited(resources.encoder(self.banks[bank_id]))
+
+    def sequences_job(self, set_id: str) -> Job:
+        return self._limited(resources.sequences(self.sets[set_id]))
+
+    def train_job(self, pack: str, start: str | int, end: str | int) -> Job:
+        """start, end: sequences seen, also as a file's name has them. The names are those of the rule's wildcards."""
+        train, evaluations = self._segment_jobs(pack, int(start), int(end))
+        return self._limited(train, *evaluations.values())
+
+    def evaluate_job(self, pack: str, set: str, start: str | int, end: str | int) -> Job:
+        """As train_job."""
+        train, evaluations = self._segment_jobs(pack, int(start), int(end))
+        own = evaluations.pop(set)
+        return self._limited(own, train, *evaluations.values())
+
+    def _segment_jobs(self, pack_id: str, start: int, end: int) -> tuple[Job, dict[str, Job]]:
+        """(training, set -> evaluation) of a segment, which a cluster runs as one job."""
+        pack, sets = self.packs[pack_id].spec, self._sets_of(self.packs[pack_id].spec)
+        evaluations = {one.id: resources.evaluate(pack, one, start, end, *self._pace) for one in sets}
+        return resources.train(pack, start, end, *self._pace), evaluations
+
+    def _limited(self, job: Job, *others: Job) -> Job:
+        """With the limits of config.yaml, of which that of time also holds for the `others` in its cluster job."""
+        return replace(
+            job,
+            memory=self.config["memory"],
+            time_limit=self.config["time_limit"],
+            others=sum(other.minutes for other in others),
+        )
+
+    @property
+    def _pace(self) -> tuple[str, float | None]:
+        return self.config["device"], self.config["gflops"]
+
+    def _segment_end(self, pack: PackSpec, start: int) -> int:
+        """Where a new segment from `start` ends, if the horizon is not nearer."""
+        minutes = self.config["segment_minutes"]
+        if minutes is None:
+            return start + self.config["segment_sequences"]
+        return resources.segment_end(pack, self._sets_of(pack), start, minutes, *self._pace)
+
+    def _sets_of(self, pack: PackSpec) -> list[SequenceSet]:
+        """The sets that lanes of the pack answer in this study."""
+        return list(dict.fromkeys(one for lane in pack.lanes for one in self._sets_of_lanes.get(lane, ())))
+
+    @cached_property
+    def _sets_of_lanes(self) -> dict[Lane, list[SequenceSet]]:
+        """The sets that each lane of the study answers."""
+        found: dict[Lane, list[SequenceSet]] = {}
+        for experiment in self.study.experiments.values():
+            for named in experiment.runs:
+                for seed in experiment.seeds:
+                    found.setdefault(Lane(run=named.run, seed=seed), []).append(named.sequence_set)
+        return found
 
     # Experiments.
 
@@ -305,12 +333,6 @@ class Plan:
             pack_id, place = self._places[Lane(run=named.run, seed=seed)]
             rows.append({"seed": seed.label, "pack": pack_id, "place": place})
         return rows
-
-
-def _sequences_memory(sequence_set: SequenceSet) -> int:
-    """MB that drawing the largest evaluator of a set takes, about: it is drawn whole."""
-    at = (spec.evaluator_parts(name)[1] or sequence_set.recipe.context for name in sequence_set.evaluators)
-    return 400 + 8 * sequence_set.sequences * (max(at) + 1) * (sequence_set.bank.shape.width + 8) // 2**20
 
 
 def _machine_memory() -> int:

@@ -20,8 +20,9 @@ rule train:
     # A job keeps one core busy; jobs side by side use the machine better than threads do.
     threads: 1
     resources:
-        mem_mb=lambda wildcards: PLAN.resources(wildcards.pack)["mem_mb"],
-        gpu=lambda wildcards: PLAN.resources(wildcards.pack)["gpu"],
+        mem_mb=lambda wildcards, attempt: PLAN.train_job(**wildcards).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.train_job(**wildcards).runtime(attempt),
+        gpu=lambda wildcards: PLAN.train_job(**wildcards).gpu,
         # Resources and not parameters: changing them must rerun nothing.
         device=PLAN.config["device"],
         engine=PLAN.config["engine"],
