@@ -529,7 +529,7 @@ def test_as_many_lanes_and_segments_as_are_allowed_are_accepted_and_one_more_is_
             (pack,) = Plan(config, ROOT).packs.values()
             assert len(pack.boundaries) == MOST_SEGMENTS + 1
         else:
-            with pytest.raises(StudyError, match="takes 20,001 jobs"):
+            with pytest.raises(StudyError, match="takes 100,001 jobs"):
                 Plan(config, ROOT)
 
 
@@ -570,7 +570,7 @@ CONFIGS = {
     "lanes that are true": ({"lanes_per_pack": True}, ["`lanes_per_pack` is true, expected integer"]),
     "lanes in quotes": ({"lanes_per_pack": "8"}, ["`lanes_per_pack` is '8', expected integer", "without quotes"]),
     "segments of nothing": ({"segment_sequences": 0}, ["`segment_sequences` is 0, expected at least 1"]),
-    "segments too short": ({"segment_sequences": 1}, ["in segments of 1 sequences takes", "raise `segment_sequences`"]),
+    "segments too short": ({"segment_sequences": 1}, ["in segments of 32 sequences takes", "raise `segment_sequences`"]),
     "endless segments": ({"segment_sequences": float("inf")}, ["`segment_sequences` is inf, expected a finite number"]),
     "an empty export": ({"export_sequences": -5}, ["`export_sequences` is -5, expected at least 1"]),
     "native on a GPU": (

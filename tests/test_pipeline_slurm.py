@@ -17,11 +17,11 @@ import yaml
 from pipeline import TINY, Clone
 from slurm.cluster import Cluster, missing, until
 
-from icl_transience.packs import locked
+from icl_transience.files import locked
 
 # Long enough for a job to be caught while it trains.
-STUDY = TINY.replace("horizon: 2048", "horizon: 65536").replace("every: 512", "every: 32768")
-LENGTH = ("segment_sequences=32768",)
+STUDY = TINY.replace("horizon: 2048", "horizon: 524288").replace("every: 512", "every: 131072")
+LENGTH = ("segment_sequences=262144",)
 TARGET = "results/studies/tiny/l2/curves.csv"
 # A limit, not a measurement, in seconds.
 PATIENCE = 900
@@ -118,19 +118,20 @@ class Training:
 
 
 def wait_for_training(clone: Clone, snakemake: subprocess.Popen, but: Collection[str] = ()) -> Training:
-    """A process that has begun to write a segment, of a Slurm job that is not in `but`."""
+    """A process that is training, of a Slurm job that is not in `but`."""
     caught: list[Training] = []
 
     def seen() -> bool:
         assert snakemake.poll() is None, (clone.folder / "output").read_text()
-        for path in clone.folder.glob("results/packs/*/.segment-*.tmp"):
-            number = int(path.name.split(".")[-2])
+        for process in psutil.process_iter():
             try:
-                process = psutil.Process(number)
-                job = process.environ()["SLURM_JOB_ID"]
+                words = process.cmdline()
+                if words[1:4] != ["-m", "icl_transience", "train"] or process.cwd() != str(clone.folder):
+                    continue
+                job, log = process.environ()["SLURM_JOB_ID"], Path(process.cwd(), words[words.index("--log") + 1])
             except psutil.Error:
                 continue
-            if job not in but:
+            if job not in but and log.exists() and "left" in log.read_text():
                 caught.append(Training(process, job))
         return bool(caught)
 
@@ -150,8 +151,23 @@ def contents(clone: Clone) -> dict[str, str]:
 def test_every_file_has_the_content_it_has_without_a_cluster(found):
     here, there = contents(found.here), contents(found.cluster)
     assert sum("/segment-" in path for path in here) == 2 * 2 * 2, "two packs, two segments, each kept a second time"
-    assert sum("/metrics-" in path for path in here) == 2 * 2
+    assert sum("/metrics-" in path for path in here) == 2 * 2 * 2
     assert here == there
+
+
+def test_what_was_cancelled_had_kept_its_training_and_went_on_from_there(found):
+    """scancel sends SIGTERM, as a queue does that takes its machine back; kill -9 leaves nothing to go on from."""
+    first_seen = {}
+    for name in ("killed", "cancelled"):
+        (job,) = (job for job in found.jobs if job["JobId"] == getattr(found, name))
+        pack = re.search(r"segment_(.*)_0{12}_", job["Comment"])[1]
+        log = found.cluster.folder / f"results/logs/packs/{pack}/segment-000000000000-000000262144.log"
+        # The log of the second attempt: Snakemake has removed the first one's.
+        first_seen[name] = int(re.search(r"([\d,]+) of 262,144 seen", log.read_text())[1].replace(",", ""))
+    # The first line comes after the first stretch of batches that a job trains.
+    stretch = 32 * 32
+    assert first_seen["killed"] == stretch
+    assert first_seen["cancelled"] > stretch
 
 
 def test_every_table_is_the_same(found):
@@ -196,9 +212,9 @@ def test_jobs_ask_for_the_memory_time_and_cores_of_their_resources(found):
     (bank,) = found.jobs_of("^rule_bank_")
     # 400 MB of its own, and 300 of Snakemake; 10 minutes to start, and one.
     assert (megabytes(bank), minutes(bank), bank["NumCPUs"]) == (700, 11, "1")
-    segment = found.jobs_of("^rule_segment_.*_000000032768_")[0]
+    segment = found.jobs_of("^rule_segment_.*_000000262144_")[0]
     assert 900 <= megabytes(segment) < 1000
-    assert minutes(segment) == 22, "11 of training and 11 of evaluation"
+    assert minutes(segment) == 23, "12 of training and 11 of evaluation"
 
 
 def test_tables_are_made_where_snakemake_runs(found):

@@ -111,17 +111,17 @@ def _refuse_too_many_segments(
     packs: Mapping[str, Pack], horizons: Mapping[str, int], segment_end: Callable[[PackSpec, int], int]
 ) -> None:
     """Counted, not listed: a long horizon in short segments has more of them than any memory holds."""
-    total = 0
+    total, lengths = 0, []
     for pack_id, pack in packs.items():
         begun = pack.boundaries[-1]
         if (left := horizons[pack_id] - begun) > 0:
-            length = spec.round_up(segment_end(pack.spec, begun) - begun, pack.spec.run.batch_size)
-            total += -(-left // length)
+            lengths.append(spec.round_up(segment_end(pack.spec, begun) - begun, pack.spec.run.batch_size))
+            total += -(-left // lengths[-1])
     if total > MOST_SEGMENTS:
         raise StudyError(
-            f"training to `horizon` {max(horizons.values()):,} takes {total:,} segments, expected at most "
-            f"{MOST_SEGMENTS:,}: raise `segment_sequences` (or `segment_minutes`) in config.yaml, lower `horizon`, or "
-            "train fewer lanes"
+            f"training to `horizon` {max(horizons.values()):,} in segments of {min(lengths):,} sequences takes "
+            f"{total:,} jobs, expected at most {MOST_SEGMENTS:,}: raise `segment_sequences` (or `segment_minutes`) in "
+            "config.yaml, lower `horizon`, or train fewer lanes"
         )
 
 

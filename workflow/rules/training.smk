@@ -28,7 +28,9 @@ rule train:
         engine=PLAN.config["engine"],
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.packs[wildcards.pack].spec),
+    # `exec`, so that no shell stands between: it would die of the SIGTERM that a queue sends to all processes of a
+    # job, and Snakemake would take the job for ended while training still saves what it has.
     shell:
-        "python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
+        "exec python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
         " --from {wildcards.start} --to {wildcards.end} --output {output:q}"
         " --device {resources.device:q} --engine {resources.engine:q} --threads {threads} --log {log:q}"
