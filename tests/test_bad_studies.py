@@ -570,7 +570,10 @@ CONFIGS = {
     "lanes that are true": ({"lanes_per_pack": True}, ["`lanes_per_pack` is true, expected integer"]),
     "lanes in quotes": ({"lanes_per_pack": "8"}, ["`lanes_per_pack` is '8', expected integer", "without quotes"]),
     "segments of nothing": ({"segment_sequences": 0}, ["`segment_sequences` is 0, expected at least 1"]),
-    "segments too short": ({"segment_sequences": 1}, ["in segments of 32 sequences takes", "raise `segment_sequences`"]),
+    "segments too short": (
+        {"segment_sequences": 1},
+        ["in segments of 32 sequences takes", "raise `segment_sequences`"],
+    ),
     "endless segments": ({"segment_sequences": float("inf")}, ["`segment_sequences` is inf, expected a finite number"]),
     "an empty export": ({"export_sequences": -5}, ["`export_sequences` is -5, expected at least 1"]),
     "native on a GPU": (
