@@ -4,6 +4,7 @@ What the Snakefile asks while it is parsed; a pure function of config, study and
 DAG is static. Writes nothing until `register`, which only a real run calls.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -260,6 +261,11 @@ class Plan:
         """The file from which an experiment's tables and figures can be made, given its metrics; see `report`."""
         return f"{self.folder(experiment)}/experiment.json"
 
+    def declared_path(self, experiment: str) -> str:
+        """A file whose name says what the experiment's tables are made from; missing where they are not."""
+        report = self.report(experiment, figures=False).encode()
+        return f"{self.folder(experiment)}/.declared-{hashlib.sha256(report).hexdigest()[:12]}"
+
     def figures(self, experiment: str) -> list[str]:
         """Names of an experiment's figures."""
         return ["curves", "comparison"] if len(self.study.experiments[experiment].runs) > 1 else ["curves"]
@@ -284,7 +290,7 @@ class Plan:
     def experiment_files(self, experiment: str) -> list[str]:
         folder = self.folder(experiment)
         drawn = [f"{folder}/{name}.{kind}" for name in self.figures(experiment) for kind in ("svg", "png")]
-        return [f"{folder}/{name}" for name in TABLES] + drawn
+        return [self.declared_path(experiment), *(f"{folder}/{name}" for name in TABLES), *drawn]
 
     def targets(self) -> list[str]:
         files = [path for experiment in self.study.experiments for path in self.experiment_files(experiment)]
