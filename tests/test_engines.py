@@ -19,7 +19,7 @@ import pytest
 import torch
 from builders import TINY_BANK, changed, lane, pack, tiny_run
 
-from icl_transience import banks, engines, native, training
+from icl_transience import banks, engines, native, optimizers, training
 from icl_transience import model as transformer
 from icl_transience.packs import PackSpec
 from icl_transience.spec import Model, Recipe, Run, StudyError
@@ -83,19 +83,19 @@ def gradients_of_reference(run: Run, parameters, exemplars, labels, dtype=torch.
 
 
 def gradients_of_eager(run: Run, parameters, exemplars, labels):
-    """(loss, gradients) of one lane, as EagerStep hands them to Adam."""
+    """(loss, gradients) of one lane, as EagerStep hands them to its update."""
     found = {}
 
-    def keep(optimizer, weights, gradients, *_):
-        found["gradients"] = dict(zip(parameters, gradients, strict=True))
+    def keep(update, gradients, *_):
+        found["gradients"] = gradients
 
     spec = PackSpec(lanes=(lane(run),))
     state = training.initial_state(spec)
     for name, value in parameters.items():
         state.parameters[name].copy_(value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "update", keep)
-        loss = engines.EagerStep(spec, state, BANK).step(exemplars, labels)
+        patch.setattr(optimizers.Update, "__call__", keep)
+        loss = engines.EagerStep(spec, state, BANK).step(exemplars, labels, 0)
     return loss, found["gradients"]
 
 
@@ -358,7 +358,7 @@ def test_a_replayed_graph_is_the_eager_step(numerics):
             step = kind(spec, state, BANK.cuda())
             # Capture leaves no trace.
             assert all(torch.equal(state.parameters[name], value) for name, value in before.items())
-            assert {float(count) for *_, counts in step.lanes for count in counts} == {start / batch}
+            assert {float(count) for update in step.updates for count in update.counts} == {start / batch}
             found[kind] = torch.stack(list(step.losses(start, until)))
         # The same kernels in the same order on the same numbers.
         assert torch.equal(found[engines.EagerStep], found[engines.GraphStep])

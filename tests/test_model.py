@@ -170,10 +170,10 @@ def test_a_pack_of_lanes_computes_what_its_lanes_compute_alone(dtype, tolerance)
 def test_a_token_feels_itself_and_earlier_tokens_and_no_later_one(mlp_ratio):
     model = small(mlp_ratio=mlp_ratio)
     parameters, n_tokens = random_parameters(model, lanes=1), 2 * CONTEXT + 1
-    mask = transformer.Geometry(model, CONTEXT, torch.float64).causal_mask
+    geometry = transformer.Geometry(model, CONTEXT, torch.float64)
     x = torch.randn(1, 1, n_tokens, model.width, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     x.requires_grad_()
-    rows = transformer._block(parameters, "blocks.0", model, x, x, mask)
+    rows = transformer._block(parameters, "blocks.0", model, geometry, x, x)
     weights = torch.linspace(-1, 1, model.width, dtype=torch.float64)  # a plain sum of a row could cancel
     for token in range(n_tokens):
         (gradient,) = torch.autograd.grad((rows[0, 0, token] * weights).sum(), x, retain_graph=True)

@@ -20,7 +20,7 @@ import torch
 from builders import TINY_BANK, TINY_RUN, lane, pack, tiny_run
 from torch.nn import functional
 
-from icl_transience import banks, engines, packs, segments, sequences, store, training
+from icl_transience import banks, engines, optimizers, packs, segments, sequences, store, training
 from icl_transience import model as transformer
 from icl_transience.__main__ import main
 from icl_transience.packs import PackSpec
@@ -125,17 +125,17 @@ def test_l2_makes_the_weights_smaller(form):
 
 
 def test_the_gradient_of_the_unsquared_norm_is_a_unit_vector_and_zero_at_zero():
-    weight, zero = torch.tensor([3.0, -4.0]), torch.zeros(2)
-    gradients = [torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0])]
-    engines.add_unsquared_l2([weight, zero], gradients, L2(strength=0.5, form="unsquared"))
-    assert gradients[0].tolist() == pytest.approx([1 + 0.5 * 3 / 5, 1 - 0.5 * 4 / 5], rel=1e-6)
-    assert gradients[1].tolist() == [1.0, 1.0]
+    weights = {"weight": torch.tensor([3.0, -4.0]), "zero": torch.zeros(2)}
+    gradients = {name: torch.tensor([1.0, 1.0]) for name in weights}
+    optimizers.add_unsquared_l2(weights, gradients, dict.fromkeys(weights, 0.5))
+    assert gradients["weight"].tolist() == pytest.approx([1 + 0.5 * 3 / 5, 1 - 0.5 * 4 / 5], rel=1e-6)
+    assert gradients["zero"].tolist() == [1.0, 1.0]
 
 
 def test_a_strong_unsquared_l2_leaves_a_zero_array_alone_too():
-    gradient = torch.ones(2)
-    engines.add_unsquared_l2([torch.zeros(2)], [gradient], L2(strength=8.0, form="unsquared"))
-    assert gradient.tolist() == [1.0, 1.0]
+    gradients = {"bias": torch.ones(2)}
+    optimizers.add_unsquared_l2({"bias": torch.zeros(2)}, gradients, {"bias": 8.0})
+    assert gradients["bias"].tolist() == [1.0, 1.0]
 
 
 def test_the_training_loss_of_a_tiny_task_falls():
