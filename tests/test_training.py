@@ -1,11 +1,13 @@
-"""Training against torch.optim.Adam, a lane against its pack-mates, a resumed segment against an uninterrupted one.
+"""Training against torch.optim, a lane against its pack-mates, a resumed segment against an uninterrupted one.
 
 Where two float64 trainings should agree, they differ by how Adam divides by the root of the second moment: a gradient
 entry near 0 is off by its rounding, some 1e-16, which moves a weight by up to learning rate * 1e-16 / epsilon, here
 1e-11, a step. Over 100 steps that is the 1e-9 of ACCUMULATED; a wrong step moves weights by the learning rate, 1e-3.
 """
 
+import functools
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -24,7 +26,7 @@ from icl_transience import banks, engines, optimizers, packs, segments, sequence
 from icl_transience import model as transformer
 from icl_transience.__main__ import main
 from icl_transience.packs import PackSpec
-from icl_transience.spec import L2, Component, Lane, Run
+from icl_transience.spec import L2, Component, Forgetting, Intervention, Lane, Optimizer, Run, Schedule
 
 ACCUMULATED = 1e-9
 STRETCH = training.LOSS_BATCHES * TINY_RUN.batch_size
@@ -49,42 +51,151 @@ def batches(spec: PackSpec, start: int, until: int) -> list[tuple[torch.Tensor, 
     return list(step.batches(start, until))
 
 
-def trained_by_torch(lane: Lane, steps: int) -> tuple[dict[str, torch.Tensor], list[float]]:
-    """Weights, and every batch's cross-entropy, by torch.optim.Adam on the loss with its L2 term written out."""
+def drawn_weights(lane: Lane, redrawn: int = 0) -> dict[str, torch.Tensor]:
     run, shape = lane.run, lane.run.bank.shape
-    drawn = transformer.initial_parameters(run.model, shape.width, shape.n_train_classes, lane.seed.init)
-    weights = {name: value[None].double().requires_grad_() for name, value in drawn.items()}
+    sizes = shape.width, shape.n_train_classes
+    drawn = transformer.initial_parameters(run.model, *sizes, lane.seed.init, run.recipe.context, redrawn)
+    return {name: value[None].double() for name, value in drawn.items()}
+
+
+def torch_optimizer(weights, optimizer: Optimizer) -> torch.optim.Optimizer:
+    rate, loops = optimizer.learning_rate, {"foreach": False, "fused": False}
+    if optimizer.name == "sgd":
+        return torch.optim.SGD(weights, lr=rate, momentum=optimizer.momentum, **loops)
+    betas, epsilon = (optimizer.beta1, optimizer.beta2), optimizer.epsilon
+    if optimizer.name == "adamw":
+        return torch.optim.AdamW(weights, rate, betas, epsilon, optimizer.weight_decay, **loops)
+    return torch.optim.Adam(weights, rate, betas, epsilon, **loops)
+
+
+def share_of_rate(schedule: Schedule, batch_size: int, step: int) -> float:
+    """For LambdaLR, which counts steps from 0."""
+    warmup, length = (-(-part // batch_size) for part in (schedule.warmup, schedule.length))
+    if step + 1 < warmup:
+        return (step + 1) / warmup
+    if schedule.kind == "inverse_sqrt":
+        return (warmup / (step + 1)) ** 0.5
+    if schedule.kind == "cosine":
+        angle = math.pi * min(step + 1 - warmup, length - warmup) / (length - warmup)
+        return schedule.final + (1 - schedule.final) * math.cos(angle / 2) ** 2
+    return 1.0
+
+
+def trained_by_torch(lane: Lane, steps: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Weights, and every batch's cross-entropy, by torch.optim on the loss with its L2 term written out.
+
+    LambdaLR sets the rate, clip_grad_norm_ clips; at an intervention the same optimizer gets other numbers.
+    """
+    run, shape = lane.run, lane.run.bank.shape
+    weights = {name: value.requires_grad_() for name, value in drawn_weights(lane).items()}
     geometry = transformer.Geometry(run.model, run.recipe.context, torch.float64)
-    optimizer = torch.optim.Adam(
-        weights.values(),
-        lr=run.optimizer.learning_rate,
-        betas=(run.optimizer.beta1, run.optimizer.beta2),
-        eps=run.optimizer.epsilon,
-        foreach=False,
-        fused=False,
-    )
-    losses = []
+    recipe, ours, losses = run.recipe, run.optimizer, []
+    optimizer = torch_optimizer(weights.values(), ours)
     for step in range(steps):
-        numbers = torch.arange(step * run.batch_size, (step + 1) * run.batch_size)
-        batch = sequences.draw(run.recipe, shape, lane.seed.data, "training", numbers)
+        seen = step * run.batch_size
+        for change in run.interventions:
+            if seen - run.batch_size < change.at <= seen:
+                recipe, ours = change.recipe, change.optimizer
+                new = torch_optimizer(weights.values(), ours).param_groups[0]
+                optimizer.param_groups[0].update({key: value for key, value in new.items() if key != "params"})
+        every, until = (-(-part // run.batch_size) for part in (run.forgetting.every, run.forgetting.until))
+        if step and every and step % every == 0 and (not until or step <= until):
+            table = weights["label_embedding"]
+            table.data = drawn_weights(lane, step // every)["label_embedding"]
+            optimizer.state.pop(table, None)
+        optimizer.param_groups[0].pop("initial_lr", None)
+        optimizer.param_groups[0]["lr"] = ours.learning_rate
+        # A new one sets the rate to that of its first step, which is this one.
+        here = functools.partial(share_of_rate, ours.schedule, run.batch_size)
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _, here=here, step=step: here(step))
+        batch = sequences.draw(recipe, shape, lane.seed.data, "training", torch.arange(seen, seen + run.batch_size))
         exemplars = torch.from_numpy(BANK).double()[batch.classes, batch.exemplars]
         logits = transformer.query_logits(weights, run.model, geometry, exemplars[None], batch.labels[None, :, :-1])
         loss = functional.cross_entropy(logits[0], batch.labels[:, -1])
         losses.append(loss.item())
         optimizer.zero_grad()
-        (loss + penalty(weights.values(), run.optimizer.l2)).backward()
+        (loss + penalty(weights, ours.l2)).backward()
+        if ours.clip:
+            torch.nn.utils.clip_grad_norm_(weights.values(), ours.clip)
         optimizer.step()
     return weights, losses
 
 
-def penalty(weights, l2: L2) -> torch.Tensor:
+def penalty(weights: dict[str, torch.Tensor], l2: L2) -> torch.Tensor:
+    def strength(name: str) -> float:
+        for part in ("norm", "attention", "mlp", "unembedding"):
+            if name.split(".")[0] == part or f".{part}" in name:
+                own = getattr(l2, part)
+                break
+        else:
+            own = l2.embedder
+        return l2.strength if own is None else own
+
     if l2.form == "squared":
-        return l2.strength * sum((weight**2).sum() for weight in weights)
+        return sum(strength(name) * (weight**2).sum() for name, weight in weights.items())
     # torch defines the gradient of a norm at 0 as 0, and so does the study.
-    return l2.strength * sum(torch.linalg.vector_norm(weight) for weight in weights)
+    return sum(strength(name) * torch.linalg.vector_norm(weight) for name, weight in weights.items())
 
 
-# Against torch.optim.Adam.
+def later(at: int, **changes) -> Intervention:
+    """An intervention in TINY_RUN by dotted paths; see builders.changed."""
+    run = tiny_run(**changes)
+    return Intervention(at=at, recipe=run.recipe, optimizer=run.optimizer)
+
+
+# Every way in which training can be more than Adam at a constant rate.
+RELABELLED = {"recipe.burstiness": 2, "recipe.labels": "relabelled"}
+MORE = {
+    "adamw": {"optimizer.name": "adamw", "optimizer.weight_decay": 0.1},
+    "sgd": {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1},
+    "momentum": {"optimizer.name": "sgd", "optimizer.learning_rate": 0.02, "optimizer.momentum": 0.9},
+    "clip": {"optimizer.clip": 0.5},
+    "warm-up": {"optimizer.schedule": Schedule(warmup=99)},
+    "inverse_sqrt": {"optimizer.schedule": Schedule(kind="inverse_sqrt", warmup=40)},
+    "cosine": {"optimizer.schedule": Schedule(kind="cosine", warmup=50, length=301, final=0.1)},
+    "l2 by component": {"optimizer.l2": L2(strength=0.01, mlp=0.0, attention=0.03, norm=0.02, embedder=0.005)},
+    "unsquared l2 by component": {"optimizer.l2": L2(form="unsquared", unembedding=0.02, attention=0.01)},
+    "all at once": {
+        "optimizer.name": "adamw",
+        "optimizer.weight_decay": 0.1,
+        "optimizer.clip": 0.5,
+        "optimizer.l2": L2(strength=0.01, mlp=0.03),
+        "optimizer.schedule": Schedule(kind="cosine", warmup=50, length=301),
+    },
+    "sgd with all": {
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 0.05,
+        "optimizer.momentum": 0.5,
+        "optimizer.clip": 0.7,
+        "optimizer.l2.mlp": 0.01,
+    },
+    "interventions": {
+        "interventions": (
+            later(90, **{"optimizer.l2.strength": 0.01, "optimizer.beta1": 0.5, "optimizer.learning_rate": 2e-3}),
+            later(200, **{"optimizer.clip": 0.5, "recipe.input_noise": 0.0} | RELABELLED),
+        )
+    },
+    "forgetting": {"forgetting": Forgetting(every=50), "optimizer.l2.strength": 0.01},
+    "forgetting for a time": {"forgetting": Forgetting(every=48, until=150)},
+    "learned positions": {"model.positions.kind": "learned", "optimizer.l2.embedder": 0.02},
+}
+of_more = pytest.mark.parametrize("changes", MORE.values(), ids=MORE)
+
+
+# Against torch.optim.
+
+
+@of_more
+def test_more_of_training_is_what_torch_optim_makes_of_it(changes):
+    only = lane(double_run(**changes))
+    state, _ = trained(PackSpec(lanes=(only,)), 100 * only.run.batch_size)
+    plain, _ = trained(pack(double_run()), 100 * only.run.batch_size)
+    expected, _ = trained_by_torch(only, 100)
+    for name, weight in expected.items():
+        assert (state.parameters[name] - weight).abs().max() < ACCUMULATED, name
+        # And each of them makes a difference far above the tolerance.
+        if name in plain.parameters and "norm" not in name:
+            assert (plain.parameters[name] - weight).abs().max() > 1e4 * ACCUMULATED, name
 
 
 @pytest.mark.parametrize("steps", [1, 100])
@@ -155,6 +266,7 @@ def test_a_lane_learns_in_a_pack_what_it_learns_alone():
         double_run(**{"optimizer.l2.strength": 0.02, "optimizer.l2.form": "unsquared", "model.init.scale": 0.5}),
         double_run(**{"recipe.input_noise": 0.5, "recipe.pool": 30, "recipe.zipf.alpha": 1.0}),
         double_run(**{"recipe.mixture": (Component(share=0.5, burstiness=0, support="none"),)}),
+        *(double_run(**changes) for name, changes in MORE.items() if name in OF_ADAM),
     ]
     together = pack(*runs)
     until = 100 * TINY_RUN.batch_size

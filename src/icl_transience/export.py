@@ -36,7 +36,7 @@ def write(path: Path, bank_path: Path, export: Export, bank_file: Path, sequence
     ):
         file.attrs["spec"] = canonical(identity_values(export))
         file.attrs["arguments"] = list(arguments(export.run, bank_path.name, path.name))
-        file.attrs["differences"] = list(differences(recipe))
+        file.attrs["differences"] = [*differences(recipe), *differences_of_training(export.run)]
         for name in export.sequence_set.evaluators:
             group = _group(file, _NAMES.get(name, name), frozen[name].attrs["recipe"], frozen[name]["examples"].shape)
             for part in ("examples", "labels"):
@@ -105,3 +105,11 @@ def differences(recipe: Recipe) -> Iterator[str]:
         yield "labels: they do not relabel with 0 and 1, nor swap, while training"
     if any(kind.labels == "copied" for kind in kinds) and not all(kind.labels == "copied" for kind in kinds):
         yield "labels: they copy the query's label in all sequences or in none"
+
+
+def differences_of_training(run: Run) -> Iterator[str]:
+    """In what training itself is not what `arguments` ask for."""
+    if run.interventions:
+        yield f"interventions: training sequences are those of before the first, at {run.interventions[0].at}"
+    if run.forgetting.every:
+        yield "forgetting: their label embeddings are drawn once"
