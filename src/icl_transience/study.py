@@ -183,6 +183,8 @@ class _Resolver:
         where = f"{where} (run {name})"
         values = schema.merge({key: settings[key] for key in RUN_SECTIONS}, override)
         schema.check(values, self.run_schema, where)
+        if timeless := [name for name, change in values["interventions"].items() if "at" not in change]:
+            raise StudyError("\n".join(f"{where}: `interventions.{name}` lacks `at`: add it" for name in timeless))
         periods = _periods(values)
         run = spec.from_values(
             Run,
@@ -192,7 +194,7 @@ class _Resolver:
                 "bank": self._bank(where, values["bank"]),
                 "model": _resolved_model(values["model"]),
                 "forgetting": values["forgetting"] if values["forgetting"]["every"] else {},
-                "interventions": _resolved_interventions(values, periods),
+                "interventions": [{"at": period["at"]} | _resolved_parts(period) for period in periods.values()],
             },
         )
         evaluation = settings["evaluation"]
@@ -291,25 +293,16 @@ def _resolved_parts(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _periods(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Intervention's name -> `at`, `recipe` and `optimizer` as written with it and those before it, in their order."""
+    """Intervention's name -> `at`, `recipe` and `optimizer` as written with it and those before it, in their order.
+
+    Without those that change nothing.
+    """
     periods, now = {}, {key: values[key] for key in ("recipe", "optimizer")}
     for name, change in sorted(values["interventions"].items(), key=lambda item: item[1]["at"]):
-        now = schema.merge(now, change)
-        periods[name] = now
+        before, now = now, schema.merge(now, change)
+        if _resolved_parts(now) != _resolved_parts(before):
+            periods[name] = now
     return periods
-
-
-def _resolved_interventions(
-    values: Mapping[str, Any], periods: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """The values of spec.Interventions, without those that change nothing."""
-    changes, before = [], _resolved_parts(values)
-    for period in periods.values():
-        now = _resolved_parts(period)
-        if now != before:
-            changes.append({"at": period["at"]} | now)
-        before = now
-    return changes
 
 
 def _composition(kind: Mapping[str, Any]) -> dict[str, Any]:
