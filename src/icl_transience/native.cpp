@@ -105,16 +105,6 @@ KERNEL embed_backward(float *exemplars_gradient, float *bias_gradient, float *ta
     }
 }
 
-// The gradient of learned positions [T, D] from that of x.
-KERNEL positions_backward(float *positions_gradient, const float *x_gradient, long B) {
-  for (long t = 0; t < T; ++t)
-    for (long d = 0; d < D; ++d) {
-      vec total = all(0);
-      for (long b = 0; b < B; b += VECTOR) total += at(x_gradient + (d * T + t) * B + b);
-      positions_gradient[t * D + d] = sum(total);
-    }
-}
-
 // LayerNorm over the D features of each of N columns: y = (x - mean) * inverse_std * scale + bias.
 // x, y [D, N]; mean, inverse_std [N].
 KERNEL norm(float *y, float *mean, float *inverse_std, const float *x, const float *scale, const float *bias,
@@ -407,4 +397,14 @@ KERNEL answers(float *inside, float *best, int64_t *best_label, float *log_sum, 
       log_sum[b + col] = none ? highest[col] : highest[col] + (float)__builtin_log((double)total[col]);
     }
   }
+}
+
+// The gradient of learned positions [T, D] from that of x.
+KERNEL positions_backward(float *positions_gradient, const float *x_gradient, long B) {
+  for (long t = 0; t < T; ++t)
+    for (long d = 0; d < D; ++d) {
+      vec total = all(0);
+      for (long b = 0; b < B; b += VECTOR) total += at(x_gradient + (d * T + t) * B + b);
+      positions_gradient[t * D + d] = sum(total);
+    }
 }

@@ -112,14 +112,12 @@ class Update:
         steps: Mapping[str, int],
     ):
         self.optimizer, self.batch_size, self.parameters = optimizer, batch_size, parameters
+        squared = optimizer.l2.form == "squared"
         strengths = {name: optimizer.l2.of(component(name)) for name in parameters.named}
-        self.unsquared = {name: strength for name, strength in strengths.items() if strength}
-        if optimizer.l2.form == "squared":
-            self.unsquared, decays = {}, {name: 2 * strength for name, strength in strengths.items()}
-        else:
-            decays = dict.fromkeys(strengths, 0.0)
-        # What clipping has to see, and what shares an update rule with decay of another kind, stands in the gradient.
-        self.decays_first = bool(optimizer.clip or optimizer.weight_decay)
+        decays = {name: 2 * strength if squared else 0.0 for name, strength in strengths.items()}
+        self.unsquared = {name: strength for name, strength in strengths.items() if strength and not squared}
+        # Where it must stand in the gradient: clipping has to see it, and AdamW's step has another decay in its place.
+        self.decays_first = bool(optimizer.clip) or optimizer.name == "adamw"
         self.groups: list[_Group] = []
         for names in _alike({name: (decays[name], steps[name]) for name in parameters.named}):
             kinds = [kind.select(names) for kind in (parameters, first_moments, second_moments)]
@@ -141,8 +139,8 @@ class Update:
         are used up. seen: sequences seen with the end of this batch."""
         optimizer = self.optimizer
         add_unsquared_l2(self.parameters.named, named, self.unsquared)
-        if self.decays_first:
-            for group, of_group in zip(self.groups, gradients, strict=True):
+        for group, of_group in zip(self.groups, gradients, strict=True):
+            if self.decays_first and group.decay:
                 for parameter, gradient in zip(group.parameters, of_group, strict=True):
                     gradient.add_(parameter, alpha=group.decay)
         if optimizer.clip:
@@ -196,6 +194,7 @@ def step(optimizer: Optimizer, rate: float, decay: float, arrays: _Group, gradie
             maximize=False,
         )
         return
+    decoupled = optimizer.name == "adamw"
     adam(
         arrays.parameters,
         gradients,
@@ -205,12 +204,12 @@ def step(optimizer: Optimizer, rate: float, decay: float, arrays: _Group, gradie
         arrays.counts,
         fused=True,
         capturable=arrays.counts[0].is_cuda,
-        decoupled_weight_decay=bool(optimizer.weight_decay),
+        decoupled_weight_decay=decoupled,
         amsgrad=False,
         maximize=False,
         lr=rate,
         beta1=optimizer.beta1,
         beta2=optimizer.beta2,
         eps=optimizer.epsilon,
-        weight_decay=optimizer.weight_decay or decay,
+        weight_decay=optimizer.weight_decay if decoupled else decay,
     )
