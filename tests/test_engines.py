@@ -19,7 +19,7 @@ import pytest
 import torch
 from builders import TINY_BANK, changed, lane, pack, tiny_run
 
-from icl_transience import banks, engines, native, optimizers, training
+from icl_transience import banks, engines, native, optimizers, spec, training
 from icl_transience import model as transformer
 from icl_transience.packs import PackSpec
 from icl_transience.spec import (
@@ -254,8 +254,11 @@ def test_answers_to_other_contexts_are_those_of_a_run_with_that_context(context)
 
 def test_native_noise_is_that_of_the_reference_to_the_last_bit():
     """What is in the program's buffer when a batch has been answered is the batch of the eager step."""
-    spec = pack(*(tiny_run(**{"recipe.input_noise": sigma, "batch_size": 5}) for sigma in (0.0, 0.5, 2.0)))
-    for number in range(3):
+    runs = [tiny_run(**{"recipe.input_noise": sigma, "batch_size": 5}) for sigma in (0.0, 0.5, 2.0)]
+    # And one whose noise begins with an intervention.
+    later = Intervention(at=40, recipe=runs[1].recipe, optimizer=runs[1].optimizer)
+    spec = pack(*runs, changed(runs[0], {"interventions": (later,)}))
+    for number in range(4):
         lane_alone = PackSpec(lanes=(spec.lanes[number],))
         state = training.initial_state(lane_alone)
         native_step = engines.NativeStep(lane_alone, state, BANK)
@@ -457,6 +460,15 @@ def test_an_engine_that_was_named_and_does_not_work_is_refused():
         engines.chosen("graph", tiny_run(), CPU)
     with pytest.raises(StudyError, match=r"expected one of auto, native, graph, eager, got 'fast'"):
         engines.chosen("fast", tiny_run(), CPU)
+
+
+def test_an_engine_is_refused_whichever_of_a_packs_lanes_it_cannot_train(monkeypatch):
+    monkeypatch.setattr(engines, "chosen", lambda engine, *_: engine)
+    monkeypatch.setattr(engines, "engine_problem", lambda engine, device, run: spec.engine_problem(engine, "cuda", run))
+    for name in ("cosine", "forgetting"):
+        lanes = pack(tiny_run(), tiny_run(**EVENTFUL[name]))
+        with pytest.raises(StudyError, match="graph knows no learning-rate schedules"):
+            engines.step_for(lanes, training.initial_state(lanes), BANK, "graph")
 
 
 @pytest.fixture

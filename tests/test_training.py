@@ -577,6 +577,16 @@ def test_dropout_changes_training_and_no_evaluation():
     assert all(torch.equal(answers, found[0]) for answers in found)
 
 
+def test_what_a_step_drops_depends_on_its_sequence_numbers():
+    spec = pack(tiny_run(**{"model.dropout": 0.5}))
+    (batch,) = batches(spec, 0, 4)
+    losses = [
+        engines.EagerStep(spec, training.initial_state(spec), embeddings_for(spec)).step(*batch, start).item()
+        for start in (0, 0, 4)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_a_lane_with_dropout_learns_in_a_pack_what_it_learns_alone():
     spec, until = pack(*(double_run(**{"model.dropout": 0.3}) for _ in range(2))), 200
     packed, _ = trained(spec, until)

@@ -58,6 +58,10 @@ def step_for(pack: PackSpec, state: "State", embeddings: Tensor, engine: str = "
     named does not work.
     """
     kind = chosen(engine, pack.run, embeddings.device)
+    for lane in pack.lanes:
+        # What lanes have of their own can be more than the first one's.
+        if problem := engine_problem(kind, str(embeddings.device), lane.run):
+            raise StudyError(problem)
     return {"native": NativeStep, "graph": GraphStep, "eager": EagerStep}[kind](pack, state, embeddings)
 
 
