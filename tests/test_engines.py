@@ -19,7 +19,7 @@ import pytest
 import torch
 from builders import TINY_BANK, changed, lane, pack, tiny_run
 
-from icl_transience import banks, engines, native, optimizers, spec, training
+from icl_transience import banks, engines, native, optimizers, training
 from icl_transience import model as transformer
 from icl_transience.packs import PackSpec
 from icl_transience.spec import (
@@ -32,6 +32,7 @@ from icl_transience.spec import (
     Run,
     Schedule,
     StudyError,
+    engine_problem,
 )
 
 UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8}
@@ -464,7 +465,7 @@ def test_an_engine_that_was_named_and_does_not_work_is_refused():
 
 def test_an_engine_is_refused_whichever_of_a_packs_lanes_it_cannot_train(monkeypatch):
     monkeypatch.setattr(engines, "chosen", lambda engine, *_: engine)
-    monkeypatch.setattr(engines, "engine_problem", lambda engine, device, run: spec.engine_problem(engine, "cuda", run))
+    monkeypatch.setattr(engines, "engine_problem", lambda engine, device, run: engine_problem(engine, "cuda", run))
     for name in ("cosine", "forgetting"):
         lanes = pack(tiny_run(), tiny_run(**EVENTFUL[name]))
         with pytest.raises(StudyError, match="graph knows no learning-rate schedules"):

@@ -226,3 +226,9 @@ def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is
     assert note.count("same for all") == 1
     assert "none: none" in note
     assert "some: some" in note
+
+
+def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(report):
+    for run, caption in zip(report["runs"], (["same"], ["same", "L2"]), strict=True):
+        run["caption"] = caption
+    assert figures._note(report, 200).splitlines()[-1] == "some: L2."
