@@ -5,8 +5,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from icl_transience import sources
-from icl_transience.plan import Plan, code_digest
+from icl_transience import code, sources
+from icl_transience.plan import Plan
 from icl_transience.spec import StudyError, canonical
 
 min_version("9.0")
@@ -34,15 +34,28 @@ include: "workflow/rules/sequences.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/care.smk"
 
 
 onstart:
-    PLAN.register()
+    if not only_care():
+        with stated():
+            PLAN.register()
 
 
 onsuccess:
-    # Here and not above: parsing need not wait for pandas.
-    from icl_transience.tables import experiment_in_words
+    if not only_care():
+        with stated():
+            provenance.record(PLAN)
+        # Here and not above: parsing need not wait for pandas.
+        from icl_transience.tables import experiment_in_words
 
-    for folder in PLAN.finished_folders():
-        print(*experiment_in_words(Path(folder)), sep="\n")
+        for folder in PLAN.finished_folders():
+            print(*experiment_in_words(Path(folder)), sep="\n")
+    take_care()
+
+
+onerror:
+    if not only_care():
+        with stated():
+            provenance.record(PLAN)

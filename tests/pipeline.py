@@ -46,32 +46,45 @@ class Clone:
         shutil.copytree(self.folder, folder, symlinks=True)
         return Clone(folder)
 
+    def change_library(self, module: str, old: str, new: str) -> dict[str, str]:
+        """Edits a module in a copy of the library; the environment in which jobs and Snakemake use that copy."""
+        library = self.folder / "src"
+        if not library.exists():
+            shutil.copytree(ROOT / "src", library, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+        path = library / "icl_transience" / module
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        return {"PYTHONPATH": str(library)}
+
     def change(self, old: str, new: str) -> None:
         text = self.study.read_text(encoding="utf-8")
         assert old in text
         self.study.write_text(text.replace(old, new), encoding="utf-8")
 
     def snakemake(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess:
+        call = self.call(*arguments, config=config, **env)
+        return subprocess.run(**call, capture_output=True, text=True, timeout=900)
+
+    def call(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> dict:
+        """What subprocess takes to call Snakemake here: args, cwd, env."""
         settings = ["--config", "study=tiny", "segment_sequences=1024", *config]
         # The interpreter's own folder comes first, so that rules find the environment the tests run in.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments, *settings],
-            cwd=self.folder,
-            env=os.environ | {"PATH": path} | env,
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
+        return {
+            "args": [sys.executable, "-m", "snakemake", *arguments, *settings],
+            "cwd": self.folder,
+            "env": os.environ | {"PATH": path} | env,
+        }
 
     def build(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> str:
         done = self.snakemake(*arguments, config=config, **env)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def would_run(self, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
+    def would_run(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> dict[str, int]:
         """Rule -> number of jobs of a dry run, targets aside."""
-        output = self.build("-n", *arguments, config=config)
+        output = self.build("-n", *arguments, config=config, **env)
         if "Nothing to be done" in output:
             return {}
         table = output[output.index("Job stats:") :].split("total")[0]

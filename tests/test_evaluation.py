@@ -371,7 +371,7 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
     path = tmp_path / "metrics.h5"
     evaluation.write_metrics(path, PACK, segment_file, SET, sequences_file)
     with (
-        store.reading(path, "metrics", evaluation.metrics_identity(PACK, SET)) as file,
+        store.reading(path, "metrics", f"{segments.identity(PACK, 0, 16)}/{SET.id}") as file,
         store.reading(sequences_file, "sequences") as frozen,
         segments.opened(segment_file, PACK) as trained,
     ):
@@ -454,7 +454,7 @@ def draw_with_another_seed(path) -> None:
         (lambda path: change_a_value(path, "icl/examples"), "checksum"),
         (lambda path: change_a_value(path, "icl/labels"), "checksum"),
         (change_a_recipe, "checksum"),
-        (cut_in_half, "cannot be opened"),
+        (cut_in_half, "damaged"),
         (draw_with_another_seed, "identity"),
     ],
     ids=["another example", "another label", "another recipe", "truncated", "another set"],
@@ -465,7 +465,8 @@ def test_sequences_that_are_not_what_they_were_are_refused_and_nothing_is_writte
     spoil(sequences_file)
     with pytest.raises(store.StoreError, match=reason):
         evaluation.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
-    assert {path.name for path in tmp_path.iterdir()} == {segment_file.name, sequences_file.name}
+    there = {path.name.removesuffix(".damaged") for path in tmp_path.iterdir()}
+    assert there == {segment_file.name, sequences_file.name}
 
 
 def test_a_segment_that_is_not_what_it_was_is_refused_and_nothing_is_written(tmp_path, segment_file, sequences_file):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from builders import TINY_BANK, TINY_RUN, lane, pack, tiny_run
 
-from icl_transience import packs, segments, spec
+from icl_transience import files, packs, segments, spec
 from icl_transience.packs import Pack, PackSpec
 from icl_transience.spec import Component, Lane, StudyError
 
@@ -25,7 +25,10 @@ def lanes(run=SLOW, seeds=(0, 1, 2)) -> list[Lane]:
 def planned(wanted, registered=None, *, horizon=1000, **execution) -> dict[str, Pack]:
     """packs.plan with every lane's horizon the same."""
     settings = {"packing": "run", "lanes_per_pack": 8, "segment_sequences": 400} | execution
-    return packs.plan(dict.fromkeys(wanted, horizon), registered or {}, **settings)
+    length = settings.pop("segment_sequences")
+    return packs.plan(
+        dict.fromkeys(wanted, horizon), registered or {}, segment_end=lambda pack, start: start + length, **settings
+    )
 
 
 def lanes_of(plan: dict[str, Pack]) -> list[tuple[Lane, ...]]:
@@ -202,7 +205,8 @@ def test_a_shorter_horizon_keeps_the_boundaries_and_asks_for_fewer_segments():
 
 def test_a_pack_trains_as_far_as_its_farthest_lane():
     one, other = lanes(seeds=[0, 1])
-    plan = packs.plan({one: 100, other: 500}, {}, packing="run", lanes_per_pack=8, segment_sequences=400)
+    settings = {"packing": "run", "lanes_per_pack": 8, "segment_end": lambda pack, start: start + 400}
+    plan = packs.plan({one: 100, other: 500}, {}, **settings)
     assert [found.boundaries for found in plan.values()] == [(0, 400, 500)]
 
 
@@ -277,7 +281,7 @@ def test_a_plan_made_before_another_workflow_extended_a_pack_is_refused(theirs, 
 def test_registering_waits_for_another_workflow_to_finish_its_own(folder):
     folder.mkdir(parents=True)
     ours = threading.Thread(target=packs.register, args=(folder, planned(lanes())))
-    with packs.locked(folder / ".lock"):
+    with files.locked(folder / ".lock"):
         ours.start()
         ours.join(timeout=0.2)
         assert ours.is_alive()
@@ -376,30 +380,6 @@ def test_packs_of_an_earlier_meaning_of_training_do_not_stand_in_the_way(folder,
     packs.register(folder, planned(lanes()))
     monkeypatch.setitem(spec.SEMANTICS, "training", spec.SEMANTICS["training"] + 1)
     assert packs.read_registered(folder) == {}
-
-
-# Who is writing.
-
-
-def test_a_lock_is_exclusive_and_ends_with_its_block(tmp_path):
-    lock = tmp_path / ".lock"
-    writing = f"{tmp_path}: another process is writing here"
-    with packs.locked(lock), pytest.raises(StudyError, match=writing), packs.locked(lock):
-        pass
-    with packs.locked(lock):
-        pass
-
-
-def test_live_writers_are_the_packs_whose_lock_is_held(folder):
-    for name in ("idle", "writing", "never"):
-        (folder / name).mkdir(parents=True)
-    with packs.locked(folder / "idle" / ".lock"):
-        pass
-    assert packs.live_writers(folder) == []
-    with packs.locked(folder / "writing" / ".lock"):
-        assert packs.live_writers(folder) == [folder / "writing"]
-    assert packs.live_writers(folder) == []
-    assert packs.live_writers(folder / "nowhere") == []
 
 
 def test_the_seeds_of_a_pack_are_named_once():

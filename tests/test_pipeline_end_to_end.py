@@ -40,7 +40,7 @@ def test_a_run_says_last_what_it_found_and_where_the_figure_is(built):
 def test_every_experiment_has_its_tables_and_figures(built):
     clone, _ = built
     folder = clone.folder / "results/studies/tiny"
-    tables = {"curves.csv", "transience.csv", "runs.csv"}
+    tables = {"curves.csv", "transience.csv", "runs.csv", "SHA256SUMS", "experiment.json"}
     assert {path.name for path in (folder / "transience").iterdir()} == tables | {"curves.svg", "curves.png"}
     assert {path.name for path in (folder / "l2").iterdir()} == tables | {
         f"{name}.{kind}" for name in ("curves", "comparison") for kind in ("svg", "png")

@@ -2,11 +2,15 @@
 
 import base64
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 from pipeline import Clone
+
+from icl_transience import store
 
 # One experiment's worth of tables, and its figures.
 REDRAWN = {"tables": 1, "figures": 1}
@@ -155,6 +159,114 @@ def test_packs_are_found_again_when_their_index_is_lost(clone):
     for index in indices:
         index.unlink()
     assert clone.would_run() == {}
+
+
+def test_another_snapshot_density_makes_new_runs_and_the_old_ones_are_found_again(clone):
+    clone.change("every: 512", "every: 256")
+    assert clone.would_run() == {"train": 4, "evaluate": 4, "tables": 2, "figures": 3}
+    clone.change("every: 256", "every: 512")
+    assert clone.would_run() == {}
+
+
+def test_another_list_of_evaluators_evaluates_again_and_trains_nothing(clone):
+    clone.change("sequences: 64", "sequences: 64, evaluators: [train, icl, iwl]")
+    assert clone.would_run() == {"sequences": 1, "evaluate": 4, "tables": 2, "figures": 3}
+
+
+def test_a_new_metric_evaluates_again_and_trains_nothing(clone):
+    # As an edit of the code of metrics looks from outside: a line more.
+    library = clone.change_library("evaluation.py", "METRICS = (", "UNUSED = 1\nMETRICS = (")
+    assert clone.would_run(**library) == {"evaluate": 4, "tables": 2, "figures": 3}
+
+
+def test_another_statistic_tabulates_again(clone):
+    library = clone.change_library("transience.py", "import numpy as np", "import numpy as np\n\nUNUSED = 1")
+    assert clone.would_run(**library) == {"tables": 2, "figures": 3}
+
+
+def test_another_style_of_figures_draws_again(clone):
+    library = clone.change_library("drawing.py", '"font.size": 9', '"font.size": 10')
+    assert clone.would_run(**library) == {"figures": 3, "card": 1}
+
+
+def test_another_caption_of_the_report_runs_nothing(clone):
+    caption = clone.folder / "workflow/report/figures.rst"
+    caption.write_text(caption.read_text() + "\nMore.\n")
+    assert clone.would_run() == {}
+
+
+@pytest.mark.parametrize("module", ["training.py", "segments.py", "sequences.py", "store.py", "banks/gaussian.py"])
+def test_library_code_of_banks_and_training_runs_nothing(module, clone):
+    """Two-day runs follow SEMANTICS in spec.py alone."""
+    assert clone.would_run(**clone.change_library(module, "import ", "UNUSED = 1\nimport ")) == {}
+
+
+def test_a_raised_semantics_number_trains_again(clone):
+    library = clone.change_library("spec.py", '"training": 1', '"training": 999')
+    assert clone.would_run(**library) == {"train": 4, "evaluate": 4, "tables": 2, "figures": 3}
+
+
+def test_results_that_were_moved_run_nothing(clone, tmp_path):
+    elsewhere = tmp_path / "else where"
+    (clone.folder / "results").rename(elsewhere)
+    assert clone.would_run(config=(f"results={elsewhere}",)) == {}
+
+
+def test_without_snakemakes_records_nothing_runs(clone):
+    shutil.rmtree(clone.folder / ".snakemake")
+    assert clone.would_run() == {}
+
+
+def test_results_copied_into_a_fresh_clone_with_their_times_run_nothing(clone, tmp_path):
+    fresh = Clone.make(tmp_path / "fresh", clone.study.read_text())
+    shutil.copytree(clone.folder / "results", fresh.folder / "results", dirs_exist_ok=True)
+    assert fresh.would_run() == {}
+
+
+def test_results_copied_without_their_times_train_nothing_and_touch_declares_them_current(clone, tmp_path):
+    fresh = Clone.make(tmp_path / "fresh", clone.study.read_text())
+    shutil.copytree(clone.folder / "results", fresh.folder / "results", copy_function=shutil.copyfile)
+    # As if copied in the worst order: what comes first in the flow of data is newest.
+    for path in fresh.folder.glob("results/packs/**/*.h5"):
+        os.utime(path, (time.time() - 60,) * 2)
+    assert fresh.would_run()["train"] == 4
+    fresh.build("--touch")
+    assert fresh.would_run() == {}
+    checksums = trained(fresh)
+    assert checksums == trained(clone)
+
+
+def trained(clone: Clone) -> dict[str, str]:
+    """Every segment and metrics file -> the checksum of its content."""
+    folder = clone.folder / "results/packs"
+    return {str(path.relative_to(folder)): store.read_attribute(path, "checksum") for path in folder.glob("*/*.h5")}
+
+
+def test_a_seed_added_when_the_bank_is_gone_trains_its_lanes_alone(clone):
+    """Snakemake runs every job downstream of a bank that it has to make; the finished ones find their files kept."""
+    before = trained(clone)
+    clone.path("banks/*.h5").unlink()
+    assert clone.would_run() == {}
+    clone.change("seeds: [0, 1]", "seeds: [0, 1, 2]")
+    would = {"bank": 1, "card": 1, "sequences": 1, "train": 8, "evaluate": 8, "tables": 2, "figures": 3}
+    assert clone.would_run() == would
+    clone.build()
+    after = trained(clone)
+    assert len(after) == len(before) + 8
+    assert {name: after[name] for name in before} == before
+    for pack in {name.split("/")[0] for name in before}:
+        logs = [log.read_text() for log in clone.folder.glob(f"results/logs/packs/{pack}/*.log")]
+        assert [("finished before" in text, "answered before" in text) for text in logs if "before" not in text] == []
+    assert clone.would_run() == {}
+
+
+@pytest.mark.parametrize("execution", ["packing=shape", "lanes_per_pack=1", "segment_sequences=512"])
+def test_execution_changed_midway_shapes_new_packs_alone(execution, clone):
+    clone.change("seeds: [0, 1]", "seeds: [0, 1, 2]")
+    segments = 2 if execution != "segment_sequences=512" else 4
+    packs = 2 if execution != "packing=shape" else 1
+    new = segments * packs
+    assert clone.would_run(config=(execution,)) == {"train": new, "evaluate": new, "tables": 2, "figures": 3}
 
 
 def test_a_new_study_that_shares_lanes_trains_none_of_them(clone):

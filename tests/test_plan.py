@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pipeline import TINY
 
-from icl_transience import plan, spec
+from icl_transience import code, plan, spec
 from icl_transience.plan import Plan
 from icl_transience.spec import StudyError
 
@@ -51,8 +51,8 @@ def test_what_a_job_gets_says_everything_about_its_pack(tiny):
 
 def test_a_longer_study_asks_for_memory_in_proportion(tiny):
     (pack_id, *_) = tiny.packs
-    assert 600 <= tiny.resources(pack_id)["mem_mb"] < 700
-    assert tiny.resources(pack_id)["gpu"] == 0
+    assert 600 <= tiny.train_job(pack_id, 0, 1024).megabytes < 700
+    assert tiny.train_job(pack_id, 0, 1024).gpu == 0
 
 
 def test_a_run_is_exported_under_its_own_name_and_under_its_experiments(tiny):
@@ -145,21 +145,15 @@ def test_a_pool_takes_memory(tiny, tmp_path):
     pooled = Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT)
     (pack_id, *_) = pooled.packs
     # Three lanes of 32 MB, and some 800 MB while an order is made.
-    assert 1400 < pooled.resources(pack_id)["mem_mb"] < 1800
-
-
-@pytest.mark.parametrize(("engine", "device"), [("native", "cuda"), ("graph", "cpu")])
-def test_an_engine_that_the_device_cannot_have_is_refused(engine, device):
-    with pytest.raises(StudyError, match=f"config: engine: {engine} is for device .*, got device '{device}'"):
-        Plan({"study": "laptop", "engine": engine, "device": device}, ROOT)
+    assert 1400 < pooled.train_job(pack_id, 0, 1024).megabytes < 1800
 
 
 def fake_module(monkeypatch, folder: Path, text: str) -> str:
     """The digest of a stage whose one module has this text."""
     (folder / "fake.py").write_text(text)
-    monkeypatch.setitem(plan.CODE, "fake", ("fake.py",))
-    monkeypatch.setattr(plan, "files", lambda package: folder)
-    return plan.code_digest("fake")
+    monkeypatch.setitem(code.CODE, "fake", ("fake.py",))
+    monkeypatch.setattr(code, "files", lambda package: folder)
+    return code.digest("fake")
 
 
 def test_docstrings_comments_and_empty_lines_do_not_change_a_stages_code(monkeypatch, tmp_path):
@@ -181,9 +175,9 @@ def test_words_on_a_figure_do_not_make_its_tables_again(tiny):
 
 
 def test_every_stages_code_exists():
-    for stage in plan.CODE:
-        assert len(plan.code_digest(stage)) == 12
-    names = {name for modules in plan.CODE.values() for name in modules}
+    for stage in code.CODE:
+        assert len(code.digest(stage)) == 12
+    names = {name for modules in code.CODE.values() for name in modules}
     assert all(resources.files("icl_transience").joinpath(name).is_file() for name in names)
 
 
@@ -253,4 +247,5 @@ def test_a_bank_takes_no_more_memory_than_is_said_and_not_far_less(tmp_path, mon
     # One thread, as Snakemake gives it.
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=env)
-    assert 0.35 * planned.bank_memory(bank_id) < int(done.stdout) <= planned.bank_memory(bank_id)
+    said = planned.bank_job(bank_id).megabytes
+    assert 0.35 * said < int(done.stdout) <= said

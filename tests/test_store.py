@@ -1,5 +1,6 @@
 """Files that are whole or absent, and refused when they are anything but what their name promises."""
 
+import errno
 import os
 import struct
 import time
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from icl_transience import store
+from icl_transience.spec import StudyError
 
 KIND, IDENTITY = "segment", "pack/0-4"
 NUMBERS = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -36,15 +38,21 @@ def names(folder: Path) -> set[str]:
     return {found.name for found in folder.iterdir()}
 
 
-def refusal(path: Path, kind: str = KIND, identity: str | None = IDENTITY) -> str:
+def refusal(path: Path, identity: str | None = IDENTITY) -> str:
     """What reading says of the file; the message names it and the way to get it back, whatever is wrong."""
-    with pytest.raises(store.StoreError) as caught, store.reading(path, kind, identity):
+    with pytest.raises(store.StoreError) as caught, store.reading(path, KIND, identity):
         pass
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
-    assert message.endswith("delete this file and run the same snakemake command again to rebuild it")
-    assert not store.is_valid(path, kind, identity or IDENTITY)
+    assert message.endswith(f": moved to {path}.damaged: run the same snakemake command again to rebuild it")
+    assert not path.exists()
+    assert Path(f"{path}.damaged").exists()
     return message
+
+
+def is_valid(path: Path) -> bool:
+    with store.reading(path, KIND, IDENTITY):
+        return True
 
 
 # Writing.
@@ -57,7 +65,7 @@ def test_what_was_written_is_read_back(path):
         assert file["none"].shape == (0, 3)
         assert file["scalar"][()] == 7
         assert file.attrs["from"] == 0
-    assert store.is_valid(path, KIND, IDENTITY)
+    assert is_valid(path)
     assert store.read_attribute(path, "identity") == IDENTITY
 
 
@@ -91,39 +99,73 @@ def test_a_failure_leaves_an_earlier_file_as_it_was(path):
     assert names(path.parent) == {path.name}
 
 
-def test_a_table_is_whole_or_absent_too(tmp_path):
-    path = tmp_path / "new" / "curves.csv"
-    store.write_table(path, lambda temporary: temporary.write_text("1,2\n"))
-    assert path.read_text() == "1,2\n"
+@pytest.mark.parametrize("writes", range(12))
+def test_a_disk_that_is_full_at_any_write_leaves_the_earlier_file_and_no_temporary(writes, path, monkeypatch):
+    before, full = path.read_bytes(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def fail(temporary: Path) -> None:
-        temporary.write_text("1,")
-        raise ValueError("stop")
+    class Disk(store._Disk):
+        left = writes
 
-    with pytest.raises(ValueError, match="stop"):
-        store.write_table(path, fail)
-    assert path.read_text() == "1,2\n"
-    assert names(path.parent) == {"curves.csv"}
+        def write(self, data: memoryview) -> int:
+            self.left -= 1
+            self.failure = self.failure or (full if self.left < 0 else None)
+            return super().write(data)
+
+    monkeypatch.setattr(store, "_Disk", Disk)
+    with pytest.raises(StudyError, match=f"{path}: cannot be written .No space left on device"):
+        write(path)
+    assert path.read_bytes() == before
+    assert names(path.parent) == {path.name}
 
 
 # Reading.
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    assert "cannot be opened" in refusal(tmp_path / "segment.h5")
+    missing = tmp_path / "segment.h5"
+    with pytest.raises(store.StoreError, match=r"cannot be read .*No such file.*run the same snakemake command again"):
+        is_valid(missing)
+    assert names(tmp_path) == set()
 
 
-def test_a_file_of_another_kind_is_refused(path):
-    assert "its kind is 'segment', expected 'metrics'" in refusal(path, kind="metrics")
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_a_file_that_cannot_be_read_just_now_stays_where_it_is(number, path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(h5py, "File", fail)
+    with pytest.raises(store.StoreError, match=f"cannot be read .*{os.strerror(number)}"):
+        is_valid(path)
+    assert names(path.parent) == {path.name}
 
 
-def test_a_file_of_another_schema_version_is_refused(path, monkeypatch):
+def test_a_damaged_file_in_a_folder_that_is_not_ours_is_named_and_stays(path, monkeypatch):
+    path.write_bytes(b"")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only")))
+    with pytest.raises(store.StoreError, match=r"damaged .*: move this file away .Read-only, from here., and run"):
+        is_valid(path)
+    assert names(path.parent) == {path.name}
+
+
+@pytest.mark.parametrize(("kind", "identity"), [("metrics", IDENTITY), (KIND, "pack/0-8")])
+def test_another_file_of_this_name_is_refused_and_stays(kind, identity, path):
+    found = "its kind is 'segment', expected 'metrics'" if kind != KIND else "its identity is 'pack/0-4', expected"
+    message = f"{path}: {found}.*: another file has got this name: move it away, and run the same snakemake command"
+    with pytest.raises(store.StoreError, match=message), store.reading(path, kind, identity):
+        pass
+    assert path.exists()
+
+
+def test_a_file_of_an_older_schema_version_is_refused(path, monkeypatch):
     monkeypatch.setitem(store.SCHEMA_VERSIONS, KIND, 999)
-    assert "expected 999" in refusal(path)
+    assert "its schema version is 1, expected 999" in refusal(path)
 
 
-def test_a_file_of_another_identity_is_refused(path):
-    assert "its identity is 'pack/0-4', expected 'pack/0-8'" in refusal(path, identity="pack/0-8")
+def test_a_file_of_a_newer_schema_version_is_refused_and_stays_for_the_software_that_made_it(path, monkeypatch):
+    monkeypatch.setitem(store.SCHEMA_VERSIONS, KIND, 0)
+    with pytest.raises(store.StoreError, match="its schema version is 1, this software knows 0: use the software"):
+        is_valid(path)
+    assert path.exists()
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 0.999])
@@ -174,8 +216,12 @@ def test_damage_to_the_structure_of_a_file_is_refused_in_the_same_words(part, pa
 
 
 def test_an_attribute_that_is_not_there_is_an_error_with_a_remedy(path):
-    with pytest.raises(store.StoreError, match=r"its attribute 'spec' cannot be read .*: delete this file and run"):
+    with pytest.raises(store.StoreError, match=r"its attribute 'spec' cannot be read .*: move this file away, and run"):
+        store.read_attribute(path, "spec", aside=False)
+    assert path.exists()
+    with pytest.raises(store.StoreError, match=r"damaged .*moved to .*: run the same snakemake command again"):
         store.read_attribute(path, "spec")
+    assert not path.exists()
 
 
 # The checksum.
@@ -228,7 +274,7 @@ def test_how_a_file_was_made_is_no_content(tmp_path):
     one, other = write(tmp_path / "1.h5"), write(tmp_path / "2.h5", made_by="another", made_in_seconds=1.5)
     assert store.read_attribute(one, "checksum") == store.read_attribute(other, "checksum")
     assert checksum_after(one, lambda file: file.attrs.__delitem__("made_at")) == store.read_attribute(one, "checksum")
-    assert store.is_valid(one, KIND, IDENTITY)
+    assert is_valid(one)
 
 
 def test_the_checksum_does_not_depend_on_the_pieces_it_reads(tmp_path, monkeypatch):
@@ -281,7 +327,7 @@ def test_a_deleted_file_comes_back_whole_and_new(hard_links, path, monkeypatch):
     begun = time.time()
     assert store.restore(path, KIND, IDENTITY)
     assert path.read_bytes() == content
-    assert store.is_valid(store.kept_name(path), KIND, IDENTITY)
+    assert is_valid(store.kept_name(path))
     # The file system's clock may be a tick behind.
     assert path.stat().st_mtime > begun - 1
     assert names(path.parent) == {path.name, ".kept"}
@@ -290,7 +336,7 @@ def test_a_deleted_file_comes_back_whole_and_new(hard_links, path, monkeypatch):
 def test_a_file_that_is_still_there_can_be_restored(path):
     store.keep(path)
     assert store.restore(path, KIND, IDENTITY)
-    assert store.is_valid(path, KIND, IDENTITY)
+    assert is_valid(path)
     assert names(path.parent) == {path.name, ".kept"}
 
 
@@ -312,12 +358,10 @@ def test_a_kept_file_that_is_not_what_is_wanted_is_not_restored(reason, path):
     assert not path.exists()
 
 
-def test_clearing_removes_what_killed_writers_left_and_nothing_else(path):
+def test_a_kept_file_made_of_other_things_is_not_restored(path):
+    write(path, made_of="one")
     store.keep(path)
-    (path.parent / ".lock").touch()
-    (path.parent / "notes.tmp").touch()
-    before = names(path.parent)
-    (path.parent / ".segment-000000000000-000000000004.h5.123.tmp").touch()
-    store.clear_temporaries(path.with_name("segment-000000000004-000000000008.h5"))
-    assert names(path.parent) == before
-    assert store.kept_name(path).exists()
+    path.unlink()
+    assert not store.restore(path, KIND, IDENTITY, made_of="another")
+    assert not path.exists()
+    assert store.restore(path, KIND, IDENTITY, made_of="one")

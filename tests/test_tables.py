@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from icl_transience import figures, tables
+from icl_transience import figures, files, tables
 from icl_transience.evaluation import DEFAULT_METRIC
 
 SEEN = [0, 1000, 2000, 4000, 8000, 16_000, 32_000]
@@ -186,6 +186,7 @@ def test_a_run_all_of_whose_lanes_diverged_has_no_curve(tmp_path, report, curves
 def test_tables_say_in_words_when_icl_peaked_and_what_is_left(tmp_path, report, curves):
     curves.to_csv(tmp_path / "curves.csv", index=False)
     write(tmp_path, report, curves)
+    files.write_checksums(tmp_path, tables.TABLES)
     first, second = tables.experiment_in_words(tmp_path)
     assert "peaks at 0.90 after 4k sequences and falls to 0.60 at 32k (mean of 3 seeds, 3 transient" in first
     assert "peaks at 0.90 after 4k sequences and stays, with 0.90 at 32k" in second

@@ -16,13 +16,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from builders import TINY_BANK, TINY_RUN, lane, pack, tiny_run
 from torch.nn import functional
 
-from icl_transience import banks, engines, optimizers, packs, segments, sequences, store, training
+from icl_transience import banks, engines, files, optimizers, packs, segments, sequences, store, training
 from icl_transience import model as transformer
 from icl_transience.__main__ import main
 from icl_transience.packs import PackSpec
@@ -596,6 +597,50 @@ def test_a_lane_with_dropout_learns_in_a_pack_what_it_learns_alone():
             assert (packed.parameters[name][number] - weight[0]).abs().max() < ACCUMULATED, (number, name)
 
 
+def interrupted(path: Path, batches: int) -> None:
+    """Trains the segment in `path` from 0 to HORIZON for so many batches, then is told to stop."""
+    asked = itertools.count(1)
+    with pytest.raises(segments.Interrupted, match="they are kept: run the same snakemake command again to go on"):
+        segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON, stop=lambda: next(asked) >= batches)
+
+
+@pytest.mark.parametrize("stops", [[1], [7], [31, 1, 1], [32, 64], [HORIZON // TINY_RUN.batch_size - 1]], ids=str)
+def test_a_segment_that_is_stopped_goes_on_where_it_was_bit_for_bit(stops, uninterrupted, tmp_path):
+    path = tmp_path / uninterrupted.name
+    for number, batches in enumerate(stops, start=1):
+        interrupted(path, batches)
+        assert not path.exists()
+        done = sum(stops[:number]) * TINY_RUN.batch_size
+        assert store.read_attribute(segments.unfinished_name(path), "sequences_seen") == done
+    segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON)
+    with store.reading(path, "segment"), store.reading(uninterrupted, "segment"):
+        assert store.read_attribute(path, "checksum") == store.read_attribute(uninterrupted, "checksum")
+    assert not segments.unfinished_name(path).exists()
+
+
+def test_a_stop_on_the_last_batch_is_too_late(uninterrupted, tmp_path):
+    path = tmp_path / uninterrupted.name
+    asked = itertools.count(1)
+    last = HORIZON // TINY_RUN.batch_size
+    segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON, stop=lambda: next(asked) == last)
+    assert store.read_attribute(path, "checksum") == store.read_attribute(uninterrupted, "checksum")
+
+
+@pytest.mark.parametrize("what", ["damaged", "of another segment"])
+def test_a_beginning_that_is_no_good_is_left_aside(what, uninterrupted, tmp_path):
+    path = tmp_path / uninterrupted.name
+    interrupted(path, 9)
+    beginning = segments.unfinished_name(path)
+    if what == "damaged":
+        beginning.write_bytes(beginning.read_bytes()[:-1000])
+    else:
+        with h5py.File(beginning, "r+") as file:
+            file.attrs["identity"] = "another"
+            file.attrs["checksum"] = store.checksum(file)
+    segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON)
+    assert store.read_attribute(path, "checksum") == store.read_attribute(uninterrupted, "checksum")
+
+
 def test_a_segment_of_one_pack_is_no_beginning_for_another(uninterrupted, tmp_path):
     with pytest.raises(store.StoreError, match="belongs to pack"):
         segments.run_segment(tmp_path / "next.h5", pack(), BANK, uninterrupted, HORIZON, HORIZON + 4)
@@ -681,6 +726,53 @@ def test_a_job_killed_in_mid_segment_leaves_nothing_that_looks_whole_and_can_be_
         assert store.read_attribute(killed, "checksum") == store.read_attribute(undisturbed, "checksum")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_job_told_to_stop_keeps_what_it_has_and_the_next_one_goes_on_from_there(number, bank_file, tmp_path):
+    """SIGTERM is what a queue sends before SIGKILL, SIGINT what Ctrl-C does."""
+    # Longer than the test will wait: only the signal ends it.
+    endless = 10_000_000 * TINY_RUN.batch_size
+    long = tmp_path / packs.segment_name(0, endless)
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "icl_transience"]
+    process = subprocess.Popen(
+        [*command, *arguments(bank_file, long, endless), "--log", str(log)], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (log.exists() and "left" in log.read_text()):  # its first line of progress
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert "run the same snakemake command again to go on from there" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.glob(".*.tmp")) == []
+    seen = store.read_attribute(segments.unfinished_name(long), "sequences_seen")
+    assert 0 < seen < endless
+
+
+def test_what_a_stopped_job_kept_is_where_the_next_job_begins(bank_file, output, monkeypatch, capsys):
+    began = []
+    train = training.train
+
+    def watched(pack, state, *rest, **more):
+        began.append(state.sequences_seen)
+        if len(began) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train(pack, state, *rest, **more)
+
+    monkeypatch.setattr(training, "train", watched)
+    assert main(arguments(bank_file, output)) == 1
+    assert not output.exists()
+    assert main(arguments(bank_file, output)) == 0
+    # The first job had done the one batch that was under way.
+    assert began == [0, TINY_RUN.batch_size]
+    other = output.parent / "undisturbed" / output.name
+    assert main(arguments(bank_file, other)) == 0
+    assert store.read_attribute(output, "checksum") == store.read_attribute(other, "checksum")
+
+
 def test_a_finished_segment_that_was_deleted_comes_back_without_training(finished, bank_file, capsys, no_training):
     content = finished.read_bytes()
     finished.unlink()
@@ -700,7 +792,6 @@ def test_a_damaged_kept_segment_is_trained_again(finished, bank_file, capsys):
     content[-200] ^= 1
     kept.unlink()
     kept.write_bytes(content)
-    assert not store.is_valid(kept, "segment", segments.identity(JOB, 0, STRETCH))
     finished.unlink()
     assert main(arguments(bank_file, finished)) == 0
     assert "finished before" not in capsys.readouterr().err
@@ -718,10 +809,31 @@ def test_a_kept_segment_of_another_pack_is_not_taken(finished, bank_file):
         pass
 
 
-def test_a_second_trainer_of_a_pack_stops_at_once_and_says_why(bank_file, output, capsys, no_training):
-    with packs.locked(output.parent / ".lock"):
-        assert main(arguments(bank_file, output)) == 1
-    assert f"{output.parent}: another process is writing here: wait for it, or stop it" in capsys.readouterr().err
+def test_a_second_trainer_of_a_pack_waits_for_the_first_and_takes_what_it_made(bank_file, output, capsys):
+    """Both are told to make the same segment; it is trained once."""
+    with files.locked(output.parent / ".lock"):
+        second = subprocess.Popen(
+            [sys.executable, "-m", "icl_transience", *arguments(bank_file, output)], stderr=subprocess.PIPE, text=True
+        )
+        assert "another process trains this pack: waiting for it" in second.stderr.readline()
+        spec = JOB, banks.load(bank_file, TINY_BANK), None
+        segments.run_segment(output, *spec, 0, STRETCH)
+        store.keep(output)
+        assert second.poll() is None
+    said = second.communicate(timeout=60)[1]
+    assert second.returncode == 0
+    assert "finished before" in said
+
+
+def test_a_second_trainer_that_waits_can_be_told_to_end(bank_file, output):
+    with files.locked(output.parent / ".lock"):
+        second = subprocess.Popen(
+            [sys.executable, "-m", "icl_transience", *arguments(bank_file, output)], stderr=subprocess.PIPE, text=True
+        )
+        assert "waiting for it" in second.stderr.readline()
+        second.terminate()
+        second.communicate(timeout=60)
+    assert second.returncode == 128 + signal.SIGTERM
     assert not output.exists()
 
 

@@ -6,14 +6,15 @@ python -m icl_transience train --spec "$(jq -c .spec results/packs/PACK/pack.jso
 
 import argparse
 import json
+import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from icl_transience import packs, spec
+from icl_transience import files, packs, spec
 from icl_transience.spec import StudyError
 
 
@@ -21,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        options.action(options)
+        with _announced(options):
+            options.action(options)
     except StudyError as error:
         _say(options, f"icl_transience {options.command}: {error}")
         return 1
@@ -29,6 +31,16 @@ def main(arguments: list[str] | None = None) -> int:
         _say(options, traceback.format_exc())
         return 1
     return 0
+
+
+@contextmanager
+def _announced(options: argparse.Namespace) -> Iterator[None]:
+    """A job that makes a file can be seen at work while it does; see files.live_writers."""
+    if not hasattr(options, "output"):
+        yield
+        return
+    with files.announced(options.output):
+        yield
 
 
 def _say(options: argparse.Namespace, text: str) -> None:
@@ -54,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
             "bank": {"required": True, "type": Path, "help": "the bank's HDF5 file"},
             "files": {"default": "[]", "help": "paths of the source's files, if it has any: a JSON list"},
             "output": {"required": True, "type": Path, "help": "the file to write"},
-            "device": {"default": "cpu", "help": "cpu, cuda or cuda:N"},
+            "device": {"default": "cpu", "help": "cpu, cuda:N, or cuda for a GPU that no other job holds"},
             "engine": {"default": "auto", "help": "auto, native, graph or eager; see engines.py"},
             "threads": {"type": int, "default": 1, "help": "CPU threads"},
             "log": {"type": Path, "help": "file for plain progress lines; the terminal then gets the bar alone"},
@@ -95,12 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--bank-output", type=Path, required=True, help="the bank's file to write")
 
     tables = command("tables", _tables, "Write an experiment's curves.csv, transience.csv and runs.csv.")
-    tables.add_argument("--report", required=True, help="canonical JSON of the experiment")
+    tables.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
     tables.add_argument("--packs", type=Path, required=True, help="the folder results/packs")
     tables.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
     figure = command("figure", _figure, "Draw one figure of an experiment from its tables.")
-    figure.add_argument("--report", required=True, help="canonical JSON of the experiment")
+    figure.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
     figure.add_argument("--name", required=True, help="curves or comparison")
     figure.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
@@ -113,7 +125,19 @@ def _parser() -> argparse.ArgumentParser:
     words = command("words", _words, "Say what a study's finished experiments show, the first one last.")
     words.add_argument("--study", help="as in config.yaml, and instead of what stands there")
 
-    command("writers", _writers, "Fail if a training job is writing results; for `make unlock`.")
+    for name, action, help in (
+        ("status", _status, "Say how far a study is, a row a lane; writes nothing."),
+        ("orphans", _orphans, "List results that no study refers to, and the command that removes them."),
+        ("archive", _archive, "Put what a finished study says into one file."),
+    ):
+        sub = command(name, action, help)
+        sub.add_argument("--study", help="as in config.yaml, and instead of what stands there")
+
+    redraw = command("redraw", _redraw, "Draw every figure of an extracted archive again.")
+    redraw.add_argument("--archive", type=Path, default=Path(), help="the folder of the extracted archive")
+    redraw.add_argument("--folder", type=Path, required=True, help="the folder to draw into")
+
+    command("writers", _writers, "Fail if a job is at work on results; for `make unlock`.")
     return parser
 
 
@@ -184,15 +208,14 @@ def _train(options: argparse.Namespace) -> None:
 
     _set_up(options)
     pack = packs.PackSpec.from_json(options.spec)
-    folder, output = options.output.parent, options.output
-    folder.mkdir(parents=True, exist_ok=True)
-    with packs.locked(folder / ".lock"):
-        store.clear_temporaries(output)
+    output = options.output
+    waits = f"{output}: another process trains this pack: waiting for it"
+    with files.locked(output.parent / ".lock", wait=True, on_wait=lambda: _say(options, waits)):
         if store.restore(output, "segment", segments.identity(pack, options.start, options.end)):
             _say(options, f"{output}: finished before, taken from {store.kept_name(output)}")
             return
         label = f"{pack.id.rsplit('-', 1)[-1][:6]} {packs.seed_labels(pack)}"
-        with _log(options) as log:
+        with _log(options) as log, _told_to_stop() as stop:
             segments.run_segment(
                 output,
                 pack,
@@ -203,23 +226,43 @@ def _train(options: argparse.Namespace) -> None:
                 options.device,
                 Progress(label, options.start, options.end, len(pack.lanes), log),
                 options.engine,
+                stop,
             )
         store.keep(output)
 
 
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM (a queue that takes its machine back) or SIGINT (Ctrl-C) has come; a second one ends at once."""
+    came = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
-    from icl_transience import evaluation
+    from icl_transience import evaluation, store
 
     _set_up(options)
-    evaluation.write_metrics(
-        options.output,
-        packs.PackSpec.from_json(options.spec),
-        options.segment,
-        spec.from_values(spec.SequenceSet, json.loads(options.set)),
-        options.sequences,
-        options.device,
-        options.engine,
-    )
+    sequence_set, output = spec.from_values(spec.SequenceSet, json.loads(options.set)), options.output
+    identity = evaluation.metrics_identity(store.read_attribute(options.segment, "identity"), sequence_set.id)
+    if store.restore(output, "metrics", identity, evaluation.made_of(options.segment, options.sequences)):
+        _say(options, f"{output}: answered before, taken from {store.kept_name(output)}")
+        return
+    pack = packs.PackSpec.from_json(options.spec)
+    arguments = output, pack, options.segment, sequence_set, options.sequences, options.device, options.engine
+    evaluation.write_metrics(*arguments)
+    store.keep(output)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -232,6 +275,9 @@ def _export(options: argparse.Namespace) -> None:
 def _set_up(options: argparse.Namespace) -> None:
     import torch
 
+    from icl_transience import devices
+
+    options.device = devices.taken(options.device)
     torch.set_num_threads(options.threads)
     # Moments of labels that are rarely seen fade to denormal numbers, with which many CPUs compute very slowly.
     torch.set_flush_denormal(True)
@@ -240,7 +286,16 @@ def _set_up(options: argparse.Namespace) -> None:
 def _tables(options: argparse.Namespace) -> None:
     from icl_transience import tables
 
-    tables.write(options.folder, json.loads(options.report), options.packs)
+    tables.write(options.folder, _experiment(options), options.packs)
+
+
+def _experiment(options: argparse.Namespace) -> dict:
+    try:
+        return json.loads(options.experiment.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"{options.experiment}: cannot be read ({error}): run snakemake, which writes it when it starts"
+        ) from error
 
 
 def _figure(options: argparse.Namespace) -> None:
@@ -248,8 +303,8 @@ def _figure(options: argparse.Namespace) -> None:
 
     figures.draw(
         options.name,
-        json.loads(options.report),
-        tables.read_curves(options.folder / "curves.csv"),
+        _experiment(options),
+        tables.read_curves(options.folder),
         options.folder / f"{options.name}.svg",
         options.folder / f"{options.name}.png",
     )
@@ -263,12 +318,40 @@ def _card(options: argparse.Namespace) -> None:
 
 def _words(options: argparse.Namespace) -> None:
     from icl_transience import tables
-    from icl_transience.plan import Plan
 
-    config = _config() | ({"study": options.study} if options.study else {})
-    for folder in reversed(Plan(config, Path()).finished_folders()):
+    for folder in reversed(_plan(options).finished_folders()):
         for line in tables.experiment_in_words(Path(folder)):
             print(line)
+
+
+def _plan(options: argparse.Namespace):
+    from icl_transience.plan import Plan
+
+    return Plan(_config() | ({"study": options.study} if options.study else {}), Path())
+
+
+def _status(options: argparse.Namespace) -> None:
+    from icl_transience.care import status
+
+    print(status.table(_plan(options)))
+
+
+def _orphans(options: argparse.Namespace) -> None:
+    from icl_transience.care import orphans
+
+    print(orphans.report(_plan(options)))
+
+
+def _archive(options: argparse.Namespace) -> None:
+    from icl_transience.care import archive
+
+    print(archive.write(_plan(options), Path("Snakefile")))
+
+
+def _redraw(options: argparse.Namespace) -> None:
+    from icl_transience.care import archive
+
+    archive.redraw(options.archive, options.folder)
 
 
 def _config() -> dict:
@@ -279,11 +362,11 @@ def _config() -> dict:
 
 
 def _writers(options: argparse.Namespace) -> None:
-    if writers := packs.live_writers(Path(_config().get("results", "results")) / "packs"):
-        raise StudyError(
-            "a training job is still writing in " + ", ".join(map(str, writers)) + ": wait for it or stop it first"
-        )
+    if writers := files.live_writers(Path(_config().get("results", "results"))):
+        raise StudyError("jobs are still at work on " + ", ".join(map(str, writers)) + ": wait for them or stop them")
 
 
 if __name__ == "__main__":
+    # So that a job that is told to end removes what it has half made.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())

@@ -101,7 +101,6 @@ def _sheet(axes: Axes, spec: BankSpec, file: h5py.File, words: Sequence[str] | N
 
 def _shown(word: str) -> str:
     """A word that fits its cell; characters that the figure's font lacks would be boxes all the same."""
-    word = word.replace("$", r"\$")  # no mathematics
     return word if len(word) <= _WORD_LENGTH else word[: _WORD_LENGTH - 1] + "…"
 
 

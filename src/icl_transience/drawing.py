@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from icl_transience import store
+from icl_transience import files
 
 STYLE = {
     "font.size": 9,
@@ -15,6 +15,8 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "icl-transience",
     "svg.fonttype": "path",
+    # Dollars in a question are dollars.
+    "text.parse_math": False,
 }
 RASTER_DPI = 200
 
@@ -24,7 +26,7 @@ def save(figure: Figure, *paths: Path) -> None:
     for path in paths:
         kind = path.suffix[1:]
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        store.write_table(
+        files.write(
             path,
             lambda temporary, kind=kind, metadata=metadata: figure.savefig(
                 temporary, format=kind, dpi=RASTER_DPI, metadata=metadata

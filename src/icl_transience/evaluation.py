@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icl_transience import engines, segments, sequences, store
+from icl_transience import code, engines, segments, sequences, store
 from icl_transience import model as transformer
 from icl_transience.packs import PackSpec
 from icl_transience.spec import Recipe, SequenceSet, canonical, evaluator_parts, identity_values
@@ -195,11 +195,13 @@ def write_metrics(
         context: engines.forward_for(pack.run, torch.device(device), BATCH, engine, context)
         for context in {evaluator_parts(name)[1] for name in sequence_set.evaluators}
     }
+    identity = metrics_identity(store.read_attribute(segment, "identity"), sequence_set.id)
     with (
-        store.writing(path, "metrics", metrics_identity(pack, sequence_set)) as file,
+        store.writing(path, "metrics", identity) as file,
         segments.opened(segment, pack) as trained,
         store.reading(sequences_file, "sequences", sequence_set.id) as frozen,
     ):
+        file.attrs["made_of"] = made_of(segment, sequences_file)
         file.attrs["metrics"] = list(METRICS)
         file["sequences_seen"] = trained.sequences_seen
         file["train_loss/sequences_seen"] = trained.loss_sequences_seen
@@ -214,9 +216,9 @@ def write_metrics(
         }
         for name, (_, labels) in sets.items():
             if labels.min() < 0 or labels.max() >= pack.run.n_labels:
-                raise store.StoreError(
-                    f"{sequences_file}: labels of {name} lie outside 0 … {pack.run.n_labels - 1}, the labels of "
-                    f"{pack.id}: delete it and run the same snakemake command again"
+                raise store.unusable(
+                    sequences_file,
+                    f"labels of {name} lie outside 0 … {pack.run.n_labels - 1}, the labels of {pack.id}",
                 )
         results: dict[str, list[Tensor]] = {name: [] for name in sets}
         for row in range(len(trained.sequences_seen)):
@@ -230,5 +232,11 @@ def write_metrics(
             file[f"{name}/mean"], file[f"{name}/standard_error"] = stacked[..., 0], stacked[..., 1]
 
 
-def metrics_identity(pack: PackSpec, sequence_set: SequenceSet) -> str:
-    return f"{pack.id}/{sequence_set.id}"
+def metrics_identity(segment_identity: str, set_id: str) -> str:
+    return f"{segment_identity}/{set_id}"
+
+
+def made_of(segment: Path, sequences_file: Path) -> str:
+    """Everything that a segment's metrics are a function of: the content of both files, and the code."""
+    contents = (store.read_attribute(path, "checksum") for path in (segment, sequences_file))
+    return " ".join([*contents, code.digest("metrics")])

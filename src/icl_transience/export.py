@@ -16,7 +16,7 @@ from pathlib import Path
 import h5py
 import torch
 
-from icl_transience import banks, sequences, store
+from icl_transience import banks, files, sequences, store
 from icl_transience.spec import Export, Recipe, Run, canonical, identity_values
 
 # Their code keeps the name `train` for itself.
@@ -53,7 +53,7 @@ def write(path: Path, bank_path: Path, export: Export, bank_file: Path, sequence
             here = slice(first, last)
             group["examples"][here] = sequences.examples(recipe, embeddings, drawn, *source).numpy()
             group["labels"][here] = drawn.labels.numpy()
-    with store.replacing(bank_path) as temporary:
+    with files.replacing(bank_path) as temporary:
         shutil.copyfile(bank_file, temporary)
 
 

@@ -82,7 +82,11 @@ def _compile(command: list[str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        done = subprocess.run([*command, _SOURCE, "-o", made], capture_output=True, text=True, check=False)
+        # The compiler's own temporary files too: elsewhere there may be no room.
+        environment = os.environ | {"TMPDIR": folder}
+        done = subprocess.run(
+            [*command, _SOURCE, "-o", made], env=environment, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise Unavailable(f"{command[0]} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
         made.replace(path)

@@ -4,21 +4,20 @@ A folder results/packs/{pack} with its pack.json is registered once and only gro
 there for ever, new lanes form new packs, boundaries are only appended.
 """
 
-import fcntl
 import itertools
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icl_transience import spec
+from icl_transience import files, spec
 from icl_transience.spec import Lane, Run, Seed, StudyError
 
 SCHEMA_VERSION = 1
 INDEX = "pack.json"
+# Jobs of training that one call plans; Snakemake needs a millisecond and 14 kB for each.
+MOST_SEGMENTS = 100_000
 _SEGMENT = re.compile(r"^segment-(\d{12})-(\d{12})\.h5$")
 
 
@@ -85,12 +84,13 @@ def plan(
     *,
     packing: str,
     lanes_per_pack: int,
-    segment_sequences: int,
+    segment_end: Callable[[PackSpec, int], int],
 ) -> dict[str, Pack]:
     """Pack id -> pack, for every pack that holds a wanted lane; a pure function.
 
     wanted: lane -> horizon. Lanes of a registered pack stay there; the others are grouped by run (or by tensor
-    shape) in the order given. Boundaries grow by `segment_sequences`, in whole batches, up to the largest horizon.
+    shape) in the order given. Boundaries grow up to the largest horizon, in whole batches: segment_end(pack, start) is
+    where a segment from `start` should end.
     """
     home = {lane: pack_id for pack_id in sorted(registered, reverse=True) for lane in registered[pack_id].spec.lanes}
     packs = {home[lane]: registered[home[lane]] for lane in wanted if lane in home}
@@ -102,16 +102,33 @@ def plan(
         for first in range(0, len(lanes), lanes_per_pack):
             pack = Pack(spec=PackSpec(lanes=tuple(lanes[first : first + lanes_per_pack])), boundaries=(0,))
             packs[pack.spec.id] = pack
-    return {
-        pack_id: _extended(pack, max(wanted.get(lane, 0) for lane in pack.spec.lanes), segment_sequences)
-        for pack_id, pack in packs.items()
-    }
+    horizons = {pack_id: max(wanted.get(lane, 0) for lane in pack.spec.lanes) for pack_id, pack in packs.items()}
+    _refuse_too_many_segments(packs, horizons, segment_end)
+    return {pack_id: _extended(pack, horizons[pack_id], segment_end) for pack_id, pack in packs.items()}
 
 
-def _extended(pack: Pack, horizon: int, segment_sequences: int) -> Pack:
+def _refuse_too_many_segments(
+    packs: Mapping[str, Pack], horizons: Mapping[str, int], segment_end: Callable[[PackSpec, int], int]
+) -> None:
+    """Counted, not listed: a long horizon in short segments has more of them than any memory holds."""
+    total = 0
+    for pack_id, pack in packs.items():
+        begun = pack.boundaries[-1]
+        if (left := horizons[pack_id] - begun) > 0:
+            length = spec.round_up(segment_end(pack.spec, begun) - begun, pack.spec.run.batch_size)
+            total += -(-left // length)
+    if total > MOST_SEGMENTS:
+        raise StudyError(
+            f"training to `horizon` {max(horizons.values()):,} takes {total:,} segments, expected at most "
+            f"{MOST_SEGMENTS:,}: raise `segment_sequences` (or `segment_minutes`) in config.yaml, lower `horizon`, or "
+            "train fewer lanes"
+        )
+
+
+def _extended(pack: Pack, horizon: int, segment_end: Callable[[PackSpec, int], int]) -> Pack:
     batch_size, boundaries = pack.spec.run.batch_size, list(pack.boundaries)
     while boundaries[-1] < horizon:
-        boundaries.append(spec.round_up(min(boundaries[-1] + segment_sequences, horizon), batch_size))
+        boundaries.append(spec.round_up(min(segment_end(pack.spec, boundaries[-1]), horizon), batch_size))
     return replace(pack, boundaries=tuple(boundaries))
 
 
@@ -167,7 +184,7 @@ def _rebuilt(folder: Path) -> Pack | None:
         return None
     path = next(folder.rglob(segments[0]))
     ends = {int(_SEGMENT.match(name)[group]) for name in segments for group in (1, 2)}
-    text, semantics = (store.read_attribute(path, name) for name in ("spec", "semantics"))
+    text, semantics = (store.read_attribute(path, name, aside=False) for name in ("spec", "semantics"))
     return _pack(folder, text, json.loads(semantics), tuple(sorted(ends | {0})))
 
 
@@ -177,7 +194,7 @@ def register(folder: Path, planned: Mapping[str, Pack]) -> None:
     Raises StudyError where another workflow has registered other packs for the same lanes since the plan was made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", wait=True):
+    with files.locked(folder / ".lock", wait=True):
         registered = read_registered(folder)
         homes = {lane: pack_id for pack_id, pack in registered.items() for lane in pack.spec.lanes}
         for pack_id, pack in planned.items():
@@ -198,36 +215,8 @@ def _write(folder: Path, pack: Pack) -> None:
         "spec": json.loads(pack.spec.to_json()),
         "boundaries": list(pack.boundaries),
     }
-    temporary = folder / f".{INDEX}.{os.getpid()}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(folder / INDEX)
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds an exclusive flock on `path`; it dies with the process. Raises StudyError if held and not `wait`."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise StudyError(f"{path.parent}: another process is writing here: wait for it, or stop it") from None
-        yield
-
-
-def live_writers(folder: Path) -> list[Path]:
-    """Pack folders in which a process is writing now."""
-    return [lock.parent for lock in sorted(folder.glob("*/.lock")) if _is_held(lock)]
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with locked(lock):
-            return False
-    except StudyError:
-        return True
+    text = json.dumps(document, indent=1, sort_keys=True)
+    files.write(folder / INDEX, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def order_lanes(lanes: Iterable[tuple[Lane, int]]) -> dict[Lane, int]:

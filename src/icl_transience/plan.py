@@ -4,33 +4,25 @@ What the Snakefile asks while it is parsed; a pure function of config, study and
 DAG is static. Writes nothing until `register`, which only a real run calls.
 """
 
-import ast
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from icl_transience import packs, schema, sources, spec, study
+from icl_transience import files, packs, resources, schema, sources, spec, study
 from icl_transience.packs import Pack, PackSpec
+from icl_transience.resources import Job
 from icl_transience.spec import L2, BankSpec, Export, Lane, Model, Optimizer, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
 
-# The files whose code shapes a stage's results, its own and those of the stages before; a change in one (docstrings
-# and comments aside) makes the stage again. Banks and training are not here: they follow spec.SEMANTICS alone.
-_METRICS = ("evaluation.py", "engines.py", "model.py", "native.py", "native.cpp")
-_TABLES = (*_METRICS, "tables.py", "transience.py")
-CODE = {
-    "metrics": _METRICS,
-    "tables": _TABLES,
-    "figures": (*_TABLES, "figures.py", "drawing.py"),
-    "cards": ("cards.py", "drawing.py"),
-}
 # Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
 VOCABULARIES = ("vocab.txt", "tokenizer.json")
-TABLES = ("curves.csv", "transience.csv", "runs.csv")
+TABLES = ("curves.csv", "transience.csv", "runs.csv", files.CHECKSUMS)
+
+# Linux takes no longer word than 131,072 bytes in a command line, and the whole line is one word to Snakemake's shell.
+MOST_CHARACTERS = 100_000
 
 
 class Plan:
@@ -41,8 +33,9 @@ class Plan:
         schema.check(config, config_schema, "config")
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
         self.results = self.config["results"].rstrip("/")
+        self.base, self.study_path = base, _study_path(self.config["study"], base)
         self.study: Study = study.load(
-            _study_path(self.config["study"], base),
+            self.study_path,
             base / "workflow/schemas/study.schema.yaml",
             {source: self.source_folder(source) for source in sources.WITH_FILES},
         )
@@ -56,33 +49,47 @@ class Plan:
             packs.read_registered(self._packs_folder),
             packing=self.config["packing"],
             lanes_per_pack=self.config["lanes_per_pack"],
-            segment_sequences=self.config["segment_sequences"],
+            segment_end=self._segment_end,
         )
         runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
+        self._specs: dict[int, tuple[object, str]] = {}
         self._refuse_what_does_not_fit()
+        self._refuse_long_commands()
 
     def _refuse_what_does_not_fit(self) -> None:
-        """Raises StudyError where a bank, or training on it, takes more memory than a job may."""
+        """Raises StudyError where a bank, sequences on it or training on it take more memory than a job may."""
         limit = self.config["memory"] or _machine_memory()
-        problems = []
-        for bank_id, bank in self.banks.items():
-            shape = bank.shape
-            training = [self.resources(pack) for pack in self.packs if self.packs[pack].spec.run.bank == bank]
-            jobs = {
-                "making it takes": self.bank_memory(bank_id),
-                "training on it takes": max((job["mem_mb"] for job in training), default=0),
-            }
-            problems += [
-                f"bank {bank_id}: {shape.n_classes:,} classes x {shape.n_exemplars} exemplars x {shape.width:,} "
-                f"coordinates: {what} about {needed:,} MB, but a job may take {limit:,} MB (this machine's memory, or "
-                "`memory` in config.yaml): ask for fewer classes or exemplars, or use a larger machine"
-                for what, needed in jobs.items()
-                if needed > limit
-            ]
+        fewer = "fewer classes or exemplars"
+        of_bank = ("making it takes", fewer)
+        of_sets = ("evaluators' sequences on it take", f"fewer `evaluation.sequences`, {fewer}")
+        of_packs = ("training on it takes", f"{fewer}, a smaller model or batch, a lower `lanes_per_pack`")
+        needed = {(bank_id, of_bank): self.bank_job(bank_id).megabytes for bank_id in self.banks}
+        for named in self.sets.values():
+            job = (named.bank.id, of_sets)
+            needed[job] = max(needed.get(job, 0), resources.sequences(named).megabytes)
+        for pack in self.packs.values():
+            job = (pack.spec.run.bank.id, of_packs)
+            needed[job] = max(needed.get(job, 0), resources.training_megabytes(pack.spec))
+        problems = [
+            f"bank {bank_id}: {shape.n_classes:,} classes x {shape.n_exemplars} exemplars x {shape.width:,} "
+            f"coordinates: {what} about {megabytes:,} MB, but a job may take {limit:,} MB (this machine's memory, or "
+            f"`memory` in config.yaml): ask for {remedy}, or use a larger machine"
+            for ((bank_id, (what, remedy)), megabytes) in needed.items()
+            if megabytes > limit and (shape := self.banks[bank_id].shape)
+        ]
         if problems:
             raise StudyError("\n".join(problems))
+
+    def _refuse_long_commands(self) -> None:
+        """Raises StudyError where a pack has more lanes than can be said in the command that trains it."""
+        for pack in self.packs.values():
+            if len(pack.spec.lanes) > 16 and (length := len(self.spec_of(pack.spec))) > MOST_CHARACTERS:
+                raise StudyError(
+                    f"config: `lanes_per_pack` is {self.config['lanes_per_pack']}: the {len(pack.spec.lanes)} lanes of "
+                    f"a pack take {length:,} characters to say, expected at most {MOST_CHARACTERS:,}: lower it"
+                )
 
     def _check_engine(self) -> None:
         for experiment in self.study.experiments.values():
@@ -100,8 +107,14 @@ class Plan:
         return packs.lane_places(self.packs, lanes)
 
     def register(self) -> None:
-        """Writes down the packs and boundaries of this plan, before the first job."""
+        """Writes down, before the first job, the packs and boundaries of this plan and what tables and figures read.
+
+        Raises StudyError where that cannot be written, or another workflow has planned otherwise meanwhile.
+        """
         packs.register(self._packs_folder, self.packs)
+        for experiment in self.study.experiments:
+            text = self.report(experiment, figures=True) + "\n"
+            files.write_text(Path(self.experiment_path(experiment)), text)
 
     def source_folder(self, source: str) -> Path | None:
         """Where a source's files are: its key in config.yaml, or the environment variable ICL_{SOURCE}."""
@@ -131,27 +144,6 @@ class Plan:
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"
 
-    def bank_memory(self, bank_id: str) -> int:
-        """MB that making a bank takes at most, about; bytes for each number were measured on large banks."""
-        bank = self.banks[bank_id]
-        shape = bank.shape
-        embeddings = shape.n_classes * shape.n_exemplars * shape.width
-        needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(bank.source, 12) * embeddings
-        # The spectrum's eigenvalues, and the exemplars that it is measured on.
-        needed += 8 * shape.width * (4 * shape.width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
-        if bank.omniglot:
-            # The zips' drawings, one byte a pixel, twice; then these, downsampled, in all orientations.
-            characters = sum(sources.PUBLIC[name].characters for name in bank.omniglot.zips)
-            needed += 2 * characters * 20 * 105**2
-            if not bank.uses_resnet18:
-                needed += 16 * shape.n_classes * shape.n_exemplars * bank.omniglot.side**2
-        if bank.tokens:
-            (file,) = self.bank_files(bank_id)
-            rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
-            needed += 18 * rows * width
-        # 400 MB are Python, PyTorch, SciPy and faiss.
-        return 400 + needed // 2**20
-
     def vocabulary(self, bank_id: str) -> list[str]:
         """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it."""
         bank = self.banks[bank_id]
@@ -166,7 +158,11 @@ class Plan:
 
     def spec_of(self, thing: BankSpec | SequenceSet | PackSpec | Export) -> str:
         """The one line of canonical JSON that a job gets."""
-        return thing.to_json() if isinstance(thing, PackSpec) else spec.canonical(spec.identity_values(thing))
+        # Asked for by every segment of a pack; made once. By identity: hashing takes as long as making it.
+        if id(thing) not in self._specs:
+            line = thing.to_json() if isinstance(thing, PackSpec) else spec.canonical(spec.identity_values(thing))
+            self._specs[id(thing)] = thing, line
+        return self._specs[id(thing)][1]
 
     # Packs and metrics.
 
@@ -188,32 +184,81 @@ class Plan:
                     paths[f"{self.results}/packs/{lane['pack']}/{file}"] = None
         return list(paths)
 
-    def resources(self, pack_id: str) -> dict[str, int]:
-        """What a training job of this pack takes: memory in MB, GPUs."""
-        pack = self.packs[pack_id].spec
-        run, shape = pack.run, pack.run.bank.shape
-        megabyte, number_bytes = 2**20, 8 if run.numerics == "float64" else 4
-        weights = run.model.width * (shape.width + 2 * run.n_labels)
-        weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
-        tokens = run.batch_size * (2 * run.recipe.context + 1)
-        activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
-        # Attention weights of every pair of tokens.
-        activations += tokens * run.model.heads * run.model.depth * (2 * run.recipe.context + 1)
-        of_lane = 5 * weights + 2 * activations + 4 * run.batch_size * run.n_labels
-        bank = shape.n_classes * shape.n_exemplars * shape.width
-        needed = number_bytes * (len(pack.lanes) * of_lane + 2 * bank)
-        # The order of a pool's sequences in 8 bytes each, and while one is made, keys and words beside it.
-        needed += 8 * (sum(lane.run.recipe.pool for lane in pack.lanes) + 24 * run.recipe.pool)
-        return {
-            # 600 MB is an idle torch process.
-            "mem_mb": 600 + needed // megabyte,
-            "gpu": int(self.config["device"].startswith("cuda")),
-        }
+    # What jobs take.
+
+    def bank_job(self, bank_id: str) -> Job:
+        bank, table = self.banks[bank_id], 0
+        if bank.tokens:
+            (file,) = self.bank_files(bank_id)
+            rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
+            table = rows * width
+        return self._limited(resources.bank(bank, table))
+
+    def encoder_job(self, bank_id: str) -> Job:
+        return self._limited(resources.encoder(self.banks[bank_id]))
+
+    def sequences_job(self, set_id: str) -> Job:
+        return self._limited(resources.sequences(self.sets[set_id]))
+
+    def train_job(self, pack: str, start: str | int, end: str | int) -> Job:
+        """start, end: sequences seen, also as a file's name has them. The names are those of the rule's wildcards."""
+        train, evaluations = self._segment_jobs(pack, int(start), int(end))
+        return self._limited(train, *evaluations.values())
+
+    def evaluate_job(self, pack: str, set: str, start: str | int, end: str | int) -> Job:
+        """As train_job."""
+        train, evaluations = self._segment_jobs(pack, int(start), int(end))
+        own = evaluations.pop(set)
+        return self._limited(own, train, *evaluations.values())
+
+    def _segment_jobs(self, pack_id: str, start: int, end: int) -> tuple[Job, dict[str, Job]]:
+        """(training, set -> evaluation) of a segment, which a cluster runs as one job."""
+        pack, sets = self.packs[pack_id].spec, self._sets_of(self.packs[pack_id].spec)
+        evaluations = {one.id: resources.evaluate(pack, one, start, end, *self._pace) for one in sets}
+        return resources.train(pack, start, end, *self._pace), evaluations
+
+    def _limited(self, job: Job, *others: Job) -> Job:
+        """With the limits of config.yaml, of which that of time also holds for the `others` in its cluster job."""
+        return replace(
+            job,
+            memory=self.config["memory"],
+            time_limit=self.config["time_limit"],
+            others=sum(other.minutes for other in others),
+        )
+
+    @property
+    def _pace(self) -> tuple[str, float | None]:
+        return self.config["device"], self.config["gflops"]
+
+    def _segment_end(self, pack: PackSpec, start: int) -> int:
+        """Where a new segment from `start` ends, if the horizon is not nearer."""
+        minutes = self.config["segment_minutes"]
+        if minutes is None:
+            return start + self.config["segment_sequences"]
+        return resources.segment_end(pack, self._sets_of(pack), start, minutes, *self._pace)
+
+    def _sets_of(self, pack: PackSpec) -> list[SequenceSet]:
+        """The sets that lanes of the pack answer in this study."""
+        return list(dict.fromkeys(one for lane in pack.lanes for one in self._sets_of_lanes.get(lane, ())))
+
+    @cached_property
+    def _sets_of_lanes(self) -> dict[Lane, list[SequenceSet]]:
+        """The sets that each lane of the study answers."""
+        found: dict[Lane, list[SequenceSet]] = {}
+        for experiment in self.study.experiments.values():
+            for named in experiment.runs:
+                for seed in experiment.seeds:
+                    found.setdefault(Lane(run=named.run, seed=seed), []).append(named.sequence_set)
+        return found
 
     # Experiments.
 
     def folder(self, experiment: str) -> str:
         return f"{self.results}/studies/{self.study.name}/{experiment}"
+
+    def experiment_path(self, experiment: str) -> str:
+        """The file from which an experiment's tables and figures can be made, given its metrics; see `report`."""
+        return f"{self.folder(experiment)}/experiment.json"
 
     def figures(self, experiment: str) -> list[str]:
         """Names of an experiment's figures."""
@@ -301,16 +346,21 @@ def _machine_memory() -> int:
 
 def _study_path(name: str, base: Path) -> Path:
     if name.endswith((".yaml", ".yml")):
+        stem = Path(name).stem
+        if stem.startswith((".", "-")) or {"{", "}"} & set(stem):
+            raise StudyError(
+                f"config: `study` is {name!r}, but results stand in a folder of the file's name: rename the file, so "
+                "that it has no braces and does not begin with a point or a hyphen"
+            )
         return Path(name)
     folder = base / "workflow/studies"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(found.stem for found in folder.glob("*.yaml"))
+    known = sorted(found.stem for found in folder.glob("*.yaml"))
+    if name not in known:
         raise StudyError(
-            f"config: `study` is {name!r}: no {path}{schema.did_you_mean(name, known)} "
+            f"config: `study` is {name!r}, which is not in {folder}{schema.did_you_mean(name, known)} "
             f"(there are {', '.join(known)}; a path that ends in .yaml names a file elsewhere)"
         )
-    return path
+    return folder / f"{name}.yaml"
 
 
 def describe(named: NamedRun) -> list[str]:
@@ -410,27 +460,3 @@ def _describe_kind(recipe: Recipe) -> str:
     if not recipe.replacement:
         words.append("different exemplars")
     return ", ".join(words)
-
-
-def code_digest(stage: str) -> str:
-    """A hash of the files behind a stage (see CODE), the same under every Python.
-
-    Their lines of text, without docstrings, comments on lines of their own and empty lines.
-    """
-    digest = hashlib.sha256()
-    for name in CODE[stage]:
-        text, comment = files("icl_transience").joinpath(name).read_text(encoding="utf-8"), "//"
-        said: set[int] = set()
-        if name.endswith(".py"):
-            said, comment = {line for node in ast.walk(ast.parse(text)) for line in _docstring_lines(node)}, "#"
-        for number, line in enumerate(text.splitlines(), start=1):
-            if number not in said and line.strip() and not line.lstrip().startswith(comment):
-                digest.update(line.rstrip().encode() + b"\n")
-    return digest.hexdigest()[:12]
-
-
-def _docstring_lines(node: ast.AST) -> range:
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    if not isinstance(node, kinds) or ast.get_docstring(node) is None:
-        return range(0)
-    return range(node.body[0].lineno, node.body[0].end_lineno + 1)

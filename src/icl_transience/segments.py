@@ -5,9 +5,13 @@ train_loss/sequences_seen [m], train_loss/value [m, S]: means over stretches tha
 checkpoint/{parameters, first_moments, second_moments}/{name} [S, …], checkpoint/loss_sum [S]
 diverged_at [S]: sequences seen when the lane's loss was no longer finite, or -1
 attributes: spec (the pack's lanes, as JSON), semantics (of training), from, to
+
+A job that is told to stop leaves what it has of its segment in a file of the same layout, of kind `unfinished`, with
+the sequences seen so far as an attribute; the next job for that segment goes on from there.
 """
 
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +22,7 @@ import h5py
 import numpy as np
 import torch
 
-from icl_transience import engines, store, training
+from icl_transience import engines, files, store, training
 from icl_transience.packs import PackSpec
 from icl_transience.spec import StudyError, canonical, semantics_of
 
@@ -28,6 +32,15 @@ _STATE_PARTS = ("parameters", "first_moments", "second_moments")
 def identity(pack: PackSpec, start: int, end: int) -> str:
     """A segment is a function of its pack and its ends; where earlier segments met changes nothing in it."""
     return f"{pack.id}/{start}-{end}"
+
+
+class Interrupted(StudyError):
+    """Training was told to stop; what it had done is kept."""
+
+
+def unfinished_name(path: Path) -> Path:
+    """Where what there is of the segment in `path` is kept, if its training was told to stop."""
+    return store.kept_name(path).with_name(path.name.replace("segment-", "unfinished-"))
 
 
 def run_segment(
@@ -40,10 +53,12 @@ def run_segment(
     device: str = "cpu",
     on_progress: Callable[[int], None] = lambda sequences_seen: None,
     engine: str = "auto",
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Trains the segment (start, end] and writes its file. `previous` is the one that ends at `start`, None at 0.
 
-    Raises StudyError where the ends are not whole batches in order, or `previous` does not fit `start`.
+    Goes on from where an earlier call was told to `stop`, which is asked after every batch. Raises Interrupted where
+    it is so now; StudyError where the ends are not whole batches in order, or `previous` does not fit `start`.
     """
     if start % pack.run.batch_size or end % pack.run.batch_size or not 0 <= start < end:
         raise StudyError(
@@ -53,44 +68,120 @@ def run_segment(
         raise StudyError(f"segment {start}-{end}: a segment that starts at 0 has no previous one, any other has one")
     begun = time.perf_counter()
     engine = engines.chosen(engine, pack.run, torch.device(device))
-    state = load_checkpoint(previous, pack, start, device) if previous else training.initial_state(pack, device)
+    earlier = _load_unfinished(unfinished_name(path), pack, start, end, device)
+    if earlier:
+        state, losses = earlier.state, earlier.losses
+    else:
+        state = load_checkpoint(previous, pack, start, device) if previous else training.initial_state(pack, device)
+        losses = training.Losses([], [])
     embeddings = torch.from_numpy(bank).to(device=device, dtype=engines.DTYPES[pack.run.numerics])
     points = pack.run.snapshots.points(pack.run.batch_size, start, end)
+    # As many arrays as snapshots, and three for the checkpoint.
+    of_state = sum(tensor.nbytes for tensor in state.parameters.values())
+    files.check_room(path, (len(points) + len(_STATE_PARTS)) * of_state)
     with store.writing(path, "segment", identity(pack, start, end)) as file:
-        file.attrs["spec"] = pack.to_json()
-        file.attrs["semantics"] = canonical(semantics_of("training"))
-        file.attrs["from"], file.attrs["to"] = start, end
+        _describe(file, pack, start, end)
         file["snapshots/sequences_seen"] = np.array(points, dtype=np.int64)
         for name, tensor in state.parameters.items():
-            file.create_dataset(
-                f"snapshots/parameters/{name}",
-                (len(points), *tensor.shape),
-                dtype=tensor.cpu().numpy().dtype,
-            )
+            kind = tensor.cpu().numpy().dtype
+            dataset = file.create_dataset(f"snapshots/parameters/{name}", (len(points), *tensor.shape), dtype=kind)
+            if earlier:
+                dataset[: len(earlier.snapshots[name])] = earlier.snapshots[name]
 
         def write_snapshot(state: training.State) -> None:
             row = points.index(state.sequences_seen)
             for name, tensor in state.parameters.items():
                 file[f"snapshots/parameters/{name}"][row] = tensor.cpu().numpy()
+            file.check_disk()
 
-        losses = training.train(pack, state, embeddings, end, write_snapshot, on_progress, engine)
-        file["train_loss/sequences_seen"] = np.array(losses.sequences_seen, dtype=np.int64)
-        values = (
-            torch.stack(losses.values) if losses.values else torch.empty(0, len(pack.lanes), dtype=state.loss_sum.dtype)
-        )
-        file["train_loss/value"] = values.cpu().numpy()
-        file["diverged_at"] = state.diverged_at.numpy()
-        for part in _STATE_PARTS:
-            for name, tensor in getattr(state, part).items():
-                file[f"checkpoint/{part}/{name}"] = tensor.cpu().numpy()
-        file["checkpoint/loss_sum"] = state.loss_sum.cpu().numpy()
-        seconds = time.perf_counter() - begun
+        more = training.train(pack, state, embeddings, end, write_snapshot, on_progress, engine, stop=stop)
+        losses = training.Losses(losses.sequences_seen + more.sequences_seen, losses.values + more.values)
+        seconds = time.perf_counter() - begun + (earlier.seconds if earlier else 0)
+        if state.sequences_seen < end:
+            done = sum(point <= state.sequences_seen for point in points)
+            with store.writing(unfinished_name(path), "unfinished", identity(pack, start, end)) as unfinished:
+                _describe(unfinished, pack, start, end)
+                unfinished.attrs["sequences_seen"] = state.sequences_seen
+                unfinished["snapshots/sequences_seen"] = file["snapshots/sequences_seen"][:done]
+                for name in state.parameters:
+                    unfinished[f"snapshots/parameters/{name}"] = file[f"snapshots/parameters/{name}"][:done]
+                _write_state(unfinished, state, losses)
+                unfinished.attrs["made_in_seconds"] = seconds
+            raise Interrupted(
+                f"{path}: stopped after {state.sequences_seen - start:,} of {end - start:,} sequences; they are kept: "
+                "run the same snakemake command again to go on from there"
+            )
+        _write_state(file, state, losses)
         file.attrs["made_in_seconds"] = seconds
         file.attrs["made_sequences_per_second"] = (end - start) * len(pack.lanes) / seconds
         file.attrs["made_with"] = (
             f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {device}, {engine} engine"
         )
+        file.attrs["made_device"] = device
         file.attrs["made_on"] = platform.platform()
+    unfinished_name(path).unlink(missing_ok=True)
+
+
+def _describe(file: h5py.File, pack: PackSpec, start: int, end: int) -> None:
+    file.attrs["spec"] = pack.to_json()
+    file.attrs["semantics"] = canonical(semantics_of("training"))
+    file.attrs["from"], file.attrs["to"] = start, end
+
+
+def _write_state(file: h5py.File, state: training.State, losses: training.Losses) -> None:
+    file["train_loss/sequences_seen"] = np.array(losses.sequences_seen, dtype=np.int64)
+    values = torch.stack(losses.values) if losses.values else state.loss_sum.new_empty(0, len(state.loss_sum))
+    file["train_loss/value"] = values.cpu().numpy()
+    file["diverged_at"] = state.diverged_at.numpy()
+    for part in _STATE_PARTS:
+        for name, tensor in getattr(state, part).items():
+            file[f"checkpoint/{part}/{name}"] = tensor.cpu().numpy()
+    file["checkpoint/loss_sum"] = state.loss_sum.cpu().numpy()
+
+
+def _read_state(file: h5py.File, pack: PackSpec, sequences_seen: int, device: str) -> training.State:
+    def tensors(part: str) -> dict[str, torch.Tensor]:
+        # In the order of the model, which HDF5 does not keep.
+        names = training.parameter_names(pack)
+        return {name: torch.from_numpy(file[f"checkpoint/{part}/{name}"][()]).to(device) for name in names}
+
+    return training.State(
+        *(tensors(part) for part in _STATE_PARTS),
+        sequences_seen=sequences_seen,
+        loss_sum=torch.from_numpy(file["checkpoint/loss_sum"][()]).to(device),
+        diverged_at=torch.from_numpy(file["diverged_at"][()]),
+    )
+
+
+@dataclass(frozen=True)
+class _Unfinished:
+    """The beginning of a segment. snapshots: name -> [n, S, …]; seconds: how long it took."""
+
+    state: training.State
+    snapshots: dict[str, np.ndarray]
+    losses: training.Losses
+    seconds: float
+
+
+def _load_unfinished(path: Path, pack: PackSpec, start: int, end: int, device: str) -> _Unfinished | None:
+    """What an interrupted job left of this segment; None where it left nothing that is whole."""
+    if not path.exists():
+        return None
+    try:
+        with store.reading(path, "unfinished", identity(pack, start, end)) as file:
+            return _Unfinished(
+                state=_read_state(file, pack, int(file.attrs["sequences_seen"]), device),
+                snapshots={name: dataset[()] for name, dataset in file["snapshots/parameters"].items()},
+                losses=training.Losses(
+                    file["train_loss/sequences_seen"][()].tolist(),
+                    list(torch.from_numpy(file["train_loss/value"][()]).to(device)),
+                ),
+                seconds=float(file.attrs["made_in_seconds"]),
+            )
+    except store.StoreError as error:
+        # Its checkpoint before is still there.
+        print(error, file=sys.stderr)
+        return None
 
 
 def load_checkpoint(path: Path, pack: PackSpec, end: int, device: str = "cpu") -> training.State:
@@ -99,18 +190,7 @@ def load_checkpoint(path: Path, pack: PackSpec, end: int, device: str = "cpu") -
         _check_pack(path, file, pack)
         if file.attrs["to"] != end:
             raise store.StoreError(f"{path}: ends at {file.attrs['to']} sequences seen, expected {end}")
-
-        def tensors(part: str) -> dict[str, torch.Tensor]:
-            # In the order of the model, which HDF5 does not keep.
-            names = training.parameter_names(pack)
-            return {name: torch.from_numpy(file[f"checkpoint/{part}/{name}"][()]).to(device) for name in names}
-
-        return training.State(
-            *(tensors(part) for part in _STATE_PARTS),
-            sequences_seen=end,
-            loss_sum=torch.from_numpy(file["checkpoint/loss_sum"][()]).to(device),
-            diverged_at=torch.from_numpy(file["diverged_at"][()]),
-        )
+        return _read_state(file, pack, end, device)
 
 
 @dataclass(frozen=True)
@@ -145,7 +225,4 @@ def opened(path: Path, pack: PackSpec) -> Iterator[Trained]:
 
 def _check_pack(path: Path, file: h5py.File, pack: PackSpec) -> None:
     if file.attrs["identity"].split("/")[0] != pack.id:
-        raise store.StoreError(
-            f"{path}: belongs to pack {file.attrs['identity'].split('/')[0]}, expected {pack.id}: "
-            f"delete it and run the same snakemake command again"
-        )
+        raise store.StoreError(f"{path}: belongs to pack {file.attrs['identity'].split('/')[0]}, expected {pack.id}")

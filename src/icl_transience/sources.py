@@ -12,6 +12,7 @@ import os
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,10 @@ EMBEDDING_NAMES = (
     "token_embedding.weight",
 )
 INDEX = "model.safetensors.index.json"
+# What zipfile raises on archives that are damaged, encrypted or of a kind it does not know.
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, ValueError, EOFError)
+# The safetensors library reads no longer header either.
+_LARGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> 
 
 def _in_folder(folder: Path, name: str, key: str, source: str) -> Path:
     """The file `name` in the source's folder. Raises StudyError with what is there instead."""
-    if (path := folder / name).is_file():
+    if os.path.isfile(path := _inside(folder, name, f"`{key}`")):
         return path
     there = sorted(found.name for found in folder.iterdir() if found.is_file())
     listed = f" (there are {', '.join(there[:20])}{', …' if len(there) > 20 else ''})" if there else ""
@@ -108,6 +113,16 @@ def _in_folder(folder: Path, name: str, key: str, source: str) -> Path:
         f"`{key}` names {name}, which is not in {folder}{schema.did_you_mean(name, there)}{listed}: put it there, "
         f"or name another folder in ICL_{source.upper()} or as `{source}:` in config.yaml"
     )
+
+
+def _inside(folder: Path, name: str, where: str) -> Path:
+    """`name` in the folder or below it; a study or a checkpoint may come from a stranger and reads nothing else."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise StudyError(
+            f"{where} names {name!r}, which leads out of {folder}: say it relative to that folder, without `..`, or "
+            "make another folder the source's own"
+        )
+    return folder / name
 
 
 # Omniglot: zips.
@@ -140,7 +155,7 @@ def _omniglot(parameters: dict[str, Any], folder: Path | None) -> tuple[dict[str
 
 
 def _weights(name: str, folder: Path | None) -> Path:
-    if folder is not None and (name not in PUBLIC or (folder / name).is_file()):
+    if folder is not None and (name not in PUBLIC or os.path.isfile(folder / name)):
         return _in_folder(folder, name, "bank.omniglot.weights", "omniglot")
     if name not in PUBLIC:
         raise StudyError(
@@ -166,7 +181,7 @@ def _characters(zips: tuple[Path, ...]) -> set[str]:
         try:
             with zipfile.ZipFile(path) as archive:
                 found |= {match[1] for name in archive.namelist() if (match := _CHARACTER.search(name))}
-        except (zipfile.BadZipFile, OSError) as error:
+        except ZIP_DAMAGE as error:
             raise StudyError(f"{path}: not a readable zip ({error}): download it again") from error
     return found
 
@@ -190,15 +205,23 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > path.stat().st_size - 8:
                 raise ValueError("the header is longer than the file")
+            if length > _LARGEST_HEADER:
+                raise ValueError(f"the header has {length:,} bytes, at most {_LARGEST_HEADER:,} are read")
             entries = json.loads(file.read(length))
         entries.pop("__metadata__", None)
-        tensors = {name: Stored(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    except (struct.error, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        tensors = {name: Stored(entry["dtype"], _sizes(entry["shape"])) for name, entry in entries.items()}
+        end = max((_sizes(entry["data_offsets"])[1] for entry in entries.values()), default=0)
+    except (struct.error, ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
         raise StudyError(f"{path}: not a safetensors file ({error}): get it again") from error
     if path.stat().st_size < 8 + length + end:
         raise StudyError(f"{path}: is cut short, {path.stat().st_size:,} of {8 + length + end:,} bytes: get it again")
     return tensors
+
+
+def _sizes(numbers: Any) -> tuple[int, ...]:
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{str(numbers)[:100]} are no sizes")
+    return tuple(numbers)
 
 
 def _tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Path]]:
@@ -239,8 +262,8 @@ def _tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any], l
 def _checkpoint_file(folder: Path, name: str) -> Path:
     """The file that a study names, or the one that makes the folder a checkpoint."""
     if name:
-        path = folder / name
-        if path.is_dir():
+        path = _inside(folder, name, "`bank.tokens.file`")
+        if os.path.isdir(path):
             return _checkpoint_file(path, "")
         return _in_folder(folder, name, "bank.tokens.file", "tokens")
     if (folder / INDEX).is_file():
@@ -258,8 +281,10 @@ def _shards(index: Path) -> dict[str, Path]:
     """Tensor -> file of a sharded checkpoint."""
     try:
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = {tensor: index.parent / name for tensor, name in names.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        shards = {tensor: _inside(index.parent, name, str(index)) for tensor, name in names.items()}
+    except StudyError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StudyError(f"{index}: not the index of a sharded checkpoint ({error!r}): get it again") from error
     return shards
 
@@ -302,10 +327,12 @@ def _imported(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any],
         raise StudyError(f"{path}: not an HDF5 file ({error}): get it again") from error
     with file:
         arrays: dict[str, tuple[int, ...]] = {}
+        # Soft and external links are not visited: an array is what stands in this file.
         file.visititems(
             lambda name, item: arrays.update({name: item.shape}) if isinstance(item, h5py.Dataset) else None
         )
-    name = parameters["path"].strip("/")
+        if (name := parameters["path"].strip("/")) in arrays:
+            _refuse_no_plain_numbers(path, name, file[name])
     if name not in arrays:
         there = ", ".join(f"{found} {list(shape)}" for found, shape in arrays.items()) or "no array"
         raise StudyError(
@@ -330,6 +357,17 @@ def _imported(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any],
             f"say {arrays[name][2]}"
         )
     return parameters, [path]
+
+
+def _refuse_no_plain_numbers(path: Path, name: str, array: Any) -> None:
+    """Raises StudyError where an h5py.Dataset is not numbers that lie in its own file."""
+    if array.external or array.is_virtual:
+        raise StudyError(
+            f"{path}: the numbers of {name} lie in other files (external or virtual storage), which neither its "
+            "SHA-256 covers nor a stranger's file may read: copy them into one file"
+        )
+    if array.dtype.kind not in "iuf":
+        raise StudyError(f"{path}: {name} holds {array.dtype}, expected numbers: name another array")
 
 
 _RESOLVE = {"omniglot": _omniglot, "tokens": _tokens, "imported": _imported}

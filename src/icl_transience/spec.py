@@ -449,6 +449,11 @@ class Snapshots:
                 points.add(rounded)
         return sorted(points)
 
+    def at_most(self, batch_size: int, until: int) -> int:
+        """No fewer than the points until there, counted and not listed."""
+        doublings = math.log2(max(until / self.first, 1))
+        return min(until // batch_size, math.ceil(self.per_doubling * doublings) + until // self.every) + 2
+
     def _series(self) -> Iterator[int]:
         ratio, step, point = 2 ** (1 / self.per_doubling), 0, self.first
         while point * (ratio - 1) < self.every:
@@ -499,6 +504,11 @@ class Run:
             values.pop(key, None)
         values["recipe"] = {"context": self.recipe.context, "labels": self.recipe.labelling.labels}
         return canonical(values)
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """All that hold at some time."""
+        return [self.recipe, *(change.recipe for change in self.interventions)]
 
     def at(self, seen: int) -> "Run":
         """This run as the batch that begins at `seen` sequences seen has it: with the recipe and optimizer then."""

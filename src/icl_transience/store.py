@@ -1,15 +1,14 @@
 """HDF5 files that are whole or absent: written under a temporary name, renamed when complete, checked when read.
 
-Every file carries, as attributes of its root: `kind` (bank, encoder, sequences, segment, metrics, export), `schema`
+Every file carries, as attributes of its root: `kind` (bank, encoder, sequences, segment, …), `schema`
 (the version of that kind's layout), `identity` (what its content is a function of), `checksum` (SHA-256 over names,
 types, shapes, values and attributes). Attributes that begin with `made_` say when, by what and how fast a file was
 made; they are not content, and two files of one content may differ in them.
 """
 
 import hashlib
-import os
-import shutil
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +16,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from icl_transience import files
 from icl_transience.spec import StudyError
 
-SCHEMA_VERSIONS = {"bank": 1, "encoder": 1, "sequences": 1, "segment": 1, "metrics": 1, "export": 1}
+SCHEMA_VERSIONS = {"bank": 1, "encoder": 1, "sequences": 1, "segment": 1, "unfinished": 1, "metrics": 1, "export": 1}
 _HASH_BYTES = 1 << 26
 # What h5py raises where bytes are not what they were.
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)
@@ -29,53 +29,89 @@ class StoreError(StudyError):
     """A file is not what its name promises; the message says which and how to get it back."""
 
 
+class _Disk(io.FileIO):
+    """What HDF5 writes to, which never fails: HDF5 crashes where it cannot close a file. `failure` says what did."""
+
+    failure: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        rest = memoryview(data)
+        try:
+            while rest and not self.failure:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
+
+class Written(h5py.File):
+    """A file being written. A write that fails does not say so: ask `check_disk` where much has been written."""
+
+    def __init__(self, disk: _Disk):
+        # From HDF5 1.10 on the format has checksums over its own structure too.
+        super().__init__(disk, "w", libver=("v110", "v110"))
+        self._disk = disk
+
+    def check_disk(self) -> None:
+        """Raises OSError where something could not be written."""
+        if self._disk.failure:
+            raise self._disk.failure
+
+
 @contextmanager
-def writing(path: Path, kind: str, identity: str) -> Iterator[h5py.File]:
+def writing(path: Path, kind: str, identity: str) -> Iterator[Written]:
     """An open HDF5 file that appears under `path` when the block ends without an exception, and never otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # From HDF5 1.10 on the format has checksums over its own structure too.
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-        file.attrs["kind"] = kind
-        file.attrs["schema"] = SCHEMA_VERSIONS[kind]
-        file.attrs["identity"] = identity
-        yield file
-        file.attrs["made_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        file.attrs["checksum"] = checksum(file)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to `path` when the block ends without an exception."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(path) as temporary, _Disk(temporary, "r+") as disk:
+        with Written(disk) as file:
+            file.attrs["kind"] = kind
+            file.attrs["schema"] = SCHEMA_VERSIONS[kind]
+            file.attrs["identity"] = identity
+            yield file
+            file.flush()
+            file.check_disk()
+            file.attrs["made_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+            file.attrs["checksum"] = checksum(file)
+        if disk.failure:
+            raise disk.failure
 
 
 @contextmanager
 def reading(path: Path, kind: str, identity: str | None = None) -> Iterator[h5py.File]:
     """The file `path`, open for reading, once kind, schema version, identity and checksum have been checked.
 
-    Raises StoreError where any of them is wrong; the message names the file and the way to rebuild it.
+    Raises StoreError where any of them is wrong; the message names the file and the way to rebuild it. A file that is
+    damaged or of an older schema is moved aside, so that Snakemake finds it missing and makes it again.
     """
     with _opened(path) as file:
-        expected = {"kind": kind, "schema": SCHEMA_VERSIONS[kind]}
-        if identity is not None:
-            expected["identity"] = identity
+        expected = {"kind": kind} | ({} if identity is None else {"identity": identity})
         try:
-            found = {name: file.attrs.get(name) for name in (*expected, "checksum")}
+            found = {name: file.attrs.get(name) for name in (*expected, "schema", "checksum")}
             actual = checksum(file)
         except _DAMAGE as error:
-            raise _unusable(path, f"it is damaged ({error})") from error
+            raise _unreadable(path, error) from error
+        if actual != found["checksum"]:
+            raise unusable(path, "its content does not match its checksum")
         for name, value in expected.items():
             if found[name] != value:
-                raise _unusable(path, f"its {name} is {found[name]!r}, expected {value!r}")
-        if actual != found["checksum"]:
-            raise _unusable(path, "its content does not match its checksum")
+                raise StoreError(
+                    f"{path}: its {name} is {found[name]!r}, expected {value!r}: another file has got this name: move "
+                    f"it away, and {files.AGAIN}"
+                )
+        schema, known = int(found["schema"]), SCHEMA_VERSIONS[kind]
+        if schema > known:
+            raise StoreError(
+                f"{path}: its schema version is {schema}, this software knows {known}: use the software that made it, "
+                "or another results folder"
+            )
+        if schema < known:
+            raise unusable(path, f"its schema version is {schema}, expected {known}")
         yield file
 
 
@@ -84,31 +120,34 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise _unusable(path, f"it cannot be opened ({error})") from error
+        raise _unreadable(path, error) from error
     with file:
         yield file
 
 
-def _unusable(path: Path, reason: str) -> StoreError:
-    return StoreError(f"{path}: {reason}: delete this file and run the same snakemake command again to rebuild it")
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    # The operating system's own errors say nothing about the content: a file that is missing, busy, not ours to read.
+    if getattr(error, "errno", None) or "errno =" in str(error):
+        return StoreError(f"{path}: cannot be read ({error}): {files.AGAIN}")
+    return unusable(path, f"it is damaged ({error})")
 
 
-def is_valid(path: Path, kind: str, identity: str) -> bool:
-    """Whether `path` is a whole file of this kind and identity."""
+def unusable(path: Path, reason: str) -> StudyError:
+    """See files.unusable."""
+    return files.unusable(path, reason, StoreError)
+
+
+def read_attribute(path: Path, name: str, *, aside: bool = True) -> str:
+    """One attribute of the root, without reading the rest of the file; a damaged one is moved aside if so wanted."""
     try:
-        with reading(path, kind, identity):
-            return True
-    except StoreError:
-        return False
-
-
-def read_attribute(path: Path, name: str) -> str:
-    """One attribute of the root, without reading the rest of the file."""
-    with _opened(path) as file:
-        try:
+        with h5py.File(path, "r") as file:
             return file.attrs[name]
-        except _DAMAGE as error:
-            raise _unusable(path, f"its attribute {name!r} cannot be read ({error})") from error
+    except _DAMAGE as error:
+        if aside:
+            raise _unreadable(path, error) from error
+        raise StoreError(
+            f"{path}: its attribute {name!r} cannot be read ({error}): move this file away, and {files.AGAIN}"
+        ) from error
 
 
 def checksum(file: h5py.File) -> str:
@@ -154,46 +193,24 @@ def _parts(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
 
 def keep(path: Path) -> None:
     """Gives a finished file a second name that Snakemake does not know and so never deletes."""
-    kept = kept_name(path)
-    kept.parent.mkdir(exist_ok=True)
-    with replacing(kept) as temporary:
-        _link(path, temporary)
+    files.link(path, kept_name(path))
 
 
-def restore(path: Path, kind: str, identity: str) -> bool:
-    """Brings `path` back from its kept name if that is whole and of this identity; says whether it did."""
+def restore(path: Path, kind: str, identity: str, made_of: str = "") -> bool:
+    """Brings `path` back from its kept name if that is whole, of this identity and `made_of`; says whether it did."""
     kept = kept_name(path)
-    if not kept.exists() or not is_valid(kept, kind, identity):
+    if not kept.exists():
         return False
-    with replacing(path) as temporary:
-        _link(kept, temporary)
-        # A link shares the old time; Snakemake must see a result newer than its inputs.
-        os.utime(temporary)
+    try:
+        with reading(kept, kind, identity) as file:
+            if file.attrs.get("made_of", "") != made_of:
+                return False
+    except StoreError:
+        return False
+    # A link shares the old time; Snakemake must see a result newer than its inputs.
+    files.link(kept, path, touch=True)
     return True
 
 
 def kept_name(path: Path) -> Path:
     return path.parent / ".kept" / path.name
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links: a copy costs space, not correctness
-        shutil.copy2(source, target)
-
-
-def clear_temporaries(path: Path) -> None:
-    """Removes what killed writers of files like `path` left; only while a lock keeps other writers of these away.
-
-    Like: in the same folder, the same name up to its first hyphen (all segments of a pack, none of its metrics).
-    """
-    for temporary in path.parent.glob(f".{path.name.split('-')[0]}-*.tmp"):
-        temporary.unlink()
-
-
-def write_table(path: Path, write: Callable[[Path], None]) -> None:
-    """Runs `write` on a temporary name and renames the result to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        write(temporary)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,13 @@ RUN_SECTIONS = (
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
     *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
-    *("tables", "figures", "export", "report", "unlock"),
+    *("tables", "figures", "export", "report", "unlock", "status", "orphans", "archive"),
 )
+
+# More would keep Snakemake busy for minutes before the first job, and a curve has no use for them.
+MOST_LANES = 10_000
+MOST_SNAPSHOTS = 10_000
+_NO_KIND = ": give the mixture a kind of that name first, say with `share: 0`, then sweep `recipe.mixture.{name}.share`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +83,7 @@ def load(path: Path, schema_path: Path, folders: Mapping[str, Path | None]) -> S
     document = schema.read_yaml(path)
     schema.check(document, study_schema, str(path))
     resolver = _Resolver(study_schema, document.get("defaults", {}), folders)
+    _refuse_too_many_lanes(path, document["experiments"], resolver.base["seeds"])
     experiments = {}
     for name, section in document["experiments"].items():
         try:
@@ -86,6 +93,22 @@ def load(path: Path, schema_path: Path, folders: Mapping[str, Path | None]) -> S
     if resolver.problems:
         raise StudyError("\n".join(dict.fromkeys(resolver.problems)))
     return Study(name=path.stem, description=document.get("description", ""), experiments=experiments)
+
+
+def _refuse_too_many_lanes(path: Path, experiments: Mapping[str, Mapping], seeds: list) -> None:
+    """Counted, not listed: a sweep of four axes can have more runs than any memory holds."""
+    lanes = {
+        name: math.prod(len(values) for values in section.get("axes", {}).values())
+        * len(section.get("runs", [None]))
+        * len(section.get("seeds", seeds))
+        for name, section in experiments.items()
+    }
+    if sum(lanes.values()) > MOST_LANES:
+        largest = max(lanes, key=lanes.__getitem__)
+        raise StudyError(
+            f"{path}: the study asks for {sum(lanes.values()):,} lanes (runs x seeds), `experiments.{largest}` alone "
+            f"for {lanes[largest]:,}, expected at most {MOST_LANES:,}: sweep fewer values, or make several studies"
+        )
 
 
 class _Resolver:
@@ -134,6 +157,11 @@ class _Resolver:
                     f"`{where}.horizon` is {settings['horizon']}, but the first snapshot of {named.name} is at {first} "
                     "sequences seen: train longer, or lower `snapshots.first`"
                 )
+            if (snapshots := named.run.snapshots.at_most(named.run.batch_size, horizon)) > MOST_SNAPSHOTS:
+                raise StudyError(
+                    f"`{where}.snapshots` asks for up to {snapshots:,} snapshots of {named.name} until `horizon` "
+                    f"{horizon}: expected at most {MOST_SNAPSHOTS:,}: raise `every` or lower `per_doubling`"
+                )
         return Experiment(
             name=name,
             question=section.get("question", ""),
@@ -172,10 +200,12 @@ class _Resolver:
                 raise StudyError(
                     f"`{where}`: unknown run key `{axis}`: no `{key}`{schema.did_you_mean(key, allowed)}"
                     + (f" (allowed there: {', '.join(allowed)})" if allowed else "")
+                    + (_NO_KIND if axis.startswith("recipe.mixture.") and not allowed else "")
                 )
             level = level[key]
         if isinstance(level, dict):
-            raise StudyError(f"`{where}`: `{axis}` is a section: name one of its keys ({', '.join(level)})")
+            keys = f": name one of its keys ({', '.join(level)})" if level else _NO_KIND
+            raise StudyError(f"`{where}`: `{axis}` is a section{keys}")
 
     def _run(
         self, where: str, name: str, axes: Iterable[str], settings: Mapping[str, Any], override: Mapping[str, Any]
@@ -514,7 +544,7 @@ def _at(run: Run, values: Mapping[str, Any], path: str) -> Any:
     values: the run's sections as written, for the names in a mixture, which a run does not keep.
     """
     if path.startswith("recipe.mixture."):
-        name, key = path.split(".")[2:]
+        _, _, name, key = path.split(".")
         value = values["recipe"]["mixture"].get(name, {"share": 0}).get(key)
         return float(value) if key in ("share", "match") and value is not None else value
     if path.startswith("interventions."):
@@ -545,4 +575,6 @@ def _short(axis: str) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, float):
         return short if float(short := f"{value:g}") == value else repr(value)
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    # Names stand in file names.
+    return re.sub(r"[^\w.,=+-]", "_", text)

@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from icl_transience import evaluation, packs, spec, store, transience
+from icl_transience import evaluation, files, packs, spec, store, transience
 from icl_transience.evaluation import DEFAULT_METRIC, METRICS
 from icl_transience.spec import Recipe
 from icl_transience.study import Statistics
 
 Report = Mapping[str, Any]
 
+TABLES = ("curves.csv", "transience.csv", "runs.csv")
 # The running training loss stands beside the evaluators' metrics, under a name no evaluator has.
 TRAINING = "training"
 
 
 def write(folder: Path, report: Report, packs_folder: Path) -> None:
-    """Writes curves.csv, transience.csv and runs.csv of an experiment into `folder`.
+    """Writes curves.csv, transience.csv and runs.csv of an experiment, and their SHA256SUMS, into `folder`.
 
     curves.csv is tidy: run, seed, the experiment's axes, sequences_seen, evaluator, metric, value, standard_error;
     evaluator `training`, metric `loss` is the mean training loss since the snapshot before.
@@ -48,10 +49,11 @@ def write(folder: Path, report: Report, packs_folder: Path) -> None:
     curves = pd.concat(frames, ignore_index=True)
     _write_csv(folder / "curves.csv", curves, digits=7)  # float32 has no more
     write_summaries(folder, report, curves, diverged)
+    files.write_checksums(folder, TABLES)
 
 
 def _write_csv(path: Path, table: pd.DataFrame, digits: int) -> None:
-    store.write_table(path, lambda temporary: table.to_csv(temporary, index=False, float_format=f"%.{digits}g"))
+    files.write(path, lambda temporary: table.to_csv(temporary, index=False, float_format=f"%.{digits}g"))
 
 
 class _Metrics:
@@ -63,7 +65,8 @@ class _Metrics:
         self.parts: list[dict[str, Any]] = []
         for start, end in itertools.pairwise(boundaries):
             path = folder / packs.metrics_name(set_id, start, end)
-            with store.reading(path, "metrics", f"{pack_id}/{set_id}") as file:
+            identity = evaluation.metrics_identity(f"{pack_id}/{start}-{end}", set_id)
+            with store.reading(path, "metrics", identity) as file:
                 part = {"sequences_seen": file["sequences_seen"][()], "diverged_at": file["diverged_at"][()]}
                 part["loss_at"] = file["train_loss/sequences_seen"][()]
                 part["loss"] = file["train_loss/value"][()]
@@ -120,9 +123,11 @@ class _Metrics:
         )
 
 
-def read_curves(path: Path) -> pd.DataFrame:
+def read_curves(folder: Path) -> pd.DataFrame:
+    """An experiment's curves.csv. Raises StudyError where one of its tables is not as it was written."""
+    files.check_checksums(folder, TABLES)
     # A run may be named NA.
-    return pd.read_csv(path, converters={"run": str, "seed": str})
+    return pd.read_csv(folder / "curves.csv", converters={"run": str, "seed": str})
 
 
 def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
@@ -239,6 +244,7 @@ def in_words(row: Mapping[str, Any], horizon: float) -> str:
 
 def experiment_in_words(folder: Path) -> Iterator[str]:
     """What an experiment shows: a sentence a run, the last one with the figure's place."""
+    files.check_checksums(folder, TABLES)
     runs = pd.read_csv(folder / "runs.csv", converters={"run": str})
     horizon = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"].max()
     for number, row in runs.iterrows():

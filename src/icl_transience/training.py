@@ -78,12 +78,14 @@ def train(
     on_progress: Callable[[int], None] = lambda sequences_seen: None,
     engine: str = "auto",
     step: engines.Step | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Losses:
     """Trains `state` in place until `until` sequences seen, and returns the training loss on the way.
 
     embeddings [classes, exemplars, I], the bank, on the state's device. on_snapshot is called at every point of the
     snapshot schedule in (state.sequences_seen, until], and at 0 before the first batch. on_progress is called with
     the sequences seen a few times a second. engine: see engines.py. step: one made for `state` before, in its place.
+    stop is asked after every batch; once it says so, training ends where it is.
     """
     run = pack.run
     step = step or engines.step_for(pack, state, embeddings, engine)
@@ -105,8 +107,10 @@ def train(
             on_progress(seen)
         if seen in snapshots:
             on_snapshot(state)
+        if stop():
+            break
     if state.sequences_seen % stretch:
-        on_progress(until)
+        on_progress(state.sequences_seen)
     return losses
 
 

@@ -17,15 +17,16 @@ rule evaluate:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: PLAN.resources(wildcards.pack)["mem_mb"],
-        gpu=lambda wildcards: PLAN.resources(wildcards.pack)["gpu"],
+        mem_mb=lambda wildcards, attempt: PLAN.evaluate_job(**wildcards).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.evaluate_job(**wildcards).runtime(attempt),
+        gpu=lambda wildcards: PLAN.evaluate_job(**wildcards).gpu,
         device=PLAN.config["device"],
         engine=PLAN.config["engine"],
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.packs[wildcards.pack].spec),
         set=lambda wildcards: PLAN.spec_of(PLAN.sets[wildcards.set]),
-        code=code_digest("metrics"),
+        code=code.digest("metrics"),
     shell:
         "python -m icl_transience evaluate --spec {params.spec:q} --set {params.set:q} --segment {input.segment:q}"
-        " --sequences {input.sequences:q} --output {output:q} --device {resources.device} --engine {resources.engine}"
+        " --sequences {input.sequences:q} --output {output:q} --device {resources.device:q} --engine {resources.engine:q}"
         " --threads {threads} &> {log:q}"

@@ -25,18 +25,21 @@ rule tables:
         curves=f"{STUDY}/{{experiment}}/curves.csv",
         transience=f"{STUDY}/{{experiment}}/transience.csv",
         runs=f"{STUDY}/{{experiment}}/runs.csv",
+        checksums=f"{STUDY}/{{experiment}}/SHA256SUMS",
     log:
         f"{PLAN.results}/logs/studies/{PLAN.study.name}/{{experiment}}/tables.log",
     localrule: True
     conda:
         "../../envs/environment.yaml"
     params:
+        # What the job reads in experiment.json; it stands there because a command line has no room for many runs.
         report=lambda wildcards: PLAN.report(wildcards.experiment, figures=False),
+        experiment=lambda wildcards: PLAN.experiment_path(wildcards.experiment),
         packs=f"{PLAN.results}/packs",
         folder=lambda wildcards: PLAN.folder(wildcards.experiment),
-        code=code_digest("tables"),
+        code=code.digest("tables"),
     shell:
-        "python -m icl_transience tables --report {params.report:q} --packs {params.packs:q}"
+        "python -m icl_transience tables --experiment {params.experiment:q} --packs {params.packs:q}"
         " --folder {params.folder:q} &> {log:q}"
 
 
@@ -58,10 +61,11 @@ rule figures:
         "../../envs/environment.yaml"
     params:
         report=lambda wildcards: PLAN.report(wildcards.experiment, figures=True),
+        experiment=lambda wildcards: PLAN.experiment_path(wildcards.experiment),
         folder=lambda wildcards: PLAN.folder(wildcards.experiment),
-        code=code_digest("figures"),
+        code=code.digest("figures"),
     shell:
-        "python -m icl_transience figure --report {params.report:q} --name {wildcards.figure}"
+        "python -m icl_transience figure --experiment {params.experiment:q} --name {wildcards.figure}"
         " --folder {params.folder:q} &> {log:q}"
 
 

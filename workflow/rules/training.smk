@@ -20,8 +20,9 @@ rule train:
     # A job keeps one core busy; jobs side by side use the machine better than threads do.
     threads: 1
     resources:
-        mem_mb=lambda wildcards: PLAN.resources(wildcards.pack)["mem_mb"],
-        gpu=lambda wildcards: PLAN.resources(wildcards.pack)["gpu"],
+        mem_mb=lambda wildcards, attempt: PLAN.train_job(**wildcards).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.train_job(**wildcards).runtime(attempt),
+        gpu=lambda wildcards: PLAN.train_job(**wildcards).gpu,
         # Resources and not parameters: changing them must rerun nothing.
         device=PLAN.config["device"],
         engine=PLAN.config["engine"],
@@ -30,4 +31,4 @@ rule train:
     shell:
         "python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
         " --from {wildcards.start} --to {wildcards.end} --output {output:q}"
-        " --device {resources.device} --engine {resources.engine} --threads {threads} --log {log:q}"
+        " --device {resources.device:q} --engine {resources.engine:q} --threads {threads} --log {log:q}"

@@ -21,6 +21,7 @@ from PIL import Image
 from icl_transience.banks import encoders, resnet, trained
 from icl_transience.banks.bank import CONTACT_SIDE, Bank, contact_sheet, seeded
 from icl_transience.progress import Progress
+from icl_transience.sources import ZIP_DAMAGE
 from icl_transience.spec import BankSpec, Omniglot, StudyError
 
 N_ROTATIONS, N_FLIPS, N_DRAWINGS = 4, 2, 20
@@ -28,7 +29,8 @@ VARIANTS = N_ROTATIONS * N_FLIPS
 SIDE = 105
 # Of ImageNet's images, as torchvision's weights expect.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_DRAWING = re.compile(r"[^/]+/([^/]+)/character(\d+)/\d+_(\d+)\.png$")
+_DRAWING = re.compile(r"[^/]+/([^/]+)/character(\d{1,4})/\d+_(\d{1,4})\.png\Z", re.ASCII)
+_LARGEST_PNG = 1 << 16
 
 Character = tuple[str, int]
 
@@ -188,13 +190,20 @@ def read_drawings(files: Sequence[Path]) -> dict[Character, np.ndarray]:
                 for name in archive.namelist():
                     if match := _DRAWING.match(name):
                         alphabet, number, drawing = match[1], int(match[2]), int(match[3])
+                        if (size := archive.getinfo(name).file_size) > _LARGEST_PNG:
+                            raise StudyError(
+                                f"{file}: {name} is said to have {size:,} bytes, a drawing has some hundreds: "
+                                "download it again"
+                            )
                         png = archive.read(name)
                         if found.setdefault((alphabet, number), {}).setdefault(drawing, png) != png:
                             raise StudyError(
                                 f"{file}: {name} differs from the same drawing in another zip: "
                                 "use zips of one release of Omniglot"
                             )
-        except (zipfile.BadZipFile, zlib.error, OSError) as error:
+        except StudyError:
+            raise
+        except ZIP_DAMAGE as error:
             raise StudyError(
                 f"{file}: not a readable zip ({error}): download it again from "
                 "https://github.com/brendenlake/omniglot/tree/master/python"
@@ -215,12 +224,13 @@ def read_drawings(files: Sequence[Path]) -> dict[Character, np.ndarray]:
 
 def _read_png(png: bytes, name: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(png)) as image:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            # A few bytes can say that they are a picture of gigabytes: first its size, then its pixels.
+            if image.size != (SIDE, SIDE):
+                raise StudyError(f"Omniglot drawing of {name} is {image.size}, expected {SIDE} x {SIDE} pixels")
             pixels = np.asarray(image.convert("1"), dtype=bool)
-    except (OSError, SyntaxError) as error:  # both are what Pillow raises for a damaged PNG
+    except (OSError, SyntaxError, zlib.error, Image.DecompressionBombError) as error:  # Pillow's, of a damaged PNG
         raise StudyError(f"Omniglot drawing of {name} is damaged ({error}): download its zip again") from error
-    if pixels.shape != (SIDE, SIDE):
-        raise StudyError(f"Omniglot drawing of {name} is {pixels.shape[::-1]}, expected {SIDE} x {SIDE} pixels")
     return ~pixels
 
 

@@ -1,0 +1,173 @@
+"""Status, orphans, provenance and the archive, asked of the real Snakemake."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+from pipeline import Clone
+
+from icl_transience import files, packs
+from icl_transience.plan import Plan
+
+ONE = """
+defaults:
+  bank: {source: gaussian, gaussian: {classes: 40, holdout_classes: 10, exemplars: 3, holdout_exemplars: 2, dim: 4}}
+  model: {width: 16, heads: 2}
+  snapshots: {first: 256, every: 512}
+  evaluation: {sequences: 64}
+  horizon: 1024
+  seeds: [0]
+experiments:
+  l2: {axes: {optimizer.l2.strength: [0, 1.0e-3]}}
+"""
+
+
+def locks(clone: Clone) -> set[str]:
+    """Snakemake's own: what other calls may not touch."""
+    return {path.name for path in clone.folder.glob(".snakemake/locks/*")}
+
+
+def wait_for(said: str, process: subprocess.Popen) -> None:
+    while said not in (line := process.stdout.readline()):
+        assert line, "Snakemake ended"
+
+
+@pytest.fixture(scope="module")
+def asked_meanwhile(tmp_path_factory) -> tuple[Clone, subprocess.CompletedProcess, set[str], set[str]]:
+    """A study that is built, and what `snakemake status` said while it was; Snakemake's locks before and after.
+
+    The lock of its one pack is held until status has answered, so its training runs whatever the speed of the machine.
+    """
+    clone = Clone.make(tmp_path_factory.mktemp("care") / "clone", ONE)
+    settings = {"study": str(clone.study), "segment_sequences": 1024, "packing": "shape"}
+    (pack_id,) = Plan(settings, clone.folder).packs
+    lock = clone.folder / "results/packs" / pack_id / ".lock"
+    lock.parent.mkdir(parents=True)
+    command = [sys.executable, "-m", "snakemake", "--config", "study=tiny", "segment_sequences=1024", "packing=shape"]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with files.locked(lock):
+        other = subprocess.Popen(command, cwd=clone.folder, env=environment, **streams)
+        wait_for("rule train:", other)
+        before = locks(clone)
+        said = clone.snakemake("status")
+        after = locks(clone)
+    output, _ = other.communicate(timeout=300)
+    assert other.returncode == 0, output
+    return clone, said, before, after
+
+
+@pytest.fixture
+def clone(asked_meanwhile, tmp_path) -> Clone:
+    return asked_meanwhile[0].copy(tmp_path / "clone")
+
+
+def test_status_answers_beside_another_snakemake_and_leaves_its_locks(asked_meanwhile):
+    _, said, before, after = asked_meanwhile
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.count(" running ") == 2
+    assert "l2: 2 lanes, 2 running; 0 of 2,048 sequences (0%)" in said.stdout
+    assert after == before
+    assert before
+
+
+def results(clone: Clone) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in clone.folder.glob("results/**/*")}
+
+
+def test_status_and_orphans_register_nothing_and_write_nothing(clone):
+    clone.change("seeds: [0]", "seeds: [0, 1]")
+    (clone.folder / "results/provenance.json").unlink()
+    (clone.folder / "results/studies/tiny/gone").mkdir()
+    before = results(clone)
+    said = clone.snakemake("status", "orphans")
+    assert said.returncode == 0, said.stderr
+    assert "l2: 4 lanes, 2 done, 2 missing" in said.stdout
+    assert "rm -rf -- results/studies/tiny/gone" in said.stdout
+    # What a run found is not their business.
+    assert "figure:" not in said.stdout
+    assert results(clone) == before
+    # The same words without Snakemake.
+    status = python(clone.folder, "status", "--study", "tiny").stdout
+    assert status.splitlines()[-1] == next(line for line in said.stdout.splitlines() if line.startswith("l2: "))
+
+
+def python(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "icl_transience", *arguments]
+    return subprocess.run(command, cwd=folder, env=os.environ | env, capture_output=True, text=True, check=True)
+
+
+def test_a_run_writes_provenance_and_a_dry_run_does_not(clone):
+    record = clone.folder / "results/provenance.json"
+    entry = json.loads(record.read_text())["studies"]["tiny"]
+    assert len(entry["packs"]) == 1
+    assert all(pack["seconds"] > 0 and pack["evaluation_seconds"] > 0 for pack in entry["packs"].values())
+    with h5py.File(clone.path("packs/*/segment-*.h5")) as segment:
+        assert segment.attrs["made_device"] == "cpu"
+    record.unlink()
+    clone.path("studies/tiny/l2/curves.svg").unlink()
+    clone.build("-n")
+    assert not record.exists()
+    # A run that fails says how its results were made, too.
+    clone.path("studies/tiny/l2/SHA256SUMS").write_text("")
+    done = clone.snakemake("--rerun-triggers", "input")
+    assert done.returncode != 0
+    assert set(json.loads(record.read_text())["studies"]) == {"tiny"}
+
+
+def test_an_unfinished_study_is_not_archived(clone):
+    clone.change("seeds: [0]", "seeds: [0, 1]")
+    done = clone.snakemake("archive")
+    assert done.returncode != 0
+    assert "study tiny is not finished (2 train, 2 evaluate, 1 tables, 2 figures)" in done.stdout + done.stderr
+    assert "`snakemake all archive` finishes and archives it" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list(clone.folder.glob("results/archives/*"))
+    assert len(packs.read_registered(clone.folder / "results/packs")) == 1
+
+
+def test_every_figure_is_drawn_again_from_the_archive_alone(clone, tmp_path):
+    """The figure that is missing is made before the archive is; and the same results give the same archive."""
+    clone.path("studies/tiny/l2/curves.svg").unlink()
+    clone.build("all", "archive")
+    path = clone.path("archives/tiny.tar.gz")
+    first = path.read_bytes()
+    for made in clone.folder.glob("results/studies/**/*.csv"):
+        # Neither times nor owners of what is archived show.
+        os.utime(made, (time.time() - 1e6,) * 2)
+    path.unlink()
+    clone.build("archive")
+    assert path.read_bytes() == first
+    with tarfile.open(path) as tar:
+        members = tar.getmembers()
+        assert all(member.isreg() and member.name.startswith("tiny/") for member in members)
+        assert not any(".." in Path(member.name).parts for member in members)
+        assert [member.name for member in members] == sorted(member.name for member in members)
+        tar.extractall(tmp_path / "out", filter="data")
+    folder = tmp_path / "out/tiny"
+    checked = subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
+    assert checked.stdout == b""
+    assert {"report.html", "provenance.json", "study.yaml", "config.json"} <= {file.name for file in folder.iterdir()}
+    # The command that stands in the archive's README, in a Python that knows the library from there alone.
+    (line,) = (line for line in (folder / "README.md").read_text().splitlines() if line.startswith("PYTHONPATH="))
+    setting, _, command = line.partition(" python -m icl_transience ")
+    source = folder / setting.removeprefix("PYTHONPATH=")
+    where = [sys.executable, "-c", "import icl_transience; print(icl_transience.__file__)"]
+    found = subprocess.run(where, env=os.environ | {"PYTHONPATH": str(source)}, capture_output=True, text=True)
+    assert Path(found.stdout.strip()).is_relative_to(source)
+    python(folder, *command.split(), PYTHONPATH=str(source))
+    figures = sorted(file.relative_to(folder) for kind in ("svg", "png") for file in folder.glob(f"*/**/*.{kind}"))
+    redrawn = [figure for figure in figures if figure.parts[0] == "redrawn"]
+    # Curves, comparison and the bank's card.
+    assert len(redrawn) == 6
+    assert [Path(*figure.parts[1:]) for figure in redrawn] == [fig for fig in figures if fig.parts[0] != "redrawn"]
+    for figure in redrawn:
+        original = folder / Path(*figure.parts[1:])
+        assert (folder / figure).read_bytes() == original.read_bytes()
+        assert original.read_bytes() in {file.read_bytes() for file in clone.folder.glob(f"results/**/{original.name}")}
