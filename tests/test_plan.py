@@ -139,9 +139,12 @@ def test_an_engine_that_cannot_train_a_run_is_refused_before_anything_runs(setti
     assert Plan(config | {"engine": "auto"}, ROOT).packs
 
 
-def test_a_pool_takes_memory(tiny, tmp_path):
+@pytest.mark.parametrize(
+    "settings", ["recipe: {pool: 4194304}", "interventions: {x: {at: 9, recipe: {pool: 4194304}}}"]
+)
+def test_a_pool_takes_memory(settings, tiny, tmp_path):
     path = tmp_path / "pool.yaml"
-    path.write_text("experiments: {a: {recipe: {pool: 4194304}}}")
+    path.write_text(f"experiments: {{a: {{{settings}}}}}")
     pooled = Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT)
     (pack_id, *_) = pooled.packs
     # Three lanes of 32 MB, and some 800 MB while an order is made.
