@@ -188,7 +188,8 @@ def training_megabytes(pack: PackSpec) -> int:
     bank = shape.n_classes * shape.n_exemplars * shape.width
     needed = _number_bytes(run) * (len(pack.lanes) * of_lane + 2 * bank)
     # The order of a pool's sequences in 8 bytes each, and while one is made, keys and words beside it.
-    needed += 8 * (sum(lane.run.recipe.pool for lane in pack.lanes) + 24 * run.recipe.pool)
+    pools = [max(recipe.pool for recipe in lane.run.recipes) for lane in pack.lanes]
+    needed += 8 * (sum(pools) + 24 * max(pools))
     # 600 MB is an idle torch process.
     return 600 + needed // _MB
 
