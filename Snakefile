@@ -50,8 +50,9 @@ onsuccess:
         # Here and not above: parsing need not wait for pandas.
         from icl_transience.tables import experiment_in_words
 
-        for folder in PLAN.finished_folders():
-            print(*experiment_in_words(Path(folder)), sep="\n")
+        with stated():
+            for folder in PLAN.finished_folders():
+                print(*experiment_in_words(Path(folder)), sep="\n")
     take_care()
 
 
