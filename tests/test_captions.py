@@ -13,6 +13,7 @@ from icl_transience import files
 from icl_transience.care import captions
 from icl_transience.care.captions import Captions
 from icl_transience.plan import Plan
+from icl_transience.spec import StudyError
 
 RUN = {
     "run": "l2.strength=0",
@@ -87,6 +88,11 @@ def build(plan: Plan, experiment: str, runs: list[dict[str, str]]) -> None:
     files.write_checksums(Path(folder), ("curves.csv", "transience.csv", "runs.csv"))
 
 
+def tabulate(plan: Plan, name: str, *rows: dict[str, str]) -> None:
+    write(f"{plan.folder('l2')}/{name}", *rows)
+    files.write_checksums(Path(plan.folder("l2")), [name])
+
+
 def page(caption: str) -> str:
     """The HTML that Snakemake makes of a caption."""
     return publish_parts(caption + "\n\n.. _tiny: javascript:nothing\n", writer="html")["body"]
@@ -110,7 +116,7 @@ def test_each_run_is_said_in_a_sentence_and_many_are_counted(plan):
 
 
 def test_a_table_shows_intervals_and_says_what_is_a_bound_or_missing(plan):
-    write(f"{plan.folder('l2')}/runs.csv", RUN | {"half_life_censored": "2"}, RUN | {"half_life": "", "index": ""})
+    tabulate(plan, "runs.csv", RUN | {"half_life_censored": "2"}, RUN | {"half_life": "", "index": ""})
     said = page(Captions(plan).table("l2", "runs.csv"))
     assert "<td>0.80 (0.75 to 0.85)</td><td>704k</td><td>≥ 1.2M</td><td>0.66 (0.60 to 0.72)</td><td>0.47</td>" in said
     assert "<td>–</td><td>0.66 (0.60 to 0.72)</td><td>–</td>" in said
@@ -118,7 +124,7 @@ def test_a_table_shows_intervals_and_says_what_is_a_bound_or_missing(plan):
 
 def test_a_table_of_lanes_knows_seeds_and_ends_where_a_page_does(plan):
     lanes = [LANE | {"seed": str(seed), "half_life_censored": "True"} for seed in range(1000)]
-    write(f"{plan.folder('l2')}/transience.csv", *lanes)
+    tabulate(plan, "transience.csv", *lanes)
     said = page(Captions(plan).table("l2", "transience.csv"))
     assert "<th>run</th><th>seed</th><th>outcome</th>" in said
     assert "<td>199</td><td>transient</td><td>32k</td><td>0.80</td><td>704k</td><td>≥ 1.2M</td>" in said
@@ -138,9 +144,21 @@ def test_a_claim_stands_with_its_verdict_effect_and_p(plan):
     write("results/studies/tiny/verdicts.csv", VERDICT, VERDICT | ends | {"verdict": "contradicted"})
     said = page(Captions(plan).claims("l2"))
     assert "<strong>undecided</strong>: L2 keeps it; index: -0.004 (mean difference); p = 0.5 after Holm" in said
-    assert "<strong>contradicted</strong>: L2 keeps it (Fig. 5); index: -0.004 (95% interval -0.10 to 0.09)" in said
+    assert "<strong>contradicted</strong>: L2 keeps it (Fig. 5); index: -0.004, 95.0% interval -0.10 to 0.09 (" in said
     assert "seeds: 2; few seeds</li>" in said
     assert page(Captions(plan).all_claims()).count("<li>") == 2
+
+
+def test_damaged_tables_are_refused_by_name(plan):
+    tabulate(plan, "runs.csv", RUN)
+    write(f"{plan.folder('l2')}/runs.csv", RUN | {"peak": "0.9"})
+    with pytest.raises(StudyError, match=r"l2/runs\.csv: .*: unless a job is writing it now, delete it"):
+        Captions(plan).table("l2", "runs.csv")
+    # It may be a job's that has not yet written the checksum.
+    assert Path(plan.folder("l2"), "runs.csv").exists()
+    write("results/studies/tiny/verdicts.csv", {"experiment": "l2", "verdict": "supported"})
+    with pytest.raises(StudyError, match=r"verdicts\.csv: lacks text, .*: delete it, and snakemake writes it again"):
+        Captions(plan).claims("l2")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\u2028", "\x85", "\x0b"])

@@ -42,6 +42,9 @@ const crumb = name => [...document.querySelectorAll("nav a")].find(link => link.
 async function look() {
     await wait();
     found.start = document.querySelector("#app .prose").innerText;
+    await click(item("Statistics"));
+    await wait();
+    found.charts = document.querySelectorAll("#runtimes canvas, #timeline canvas").length;
     for (const name of Object.keys(categories)) {
         await click(item(name));
         const seen = found.categories[name] = {};
@@ -137,6 +140,8 @@ def test_a_report_of_the_whole_study_misses_nothing(wholly):
 
 def test_the_page_loads_and_is_clicked_through_without_errors(shown):
     assert shown["errors"] == []
+    # When each job ran, and for how long.
+    assert shown["charts"] == 2
 
 
 def test_every_experiment_is_a_category_with_each_figure_really_shown(shown):
@@ -168,7 +173,7 @@ def test_captions_say_what_came_out_and_the_verdict_on_each_claim(shown):
     for entry in shown["categories"]["l2"].values():
         caption = " ".join(entry["caption"].split())
         assert "supported: L2 & time <keep> ICL .. include:: config.yaml (Fig. 5);" in caption
-        assert "index: 0.25 (95% interval 0.13 to 0.38) (mean difference); p = 0.03 after Holm" in caption
+        assert "index: 0.25, 95.0% interval 0.13 to 0.38 (mean difference); p = 0.03 after Holm" in caption
     assert "supported" not in shown["categories"]["transience"]["curves"]["caption"]
     assert "supported: L2 & time <keep> ICL" in shown["start"]
 

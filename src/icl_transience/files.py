@@ -147,8 +147,11 @@ def write_checksums(folder: Path, names: Iterable[str]) -> None:
     write(folder / CHECKSUMS, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
 
 
-def check_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Raises StudyError where one of these files of `folder` is not what SHA256SUMS says; it is moved aside then."""
+def check_checksums(folder: Path, names: Iterable[str], *, move: bool = True) -> None:
+    """Raises StudyError where one of these files of `folder` is not what SHA256SUMS says.
+
+    It is moved aside then; not so with `move=False`, for readers that come while jobs may be writing.
+    """
     sums = folder / CHECKSUMS
     try:
         found = {name: _sha256(folder / name) for name in names}
@@ -158,7 +161,12 @@ def check_checksums(folder: Path, names: Iterable[str]) -> None:
     for name, digest in found.items():
         if f"{digest}  {name}" not in lines:
             damaged = folder / name if any(line.endswith(f"  {name}") for line in lines) else sums
-            raise unusable(damaged, f"{name} and {CHECKSUMS} contradict each other")
+            reason = f"{name} and {CHECKSUMS} contradict each other"
+            if move:
+                raise unusable(damaged, reason)
+            raise StudyError(
+                f"{damaged}: {reason}: unless a job is writing it now, delete it, and snakemake makes it again"
+            )
 
 
 def _sha256(path: Path) -> str:

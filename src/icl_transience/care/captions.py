@@ -16,10 +16,16 @@ from pathlib import Path
 from icl_transience import files
 from icl_transience.care import provenance, status
 from icl_transience.plan import Plan
+from icl_transience.spec import StudyError
 
 # More runs than that are better read as a table.
 _MOST_SENTENCES = 12
 _MOST_ROWS = 200
+# What is said of a row of verdicts.csv.
+_OF_A_CLAIM = (
+    *("experiment", "text", "source", "of", "statistic", "effect", "lower", "upper", "confidence"),
+    *("p_holm", "verdict", "seeds", "note"),
+)
 # docutils takes none of more than 10,000 characters.
 _LONGEST_LINE = 5000
 
@@ -55,7 +61,9 @@ class Captions(dict):
 
     def table(self, experiment: str, name: str) -> str:
         """The columns that matter of transience.csv or runs.csv."""
-        with Path(self.plan.folder(experiment), name).open(newline="", encoding="utf-8") as file:
+        folder = Path(self.plan.folder(experiment))
+        files.check_checksums(folder, [name], move=False)
+        with (folder / name).open(newline="", encoding="utf-8") as file:
             rows = [dict(_cells(row)) for row in csv.DictReader(file)]
         more = f"<p>… and {len(rows) - _MOST_ROWS:,} rows more in the file.</p>" if len(rows) > _MOST_ROWS else ""
         return _html(_table(rows[0], (row.values() for row in rows[:_MOST_ROWS])) + more)
@@ -97,7 +105,7 @@ class Captions(dict):
         from icl_transience import tables
 
         folder = Path(self.plan.folder(experiment))
-        files.check_checksums(folder, tables.TABLES)
+        files.check_checksums(folder, tables.TABLES, move=False)
         runs = pd.read_csv(folder / "runs.csv", converters={"run": str})
         horizon = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"].max()
         said = [
@@ -119,7 +127,10 @@ class Captions(dict):
         path, found = Path(self.plan.results, "studies", self.plan.study.name, "verdicts.csv"), {}
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
+                table = csv.DictReader(file)
+                if missing := [name for name in _OF_A_CLAIM if name not in (table.fieldnames or ())]:
+                    raise StudyError(f"{path}: lacks {', '.join(missing)}: delete it, and snakemake writes it again")
+                for row in table:
                     found.setdefault(row["experiment"], []).append(row)
         return found
 
@@ -153,10 +164,15 @@ def _claim(row: Mapping[str, str]) -> str:
     source = f" ({escape(row['source'])})" if row["source"] else ""
     parts = [f"<strong>{row['verdict']}</strong>: {escape(row['text'])}{source}"]
     if row["effect"]:
-        interval = _range(row["lower"], row["upper"], f"{float(row['confidence'] or 0):.0%} interval ")
-        parts.append(f"{row['of']}: {_plain(row['effect'])}{interval} ({escape(row['statistic'])})")
+        parts.append(f"{row['of']}: {_plain(row['effect'])}{_confidence(row)} ({escape(row['statistic'])})")
     parts.append(f"p = {float(row['p_holm']):.2g} after Holm's correction, seeds: {row['seeds']}")
     return f"<li>{'; '.join(parts + [escape(row['note'])] * bool(row['note']))}</li>"
+
+
+def _confidence(row: Mapping[str, str]) -> str:
+    if not row["confidence"]:
+        return ""
+    return f", {float(row['confidence']):.1%} interval {_plain(row['lower'])} to {_plain(row['upper'])}"
 
 
 def _cells(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -183,11 +199,8 @@ def _interval(row: Mapping[str, str], name: str) -> str:
     """A number, with its interval where the row has one."""
     if not row[name]:
         return "–"
-    return _plain(row[name]) + _range(row.get(f"{name}_lower", ""), row.get(f"{name}_upper", ""))
-
-
-def _range(lower: str, upper: str, what: str = "") -> str:
-    return f" ({what}{_plain(lower)} to {_plain(upper)})" if lower and upper else ""
+    ends = [row.get(f"{name}_{end}") for end in ("lower", "upper")]
+    return _plain(row[name]) + (f" ({' to '.join(map(_plain, ends))})" if all(ends) else "")
 
 
 def _plain(number: str) -> str:
