@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,11 @@ def test_of_nothing_there_is_no_report(tmp_path):
     assert done.returncode != 0
     assert "nothing of study tiny is built yet: `snakemake all report` builds it first" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+    # The same words without Snakemake.
+    command = [sys.executable, "-m", "icl_transience", "report", "--study", "tiny"]
+    alone = subprocess.run(command, cwd=clone.folder, capture_output=True, text=True)
+    assert alone.returncode == 1
+    assert "nothing of study tiny is built yet" in alone.stderr
     assert not (clone.folder / "results").exists()
 
 

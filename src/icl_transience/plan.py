@@ -296,10 +296,7 @@ class Plan:
         return [folder for folder in folders if all(Path(folder, name).exists() for name in (*TABLES, "curves.svg"))]
 
     def report(self, name: str, *, figures: bool) -> str:
-        """An experiment as its tables need it, as canonical JSON (see tables.py); for figures, with what they say.
-
-        No tag of HTML begins in it: Snakemake writes parameters of jobs into a script of its report as they are.
-        """
+        """An experiment as its tables need it, as canonical JSON (see tables.py); for figures, with what they say."""
         experiment = self.study.experiments[name]
         runs = [
             {
@@ -314,16 +311,18 @@ class Plan:
             for named in experiment.runs
         ]
         used = {lane["pack"] for run in runs for lane in run["lanes"]}
-        values = {
-            "study": self.study.name,
-            "experiment": name,
-            "axes": experiment.axes,
-            "horizon": experiment.horizon,
-            "statistics": spec.identity_values(experiment.statistics),
-            "runs": runs,
-            "packs": {pack_id: self._boundaries(pack_id, experiment.horizon) for pack_id in sorted(used)},
-        } | ({"question": experiment.question} if figures else {})
-        return spec.canonical(values).replace("<", "\\u003c")
+        return _for_pages(
+            {
+                "study": self.study.name,
+                "experiment": name,
+                "axes": experiment.axes,
+                "horizon": experiment.horizon,
+                "statistics": spec.identity_values(experiment.statistics),
+                "runs": runs,
+                "packs": {pack_id: self._boundaries(pack_id, experiment.horizon) for pack_id in sorted(used)},
+            }
+            | ({"question": experiment.question} if figures else {})
+        )
 
     def _boundaries(self, pack_id: str, horizon: int) -> list[int]:
         return [0, *(end for _, end in self.packs[pack_id].segments(horizon))]
@@ -334,6 +333,11 @@ class Plan:
             pack_id, place = self._places[Lane(run=named.run, seed=seed)]
             rows.append({"seed": seed.label, "pack": pack_id, "place": place})
         return rows
+
+
+def _for_pages(values: Any) -> str:
+    """Canonical JSON in which no tag of HTML begins: Snakemake writes what jobs get into a script of its report."""
+    return spec.canonical(values).replace("<", "\\u003c")
 
 
 def _machine_memory() -> int:
