@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from icl_transience import code, sources
+from icl_transience.care.captions import Captions
 from icl_transience.plan import Plan
 from icl_transience.spec import StudyError, canonical
 
@@ -20,6 +21,13 @@ try:
     PLAN = Plan(config, Path(workflow.basedir))
 except StudyError as error:
     raise WorkflowError(str(error)) from None
+
+# What the captions of the report ask (workflow/report/): the configuration is all of a workflow that Snakemake shows
+# to each of them.
+config["captions"] = Captions(PLAN)
+
+
+report: "workflow/report/overview.rst"
 
 
 rule all:

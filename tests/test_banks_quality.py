@@ -6,11 +6,13 @@ import math
 from dataclasses import replace
 
 import h5py
+import matplotlib
 import numpy as np
 import pytest
 from builders import TINY_BANK
+from matplotlib.figure import Figure
 
-from icl_transience import banks, cards, store
+from icl_transience import banks, cards, drawing, store
 from icl_transience.banks import quality
 from icl_transience.banks.bank import seeded
 from icl_transience.spec import BankSpec, Gaussian, StudyError, Tokens
@@ -135,6 +137,20 @@ def spec_of(file: h5py.File) -> BankSpec:
     from icl_transience.spec import from_values
 
     return from_values(BankSpec, json.loads(file.attrs["spec"]))
+
+
+@pytest.mark.parametrize("n_components", [4, 64, 1000])
+def test_the_ticks_of_a_spectrum_are_plain_numbers(n_components):
+    shares = np.arange(1, n_components + 1) ** -1.5
+    with matplotlib.rc_context(drawing.STYLE):
+        figure = Figure(figsize=(2.5, 3.5))
+        axes = figure.subplots()
+        cards._spectrum(axes, shares / shares.sum())
+        figure.canvas.draw()
+    for axis in (axes.xaxis, axes.yaxis):
+        lowest, highest = axis.get_view_interval()
+        numbers = [float(label.get_text()) for label in axis.get_ticklabels()]
+        assert sum(lowest <= number <= highest for number in numbers) >= 2
 
 
 def test_a_card_shows_every_number_and_coordinates_where_there_is_nothing_to_see(tmp_path):

@@ -15,7 +15,7 @@ from pipeline import ROOT, TINY
 
 from icl_transience import cards, files, packs, spec, store
 from icl_transience.banks import bank as banks
-from icl_transience.care import archive, orphans, provenance, status
+from icl_transience.care import archive, orphans, provenance, report, status
 from icl_transience.plan import Plan
 from icl_transience.spec import StudyError
 
@@ -618,7 +618,7 @@ def test_an_archive_goes_without_a_report_that_cannot_be_made(tiny, monkeypatch,
     def no_records(*arguments) -> str:
         raise StudyError("no records")
 
-    monkeypatch.setattr(archive, "_snakemake", no_records)
+    monkeypatch.setattr(report, "snakemake", no_records)
     monkeypatch.setattr(Plan, "targets", lambda plan: ["results/packs"])
     assert archive._report(tiny, Path("Snakefile")) is None
     assert "goes without report.html: no records" in capsys.readouterr().err

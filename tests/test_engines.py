@@ -561,3 +561,13 @@ def test_a_training_job_imports_nothing_beyond_torch_numpy_and_h5py(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
     assert output.is_file()
+
+
+def test_a_compiler_that_was_killed_is_no_reason_to_train_on_another_engine(fresh_cache, tmp_path, monkeypatch):
+    """A queue's SIGTERM reaches the compiler too; the next call would go on from the eager engine's bits."""
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && echo 1 && exit\nkill -TERM $$\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(StudyError, match=r"was killed while it compiled .* run the same snakemake command again"):
+        engines.chosen("auto", tiny_run(), torch.device("cpu"))

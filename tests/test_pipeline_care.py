@@ -125,7 +125,9 @@ def test_an_unfinished_study_is_not_archived(clone):
     clone.change("seeds: [0]", "seeds: [0, 1]")
     done = clone.snakemake("archive")
     assert done.returncode != 0
-    assert "study tiny is not finished (2 train, 2 evaluate, 1 tables, 2 figures)" in done.stdout + done.stderr
+    assert (
+        "study tiny is not finished (2 train, 2 evaluate, 1 declare, 1 tables, 2 figures)" in done.stdout + done.stderr
+    )
     assert "`snakemake all archive` finishes and archives it" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not list(clone.folder.glob("results/archives/*"))

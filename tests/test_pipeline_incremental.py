@@ -76,6 +76,10 @@ def test_other_packing_runs_nothing(clone):
     assert clone.would_run(config=("packing=shape", "lanes_per_pack=1")) == {}
 
 
+def test_another_time_limit_of_the_queue_runs_nothing(clone):
+    assert clone.would_run(config=("segment_minutes=0.01", "time_limit=30", "gflops=1")) == {}
+
+
 def test_another_device_runs_nothing(clone):
     assert clone.would_run(config=("device=cuda",)) == {}
 
@@ -87,7 +91,8 @@ def test_a_default_written_out_runs_nothing(clone):
 
 def test_another_bank_makes_everything_and_the_old_one_is_found_again(clone):
     clone.change("dim: 4", "dim: 5")
-    assert clone.would_run()["bank"] == 1
+    made = {"bank": 1, "card": 1, "sequences": 1, "train": 4, "evaluate": 4}
+    assert clone.would_run() == made | {"declare": 2, "tables": 2, "figures": 3}
     clone.change("dim: 5", "dim: 4")
     assert clone.would_run() == {}
 
@@ -176,12 +181,12 @@ def test_another_list_of_evaluators_evaluates_again_and_trains_nothing(clone):
 def test_a_new_metric_evaluates_again_and_trains_nothing(clone):
     # As an edit of the code of metrics looks from outside: a line more.
     library = clone.change_library("evaluation.py", "METRICS = (", "UNUSED = 1\nMETRICS = (")
-    assert clone.would_run(**library) == {"evaluate": 4, "tables": 2, "figures": 3}
+    assert clone.would_run(**library) == {"evaluate": 4, "declare": 2, "tables": 2, "figures": 3}
 
 
 def test_another_statistic_tabulates_again(clone):
     library = clone.change_library("transience.py", "import numpy as np", "import numpy as np\n\nUNUSED = 1")
-    assert clone.would_run(**library) == {"tables": 2, "figures": 3}
+    assert clone.would_run(**library) == {"declare": 2, "tables": 2, "figures": 3}
 
 
 def test_another_style_of_figures_draws_again(clone):

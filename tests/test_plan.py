@@ -177,6 +177,14 @@ def test_words_on_a_figure_do_not_make_its_tables_again(tiny):
     assert "initial weights" not in tiny.report("transience", figures=False)
 
 
+def test_no_tag_begins_in_what_snakemake_puts_into_a_page(tmp_path):
+    question = "</script><script>alert(1)</script> a < b"
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("does it come and go?", question))
+    report = Plan({"study": str(tmp_path / "tiny.yaml")}, ROOT).report("transience", figures=True)
+    assert "<" not in report
+    assert json.loads(report)["question"] == question
+
+
 def test_every_stages_code_exists():
     for stage in code.CODE:
         assert len(code.digest(stage)) == 12

@@ -132,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, action, help in (
         ("status", _status, "Say how far a study is, a row a lane; writes nothing."),
         ("orphans", _orphans, "List results that no study refers to, and the command that removes them."),
+        ("report", _report, "Put all figures and tables that are built into one page, with what they say."),
         ("archive", _archive, "Put what a finished study says into one file."),
     ):
         sub = command(name, action, help)
@@ -352,6 +353,12 @@ def _orphans(options: argparse.Namespace) -> None:
     from icl_transience.care import orphans
 
     print(orphans.report(_plan(options)))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from icl_transience.care import report
+
+    print(report.report(_plan(options), Path("Snakefile")))
 
 
 def _archive(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from icl_transience import drawing, store
 from icl_transience.banks import bank as banks
@@ -107,6 +108,11 @@ def _shown(word: str) -> str:
 def _spectrum(axes: Axes, shares: np.ndarray) -> None:
     axes.plot(np.arange(1, len(shares) + 1), shares, color="#0072B2", marker="." if len(shares) < 100 else "")
     axes.set(xscale="log", yscale="log", xlabel="principal component", ylabel="share of the variance", title="spectrum")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+        # The usual ones write formulas, which are plain text here (see drawing.STYLE).
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     # Rounding makes tiny shares of what is nothing.
     shown = shares[shares > 1e-6 * shares[0]]
     axes.set_ylim(shown.min() / 2, shown.max() * 2)

@@ -115,6 +115,7 @@ def announced(path: Path) -> Iterator[None]:
     """Says, by a locked temporary file beside `path`, that a job is at work on it; see `live_writers`."""
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_temporaries(path)
         marker, lock = _create(path)
     with lock:
         try:
@@ -151,8 +152,11 @@ def write_checksums(folder: Path, names: Iterable[str]) -> None:
     write(folder / CHECKSUMS, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
 
 
-def check_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Raises StudyError where one of these files of `folder` is not what SHA256SUMS says; it is moved aside then."""
+def check_checksums(folder: Path, names: Iterable[str], *, move: bool = True) -> None:
+    """Raises StudyError where one of these files of `folder` is not what SHA256SUMS says.
+
+    It is moved aside then; not so with `move=False`, for readers that come while jobs may be writing.
+    """
     sums = folder / CHECKSUMS
     try:
         found = {name: _sha256(folder / name) for name in names}
@@ -162,7 +166,12 @@ def check_checksums(folder: Path, names: Iterable[str]) -> None:
     for name, digest in found.items():
         if f"{digest}  {name}" not in lines:
             damaged = folder / name if any(line.endswith(f"  {name}") for line in lines) else sums
-            raise unusable(damaged, f"{name} and {CHECKSUMS} contradict each other")
+            reason = f"{name} and {CHECKSUMS} contradict each other"
+            if move:
+                raise unusable(damaged, reason)
+            raise StudyError(
+                f"{damaged}: {reason}: unless a job is writing it now, delete it, and snakemake makes it again"
+            )
 
 
 def _sha256(path: Path) -> str:

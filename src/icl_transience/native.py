@@ -30,7 +30,7 @@ from torch import Tensor
 
 from icl_transience import model as transformer
 from icl_transience.model import Geometry, Parameters
-from icl_transience.spec import Model
+from icl_transience.spec import Model, StudyError
 
 _SOURCE = Path(__file__).with_name("native.cpp")
 # No -ffast-math: NaN must stay NaN, or a lane that diverged would not be seen.
@@ -87,6 +87,12 @@ def _compile(command: list[str], path: Path) -> None:
         done = subprocess.run(
             [*command, _SOURCE, "-o", made], env=environment, capture_output=True, text=True, check=False
         )
+        if done.returncode < 0 or "terminated program" in done.stderr:
+            # Told to end, or short of memory: another engine now would train other bits than the next call.
+            raise StudyError(
+                f"{command[0]} was killed while it compiled {_SOURCE.name}: run the same snakemake command again, or "
+                "set `engine: eager`"
+            )
         if done.returncode:
             raise Unavailable(f"{command[0]} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
         made.replace(path)

@@ -317,7 +317,7 @@ class Plan:
             for named in experiment.runs
         ]
         used = {lane["pack"] for run in runs for lane in run["lanes"]}
-        return spec.canonical(
+        return _for_pages(
             {
                 "study": self.study.name,
                 "experiment": name,
@@ -339,6 +339,11 @@ class Plan:
             pack_id, place = self._places[Lane(run=named.run, seed=seed)]
             rows.append({"seed": seed.label, "pack": pack_id, "place": place})
         return rows
+
+
+def _for_pages(values: Any) -> str:
+    """Canonical JSON in which no tag of HTML begins: Snakemake writes what jobs get into a script of its report."""
+    return spec.canonical(values).replace("<", "\\u003c")
 
 
 def _machine_memory() -> int:

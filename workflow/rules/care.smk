@@ -1,10 +1,11 @@
-# Targets that make nothing of a study: how far it is, what is left over, all of it in one file. Their rules are names
+# Targets that make nothing of a study: how far it is, what is left over, all that is built in one page, all of it in
+# one file. Their rules are names
 # alone; what they do comes last, in the Snakefile's `onsuccess`, so that `snakemake all archive` packs what is finished.
 from contextlib import contextmanager
 
 from icl_transience.care import provenance
 
-CARE = ("status", "orphans", "archive")
+CARE = ("status", "orphans", "report", "archive")
 
 
 def asked() -> set[str]:
@@ -39,13 +40,15 @@ def stated():
 
 def take_care() -> None:
     """Does what the targets among CARE stand for."""
-    from icl_transience.care import archive, orphans, status
+    from icl_transience.care import archive, orphans, report, status
 
     with stated():
         if "status" in asked():
             print(status.table(PLAN))
         if "orphans" in asked():
             print(orphans.report(PLAN))
+        if "report" in asked():
+            print(report.report(PLAN, Path(workflow.main_snakefile)))
         if "archive" in asked():
             print(f"archive: {archive.write(PLAN, Path(workflow.main_snakefile))}")
 

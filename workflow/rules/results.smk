@@ -41,8 +41,18 @@ rule tables:
         declared=lambda wildcards: PLAN.declared_path(wildcards.experiment),
     output:
         curves=f"{STUDY}/{{experiment}}/curves.csv",
-        transience=f"{STUDY}/{{experiment}}/transience.csv",
-        runs=f"{STUDY}/{{experiment}}/runs.csv",
+        transience=report(
+            f"{STUDY}/{{experiment}}/transience.csv",
+            caption="../report/transience.rst",
+            category="{experiment}",
+            labels={"result": "table of lanes"},
+        ),
+        runs=report(
+            f"{STUDY}/{{experiment}}/runs.csv",
+            caption="../report/runs.rst",
+            category="{experiment}",
+            labels={"result": "table of runs"},
+        ),
         checksums=f"{STUDY}/{{experiment}}/SHA256SUMS",
     log:
         f"{PLAN.results}/logs/studies/{PLAN.study.name}/{{experiment}}/tables.log",
@@ -69,7 +79,7 @@ rule figures:
             f"{STUDY}/{{experiment}}/{{figure}}.svg",
             caption="../report/figures.rst",
             category="{experiment}",
-            labels={"figure": "{figure}"},
+            labels={"result": "{figure}"},
         ),
         f"{STUDY}/{{experiment}}/{{figure}}.png",
     log:

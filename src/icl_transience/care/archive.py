@@ -14,8 +14,6 @@ import hashlib
 import importlib.resources
 import io
 import json
-import re
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -27,7 +25,7 @@ import numpy as np
 
 from icl_transience import files, store
 from icl_transience.banks.bank import contact_sheet
-from icl_transience.care import provenance
+from icl_transience.care import provenance, report
 from icl_transience.plan import Plan
 from icl_transience.spec import BankSpec, StudyError, from_values
 
@@ -85,28 +83,10 @@ def _write_tar(path: Path, top: str, members: dict[str, bytes]) -> None:
 
 def refuse_unfinished(plan: Plan, snakefile: Path) -> None:
     """Raises StudyError where a dry run of `all` finds anything to do."""
-    said = _snakemake(plan, snakefile, "--dry-run", "all")
-    if "Nothing to be done" in said:
-        return
-    table = said[said.find("Job stats:") :].split("\ntotal")[0]
-    jobs = [f"{number} {rule}" for rule, number in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE) if rule != "all"]
-    raise StudyError(
-        f"study {plan.study.name} is not finished ({', '.join(jobs) or 'Snakemake would run jobs'}): "
-        "`snakemake all archive` finishes and archives it"
-    )
-
-
-def _snakemake(plan: Plan, snakefile: Path, *arguments: str) -> str:
-    """What Snakemake says when it is called on the plan's study; a call that makes nothing, and takes no lock."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as config:
-        json.dump(plan.config, config)
-        config.flush()
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), *arguments]
-        done = subprocess.run([*command, "--configfile", config.name], capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    if done.returncode:
-        raise StudyError(f"`snakemake {' '.join(arguments)}` failed; call it by hand to see more:\n{said.strip()}")
-    return said
+    if jobs := report.unfinished(plan, snakefile):
+        raise StudyError(
+            f"study {plan.study.name} is not finished ({jobs}): `snakemake all archive` finishes and archives it"
+        )
 
 
 # What is in it.
@@ -126,7 +106,8 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
     )
     for name in plan.study.experiments:
         for path in map(Path, [plan.experiment_path(name), *plan.experiment_files(name)]):
-            yield f"experiments/{name}/{path.name}", path.read_bytes()
+            if not path.name.startswith("."):
+                yield f"experiments/{name}/{path.name}", path.read_bytes()
     for bank_id in plan.banks:
         for path in (path for path in map(Path, plan.cards()) if path.stem == bank_id):
             yield f"banks/{path.name}", path.read_bytes()
@@ -135,8 +116,8 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
         yield f"banks/{shown.name}", shown.read_bytes()
         if words is not None:
             yield f"banks/{bank_id}.words.json", _json({"model": {"vocab": words}})
-    if report := _report(plan, snakefile):
-        yield "report.html", report.read_bytes()
+    if page := _report(plan, snakefile):
+        yield "report.html", page.read_bytes()
     yield from _sources(plan)
 
 
@@ -161,14 +142,13 @@ def _sources(plan: Plan) -> Iterator[tuple[str, bytes]]:
 def _report(plan: Plan, snakefile: Path) -> Path | None:
     """Snakemake's report, which has the time of its making in it: made again only where a result is newer.
 
-    None, with the reason on the terminal, where Snakemake cannot make it: it lacks its records of results that were
-    made elsewhere.
+    None, with the reason on the terminal, where Snakemake cannot make it.
     """
-    path = Path(plan.results, "studies", plan.study.name, "report.html")
+    path = report.path_of(plan)
     newest = max(Path(target).stat().st_mtime for target in plan.targets())
     if not path.is_file() or path.stat().st_mtime < newest:
         try:
-            _snakemake(plan, snakefile, "all", "--report", str(path))
+            report.write(plan, snakefile)
         except StudyError as error:
             print(f"archive: goes without report.html: {error}", file=sys.stderr)
             return None

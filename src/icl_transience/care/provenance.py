@@ -69,8 +69,13 @@ def last(plan: Plan) -> Entry:
 
     Unlike `record`, it does not take the software that is installed today for the one that made results.
     """
-    entry = _read(Path(plan.results, FILE)).get(plan.study.name)
+    entry = known(plan)
     return entry if entry and entry.get("file") == plan.study_path.read_text(encoding="utf-8") else record(plan)
+
+
+def known(plan: Plan) -> Entry:
+    """The entry of the plan's study as it stands; {} if there is none."""
+    return _read(Path(plan.results, FILE)).get(plan.study.name, {})
 
 
 def _without_date(entry: Entry) -> Entry:

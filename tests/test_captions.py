@@ -1,0 +1,222 @@
+"""The words of the report: from tables, verdicts and provenance, as text and never as markup."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from docutils.core import publish_parts
+from pipeline import ROOT, TINY
+
+from icl_transience import files
+from icl_transience.care import captions
+from icl_transience.care.captions import Captions
+from icl_transience.plan import Plan
+from icl_transience.spec import StudyError
+
+RUN = {
+    "run": "l2.strength=0",
+    "seeds": "3",
+    "outcome": "transient",
+    "evaluator": "icl",
+    "metric": "in_context_accuracy",
+    "chance": "0.5",
+    "n_never": "0",
+    "n_transient": "3",
+    "n_persistent": "0",
+    "n_diverged": "0",
+    "emergence": "32000",
+    "peak": "0.8",
+    "peak_lower": "0.75",
+    "peak_upper": "0.85",
+    "peak_at": "704000",
+    "half_life": "1200000",
+    "half_life_censored": "0",
+    "final": "0.66",
+    "final_lower": "0.6",
+    "final_upper": "0.72",
+    "index": "0.467",
+    "curve_peak": "0.8",
+    "curve_peak_at": "704000",
+    "curve_final": "0.66",
+}
+LANE = {key: value for key, value in RUN.items() if key != "seeds" and not key.endswith(("lower", "upper"))}
+VERDICT = {
+    "experiment": "l2",
+    "claim": "kept",
+    "text": "L2 keeps it",
+    "source": "",
+    "of": "index",
+    "statistic": "mean difference",
+    "effect": "-0.004",
+    "lower": "",
+    "upper": "",
+    "confidence": "",
+    "p_holm": "0.5",
+    "verdict": "undecided",
+    "seeds": "2",
+    "note": "",
+}
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch) -> Plan:
+    """Of the study `tiny`, of which nothing is built."""
+    (tmp_path / "workflow/studies").mkdir(parents=True)
+    shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
+    (tmp_path / "workflow/studies/tiny.yaml").write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    return Plan({"study": "tiny"}, Path())
+
+
+def write(path: str, *rows: dict[str, str]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def build(plan: Plan, experiment: str, runs: list[dict[str, str]]) -> None:
+    for path in map(Path, plan.experiment_files(experiment)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    folder = plan.folder(experiment)
+    write(f"{folder}/runs.csv", *runs)
+    write(f"{folder}/curves.csv", {"run": "l2.strength=0", "sequences_seen": "1920000"})
+    files.write_checksums(Path(folder), ("curves.csv", "transience.csv", "runs.csv"))
+
+
+def tabulate(plan: Plan, name: str, *rows: dict[str, str]) -> None:
+    write(f"{plan.folder('l2')}/{name}", *rows)
+    files.write_checksums(Path(plan.folder("l2")), [name])
+
+
+def page(caption: str) -> str:
+    """The HTML that Snakemake makes of a caption."""
+    return publish_parts(caption + "\n\n.. _tiny: javascript:nothing\n", writer="html")["body"]
+
+
+def test_an_experiment_is_built_once_all_of_its_tables_and_figures_are_there(plan):
+    build(plan, "l2", [RUN])
+    assert captions.built(plan) == ["l2"]
+    Path(plan.folder("l2"), "comparison.png").unlink()
+    assert captions.built(plan) == []
+
+
+def test_each_run_is_said_in_a_sentence_and_many_are_counted(plan):
+    build(plan, "l2", [RUN])
+    said = page(Captions(plan).findings("l2"))
+    assert "<strong>l2.strength=0</strong>: icl (in context accuracy, chance 0.5) peaks at 0.80 after 704k" in said
+    build(plan, "l2", [RUN | {"run": f"r{number}"} for number in range(30)])
+    said = page(Captions(plan).findings("l2"))
+    assert said.count("<li>") == 13
+    assert "of all 30: 30 transient" in said
+
+
+def test_a_table_shows_intervals_and_says_what_is_a_bound_or_missing(plan):
+    tabulate(plan, "runs.csv", RUN | {"half_life_censored": "2"}, RUN | {"half_life": "", "index": ""})
+    said = page(Captions(plan).table("l2", "runs.csv"))
+    assert "<td>0.80 (0.75 to 0.85)</td><td>704k</td><td>≥ 1.2M</td><td>0.66 (0.60 to 0.72)</td><td>0.47</td>" in said
+    assert "<td>–</td><td>0.66 (0.60 to 0.72)</td><td>–</td>" in said
+
+
+def test_a_table_of_lanes_knows_seeds_and_ends_where_a_page_does(plan):
+    lanes = [LANE | {"seed": str(seed), "half_life_censored": "True"} for seed in range(1000)]
+    tabulate(plan, "transience.csv", *lanes)
+    said = page(Captions(plan).table("l2", "transience.csv"))
+    assert "<th>run</th><th>seed</th><th>outcome</th>" in said
+    assert "<td>199</td><td>transient</td><td>32k</td><td>0.80</td><td>704k</td><td>≥ 1.2M</td>" in said
+    assert "<td>200</td>" not in said
+    assert "800 rows more in the file" in said
+
+
+def test_without_verdicts_nothing_is_said_of_claims(plan):
+    assert Captions(plan).claims("l2") == ""
+    assert Captions(plan).all_claims() == ""
+    write("results/studies/tiny/verdicts.csv", VERDICT)
+    assert Captions(plan).claims("transience") == ""
+
+
+def test_a_claim_stands_with_its_verdict_effect_and_p(plan):
+    ends = {"lower": "-0.1", "upper": "0.09", "confidence": "0.95", "source": "Fig. 5", "note": "few seeds"}
+    write("results/studies/tiny/verdicts.csv", VERDICT, VERDICT | ends | {"verdict": "contradicted"})
+    said = page(Captions(plan).claims("l2"))
+    assert "<strong>undecided</strong>: L2 keeps it; index: -0.004 (mean difference); p = 0.5 after Holm" in said
+    assert "<strong>contradicted</strong>: L2 keeps it (Fig. 5); index: -0.004, 95.0% interval -0.10 to 0.09 (" in said
+    assert "seeds: 2; few seeds</li>" in said
+    assert page(Captions(plan).all_claims()).count("<li>") == 2
+
+
+def test_damaged_tables_are_refused_by_name(plan):
+    tabulate(plan, "runs.csv", RUN)
+    write(f"{plan.folder('l2')}/runs.csv", RUN | {"peak": "0.9"})
+    with pytest.raises(StudyError, match=r"l2/runs\.csv: .*: unless a job is writing it now, delete it"):
+        Captions(plan).table("l2", "runs.csv")
+    # It may be a job's that has not yet written the checksum.
+    assert Path(plan.folder("l2"), "runs.csv").exists()
+    write("results/studies/tiny/verdicts.csv", {"experiment": "l2", "verdict": "supported"})
+    with pytest.raises(StudyError, match=r"verdicts\.csv: lacks text, .*: delete it, and snakemake writes it again"):
+        Captions(plan).claims("l2")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\u2028", "\x85", "\x0b"])
+def test_no_text_leaves_its_place(plan, end):
+    """Of what reStructuredText takes for the end of a line, each could begin a directive that reads a file."""
+    text = f"a{end}{end}.. include:: workflow/studies/tiny.yaml{end}{end}<script>alert(1)</script>"
+    write("results/studies/tiny/verdicts.csv", VERDICT | {"text": text, "note": text, "source": text})
+    said = page(Captions(plan).claims("l2"))
+    assert said.count(".. include:: workflow/studies/tiny.yaml") == 3
+    assert "gaussian" not in said
+    assert "<script>" not in said
+    assert "system-message" not in said
+
+
+def test_the_first_page_says_what_is_missing_and_what_is_out_of_date(plan):
+    said = page(Captions(plan).overview())
+    assert said.count("Not in this report") == 2
+    assert "<h2>l2</h2>" in said
+    assert "0 of 4 lanes are done" in said
+    assert "provenance.json does not know this study yet" in said
+    build(plan, "l2", [RUN])
+    said = page(Captions(plan).overview())
+    assert said.count("Not in this report") == 1
+    assert "showCategory('l2')" in said
+    assert "Out of date: 4 of 4 lanes are not in it yet" in said
+    assert "peaks at 0.80" in said
+
+
+def test_the_first_page_says_with_what_and_where(plan):
+    segment = {"with": "torch 2, cuda", "seconds": 7000.0}
+    pack = {"lanes": [{}, {}], "segments": {"a": segment}, "seconds": 7000, "gpu_seconds": 90, "evaluation_seconds": 5}
+    entry = {
+        "date": "2026-01-01T00:00:00+00:00",
+        "versions": {"torch": "2.13", "faiss-cpu": None},
+        "git": {"commit": "abc", "dirty": True},
+        "machine": {"cpu": "a <fast> one", "cores": 2, "memory_mb": 24000, "gpus": ["H200"], "platform": "Linux"},
+        "packs": {"p": pack},
+    }
+    Path("results").mkdir()
+    Path("results/provenance.json").write_text(json.dumps({"schema": 1, "studies": {"tiny": entry}}))
+    said = page(Captions(plan).overview())
+    assert "<td>torch 2.13</td>" in said
+    assert "<td>abc and changes beyond it</td>" in said
+    assert "<td>a &lt;fast&gt; one, 2 cores, 24,000 MB, H200, Linux</td>" in said
+    assert "<td>2 lanes in 1 packs, 1 segments: 1.9 h, of which 1.5 min on GPUs</td>" in said
+    assert "<td>5.0 s</td>" in said
+    assert "experiments:\n  transience:" in said
+
+
+def test_a_study_of_any_length_is_shown_whole(plan):
+    text = plan.study_path.read_text()
+    for long in ("# " + 30_000 * "x", "# " + 10_000 * "y z "):
+        plan.study_path.write_text(f"{text}\n{long}\n# end\n")
+        said = page(Captions(plan).overview())
+        assert "system-message" not in said
+        assert "does it come and go?" in said
+        assert "# end\n" in said
+
+
+def test_words_stand_in_the_configuration_as_nothing_that_json_does_not_know(plan):
+    assert json.dumps({"captions": Captions(plan)}) == '{"captions": {}}'

@@ -1,0 +1,238 @@
+"""The report, made by the real Snakemake and read in a real browser that clicks through all of it."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pipeline import TINY, Clone
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+# What a stranger may ask: to end the page's script, to be markup, to be a template.
+QUESTION = "</script><b id='evil'>does</b> it {{ 7 * 7 }} come & go? $x$"
+SMALL = (
+    TINY.replace("horizon: 2048", "horizon: 1024")
+    .replace("seeds: [0, 1]", "seeds: [0]")
+    .replace("does it come and go?", QUESTION)
+)
+# A claim of several lines, of which one would put a file into the page.
+VERDICTS = (
+    "experiment,claim,text,source,of,statistic,effect,lower,upper,confidence,p_holm,verdict,seeds,note\n"
+    'l2,kept,"L2 & time <keep> ICL\u2028\n\n.. include:: config.yaml\n",Fig. 5,'
+    "index,mean difference,0.25,0.126,0.375,0.95,0.03,supported,6,a note\n"
+)
+
+# Notes what goes wrong from the first line on; then clicks on every category, and there on every eye and caption.
+LISTEN = """<script>
+const found = {errors: [], categories: {}};
+window.addEventListener("error", event => found.errors.push(event.message));
+window.addEventListener("unhandledrejection", event => found.errors.push(String(event.reason)));
+console.error = (...said) => found.errors.push(said.join(" "));
+</script>"""
+CLICK = """<script>
+const wait = () => new Promise(done => setTimeout(done, 200));
+const click = async link => { link.click(); await wait(); };
+const item = name => [...document.querySelectorAll("nav li a")].find(link => link.textContent === name);
+const rows = () => [...document.querySelectorAll("nav tbody tr")];
+const crumb = name => [...document.querySelectorAll("nav a")].find(link => link.textContent === name);
+async function look() {
+    await wait();
+    found.start = document.querySelector("#app .prose").innerText;
+    await click(item("Statistics"));
+    await wait();
+    found.charts = document.querySelectorAll("#runtimes canvas, #timeline canvas").length;
+    for (const name of Object.keys(categories)) {
+        await click(item(name));
+        const seen = found.categories[name] = {};
+        for (const number of rows().keys()) {
+            const entry = seen[rows()[number].cells[0].innerText] = {};
+            const [eye, info] = rows()[number].querySelectorAll("a");
+            if (eye.download) {
+                entry.download = eye.download;
+            } else {
+                await click(eye);
+                const image = document.querySelector("#app img[src^='data:image/svg']:not(nav img)");
+                await image.decode();
+                const box = image.getBoundingClientRect();
+                entry.size = [image.naturalWidth, box.width, box.height];
+            }
+            await click(info);
+            entry.caption = document.querySelector("nav .prose").innerText;
+            await click(crumb(name));
+        }
+        await click(crumb("Results"));
+    }
+}
+look().catch(error => found.errors.push(String(error))).finally(() => {
+    const said = document.body.appendChild(document.createElement("pre"));
+    said.id = "found";
+    said.textContent = JSON.stringify(found);
+});
+</script>"""
+
+
+def read(report: Path, folder: Path) -> dict:
+    """What a browser shows of a report: errors, the first page, category -> entry -> caption and size of its figure."""
+    page, (before, after) = folder / "page.html", report.read_text(encoding="utf-8").rsplit("</body>", 1)
+    page.write_text(before.replace("<head>", "<head>" + LISTEN, 1) + CLICK + "</body>" + after, encoding="utf-8")
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    quiet += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'profile'}"]
+    # The page's own clock, which runs ahead while it waits and stands while it works.
+    command = [BROWSER, *quiet, "--window-size=1400,1000", "--virtual-time-budget=60000", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    (said,) = re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    return json.loads(html.unescape(said))
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory) -> tuple[Clone, str]:
+    """One experiment of two, and what was said when the report of it was made."""
+    clone = Clone.make(tmp_path_factory.mktemp("report") / "clone", SMALL)
+    return clone, clone.build("transience", "report")
+
+
+@pytest.fixture(scope="module")
+def wholly(partly, tmp_path_factory) -> tuple[Clone, str]:
+    clone = partly[0].copy(tmp_path_factory.mktemp("whole") / "clone")
+    (clone.folder / "results/studies/tiny/verdicts.csv").write_text(VERDICTS)
+    return clone, clone.build("all", "report")
+
+
+@pytest.fixture(scope="module")
+def shown(wholly, tmp_path_factory) -> dict:
+    if BROWSER is None:
+        pytest.skip("no chromium or chrome: apt-get install --no-install-recommends chromium")
+    return read(wholly[0].path("studies/tiny/report.html"), tmp_path_factory.mktemp("browser"))
+
+
+def test_of_nothing_there_is_no_report(tmp_path):
+    clone = Clone.make(tmp_path / "clone", SMALL)
+    done = clone.snakemake("report")
+    assert done.returncode != 0
+    assert "nothing of study tiny is built yet: `snakemake all report` builds it first" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    # The same words without Snakemake.
+    command = [sys.executable, "-m", "icl_transience", "report", "--study", "tiny"]
+    alone = subprocess.run(command, cwd=clone.folder, capture_output=True, text=True)
+    assert alone.returncode == 1
+    assert "nothing of study tiny is built yet" in alone.stderr
+    assert not (clone.folder / "results").exists()
+
+
+def test_a_report_of_a_part_says_what_is_missing(partly):
+    clone, said = partly
+    assert "report: results/studies/tiny/report.html" in said
+    assert "not in it, for lack of tables or figures: l2" in said
+    # What the second run of the second experiment takes, and its tables; the bank is there without its card.
+    (jobs,) = re.findall(r"the study is not finished \((.*)\): `snakemake all report` finishes it", said)
+    assert {"1 card", "1 train", "1 evaluate", "1 tables"} < set(jobs.split(", "))
+    page = clone.path("studies/tiny/report.html").read_text()
+    # One of them is the run of the other experiment.
+    assert "Not in this report: 1 of 2 lanes are done." in page
+    assert "results/studies/tiny/l2/curves.svg" not in page
+
+
+def test_a_report_of_the_whole_study_misses_nothing(wholly):
+    _, said = wholly
+    assert said.rstrip().count("report: results/studies/tiny/report.html") == 1
+    assert "not in it" not in said
+    assert "not finished" not in said
+
+
+def test_the_page_loads_and_is_clicked_through_without_errors(shown):
+    assert shown["errors"] == []
+    # When each job ran, and for how long.
+    assert shown["charts"] == 2
+
+
+def test_every_experiment_is_a_category_with_each_figure_really_shown(shown, wholly):
+    categories = {name: set(entries) for name, entries in shown["categories"].items()}
+    assert set(categories) == {"transience", "l2", "banks"}
+    assert {"curves", "comparison"} <= categories["l2"]
+    for name in ("transience", "l2"):
+        drawn = {path.stem for path in wholly[0].folder.glob(f"results/studies/tiny/{name}/*.svg")}
+        assert categories[name] == drawn | {"table of lanes", "table of runs"}
+    assert categories["banks"] == {wholly[0].path("banks/*.svg").stem}
+    figures = [entry for entries in shown["categories"].values() for entry in entries.values() if "size" in entry]
+    assert len(figures) == len(list(wholly[0].folder.glob("results/**/*.svg")))
+    for figure in figures:
+        natural, width, height = figure["size"]
+        assert natural > 300
+        assert min(width, height) > 200
+
+
+def test_every_caption_says_what_is_plotted_and_what_to_see(shown):
+    for category, entries in shown["categories"].items():
+        for name, entry in entries.items():
+            what = "What is in it." if name.startswith("table") else "What is plotted."
+            assert what in entry["caption"], (category, name)
+            assert "What to see." in entry["caption"]
+            assert "System Message" not in entry["caption"]
+
+
+def test_captions_say_what_came_out_and_the_verdict_on_each_claim(shown):
+    curves = shown["categories"]["l2"]["curves"]["caption"]
+    assert "l2.strength=0.001: icl (in context accuracy, chance 0.5)" in curves
+    for entry in shown["categories"]["l2"].values():
+        caption = " ".join(entry["caption"].split())
+        assert "supported: L2 & time <keep> ICL .. include:: config.yaml (Fig. 5);" in caption
+        assert "index: 0.25, 95.0% interval 0.13 to 0.38 (mean difference); p = 0.03 after Holm" in caption
+    assert "supported" not in shown["categories"]["transience"]["curves"]["caption"]
+    assert "supported: L2 & time <keep> ICL" in shown["start"]
+
+
+def test_a_question_is_text_whatever_stands_in_it(shown, wholly):
+    for text in (shown["categories"]["transience"]["curves"]["caption"], shown["start"]):
+        assert "</script><b id='evil'>does</b> it {{ 7 * 7 }} come & go? $x$" in text
+    # No tag of it stands in the page, where the browser would read it before any script does.
+    assert "<b id='evil'>" not in wholly[0].path("studies/tiny/report.html").read_text()
+
+
+def test_tables_are_shown_and_can_be_saved(shown):
+    for entries in (shown["categories"]["transience"], shown["categories"]["l2"]):
+        assert entries["table of runs"]["download"] == "runs.csv"
+        assert entries["table of lanes"]["download"] == "transience.csv"
+    lanes = shown["categories"]["l2"]["table of lanes"]["caption"].split("run\tseed\toutcome")[1]
+    assert re.findall(r"^(l2\.strength=\S+)\t0\t(?:never|transient|persistent)\t", lanes, re.MULTILINE) == [
+        "l2.strength=0",
+        "l2.strength=0.001",
+    ]
+
+
+def test_the_first_page_says_how_all_was_made(shown, wholly):
+    start, clone = shown["start"], wholly[0]
+    entry = json.loads((clone.folder / "results/provenance.json").read_text())["studies"]["tiny"]
+    assert start.startswith("Study tiny")
+    for said in (f"torch {entry['versions']['torch']}", "snakemake 9", entry["machine"]["cpu"], entry["date"]):
+        assert said in start
+    assert "2 lanes in 2 packs, 2 segments" in start
+    assert "gaussian: {classes: 40," in start
+
+
+def test_another_report_touches_nothing_else(wholly, tmp_path):
+    """Not the locks of a Snakemake that runs beside it either."""
+    clone = wholly[0].copy(tmp_path / "clone")
+    locks = [clone.folder / f".snakemake/locks/0.{kind}.lock" for kind in ("input", "output")]
+    locks[0].parent.mkdir(exist_ok=True)
+    for lock in locks:
+        lock.write_text("results/studies/tiny/l2/curves.svg\n")
+    verdicts = clone.path("studies/tiny/verdicts.csv")
+    verdicts.write_text(VERDICTS.replace("supported", "undecided"))
+    before = times(clone)
+    said = clone.build("report")
+    after = times(clone)
+    assert "report: results/studies/tiny/report.html" in said
+    page = clone.path("studies/tiny/report.html")
+    assert after.pop(page) > before.pop(page)
+    assert after == before
+    assert all(lock.exists() for lock in locks)
+    assert "undecided</strong>: L2 &amp; time" in page.read_text()
+
+
+def times(clone: Clone) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in clone.folder.glob("results/**/*") if path.is_file()}
