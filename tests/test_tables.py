@@ -163,6 +163,16 @@ def test_tables_say_in_words_when_icl_peaked_and_what_is_left(tmp_path, report, 
     assert second.endswith(f"figure: {tmp_path / 'curves.svg'}")
 
 
+def test_a_run_named_like_a_missing_value_keeps_its_name(tmp_path, report, curves):
+    report["runs"][0]["name"] = "NA"
+    curves = curves.replace({"run": {"none": "NA"}})
+    curves.to_csv(tmp_path / "curves.csv", index=False)
+    write(tmp_path, report, curves)
+    files.write_checksums(tmp_path, tables.TABLES)
+    assert set(tables.read_curves(tmp_path)["run"]) == {"NA", "some"}
+    assert next(tables.experiment_in_words(tmp_path)).startswith(f"{tmp_path.name}, NA: icl")
+
+
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0"), (999, "999"), (1000, "1k"), (131_072, "131k"), (1.28e6, "1.28M"), (1.6e9, "1.6G")]
 )

@@ -11,6 +11,7 @@ _TABLES = (*_METRICS, "tables.py", "transience.py")
 CODE = {
     "metrics": _METRICS,
     "tables": _TABLES,
+    "verdicts": (*_TABLES, "verdicts.py", "paired.py"),
     "figures": (*_TABLES, "figures.py", "drawing.py"),
     "cards": ("cards.py", "drawing.py"),
 }

@@ -18,6 +18,7 @@ from icl_transience.study import Experiment, NamedRun, Study
 # Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
 VOCABULARIES = ("vocab.txt", "tokenizer.json")
 TABLES = ("curves.csv", "transience.csv", "runs.csv", files.CHECKSUMS)
+VERDICTS = "verdicts.csv"
 
 # Linux takes no longer word than 131,072 bytes in a command line, and the whole line is one word to Snakemake's shell.
 MOST_CHARACTERS = 100_000
@@ -112,6 +113,7 @@ class Plan:
         for experiment in self.study.experiments:
             text = self.report(experiment, figures=True) + "\n"
             files.write_text(Path(self.experiment_path(experiment)), text)
+        files.write_text(Path(self.claims_path), self.claims() + "\n")
 
     def source_folder(self, source: str) -> Path | None:
         """Where a source's files are: its key in config.yaml, or the environment variable ICL_{SOURCE}."""
@@ -226,7 +228,7 @@ class Plan:
     # Experiments.
 
     def folder(self, experiment: str) -> str:
-        return f"{self.results}/studies/{self.study.name}/{experiment}"
+        return f"{self.study_folder}/{experiment}"
 
     def experiment_path(self, experiment: str) -> str:
         """The file from which an experiment's tables and figures can be made, given its metrics; see `report`."""
@@ -259,13 +261,55 @@ class Plan:
         return [f"{folder}/{name}" for name in TABLES] + drawn
 
     def targets(self) -> list[str]:
-        files = [path for experiment in self.study.experiments for path in self.experiment_files(experiment)]
-        return files + self.cards()
+        of_experiments = [path for name in self.study.experiments for path in self.experiment_files(name)]
+        return of_experiments + self.verdict_files() + self.cards()
+
+    # Claims.
+
+    @property
+    def study_folder(self) -> str:
+        return f"{self.results}/studies/{self.study.name}"
+
+    @property
+    def claims_path(self) -> str:
+        """The file of what `claims` says."""
+        return f"{self.study_folder}/claims.json"
+
+    def claims(self) -> str:
+        """Every claim of the study, as canonical JSON: a list of claims.Claim with what its test needs to know."""
+        return spec.canonical(
+            [
+                spec.identity_values(claim)
+                | {
+                    "experiment": experiment.name,
+                    "horizon": experiment.horizon,
+                    "confidence": experiment.statistics.confidence,
+                    "alpha": experiment.claims_alpha,
+                }
+                for experiment in self.study.experiments.values()
+                for claim in experiment.claims
+            ]
+        )
+
+    def judged_tables(self) -> list[str]:
+        """The tables from which the claims are judged."""
+        claiming = [name for name, experiment in self.study.experiments.items() if experiment.claims]
+        names = ("transience.csv", files.CHECKSUMS)
+        return [f"{self.folder(experiment)}/{name}" for experiment in claiming for name in names]
+
+    def verdict_files(self) -> list[str]:
+        """The table of verdicts and its checksum; none in a study that claims nothing."""
+        return [f"{self.study_folder}/{name}" for name in (VERDICTS, files.CHECKSUMS)] if self.judged_tables() else []
 
     def finished_folders(self) -> list[str]:
         """Folders of the experiments that have been built."""
         folders = map(self.folder, self.study.experiments)
         return [folder for folder in folders if all(Path(folder, name).exists() for name in (*TABLES, "curves.svg"))]
+
+    def judged_folder(self) -> list[str]:
+        """The study's folder, in a list; empty where its claims have not been judged."""
+        files = self.verdict_files()
+        return [self.study_folder] if files and all(Path(path).exists() for path in files) else []
 
     def report(self, name: str, *, figures: bool) -> str:
         """An experiment as its tables need it, as canonical JSON (see tables.py); for figures, with what they say."""

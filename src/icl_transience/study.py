@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icl_transience import schema, sources, spec
+from icl_transience import claims, schema, sources, spec
+from icl_transience.claims import Claim, Claimant
 from icl_transience.spec import BankSpec, Component, Lane, Run, Seed, SequenceSet, StudyError
 
 RUN_SECTIONS = ("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots")
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
     *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
-    *("tables", "figures", "export", "report", "unlock", "status", "orphans", "archive"),
+    *("tables", "figures", "verdicts", "export", "report", "unlock", "status", "orphans", "archive"),
 )
 
 # More would keep Snakemake busy for minutes before the first job, and a curve has no use for them.
@@ -48,7 +49,7 @@ class NamedRun:
 class Experiment:
     """One question: named runs that differ along axes, the seeds of each, and how far they train.
 
-    horizon: sequences seen at the end, in whole batches of every run.
+    horizon: sequences seen at the end, in whole batches of every run. claims_alpha: the error level of its claims.
     """
 
     name: str
@@ -58,6 +59,13 @@ class Experiment:
     seeds: tuple[Seed, ...]
     horizon: int
     statistics: Statistics
+    claims: tuple[Claim, ...]
+    claims_alpha: float
+
+    def levels(self) -> dict[str, list[Any]]:
+        """Axis -> its levels in order of appearance, for the axes along which runs differ."""
+        found = {axis: list(dict.fromkeys(named.axes[axis] for named in self.runs)) for axis in self.axes}
+        return {axis: levels for axis, levels in found.items() if len(levels) > 1}
 
     def lanes(self) -> list[Lane]:
         return [Lane(run=named.run, seed=seed) for named in self.runs for seed in self.seeds]
@@ -122,10 +130,12 @@ class _Resolver:
             raise StudyError(f"`{where}`: {name!r} is a name of the workflow's own: rename the experiment")
         if "axes" in section and "runs" in section:
             raise StudyError(f"`{where}` has both `axes` and `runs`: an experiment is declared by one of them")
-        own = {key: value for key, value in section.items() if key not in ("axes", "runs", "question")}
+        own = {key: value for key, value in section.items() if key not in ("axes", "runs", "question", "claims")}
         settings = schema.merge(self.base, own)
         variants = self._variants(where, section, settings)
-        statistics = spec.from_values(Statistics, settings["statistics"])
+        # Of verdicts alone: another level makes no table again.
+        of_curves = {key: value for key, value in settings["statistics"].items() if key != "claims_alpha"}
+        statistics = spec.from_values(Statistics, of_curves)
         if statistics.smoothing % 2 == 0:
             raise StudyError(
                 f"`{where}.statistics.smoothing` is {statistics.smoothing}, expected an odd number of snapshots"
@@ -161,6 +171,12 @@ class _Resolver:
             seeds=tuple(spec.from_values(Seed, seed) for seed in seeds),
             horizon=horizon,
             statistics=statistics,
+            claims=claims.resolve(
+                f"{where}.claims",
+                section.get("claims", {}),
+                Claimant(axes, {named.name: named.axes for named in runs}, runs[0].sequence_set.evaluators),
+            ),
+            claims_alpha=float(settings["statistics"]["claims_alpha"]),
         )
 
     def _variants(

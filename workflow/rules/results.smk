@@ -1,5 +1,5 @@
-# Tables and figures of an experiment: results/studies/{study}/{experiment}/; what others' code reads of a run:
-# results/exports/{study}/{run}.h5
+# Tables and figures of an experiment: results/studies/{study}/{experiment}/; how the claims of a study stand:
+# results/studies/{study}/verdicts.csv; what others' code reads of a run: results/exports/{study}/{run}.h5
 import re
 
 
@@ -10,12 +10,12 @@ wildcard_constraints:
     set=r"[^/]+",
     bank=r"[^/]+",
     file="|".join(map(re.escape, sources.PUBLIC)),
-    figure="curves|comparison",
+    figure="curves|comparison|summary|plane|grid",
     experiment="|".join(PLAN.study.experiments),
     run="|".join(map(re.escape, PLAN.exports)),
 
 
-STUDY = f"{PLAN.results}/studies/{PLAN.study.name}"
+STUDY = PLAN.study_folder
 
 
 rule tables:
@@ -41,6 +41,27 @@ rule tables:
     shell:
         "python -m icl_transience tables --experiment {params.experiment:q} --packs {params.packs:q}"
         " --folder {params.folder:q} &> {log:q}"
+
+
+rule verdicts:
+    input:
+        PLAN.judged_tables(),
+    output:
+        verdicts=f"{STUDY}/verdicts.csv",
+        checksums=f"{STUDY}/SHA256SUMS",
+    log:
+        f"{PLAN.results}/logs/studies/{PLAN.study.name}/verdicts.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        # What the job reads in claims.json. Here alone: another claim makes no table and no figure again.
+        claims=lambda wildcards: PLAN.claims(),
+        path=lambda wildcards: PLAN.claims_path,
+        folder=lambda wildcards: PLAN.study_folder,
+        code=code.digest("verdicts"),
+    shell:
+        "python -m icl_transience verdicts --claims {params.path:q} --folder {params.folder:q} &> {log:q}"
 
 
 rule figures:
