@@ -1,7 +1,7 @@
 # make            create .venv and run the study that config.yaml names (STUDY=omniglot for another)
 # make test       run the whole test suite in the same environment
 # make lint       ruff, snakefmt, snakemake --lint
-# make unlock     after Snakemake itself was killed; refuses while a training job is still writing
+# make unlock     after Snakemake itself was killed; refuses while one of its jobs is still at work
 # make clean      remove .venv; results stay
 #
 # TORCH_INDEX=<url> adds a package index to look for torch in; https://download.pytorch.org/whl/cpu has builds without

@@ -14,11 +14,7 @@ product and a large copy in the same processes and precision, right after. A fil
 `step_for(shape, lanes, device)`, which returns a function that trains on one batch of every lane; ours and it take
 turns, and the ratio is the median over turns.
 
-Model FLOP a sequence: 2 for each multiply-add of the forward pass that gives the query's logits,
-    2 (C+1) I D + (L-1) [T (8 + 4m) D^2 + 2 D T(T+1)] + [4 T D^2 + (4 + 4m) D^2 + 4 D T] + 2 D K,
-times 3 for forward and backward: what the model as written down needs, of which engines save some (the embedder's input
-gradient; native: keys and values of the last block). T = 2C+1 tokens, D width, L blocks, m MLP ratio, I input width, K
-labels; blocks over all tokens, causal; of the last block keys and values of all tokens, the rest for the query's alone.
+Model FLOP a sequence are those of icl_transience.resources.training_flop: what the model as written down needs.
 """
 
 import argparse
@@ -53,12 +49,10 @@ class Shape:
     heads: int = 8
 
     def flop(self) -> int:
-        """Model FLOP of training on one sequence; see the top of this file."""
-        tokens, square = 2 * self.context + 1, self.width**2
-        blocks = tokens * (8 + 4 * self.mlp_ratio) * square + 2 * self.width * tokens * (tokens + 1)
-        last = (4 * tokens + 4 + 4 * self.mlp_ratio) * square + 4 * self.width * tokens
-        ends = 2 * (self.context + 1) * self.dim * self.width + 2 * self.width * self.classes
-        return 3 * (ends + (self.depth - 1) * blocks + last)
+        """Model FLOP of training on one sequence."""
+        from icl_transience import resources
+
+        return resources.training_flop(pack_of(self, 1, "float32").run)
 
 
 SHAPES = {

@@ -63,17 +63,19 @@ class Clone:
         self.study.write_text(text.replace(old, new), encoding="utf-8")
 
     def snakemake(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess:
+        call = self.call(*arguments, config=config, **env)
+        return subprocess.run(**call, capture_output=True, text=True, timeout=900)
+
+    def call(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> dict:
+        """What subprocess takes to call Snakemake here: args, cwd, env."""
         settings = ["--config", "study=tiny", "segment_sequences=1024", *config]
         # The interpreter's own folder comes first, so that rules find the environment the tests run in.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments, *settings],
-            cwd=self.folder,
-            env=os.environ | {"PATH": path} | env,
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
+        return {
+            "args": [sys.executable, "-m", "snakemake", *arguments, *settings],
+            "cwd": self.folder,
+            "env": os.environ | {"PATH": path} | env,
+        }
 
     def build(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> str:
         done = self.snakemake(*arguments, config=config, **env)

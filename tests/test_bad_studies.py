@@ -228,7 +228,7 @@ AGAINST_THE_SCHEMA = {
     ),
     "a base of 0": (in_a("model: {positions: {base: 0}}"), ["positions.base` is 0, expected above 0"]),
     "an unknown distribution": (in_a("model: {init: {distribution: lecun}}"), ["model.init.distribution` is 'lecun'"]),
-    "an unknown optimizer": (in_a("optimizer: {name: adamw}"), ["'adamw'", "did you mean `adam`?"]),
+    "an unknown optimizer": (in_a("optimizer: {name: adamv}"), ["'adamv'", "did you mean `adam"]),
     "a moment without end": (in_a("optimizer: {beta1: 1}"), ["optimizer.beta1` is 1, expected below 1"]),
     "L2 without its key": (in_a("optimizer: {l2: 0.1}"), ["optimizer.l2` is 0.1, expected a mapping"]),
     "an unknown form": (in_a("optimizer: {l2: {form: square}}"), ["'square'", "did you mean `squared`?"]),
@@ -528,6 +528,75 @@ CONTRADICTIONS = {
         with_claim(f"{TREND}, at: {{optimizer.l2.strength: 0}}"),
         ["claims.c.at` names optimizer.l2.strength, the trend's own axis: narrow it by `from` and `up_to`"],
     ),
+    "momentum of adam": (
+        in_a("optimizer: {momentum: 0.9}"),
+        ["`optimizer.momentum` is 0.9, which is sgd's, but `optimizer.name` is adam", "say `beta1`"],
+    ),
+    "weight decay of adam": (
+        in_a("optimizer: {weight_decay: 0.1}"),
+        ["`optimizer.weight_decay` is 0.1, which is adamw's", "`name: adamw`", "`optimizer.l2.strength`"],
+    ),
+    "inverse sqrt without a warm-up": (
+        in_a("optimizer: {schedule: {kind: inverse_sqrt}}"),
+        ["`optimizer.schedule.kind` is inverse_sqrt", "`optimizer.schedule.warmup` is 0: give it one"],
+    ),
+    "a cosine without a length": (
+        in_a("optimizer: {schedule: {kind: cosine, warmup: 33}}"),
+        ["`optimizer.schedule.length` is 0", "longer than the warm-up"],
+    ),
+    "a cosine that ends in its warm-up's last batch": (
+        in_a("optimizer: {schedule: {kind: cosine, warmup: 33, length: 64}}"),
+        ["`optimizer.schedule.length` is 64", "`optimizer.schedule.warmup` is 33"],
+    ),
+    "all dropped": (in_a("model: {dropout: 1}"), ["model.dropout` is 1, expected below 1"]),
+    "a strength that is no number": (
+        in_a("optimizer: {l2: {mlp: none}}"),
+        ["optimizer.l2.mlp` is 'none', expected number or null"],
+    ),
+    "heads of an odd width that turn": (
+        in_a("model: {width: 6, heads: 2, positions: {kind: rotary}}"),
+        ["`model.positions.kind` is rotary", "6 / 2"],
+    ),
+    "places that were not learned": (
+        in_a("model: {positions: {kind: learned}}, evaluation: {contexts: {icl: [4, 16]}}"),
+        ["`evaluation.contexts.icl` has 16", "`recipe.context` 8 and no more: leave longer ones out"],
+    ),
+    "an intervention without a time": (
+        in_a("interventions: {late: {optimizer: {clip: 1}}}"),
+        ["`interventions.late` lacks `at`: add it"],
+    ),
+    "an intervention after the end": (
+        in_a("horizon: 5000, interventions: {late: {at: 5000, optimizer: {clip: 1}}}"),
+        ["`experiments.a.horizon` is 5000", "baseline has an intervention at 5000", "train longer"],
+    ),
+    "two interventions at once": (
+        in_a("interventions: {a: {at: 33, optimizer: {clip: 1}}, b: {at: 64, recipe: {pool: 9}}}"),
+        ["`interventions.b.at` is 64, and a comes before the same batch: make them one"],
+    ),
+    "an intervention that changes the context": (
+        in_a("interventions: {late: {at: 64, recipe: {context: 10}}}"),
+        ["`interventions.late.recipe.context` is 10, but the model was made for 8"],
+    ),
+    "an intervention that changes the number of labels": (
+        in_a("interventions: {late: {at: 64, recipe: {labelling: {labels: 20}}}}"),
+        ["`interventions.late.recipe.labelling.labels` is 20, but the model was made for 0"],
+    ),
+    "an intervention that changes the kind of moments": (
+        in_a("interventions: {late: {at: 64, optimizer: {name: sgd}}}"),
+        ["`interventions.late.optimizer.name` is sgd after adam", "keeps other moments"],
+    ),
+    "an intervention that contradicts what it leaves": (
+        in_a("interventions: {late: {at: 64, recipe: {labels: relabelled}}}"),
+        ["with `interventions.late`: `recipe.labels` is relabelled", "make `burstiness` half"],
+    ),
+    "an intervention whose schedule cannot be": (
+        in_a("interventions: {late: {at: 64, optimizer: {schedule: {kind: cosine}}}}"),
+        ["with `interventions.late`: `optimizer.schedule.length` is 0"],
+    ),
+    "an intervention that changes the model": (
+        in_a("interventions: {late: {at: 64, model: {dropout: 0.1}}}"),
+        ["unknown key `experiments.a.interventions.late.model`", "allowed here: at, recipe, optimizer"],
+    ),
     "no folder of tokens": (in_a("bank: {source: tokens}"), ["ICL_TOKENS", "`tokens:` in config.yaml"]),
     "no folder of imported exemplars": (in_a("bank: {source: imported}"), ["ICL_IMPORTED"]),
 }
@@ -644,7 +713,7 @@ def test_as_many_lanes_and_segments_as_are_allowed_are_accepted_and_one_more_is_
             (pack,) = Plan(config, ROOT).packs.values()
             assert len(pack.boundaries) == MOST_SEGMENTS + 1
         else:
-            with pytest.raises(StudyError, match="takes 20,001 jobs"):
+            with pytest.raises(StudyError, match="takes 100,001 jobs"):
                 Plan(config, ROOT)
 
 
@@ -685,7 +754,10 @@ CONFIGS = {
     "lanes that are true": ({"lanes_per_pack": True}, ["`lanes_per_pack` is true, expected integer"]),
     "lanes in quotes": ({"lanes_per_pack": "8"}, ["`lanes_per_pack` is '8', expected integer", "without quotes"]),
     "segments of nothing": ({"segment_sequences": 0}, ["`segment_sequences` is 0, expected at least 1"]),
-    "segments too short": ({"segment_sequences": 1}, ["in segments of 1 sequences takes", "raise `segment_sequences`"]),
+    "segments too short": (
+        {"segment_sequences": 1},
+        ["in segments of 32 sequences takes", "raise `segment_sequences`"],
+    ),
     "endless segments": ({"segment_sequences": float("inf")}, ["`segment_sequences` is inf, expected a finite number"]),
     "an empty export": ({"export_sequences": -5}, ["`export_sequences` is -5, expected at least 1"]),
     "native on a GPU": (

@@ -19,10 +19,21 @@ import pytest
 import torch
 from builders import TINY_BANK, changed, lane, pack, tiny_run
 
-from icl_transience import banks, engines, native, training
+from icl_transience import banks, engines, native, optimizers, training
 from icl_transience import model as transformer
 from icl_transience.packs import PackSpec
-from icl_transience.spec import Model, Recipe, Run, StudyError
+from icl_transience.spec import (
+    L2,
+    Forgetting,
+    Intervention,
+    Model,
+    Positions,
+    Recipe,
+    Run,
+    Schedule,
+    StudyError,
+    engine_problem,
+)
 
 UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8}
 ALLOWED = {"float32": 16, "bfloat16": 8}
@@ -37,6 +48,8 @@ SHAPES = {
     "one head": {"model.heads": 1},
     "short context": {"recipe.context": 2},
     "long context": {"recipe.context": 16, "recipe.burstiness": 3},
+    "learned positions": {"model.positions": Positions(kind="learned")},
+    "no positions": {"model.positions": Positions(kind="none")},
     "a batch of 1": {"batch_size": 1},
     "a batch of whole vectors": {"batch_size": 32},
     "a batch of more": {"batch_size": 33},
@@ -61,7 +74,7 @@ def shaped(name: str, **changes) -> Run:
 def fresh_parameters(run: Run, lanes: int) -> transformer.Parameters:
     """Random everywhere, norms and biases too, so that no gradient is 0 by the values it meets."""
     shape = run.bank.shape
-    shapes = transformer.parameter_shapes(run.model, shape.width, shape.n_train_classes)
+    shapes = transformer.parameter_shapes(run.model, shape.width, shape.n_train_classes, run.recipe.context)
     return {
         name: name.endswith(".scale") + torch.randn(lanes, *size) / (size[0] if len(size) > 1 else 4) ** 0.5
         for name, size in shapes.items()
@@ -83,19 +96,19 @@ def gradients_of_reference(run: Run, parameters, exemplars, labels, dtype=torch.
 
 
 def gradients_of_eager(run: Run, parameters, exemplars, labels):
-    """(loss, gradients) of one lane, as EagerStep hands them to Adam."""
+    """(loss, gradients) of one lane, as EagerStep hands them to its update."""
     found = {}
 
-    def keep(optimizer, weights, gradients, *_):
-        found["gradients"] = dict(zip(parameters, gradients, strict=True))
+    def keep(update, gradients, *_):
+        found["gradients"] = gradients
 
     spec = PackSpec(lanes=(lane(run),))
     state = training.initial_state(spec)
     for name, value in parameters.items():
         state.parameters[name].copy_(value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "update", keep)
-        loss = engines.EagerStep(spec, state, BANK).step(exemplars, labels)
+        patch.setattr(optimizers.Update, "__call__", keep)
+        loss = engines.EagerStep(spec, state, BANK).step(exemplars, labels, 0)
     return loss, found["gradients"]
 
 
@@ -201,6 +214,21 @@ def test_native_answers_are_those_of_the_reference(name):
     assert torch.equal(found.label_outside[clear], expected.label_outside[clear])
 
 
+def test_answers_to_shorter_contexts_have_the_first_learned_places():
+    run = shaped("learned positions")
+    parameters, (exemplars, labels) = fresh_parameters(run, 2), fresh_batch(changed(run, {"recipe.context": 2}), 1)
+    found = []
+    for engine in ("native", "eager"):
+        forward = engines.forward_for(run, CPU, run.batch_size, engine, 2)
+        forward.load(parameters)
+        found.append(forward(exemplars[0], labels[0]).inside)
+    # Of rounding alone, as above.
+    assert relative_error(found[0], found[1].double()) < 1e-4
+    moved = parameters | {"positions": parameters["positions"] + torch.arange(9)[:, None].gt(4)}
+    forward.load(moved)
+    assert torch.equal(forward(exemplars[0], labels[0]).inside, found[1])
+
+
 @pytest.mark.parametrize("context", [2, 6, 8])
 def test_answers_to_other_contexts_are_those_of_a_run_with_that_context(context):
     run = shaped("mlp")
@@ -227,8 +255,11 @@ def test_answers_to_other_contexts_are_those_of_a_run_with_that_context(context)
 
 def test_native_noise_is_that_of_the_reference_to_the_last_bit():
     """What is in the program's buffer when a batch has been answered is the batch of the eager step."""
-    spec = pack(*(tiny_run(**{"recipe.input_noise": sigma, "batch_size": 5}) for sigma in (0.0, 0.5, 2.0)))
-    for number in range(3):
+    runs = [tiny_run(**{"recipe.input_noise": sigma, "batch_size": 5}) for sigma in (0.0, 0.5, 2.0)]
+    # And one whose noise begins with an intervention.
+    later = Intervention(at=40, recipe=runs[1].recipe, optimizer=runs[1].optimizer)
+    spec = pack(*runs, changed(runs[0], {"interventions": (later,)}))
+    for number in range(4):
         lane_alone = PackSpec(lanes=(spec.lanes[number],))
         state = training.initial_state(lane_alone)
         native_step = engines.NativeStep(lane_alone, state, BANK)
@@ -294,7 +325,10 @@ def test_a_hundred_native_steps_stray_from_the_reference_no_further_than_eager_o
 
     Two ways of rounding in float32 stray by amounts of one size; four times allows for luck, a mistake does not.
     """
-    run = shaped(name, **changes)
+    assert_strays_no_further_than_eager(shaped(name, **changes))
+
+
+def assert_strays_no_further_than_eager(run: Run) -> None:
     until = 128 * run.batch_size
     exact, exact_losses = trained(PackSpec(lanes=(lane(changed(run, {"numerics": "float64"})),)), until, "eager")
     strayed = {}
@@ -307,13 +341,34 @@ def test_a_hundred_native_steps_stray_from_the_reference_no_further_than_eager_o
         assert of_native < 4 * of_eager + ALLOWED["float32"] * UNIT["float32"]
 
 
+LATER = tiny_run(**{"recipe.burstiness": 2, "recipe.labels": "relabelled", "optimizer.l2.strength": 0.01})
+EVENTFUL = {
+    "l2 by component": {"optimizer.l2": L2(strength=0.01, mlp=0.0, attention=0.03, norm=0.02)},
+    "unsquared l2 by component": {"optimizer.l2": L2(form="unsquared", unembedding=0.02, attention=0.01)},
+    "clip": {"optimizer.clip": 0.5, "optimizer.l2.mlp": 0.01},
+    "adamw": {"optimizer.name": "adamw", "optimizer.weight_decay": 0.1, "optimizer.schedule": Schedule(warmup=99)},
+    "sgd": {"optimizer.name": "sgd", "optimizer.momentum": 0.9, "optimizer.learning_rate": 0.02},
+    "cosine": {"optimizer.schedule": Schedule(kind="cosine", warmup=50, length=301)},
+    "intervention": {"interventions": (Intervention(at=90, recipe=LATER.recipe, optimizer=LATER.optimizer),)},
+    "forgetting": {"forgetting": Forgetting(every=100)},
+    "learned positions": {"model.positions.kind": "learned"},
+}
+
+
+@pytest.mark.parametrize("changes", EVENTFUL.values(), ids=EVENTFUL)
+def test_native_steps_of_every_kind_stray_from_the_reference_no_further_than_eager_ones(changes):
+    assert_strays_no_further_than_eager(tiny_run(**changes))
+
+
 def test_a_native_lane_is_the_same_alone_and_packed_to_the_last_bit():
     runs = [
         tiny_run(),
         tiny_run(**{"optimizer.learning_rate": 3e-3}),
         tiny_run(**{"optimizer.l2.strength": 0.02, "optimizer.l2.form": "unsquared", "model.init.scale": 0.5}),
         tiny_run(**{"recipe.input_noise": 0.5, "recipe.pool": 30, "recipe.zipf.alpha": 1.0}),
+        *(run for changes in EVENTFUL.values() if (run := tiny_run(**changes)).tensor_shape == tiny_run().tensor_shape),
     ]
+    assert len(runs) == 10
     together = pack(*runs)
     until = 100 * runs[0].batch_size
     packed, losses = trained(together, until, "native")
@@ -335,7 +390,7 @@ def test_weights_that_are_not_numbers_give_a_loss_that_is_none():
 def test_what_a_graph_records_is_the_eager_step(monkeypatch):
     """On a CPU, where the recorded work is done call by call; over more batches than are drawn at once."""
     monkeypatch.setattr(engines, "DRAW_BATCHES", 5)
-    spec = pack(tiny_run(), tiny_run(**{"optimizer.learning_rate": 3e-3}))
+    spec = pack(tiny_run(), *(tiny_run(**EVENTFUL[name]) for name in ("l2 by component", "clip", "sgd")))
     eager_state, graph_state = training.initial_state(spec), training.initial_state(spec)
     until = 12 * spec.run.batch_size
     eager = list(engines.EagerStep(spec, eager_state, BANK).losses(0, until))
@@ -358,7 +413,7 @@ def test_a_replayed_graph_is_the_eager_step(numerics):
             step = kind(spec, state, BANK.cuda())
             # Capture leaves no trace.
             assert all(torch.equal(state.parameters[name], value) for name, value in before.items())
-            assert {float(count) for *_, counts in step.lanes for count in counts} == {start / batch}
+            assert {float(count) for update in step.updates for count in update.counts} == {start / batch}
             found[kind] = torch.stack(list(step.losses(start, until)))
         # The same kernels in the same order on the same numbers.
         assert torch.equal(found[engines.EagerStep], found[engines.GraphStep])
@@ -374,6 +429,29 @@ def test_auto_is_native_where_it_works_and_eager_elsewhere():
     assert engines.chosen("auto", tiny_run(numerics="float64"), CPU) == "eager"
     assert engines.chosen("auto", tiny_run(), torch.device("cuda")) != "native"
     assert engines.chosen("eager", tiny_run(), CPU) == "eager"
+    for changes in EVENTFUL.values():
+        assert engines.chosen("auto", tiny_run(**changes), CPU) == "native"
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "changes", "reason"),
+    [
+        ("native", "cpu", {"numerics": "float64"}, "does not compute in float64"),
+        ("native", "cpu", {"model.dropout": 0.1}, "has no dropout"),
+        ("native", "cpu", {"model.positions.kind": "rotary"}, "has no rotary positions"),
+        ("graph", "cuda", {"recipe.input_noise": 0.1}, "draws no input noise"),
+        ("graph", "cuda", {"model.dropout": 0.1}, "has no dropout"),
+        *(
+            ("graph", "cuda", EVENTFUL[name], "knows no learning-rate schedules, interventions or forgetting")
+            for name in ("cosine", "adamw", "intervention", "forgetting")
+        ),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_by_name_and_left_to_eager_otherwise(engine, device, changes, reason):
+    run = tiny_run(**changes)
+    with pytest.raises(StudyError, match=f"^engine: {engine} {reason}: choose auto or eager$"):
+        engines.chosen(engine, run, torch.device(device))
+    assert engines.chosen("auto", run, torch.device(device)) == "eager"
 
 
 def test_an_engine_that_was_named_and_does_not_work_is_refused():
@@ -383,6 +461,15 @@ def test_an_engine_that_was_named_and_does_not_work_is_refused():
         engines.chosen("graph", tiny_run(), CPU)
     with pytest.raises(StudyError, match=r"expected one of auto, native, graph, eager, got 'fast'"):
         engines.chosen("fast", tiny_run(), CPU)
+
+
+def test_an_engine_is_refused_whichever_of_a_packs_lanes_it_cannot_train(monkeypatch):
+    monkeypatch.setattr(engines, "chosen", lambda engine, *_: engine)
+    monkeypatch.setattr(engines, "engine_problem", lambda engine, device, run: engine_problem(engine, "cuda", run))
+    for name in ("cosine", "forgetting"):
+        lanes = pack(tiny_run(), tiny_run(**EVENTFUL[name]))
+        with pytest.raises(StudyError, match="graph knows no learning-rate schedules"):
+            engines.step_for(lanes, training.initial_state(lanes), BANK, "graph")
 
 
 @pytest.fixture

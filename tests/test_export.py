@@ -8,10 +8,20 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from builders import TINY_BANK, TINY_RUN, TINY_SET, changed
+from builders import TINY_BANK, TINY_RUN, TINY_SET, changed, tiny_run
 
 from icl_transience import banks, evaluation, export, sequences, store
-from icl_transience.spec import Component, Export, Labelling, Recipe, Seed, Zipf, from_values
+from icl_transience.spec import (
+    Component,
+    Export,
+    Forgetting,
+    Intervention,
+    Labelling,
+    Recipe,
+    Seed,
+    Zipf,
+    from_values,
+)
 
 RUN = changed(TINY_RUN, {"recipe.input_noise": 0.25})
 SET = replace(TINY_SET, recipe=RUN.recipe, evaluators=("train", "icl", "icl@2", "ciwl"))
@@ -68,6 +78,21 @@ def test_training_sequences_are_those_the_run_trains_on_noise_included(tmp_path,
         with h5py.File(path) as file:
             np.testing.assert_array_equal(file["train_sequences/labels"], drawn.labels)
             np.testing.assert_array_equal(file["train_sequences/examples"], clean + noise)
+
+
+def test_training_sequences_follow_an_intervention(tmp_path, exported):
+    later = replace(RUN.recipe, burstiness=2, labels="relabelled", input_noise=0.0)
+    run = replace(RUN, interventions=(Intervention(at=10, recipe=later, optimizer=RUN.optimizer),))
+    paths = tmp_path / "changed.h5", tmp_path / "changed.bank.h5"
+    export.write(*paths, replace(EXPORT, run=run), tmp_path / "bank.h5", tmp_path / "set.h5")
+    # In batches of 4 the first that begins at 10 or later begins at 12.
+    after = sequences.draw(later, TINY_BANK.shape, 3, "training", torch.arange(12, 20))
+    clean = banks.build(TINY_BANK).embeddings[after.classes.numpy(), after.exemplars.numpy()]
+    with h5py.File(paths[0]) as file, h5py.File(exported[0]) as before:
+        for part, expected in (("labels", after.labels), ("examples", clean)):
+            found = file[f"train_sequences/{part}"][()]
+            np.testing.assert_array_equal(found[:12], before[f"train_sequences/{part}"][:12])
+            np.testing.assert_array_equal(found[12:], expected)
 
 
 def test_the_bank_lies_at_the_path_and_in_the_order_that_the_arguments_name(exported):
@@ -159,3 +184,13 @@ def test_what_they_do_in_all_sequences_is_a_flag(recipe, flag):
 )
 def test_what_they_cannot_draw_is_said(changes, key):
     assert [line.split(":")[0] for line in export.differences(replace(PLAIN, **changes))] == [key]
+
+
+def test_what_changes_in_mid_training_is_a_difference():
+    later = Intervention(at=64, recipe=PLAIN, optimizer=TINY_RUN.optimizer)
+    assert list(export.differences_of_training(TINY_RUN)) == []
+    for changes, key in (
+        ({"interventions": (later,)}, "interventions"),
+        ({"forgetting": Forgetting(every=9)}, "forgetting"),
+    ):
+        assert [line.split(":")[0] for line in export.differences_of_training(tiny_run(**changes))] == [key]

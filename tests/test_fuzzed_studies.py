@@ -78,6 +78,8 @@ def valid(part: Mapping[str, Any]) -> st.SearchStrategy:
     if "oneOf" in part:
         return st.one_of(*map(valid, part["oneOf"]))
     kind = part.get("type")
+    if isinstance(kind, list):
+        return st.none() | valid({key: value for key, value in part.items() if key != "default"} | {"type": kind[0]})
     if kind == "object":
         return objects(part)
     if kind == "array":

@@ -12,13 +12,15 @@ import torch
 from builders import changed
 from scipy import stats
 from torch import nn
+from torch.nn import functional
 
 from icl_transience import model as transformer
-from icl_transience.spec import Init, Model
+from icl_transience.spec import COMPONENTS, Init, Model, Positions
 
 CONTEXT, INPUT_WIDTH, LABELS, BATCH = 3, 5, 7, 4
 FLOAT64, FLOAT32 = 1e-10, 1e-4
 DEPTHS_AND_MLPS = [(depth, ratio) for depth in (1, 2, 3) for ratio in (0, 4)]
+KINDS_OF_POSITIONS = ("sinusoid", "learned", "rotary", "none")
 # What torch.nn's modules call the pieces of our tensors' names.
 TORCH_NAMES = {
     "label_embedding": "label_embedding.weight",
@@ -30,8 +32,9 @@ TORCH_NAMES = {
 }
 
 
-def small(depth=2, mlp_ratio=4, **init) -> Model:
-    return Model(depth=depth, width=8, heads=2, mlp_ratio=mlp_ratio, init=Init(**init))
+def small(depth=2, mlp_ratio=4, positions="sinusoid", **init) -> Model:
+    places = Positions(kind=positions)
+    return Model(depth=depth, width=8, heads=2, mlp_ratio=mlp_ratio, positions=places, init=Init(**init))
 
 
 def random_parameters(model: Model, lanes: int, dtype=torch.float64) -> transformer.Parameters:
@@ -39,7 +42,7 @@ def random_parameters(model: Model, lanes: int, dtype=torch.float64) -> transfor
     generator = torch.Generator().manual_seed(0)
     return {
         name: (0.5 * torch.randn(lanes, *shape, generator=generator, dtype=torch.float64)).to(dtype).requires_grad_()
-        for name, shape in transformer.parameter_shapes(model, INPUT_WIDTH, LABELS).items()
+        for name, shape in transformer.parameter_shapes(model, INPUT_WIDTH, LABELS, CONTEXT).items()
     }
 
 
@@ -72,12 +75,34 @@ def position(token: int, column: int, width: int, base: float) -> float:
     return math.cos(angle) if column % 2 else math.sin(angle)
 
 
+class RotaryAttention(nn.MultiheadAttention):
+    """nn.MultiheadAttention whose queries and keys are turned: pairs of coordinates as complex numbers."""
+
+    def forward(self, x, *_, attn_mask, **__):
+        batch, tokens, _ = x.shape
+        query, key, value = (
+            functional.linear(x, self.in_proj_weight).view(batch, tokens, 3, self.num_heads, -1).unbind(2)
+        )
+        pairs = query.shape[-1] // 2
+        speed = 30.0 ** (-torch.arange(pairs, dtype=x.dtype) / pairs)
+        turn = torch.polar(torch.ones(tokens, pairs, dtype=x.dtype), torch.arange(tokens)[:, None] * speed)
+
+        def turned(part):
+            complex_pairs = torch.view_as_complex(part.unflatten(-1, (-1, 2)).contiguous())
+            return torch.view_as_real(complex_pairs * turn[:, None]).flatten(-2)
+
+        scores = torch.einsum("bqha,bkha->bhqk", turned(query), turned(key)) / (2 * pairs) ** 0.5
+        weights = scores.masked_fill(attn_mask, -torch.inf).softmax(-1)
+        return self.out_proj(torch.einsum("bhqk,bkha->bqha", weights, value).flatten(2)), None
+
+
 class ReferenceBlock(nn.Module):
     def __init__(self, model: Model):
         super().__init__()
         width, hidden = model.width, model.mlp_ratio * model.width
         self.norm1 = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, model.heads, bias=False, batch_first=True)
+        kind = RotaryAttention if model.positions.kind == "rotary" else nn.MultiheadAttention
+        self.attention = kind(width, model.heads, bias=False, batch_first=True)
         if hidden:
             self.norm2 = nn.LayerNorm(width)
             self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
@@ -96,6 +121,9 @@ class Reference(nn.Module):
         super().__init__()
         self.embedder = nn.Linear(INPUT_WIDTH, model.width)
         self.label_embedding = nn.Embedding(LABELS, model.width)
+        self.kind = model.positions.kind
+        if self.kind == "learned":
+            self.positions = nn.Parameter(torch.empty(2 * CONTEXT + 1, model.width))
         self.blocks = nn.ModuleList(ReferenceBlock(model) for _ in range(model.depth))
         self.norm = nn.LayerNorm(model.width)
         self.unembedding = nn.Linear(model.width, LABELS)
@@ -104,9 +132,12 @@ class Reference(nn.Module):
         tokens = [self.embedder(exemplars[:, 0])]
         for pair in range(labels.shape[1]):
             tokens += [self.label_embedding(labels[:, pair]), self.embedder(exemplars[:, pair + 1])]
-        width = tokens[0].shape[-1]
-        table = [[position(token, column, width, 30.0) for column in range(width)] for token in range(len(tokens))]
-        x = torch.stack(tokens, dim=1) + torch.tensor(table, dtype=exemplars.dtype)
+        width, x = tokens[0].shape[-1], torch.stack(tokens, dim=1)
+        if self.kind == "sinusoid":
+            table = [[position(token, column, width, 30.0) for column in range(width)] for token in range(len(tokens))]
+            x = x + torch.tensor(table, dtype=exemplars.dtype)
+        if self.kind == "learned":
+            x = x + self.positions
         for block in self.blocks:
             x = block(x)
         return self.unembedding(self.norm(x))[:, -1]
@@ -120,7 +151,7 @@ def torch_name(name: str) -> str:
 
 def transposed(name: str, value: torch.Tensor) -> torch.Tensor:
     """From one layout to the other: our matrices are [in, out], torch's [out, in], and the label table is no matrix."""
-    return value if value.dim() == 1 or name == "label_embedding" else value.T
+    return value if value.dim() == 1 or name in ("label_embedding", "positions") else value.T
 
 
 def reference_with(parameters: transformer.Parameters, model: Model, lane: int) -> Reference:
@@ -136,9 +167,10 @@ def test_the_published_model_has_836096_parameters():
     assert sum(math.prod(shape) for shape in shapes.values()) == 836_096
 
 
+@pytest.mark.parametrize("positions", KINDS_OF_POSITIONS)
 @pytest.mark.parametrize(("depth", "mlp_ratio"), DEPTHS_AND_MLPS)
-def test_logits_and_every_gradient_are_those_of_a_model_from_torch_nn(depth, mlp_ratio):
-    model = small(depth, mlp_ratio)
+def test_logits_and_every_gradient_are_those_of_a_model_from_torch_nn(depth, mlp_ratio, positions):
+    model = small(depth, mlp_ratio, positions)
     parameters, (exemplars, labels) = random_parameters(model, lanes=2), random_batch(lanes=2)
     logits = logits_of(parameters, model, exemplars, labels)
     found = gradients(logits, parameters)
@@ -170,10 +202,10 @@ def test_a_pack_of_lanes_computes_what_its_lanes_compute_alone(dtype, tolerance)
 def test_a_token_feels_itself_and_earlier_tokens_and_no_later_one(mlp_ratio):
     model = small(mlp_ratio=mlp_ratio)
     parameters, n_tokens = random_parameters(model, lanes=1), 2 * CONTEXT + 1
-    mask = transformer.Geometry(model, CONTEXT, torch.float64).causal_mask
+    geometry = transformer.Geometry(model, CONTEXT, torch.float64)
     x = torch.randn(1, 1, n_tokens, model.width, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     x.requires_grad_()
-    rows = transformer._block(parameters, "blocks.0", model, x, x, mask)
+    rows = transformer._block(parameters, "blocks.0", model, geometry, x, x)
     weights = torch.linspace(-1, 1, model.width, dtype=torch.float64)  # a plain sum of a row could cancel
     for token in range(n_tokens):
         (gradient,) = torch.autograd.grad((rows[0, 0, token] * weights).sum(), x, retain_graph=True)
@@ -210,6 +242,33 @@ def test_the_order_of_the_context_matters_through_the_positions_alone():
     assert (logits(reordered) - logits((exemplars, labels))).abs().max() > 1e-3
     geometry.positions.zero_()
     assert_close(logits(reordered), logits((exemplars, labels)), FLOAT64)
+
+
+def test_without_positions_the_order_of_the_context_does_not_matter_and_with_others_it_does():
+    parameters, (exemplars, labels) = random_parameters(small(1, 4, "learned"), lanes=1), random_batch(lanes=1)
+    order = [2, 0, 1]
+    reordered = exemplars[:, :, [*order, CONTEXT]], labels[:, :, order]
+    for kind in KINDS_OF_POSITIONS:
+        own = {name: value for name, value in parameters.items() if kind == "learned" or name != "positions"}
+        one, other = (logits_of(own, small(1, 4, kind), *batch) for batch in ((exemplars, labels), reordered))
+        assert ((one - other).abs().max() < FLOAT64 * one.abs().max()) == (kind == "none"), kind
+
+
+def test_a_shorter_sequence_has_the_first_of_the_learned_places():
+    model = small(positions="learned")
+    parameters, (exemplars, labels) = random_parameters(model, lanes=2), random_batch(lanes=2)
+    shorter = exemplars[:, :, :3], labels[:, :, :2]
+
+    def logits(parameters):
+        return transformer.query_logits(parameters, model, transformer.Geometry(model, 2, torch.float64), *shorter)
+
+    cut = parameters | {"positions": parameters["positions"][:, :5]}
+    assert torch.equal(logits(parameters), logits(cut))
+
+
+def test_learned_positions_need_to_know_for_how_many():
+    with pytest.raises(ValueError, match="expected the context length"):
+        transformer.parameter_shapes(small(positions="learned"), INPUT_WIDTH, LABELS)
 
 
 @pytest.mark.parametrize(("n_tokens", "width", "base"), [(17, 64, 30.0), (5, 8, 10_000.0)])
@@ -300,3 +359,81 @@ def test_scale_multiplies_weights_and_label_table_and_nothing_else(distribution)
     half = initial(**{"init.distribution": distribution, "init.scale": 0.5})
     for name, value in whole.items():
         assert torch.equal(half[name], value * (0.5 if value.dim() == 2 else 1.0)), name
+
+
+@pytest.mark.parametrize("distribution", ["pytorch", "lecun_normal"])
+def test_learned_positions_are_uniform_within_one_over_the_root_of_32(distribution):
+    model = Model(depth=1, width=48, heads=8, mlp_ratio=0, positions=Positions(kind="learned"))
+    for scale in (1.0, 0.5):
+        own = changed(model, {"init.distribution": distribution, "init.scale": scale})
+        table = transformer.initial_parameters(own, 4, 5, seed=0, context=20)["positions"]
+        assert table.shape == (41, 48)
+        bound = scale / math.sqrt(32)
+        assert table.abs().max() <= bound
+        assert_drawn_from(table, stats.uniform(-bound, 2 * bound))
+
+
+def test_weights_that_are_drawn_anew_are_others_of_the_same_distribution():
+    tables = [
+        transformer.initial_parameters(Model(depth=1, width=48, heads=8, mlp_ratio=0), 4, 300, 0, None, redrawn)[
+            "label_embedding"
+        ]
+        for redrawn in (0, 1, 2)
+    ]
+    assert torch.equal(tables[0], initial()["label_embedding"])
+    for table in tables:
+        assert_drawn_from(table, stats.norm(scale=0.02))
+    correlations = torch.corrcoef(torch.stack([table.flatten() for table in tables])).fill_diagonal_(0)
+    # Of independent samples the correlation is normal with standard deviation 1/sqrt(14400).
+    assert correlations.abs().max() < 5 / 120
+
+
+def test_every_array_is_of_one_component():
+    names = transformer.parameter_shapes(small(positions="learned"), INPUT_WIDTH, LABELS, CONTEXT)
+    found = {part: [name for name in names if transformer.component(name) == part] for part in COMPONENTS}
+    assert sum(map(len, found.values())) == len(names)
+    assert found["embedder"] == ["embedder.weight", "embedder.bias", "label_embedding", "positions"]
+    assert found["attention"] == [f"blocks.{layer}.attention.{part}" for layer in (0, 1) for part in ("qkv", "out")]
+    assert found["unembedding"] == ["unembedding.weight", "unembedding.bias"]
+    assert len(found["mlp"]) == 8
+    assert len(found["norm"]) == 2 * 4 + 2
+
+
+# Dropout.
+
+
+def test_what_is_dropped_at_every_place_is_as_if_its_layer_gave_nothing():
+    model = small(depth=2)
+    parameters, batch = random_parameters(model, lanes=2), random_batch(lanes=2)
+    geometry = transformer.Geometry(model, CONTEXT, torch.float64)
+    for place, silent in (("attention", ["attention.out"]), ("mlp", ["mlp.out.weight", "mlp.out.bias"])):
+        for block in ("blocks.0", "blocks.1"):
+            dropped = transformer.query_logits(
+                parameters, model, geometry, *batch, lambda name, x, here=f"{block}.{place}": x * (name != here)
+            )
+            without = parameters | {
+                f"{block}.{name}": torch.zeros_like(parameters[f"{block}.{name}"]) for name in silent
+            }
+            assert_close(dropped, logits_of(without, model, *batch), FLOAT64)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_dropout_drops_its_share_independently_and_keeps_the_mean(probability):
+    drop = transformer.Dropout(probability, [0, 1], start=0)
+    ones = torch.ones(2, 50, 4, 25, dtype=torch.float64)
+    dropped = torch.stack([drop(place, ones) for place in ("blocks.0.attention", "blocks.0.mlp", "blocks.1.mlp")])
+    assert set(dropped.unique().tolist()) == {0.0, 1 / (1 - probability)}
+    # Five standard errors of 30,000 draws, and of a correlation of 5,000.
+    share = (dropped == 0).double().mean()
+    assert abs(share - probability) < 5 * (probability * (1 - probability) / dropped.numel()) ** 0.5
+    correlations = torch.corrcoef(dropped.flatten(0, 1).flatten(1)).fill_diagonal_(0)
+    assert correlations.abs().max() < 5 / 5000**0.5
+
+
+def test_what_is_dropped_is_a_pure_function_of_seed_sequence_number_and_place():
+    ones = torch.ones(3, 8, 2, 5)
+    together = transformer.Dropout(0.5, [4, 5, 6], start=16)("blocks.0.mlp", ones)
+    alone = transformer.Dropout(0.5, [5], start=20)("blocks.0.mlp", ones[:1, :4])
+    assert torch.equal(together[1, 4:], alone[0])
+    assert not torch.equal(together[1, :4], alone[0])
+    assert not torch.equal(together[0], together[1])

@@ -25,7 +25,10 @@ def lanes(run=SLOW, seeds=(0, 1, 2)) -> list[Lane]:
 def planned(wanted, registered=None, *, horizon=1000, **execution) -> dict[str, Pack]:
     """packs.plan with every lane's horizon the same."""
     settings = {"packing": "run", "lanes_per_pack": 8, "segment_sequences": 400} | execution
-    return packs.plan(dict.fromkeys(wanted, horizon), registered or {}, **settings)
+    length = settings.pop("segment_sequences")
+    return packs.plan(
+        dict.fromkeys(wanted, horizon), registered or {}, segment_end=lambda pack, start: start + length, **settings
+    )
 
 
 def lanes_of(plan: dict[str, Pack]) -> list[tuple[Lane, ...]]:
@@ -202,7 +205,8 @@ def test_a_shorter_horizon_keeps_the_boundaries_and_asks_for_fewer_segments():
 
 def test_a_pack_trains_as_far_as_its_farthest_lane():
     one, other = lanes(seeds=[0, 1])
-    plan = packs.plan({one: 100, other: 500}, {}, packing="run", lanes_per_pack=8, segment_sequences=400)
+    settings = {"packing": "run", "lanes_per_pack": 8, "segment_end": lambda pack, start: start + 400}
+    plan = packs.plan({one: 100, other: 500}, {}, **settings)
     assert [found.boundaries for found in plan.values()] == [(0, 400, 500)]
 
 

@@ -51,8 +51,8 @@ def test_what_a_job_gets_says_everything_about_its_pack(tiny):
 
 def test_a_longer_study_asks_for_memory_in_proportion(tiny):
     (pack_id, *_) = tiny.packs
-    assert 600 <= tiny.resources(pack_id)["mem_mb"] < 700
-    assert tiny.resources(pack_id)["gpu"] == 0
+    assert 600 <= tiny.train_job(pack_id, 0, 1024).megabytes < 700
+    assert tiny.train_job(pack_id, 0, 1024).gpu == 0
 
 
 def test_a_run_is_exported_under_its_own_name_and_under_its_experiments(tiny):
@@ -101,13 +101,54 @@ def test_a_figure_says_how_its_runs_sequences_are_composed():
     assert "50 labels" in captions["polysemy/thirty_two_a_label"]
 
 
-def test_a_pool_takes_memory(tiny, tmp_path):
+def test_a_figure_says_how_its_runs_train():
+    shipped = Plan({"study": "training"}, ROOT).study.experiments
+    captions = {
+        f"{experiment.name}/{named.name}": "; ".join(plan.describe(named))
+        for experiment in shipped.values()
+        for named in experiment.runs
+    }
+    assert "Adam 0.002, batch 32; no L2" in captions["update_rules/adam"]
+    assert captions["update_rules/adam"].endswith("no L2")
+    assert "AdamW 0.002, weight decay 0.1, gradients clipped at 1" in captions["update_rules/adamw"]
+    assert "SGD 0.05, momentum 0.9" in captions["update_rules/sgd"]
+    assert "warm-up 4,000, then √(warm-up/n)" in captions["schedules/as_published"]
+    assert "warm-up 1,000, cosine to × 0.1 at 24,000" in captions["schedules/cosine"]
+    assert "λ = 0.0001 (mlp)" in captions["l2_by_component/mlp_alone"]
+    assert "λ = 0.0001 (embedder), 0.0001 (attention)" in captions["l2_by_component/all_but_mlp"]
+    assert "positions learned" in captions["positions/positions.kind=learned"]
+    assert "dropout 0.1" in captions["dropout/model.dropout=0.1"]
+    assert "from 16,000 sequences on: Adam 0.002, L2 λ·Σθ² (squared), λ = 0.0001" in captions["interventions/l2_late"]
+    assert captions["interventions/icl_only_late"].endswith("on: context 8, burstiness 4, labels relabelled")
+    assert "label embeddings drawn anew every 8,000 sequences until 16,000" in captions["forgetting/for_a_time"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "problem"),
+    [
+        ("model: {dropout: 0.1}", "cpu", "native has no dropout"),
+        ("forgetting: {every: 100}", "cuda", "graph knows no learning-rate schedules, interventions or forgetting"),
+    ],
+)
+def test_an_engine_that_cannot_train_a_run_is_refused_before_anything_runs(settings, device, problem, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"experiments: {{a: {{{settings}}}}}")
+    config = {"study": str(path), "results": str(tmp_path / "results"), "device": device}
+    with pytest.raises(StudyError, match=rf"config: engine: {problem}: choose auto or eager \(a: baseline\)"):
+        Plan(config | {"engine": problem.split()[0]}, ROOT)
+    assert Plan(config | {"engine": "auto"}, ROOT).packs
+
+
+@pytest.mark.parametrize(
+    "settings", ["recipe: {pool: 4194304}", "interventions: {x: {at: 9, recipe: {pool: 4194304}}}"]
+)
+def test_a_pool_takes_memory(settings, tiny, tmp_path):
     path = tmp_path / "pool.yaml"
-    path.write_text("experiments: {a: {recipe: {pool: 4194304}}}")
+    path.write_text(f"experiments: {{a: {{{settings}}}}}")
     pooled = Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT)
     (pack_id, *_) = pooled.packs
     # Three lanes of 32 MB, and some 800 MB while an order is made.
-    assert 1400 < pooled.resources(pack_id)["mem_mb"] < 1800
+    assert 1400 < pooled.train_job(pack_id, 0, 1024).megabytes < 1800
 
 
 def fake_module(monkeypatch, folder: Path, text: str) -> str:
@@ -209,4 +250,5 @@ def test_a_bank_takes_no_more_memory_than_is_said_and_not_far_less(tmp_path, mon
     # One thread, as Snakemake gives it.
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=env)
-    assert 0.35 * planned.bank_memory(bank_id) < int(done.stdout) <= planned.bank_memory(bank_id)
+    said = planned.bank_job(bank_id).megabytes
+    assert 0.35 * said < int(done.stdout) <= said

@@ -16,14 +16,17 @@ from icl_transience import spec
 from icl_transience.spec import (
     L2,
     Component,
+    Forgetting,
     Gaussian,
     Init,
+    Intervention,
     Labelling,
     Model,
     Optimizer,
     Positions,
     Recipe,
     Run,
+    Schedule,
     Seed,
     Snapshots,
     Zipf,
@@ -50,6 +53,27 @@ RICH_RUN = tiny_run(
         mixture=(Component(share=0.25, burstiness=1, distractor=False), Component(share=0.5, burstiness=2, match=1.0)),
     )
 )
+# Nor in how it trains.
+RICH_TRAINING = tiny_run(
+    **{
+        "model.positions.kind": "learned",
+        "model.dropout": 0.1,
+        "optimizer": Optimizer(
+            name="adamw",
+            learning_rate=0.01,
+            momentum=0.5,
+            weight_decay=0.1,
+            clip=1.0,
+            schedule=Schedule(kind="cosine", warmup=10, length=100, final=0.5),
+            l2=L2(strength=0.1, embedder=0.2, attention=0.0, mlp=0.3, norm=0.4, unembedding=0.5),
+        ),
+        "forgetting": Forgetting(every=50, until=500),
+        "interventions": (
+            Intervention(at=30, recipe=RICH_RUN.recipe, optimizer=TINY_RUN.optimizer),
+            Intervention(at=61, recipe=TINY_RUN.recipe, optimizer=Optimizer(learning_rate=0.1, l2=L2(mlp=0.1))),
+        ),
+    }
+)
 DATACLASSES = [kind for kind in vars(spec).values() if dataclasses.is_dataclass(kind)]
 
 
@@ -67,6 +91,8 @@ def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def another(leaf: Any) -> Any:
     """Some other value of the leaf's type."""
+    if isinstance(leaf, tuple) and leaf and isinstance(leaf[0], Intervention):
+        return leaf[1:]
     return (*leaf, "more") if isinstance(leaf, tuple) else leaf + ("x" if isinstance(leaf, str) else 1)
 
 
@@ -81,7 +107,7 @@ def of_each_leaf(*values: Any):
 # Identity is content.
 
 
-@of_each_leaf(TINY_RUN, OMNIGLOT_RUN, RICH_RUN, TINY_SET, TINY_BANK, OMNIGLOT_BANK)
+@of_each_leaf(TINY_RUN, OMNIGLOT_RUN, RICH_RUN, RICH_TRAINING, TINY_SET, TINY_BANK, OMNIGLOT_BANK)
 def test_every_value_is_in_the_identity(value, path):
     other = changed(value, {path: another(leaves(value)[path])})
     assert spec.identity("training", other) != spec.identity("training", value)
@@ -101,7 +127,7 @@ def test_the_lanes_of_a_pack_and_their_order_are_in_its_identity():
     assert len(ids) == 4
 
 
-@pytest.mark.parametrize("value", [TINY_RUN, OMNIGLOT_RUN, RICH_RUN, TINY_SET, TINY_BANK, OMNIGLOT_BANK])
+@pytest.mark.parametrize("value", [TINY_RUN, OMNIGLOT_RUN, RICH_RUN, RICH_TRAINING, TINY_SET, TINY_BANK, OMNIGLOT_BANK])
 def test_values_survive_the_way_through_json(value):
     text = spec.canonical(spec.identity_values(value))
     back = spec.from_values(type(value), json.loads(text))
@@ -254,12 +280,55 @@ def test_the_name_of_an_evaluator_says_its_context():
     assert spec.evaluator_parts(spec.evaluator_at("icl_holdout", 16)) == ("icl_holdout", 16)
 
 
+# What changes while a run trains.
+
+
+def test_an_intervention_holds_from_the_batch_on_that_begins_at_its_point_or_later():
+    first, second = RICH_TRAINING.interventions
+    assert RICH_TRAINING.batch_size == 4
+    for seen, recipe, optimizer in (
+        (0, RICH_TRAINING.recipe, RICH_TRAINING.optimizer),
+        (28, RICH_TRAINING.recipe, RICH_TRAINING.optimizer),
+        (32, first.recipe, first.optimizer),
+        (60, first.recipe, first.optimizer),
+        (64, second.recipe, second.optimizer),
+        (10**9, second.recipe, second.optimizer),
+    ):
+        now = RICH_TRAINING.at(seen)
+        assert (now.recipe, now.optimizer) == (recipe, optimizer), seen
+        assert now == dataclasses.replace(RICH_TRAINING, recipe=recipe, optimizer=optimizer, interventions=())
+
+
+@given(st.integers(0, 30), st.integers(0, 300), st.integers(1, 7), st.integers(0, 200), st.integers(0, 200))
+def test_labels_are_forgotten_at_every_multiple_in_whole_batches_while_it_lasts(
+    every, until, batch_size, start, length
+):
+    run = tiny_run(batch_size=batch_size, forgetting=Forgetting(every=every, until=until))
+    first, last = start * batch_size, (start + length) * batch_size
+    step, end = spec.round_up(every, batch_size), spec.round_up(until, batch_size) if until else math.inf
+    expected = {n for n in range(batch_size, last, batch_size) if every and n % step == 0 and n <= end}
+    assert run.changes(first, last) == {n for n in expected if first < n}
+    for seen in range(0, last, batch_size):
+        before = {n for n in expected if n <= seen}
+        assert run.forgetting.times(batch_size, seen) == len(before)
+        assert run.forgetting.latest(batch_size, seen) == max(before, default=0)
+
+
+def test_a_run_changes_where_it_is_intervened_in_and_nowhere_twice():
+    run = changed(RICH_TRAINING, {"forgetting": Forgetting(every=16)})
+    assert run.changes(0, 100) == {16, 32, 48, 64, 80, 96}
+    assert run.changes(32, 64) == {48}
+    assert changed(run, {"forgetting": Forgetting()}).changes(0, 64) == {32}
+    assert TINY_RUN.changes(0, 10**9) == set()
+
+
 # What can train as one model.
 
 
-@of_each_leaf(TINY_RUN)
+@of_each_leaf(TINY_RUN, RICH_TRAINING)
 def test_runs_have_one_tensor_shape_if_they_differ_in_what_a_lane_has_of_its_own_and_only_then(value, path):
-    own = ("optimizer.learning_rate", "optimizer.l2.", "model.init.", "recipe.")
+    of_optimizer = ("learning_rate", "l2.", "clip", "momentum", "weight_decay", "schedule.")
+    own = (*(f"optimizer.{key}" for key in of_optimizer), "model.init.", "recipe.", "forgetting.", "interventions")
     joined = path.startswith(own) and path not in ("recipe.context", "recipe.labelling.labels")
     other = changed(value, {path: another(leaves(value)[path])})
     assert (other.tensor_shape == value.tensor_shape) == joined

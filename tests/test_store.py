@@ -99,8 +99,9 @@ def test_a_failure_leaves_an_earlier_file_as_it_was(path):
     assert names(path.parent) == {path.name}
 
 
-@pytest.mark.parametrize("writes", range(12))
+@pytest.mark.parametrize("writes", range(16))
 def test_a_disk_that_is_full_at_any_write_leaves_the_earlier_file_and_no_temporary(writes, path, monkeypatch):
+    """HDF5 reads some of what it has written back, and crashes where it finds something else."""
     before, full = path.read_bytes(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     class Disk(store._Disk):
@@ -116,6 +117,22 @@ def test_a_disk_that_is_full_at_any_write_leaves_the_earlier_file_and_no_tempora
         write(path)
     assert path.read_bytes() == before
     assert names(path.parent) == {path.name}
+
+
+def test_what_a_full_disk_did_not_take_is_read_back(tmp_path):
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with store._Disk(tmp_path / "file") as disk:
+        disk.failure = OSError(errno.ENOSPC, "full")
+        disk.seek(8)
+        assert disk.write(b"abcd") == 4
+        disk.seek(2)
+        assert disk.write(b"xy") == 2
+        assert disk.seek(0, 2) == 12
+        disk.seek(0)
+        buffer = bytearray(14)
+        assert disk.readinto(buffer) == 14
+    assert bytes(buffer) == b"01xy4567abcd\0\0"
+    assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 
 # Reading.

@@ -11,7 +11,23 @@ import safetensors.numpy
 import yaml
 
 from icl_transience import schema, study
-from icl_transience.spec import Component, Labelling, Recipe, Seed, StudyError, Zipf
+from icl_transience.packs import PackSpec
+from icl_transience.spec import (
+    L2,
+    Component,
+    Forgetting,
+    Intervention,
+    Labelling,
+    Lane,
+    Optimizer,
+    Positions,
+    Recipe,
+    Run,
+    Schedule,
+    Seed,
+    StudyError,
+    Zipf,
+)
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "workflow/schemas/study.schema.yaml"
@@ -224,6 +240,140 @@ def test_a_recipe_of_before_has_the_identity_it_had(tmp_path):
     assert (named.run.id, named.sequence_set.id) == ("fb9ea3a7660e", "gaussian-1200x20-900d57bc635f")
 
 
+def test_the_studies_of_before_have_the_identities_they_had(tmp_path):
+    # Recorded before keys of training were added: run, evaluator set, pack.
+    recorded = {
+        ("laptop", "baseline"): "29a1ce3e7af6 manifold-1600x16-60d42ad3e6ec manifold-1600x16-2x64-7b029e29aabb",
+        ("laptop", "l2.strength=0.0001"): (
+            "f33ba2087f49 manifold-1600x16-60d42ad3e6ec manifold-1600x16-2x64-ed43c428b3b1"
+        ),
+        ("omniglot", "baseline"): "f31f03e5bd91 omniglot-1600x16-ff12dc0cae0f omniglot-1600x16-2x64-0fd5c3dce372",
+        ("omniglot", "l2.strength=0.0001"): (
+            "9dc1296e305f omniglot-1600x16-ff12dc0cae0f omniglot-1600x16-2x64-f31c19607058"
+        ),
+    }
+    for (name, run_name), ids in recorded.items():
+        folders = {"omniglot": zips(tmp_path / "zips")}
+        experiments = study.load(ROOT / f"workflow/studies/{name}.yaml", SCHEMA, folders).experiments
+        ((experiment, named),) = [
+            (experiment, named)
+            for experiment in experiments.values()
+            for named in experiment.runs
+            if named.name == run_name
+        ]
+        pack = PackSpec(lanes=tuple(Lane(run=named.run, seed=seed) for seed in experiment.seeds))
+        assert f"{named.run.id} {named.sequence_set.id} {pack.id}" == ids
+
+
+def run_of(folder: Path, text: str) -> Run:
+    """The one run of a study with these settings."""
+    (named,) = load(folder, in_a(text)).experiments["a"].runs
+    return named.run
+
+
+def test_every_key_of_training_reaches_it(tmp_path):
+    text = """
+        model: {positions: {kind: rotary, base: 100}, dropout: 0.1},
+        optimizer: {name: adamw, weight_decay: 1, clip: 2, learning_rate: 1, beta1: 0.5, beta2: 0.5, epsilon: 1,
+          schedule: {kind: cosine, warmup: 32, length: 64, final: 0.5},
+          l2: {strength: 1, embedder: 2, attention: 0, mlp: 3, norm: 4, unembedding: 5}},
+        forgetting: {every: 100, until: 1000},
+        interventions: {later: {at: 96, optimizer: {clip: 0}}, first: {at: 64, recipe: {pool: 9}}}
+    """
+    run = run_of(tmp_path, text)
+    assert run.model.positions == Positions(kind="rotary", base=100.0)
+    assert run.model.dropout == 0.1
+    assert run.optimizer == Optimizer(
+        name="adamw",
+        learning_rate=1.0,
+        beta1=0.5,
+        beta2=0.5,
+        epsilon=1.0,
+        weight_decay=1.0,
+        clip=2.0,
+        schedule=Schedule(kind="cosine", warmup=32, length=64, final=0.5),
+        l2=L2(strength=1.0, embedder=2.0, attention=0.0, mlp=3.0, norm=4.0, unembedding=5.0),
+    )
+    assert run.forgetting == Forgetting(every=100, until=1000)
+    pool = dataclasses.replace(run.recipe, pool=9)
+    # Each lasts; a later one changes what the earlier ones left.
+    assert run.interventions == (
+        Intervention(at=64, recipe=pool, optimizer=run.optimizer),
+        Intervention(at=96, recipe=pool, optimizer=dataclasses.replace(run.optimizer, clip=0.0)),
+    )
+
+
+def test_momentum_is_of_sgd(tmp_path):
+    optimizer = run_of(tmp_path, "optimizer: {name: sgd, momentum: 0.5, beta1: 0.3, epsilon: 1}").optimizer
+    assert optimizer == Optimizer(name="sgd", learning_rate=0.001, momentum=0.5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("", "optimizer: {momentum: 0, weight_decay: 0.0, clip: 0, schedule: {length: 9, final: 1}}"),
+        ("", "model: {dropout: 0, positions: {kind: sinusoid}}, forgetting: {every: 0, until: 9}"),
+        ("model: {positions: {kind: learned}}", "model: {positions: {kind: learned, base: 9}}"),
+        ("optimizer: {l2: {strength: 1}}", "optimizer: {l2: {strength: 1, mlp: 1.0, norm: null}}"),
+        ("", "interventions: {}"),
+        ("", "interventions: {none: {at: 64, optimizer: {clip: 0}, recipe: {burstiness: 3}}}"),
+        (
+            "interventions: {a: {at: 64, optimizer: {clip: 1}}, b: {at: 96, recipe: {pool: 9}}}",
+            "interventions: {b: {at: 64, optimizer: {clip: 1.0}}, a: {at: 96, recipe: {pool: 9}}, c: {at: 70}}",
+        ),
+    ],
+    ids=str,
+)
+def test_keys_that_change_no_training_change_no_identity(one, other, tmp_path):
+    assert run_of(tmp_path, one) == run_of(tmp_path, other)
+
+
+def test_an_intervention_leaves_evaluators_and_the_beginning_as_they_are(tmp_path):
+    text = """
+    experiments:
+      a: {runs: {without: {}, with: {interventions: {late: {at: 5000, recipe: {burstiness: 4, labels: relabelled}}}}}}
+    """
+    without, late = load(tmp_path, text).experiments["a"].runs
+    assert late.sequence_set == without.sequence_set
+    assert late.run.at(0) == without.run
+    assert late.run.id != without.run.id
+
+
+def test_when_an_intervention_comes_and_what_it_does_are_axes(tmp_path):
+    text = """
+    defaults: {interventions: {late: {at: 5000, optimizer: {l2: {strength: 0}}}}}
+    experiments:
+      when: {axes: {interventions.late.at: [5000, 6000], interventions.late.optimizer.l2.strength: [0, 1]}}
+      plain: {interventions: {late: {optimizer: {l2: {strength: 0}}}}}
+    """
+    with pytest.raises(StudyError, match="are the same configuration"):
+        load(tmp_path, text)
+    experiments = load(tmp_path, text.replace("[0, 1]", "[1, 2.5]")).experiments
+    assert [named.axes for named in experiments["when"].runs] == [
+        {"interventions.late.at": at, "interventions.late.optimizer.l2.strength": strength}
+        for at in (5000, 6000)
+        for strength in (1.0, 2.5)
+    ]
+    assert experiments["when"].runs[0].name == "late.at=5000,l2.strength=1"
+    assert experiments["plain"].runs[0].run.interventions == ()
+
+
+def test_named_runs_show_their_interventions(tmp_path):
+    text = in_a("runs: {plain: {}, late: {interventions: {stop: {at: 5000, optimizer: {learning_rate: 1}}}}}")
+    plain, late = load(tmp_path, text).experiments["a"].runs
+    assert plain.axes == {"interventions.stop.at": None, "interventions.stop.optimizer.learning_rate": None}
+    assert late.axes == {"interventions.stop.at": 5000, "interventions.stop.optimizer.learning_rate": 1.0}
+
+
+def test_the_l2_of_a_component_that_says_nothing_is_that_of_all(tmp_path):
+    text = in_a("optimizer: {l2: {strength: 0.5}}, axes: {optimizer.l2.mlp: [0, 0.5, null]}")
+    with pytest.raises(StudyError, match="are the same configuration"):
+        load(tmp_path, text)
+    found = load(tmp_path, text.replace(", null", "")).experiments["a"].runs
+    assert [named.axes for named in found] == [{"optimizer.l2.mlp": 0.0}, {"optimizer.l2.mlp": 0.5}]
+    assert found[1].run.optimizer.l2 == L2(strength=0.5)
+
+
 def test_the_share_of_a_mixture_is_an_axis(tmp_path):
     text = """
     defaults: {recipe: {mixture: {alone: {share: 0, support: none}}}}
@@ -360,6 +510,29 @@ def test_the_study_of_recipes_uses_every_key_of_a_recipe_and_of_other_contexts(t
     assert plain in recipes
 
 
+def test_the_study_of_training_uses_every_key_of_it():
+    shipped = study.load(ROOT / "workflow/studies/training.yaml", SCHEMA, {})
+    runs = [named.run for experiment in shipped.experiments.values() for named in experiment.runs]
+    optimizers = [run.optimizer for run in runs]
+    for values, untouched in (
+        (optimizers, {"beta1", "beta2", "epsilon"}),
+        ([optimizer.schedule for optimizer in optimizers], set()),
+        ([optimizer.l2 for optimizer in optimizers], {"strength", "form"}),
+        ([run.forgetting for run in runs], set()),
+    ):
+        unused = {
+            f.name for f in dataclasses.fields(values[0]) if len({getattr(value, f.name) for value in values}) == 1
+        }
+        assert unused == untouched
+    schema_of = yaml.safe_load(SCHEMA.read_text())["$defs"]
+    kinds = schema_of["model"]["properties"]["positions"]["properties"]["kind"]["enum"]
+    assert {run.model.positions.kind for run in runs} == set(kinds)
+    assert {run.model.dropout for run in runs} == {0.0, 0.1}
+    changes = [change for run in runs for change in run.interventions]
+    assert any(change.recipe != runs[0].recipe for change in changes)
+    assert any(change.optimizer != runs[0].optimizer for change in changes)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "workflow/studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_study_that_ships_is_valid(path, tmp_path):
     tokens = checkpoint(tmp_path / "tokens", rows=30_522, width=384, name="minilm_l6_v2_word_embeddings.safetensors")
@@ -405,7 +578,7 @@ def test_claims_change_nothing_that_is_trained_or_tabulated(tmp_path):
     document = yaml.safe_load(SWEEP)
     for key in ("claims", "statistics"):
         del document["experiments"]["sweep"][key]
-    other = load(tmp_path, yaml.safe_dump(document)).experiments["sweep"]
+    other = load(tmp_path, yaml.safe_dump(document, sort_keys=False)).experiments["sweep"]
     assert other.claims == ()
     assert one.lanes() == other.lanes()
     assert one.statistics == other.statistics

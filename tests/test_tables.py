@@ -99,6 +99,36 @@ def test_the_ends_of_the_other_curves_stand_beside(tmp_path, report, curves):
     assert lanes["final_training_loss"][0] == pytest.approx(5 / 7)
 
 
+def test_what_stopping_at_the_peak_would_have_left_stands_beside_what_is_left(tmp_path, report, curves):
+    flip = curves["evaluator"] == "flip"
+    curves.loc[flip, "value"] = 1 - curves.loc[flip, "sequences_seen"] / SEEN[-1]
+    lanes, runs = write(tmp_path, report, curves)
+    assert lanes["at_peak_icl"].tolist() == lanes["peak"].tolist()
+    # All lanes peak at 4,000, the fourth snapshot.
+    assert lanes["at_peak_flip"].tolist() == [1 - 4 / 32] * 6
+    assert lanes["at_peak_training_loss"].tolist() == [5 / 4] * 6
+    assert runs["at_peak_flip"].tolist() == [1 - 4 / 32] * 2
+    assert runs["final_flip"].tolist() == [0.0] * 2
+
+
+def test_levels_at_the_peak_are_smoothed_as_the_peak_is(tmp_path, report, curves):
+    report["statistics"]["smoothing"] = 3
+    lanes, _ = write(tmp_path, report, curves)
+    assert lanes["at_peak_icl"].to_numpy() == pytest.approx(lanes["peak"].to_numpy())
+    assert lanes["at_peak_training_loss"][0] == pytest.approx((5 / 3 + 5 / 4 + 5 / 5) / 3)
+
+
+def test_without_a_peak_there_is_nothing_to_report_at_it(tmp_path, report, curves):
+    flat = (curves["evaluator"] == "icl") & (curves["run"] == "some")
+    curves.loc[flat, "value"] = 0.5
+    lanes, runs = write(tmp_path, report, curves)
+    assert runs["outcome"].tolist() == ["transient", "never"]
+    of_some = lanes[lanes["run"] == "some"]
+    assert of_some[["at_peak_icl", "at_peak_flip", "at_peak_training_loss"]].isna().all(axis=None)
+    assert of_some["final_flip"].notna().all()
+    assert runs["at_peak_flip"].isna().tolist() == [False, True]
+
+
 @pytest.fixture
 def wider(curves) -> pd.DataFrame:
     """With ICL at two other context lengths, at 0.1 and 0.2 less."""
@@ -207,3 +237,9 @@ def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is
     assert note.count("same for all") == 1
     assert "none: none" in note
     assert "some: some" in note
+
+
+def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(report):
+    for run, caption in zip(report["runs"], (["same"], ["same", "L2"]), strict=True):
+        run["caption"] = caption
+    assert figures._note(report, 200).splitlines()[-1] == "some: L2."

@@ -1,11 +1,13 @@
-"""Training against torch.optim.Adam, a lane against its pack-mates, a resumed segment against an uninterrupted one.
+"""Training against torch.optim, a lane against its pack-mates, a resumed segment against an uninterrupted one.
 
 Where two float64 trainings should agree, they differ by how Adam divides by the root of the second moment: a gradient
 entry near 0 is off by its rounding, some 1e-16, which moves a weight by up to learning rate * 1e-16 / epsilon, here
 1e-11, a step. Over 100 steps that is the 1e-9 of ACCUMULATED; a wrong step moves weights by the learning rate, 1e-3.
 """
 
+import functools
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -21,11 +23,11 @@ import torch
 from builders import TINY_BANK, TINY_RUN, lane, pack, tiny_run
 from torch.nn import functional
 
-from icl_transience import banks, engines, files, packs, segments, sequences, store, training
+from icl_transience import banks, engines, files, optimizers, packs, segments, sequences, store, training
 from icl_transience import model as transformer
 from icl_transience.__main__ import main
 from icl_transience.packs import PackSpec
-from icl_transience.spec import L2, Component, Lane, Run
+from icl_transience.spec import L2, Component, Forgetting, Intervention, Lane, Optimizer, Run, Schedule
 
 ACCUMULATED = 1e-9
 STRETCH = training.LOSS_BATCHES * TINY_RUN.batch_size
@@ -50,42 +52,156 @@ def batches(spec: PackSpec, start: int, until: int) -> list[tuple[torch.Tensor, 
     return list(step.batches(start, until))
 
 
-def trained_by_torch(lane: Lane, steps: int) -> tuple[dict[str, torch.Tensor], list[float]]:
-    """Weights, and every batch's cross-entropy, by torch.optim.Adam on the loss with its L2 term written out."""
+def drawn_weights(lane: Lane, redrawn: int = 0) -> dict[str, torch.Tensor]:
     run, shape = lane.run, lane.run.bank.shape
-    drawn = transformer.initial_parameters(run.model, shape.width, shape.n_train_classes, lane.seed.init)
-    weights = {name: value[None].double().requires_grad_() for name, value in drawn.items()}
+    sizes = shape.width, shape.n_train_classes
+    drawn = transformer.initial_parameters(run.model, *sizes, lane.seed.init, run.recipe.context, redrawn)
+    return {name: value[None].double() for name, value in drawn.items()}
+
+
+def torch_optimizer(weights, optimizer: Optimizer) -> torch.optim.Optimizer:
+    rate, loops = optimizer.learning_rate, {"foreach": False, "fused": False}
+    if optimizer.name == "sgd":
+        return torch.optim.SGD(weights, lr=rate, momentum=optimizer.momentum, **loops)
+    betas, epsilon = (optimizer.beta1, optimizer.beta2), optimizer.epsilon
+    if optimizer.name == "adamw":
+        return torch.optim.AdamW(weights, rate, betas, epsilon, optimizer.weight_decay, **loops)
+    return torch.optim.Adam(weights, rate, betas, epsilon, **loops)
+
+
+def share_of_rate(schedule: Schedule, batch_size: int, step: int) -> float:
+    """For LambdaLR, which counts steps from 0."""
+    warmup, length = (-(-part // batch_size) for part in (schedule.warmup, schedule.length))
+    if step + 1 < warmup:
+        return (step + 1) / warmup
+    if schedule.kind == "inverse_sqrt":
+        return (warmup / (step + 1)) ** 0.5
+    if schedule.kind == "cosine":
+        angle = math.pi * min(step + 1 - warmup, length - warmup) / (length - warmup)
+        return schedule.final + (1 - schedule.final) * math.cos(angle / 2) ** 2
+    return 1.0
+
+
+def trained_by_torch(lane: Lane, steps: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Weights, and every batch's cross-entropy, by torch.optim on the loss with its L2 term written out.
+
+    LambdaLR sets the rate, clip_grad_norm_ clips; at an intervention the same optimizer gets other numbers.
+    """
+    run, shape = lane.run, lane.run.bank.shape
+    weights = {name: value.requires_grad_() for name, value in drawn_weights(lane).items()}
     geometry = transformer.Geometry(run.model, run.recipe.context, torch.float64)
-    optimizer = torch.optim.Adam(
-        weights.values(),
-        lr=run.optimizer.learning_rate,
-        betas=(run.optimizer.beta1, run.optimizer.beta2),
-        eps=run.optimizer.epsilon,
-        foreach=False,
-        fused=False,
-    )
-    losses = []
+    recipe, ours, losses = run.recipe, run.optimizer, []
+    optimizer = torch_optimizer(weights.values(), ours)
     for step in range(steps):
-        numbers = torch.arange(step * run.batch_size, (step + 1) * run.batch_size)
-        batch = sequences.draw(run.recipe, shape, lane.seed.data, "training", numbers)
+        seen = step * run.batch_size
+        for change in run.interventions:
+            if seen - run.batch_size < change.at <= seen:
+                recipe, ours = change.recipe, change.optimizer
+                new = torch_optimizer(weights.values(), ours).param_groups[0]
+                optimizer.param_groups[0].update({key: value for key, value in new.items() if key != "params"})
+        every, until = (-(-part // run.batch_size) for part in (run.forgetting.every, run.forgetting.until))
+        if step and every and step % every == 0 and (not until or step <= until):
+            table = weights["label_embedding"]
+            table.data = drawn_weights(lane, step // every)["label_embedding"]
+            optimizer.state.pop(table, None)
+        optimizer.param_groups[0].pop("initial_lr", None)
+        optimizer.param_groups[0]["lr"] = ours.learning_rate
+        # A new one sets the rate to that of its first step, which is this one.
+        here = functools.partial(share_of_rate, ours.schedule, run.batch_size)
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _, here=here, step=step: here(step))
+        batch = sequences.draw(recipe, shape, lane.seed.data, "training", torch.arange(seen, seen + run.batch_size))
         exemplars = torch.from_numpy(BANK).double()[batch.classes, batch.exemplars]
         logits = transformer.query_logits(weights, run.model, geometry, exemplars[None], batch.labels[None, :, :-1])
         loss = functional.cross_entropy(logits[0], batch.labels[:, -1])
         losses.append(loss.item())
         optimizer.zero_grad()
-        (loss + penalty(weights.values(), run.optimizer.l2)).backward()
+        (loss + penalty(weights, ours.l2)).backward()
+        if ours.clip:
+            torch.nn.utils.clip_grad_norm_(weights.values(), ours.clip)
         optimizer.step()
     return weights, losses
 
 
-def penalty(weights, l2: L2) -> torch.Tensor:
+def penalty(weights: dict[str, torch.Tensor], l2: L2) -> torch.Tensor:
+    def strength(name: str) -> float:
+        for part in ("norm", "attention", "mlp", "unembedding"):
+            if name.split(".")[0] == part or f".{part}" in name:
+                own = getattr(l2, part)
+                break
+        else:
+            own = l2.embedder
+        return l2.strength if own is None else own
+
     if l2.form == "squared":
-        return l2.strength * sum((weight**2).sum() for weight in weights)
+        return sum(strength(name) * (weight**2).sum() for name, weight in weights.items())
     # torch defines the gradient of a norm at 0 as 0, and so does the study.
-    return l2.strength * sum(torch.linalg.vector_norm(weight) for weight in weights)
+    return sum(strength(name) * torch.linalg.vector_norm(weight) for name, weight in weights.items())
 
 
-# Against torch.optim.Adam.
+def later(at: int, **changes) -> Intervention:
+    """An intervention in TINY_RUN by dotted paths; see builders.changed."""
+    run = tiny_run(**changes)
+    return Intervention(at=at, recipe=run.recipe, optimizer=run.optimizer)
+
+
+# Every way in which training can be more than Adam at a constant rate.
+RELABELLED = {"recipe.burstiness": 2, "recipe.labels": "relabelled"}
+MORE = {
+    "adamw": {"optimizer.name": "adamw", "optimizer.weight_decay": 0.1},
+    "sgd": {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1},
+    "momentum": {"optimizer.name": "sgd", "optimizer.learning_rate": 0.02, "optimizer.momentum": 0.9},
+    "clip": {"optimizer.clip": 0.5},
+    "warm-up": {"optimizer.schedule": Schedule(warmup=99)},
+    "inverse_sqrt": {"optimizer.schedule": Schedule(kind="inverse_sqrt", warmup=40)},
+    "cosine": {"optimizer.schedule": Schedule(kind="cosine", warmup=50, length=301, final=0.1)},
+    "l2 by component": {"optimizer.l2": L2(strength=0.01, mlp=0.0, attention=0.03, norm=0.02, embedder=0.005)},
+    "unsquared l2 by component": {"optimizer.l2": L2(form="unsquared", unembedding=0.02, attention=0.01)},
+    "all at once": {
+        "optimizer.name": "adamw",
+        "optimizer.weight_decay": 0.1,
+        "optimizer.clip": 0.5,
+        "optimizer.l2": L2(strength=0.01, mlp=0.03),
+        "optimizer.schedule": Schedule(kind="cosine", warmup=50, length=301),
+    },
+    "sgd with all": {
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 0.05,
+        "optimizer.momentum": 0.5,
+        "optimizer.clip": 0.7,
+        "optimizer.l2.mlp": 0.01,
+    },
+    "interventions": {
+        "interventions": (
+            later(90, **{"optimizer.l2.strength": 0.01, "optimizer.beta1": 0.5, "optimizer.learning_rate": 2e-3}),
+            later(200, **{"optimizer.clip": 0.5, "recipe.input_noise": 0.0} | RELABELLED),
+        )
+    },
+    "forgetting": {"forgetting": Forgetting(every=50), "optimizer.l2.strength": 0.01},
+    "forgetting for a time": {"forgetting": Forgetting(every=48, until=150)},
+    "learned positions": {"model.positions.kind": "learned", "optimizer.l2.embedder": 0.02},
+}
+of_more = pytest.mark.parametrize("changes", MORE.values(), ids=MORE)
+
+
+# Against torch.optim.
+
+
+@of_more
+def test_more_of_training_is_what_torch_optim_makes_of_it(changes):
+    only = lane(double_run(**changes))
+    state, _ = trained(PackSpec(lanes=(only,)), 100 * only.run.batch_size)
+    expected, _ = trained_by_torch(only, 100)
+    for name, weight in expected.items():
+        assert (state.parameters[name] - weight).abs().max() < ACCUMULATED, name
+        # And each of them makes a difference far above the tolerance.
+        if name != "positions":
+            assert (plainly_trained()[name] - weight).abs().max() > 1e4 * ACCUMULATED, name
+
+
+@functools.cache
+def plainly_trained() -> transformer.Parameters:
+    """What a hundred steps of a run without any of it lead to."""
+    return trained(pack(double_run()), 100 * TINY_RUN.batch_size)[0].parameters
 
 
 @pytest.mark.parametrize("steps", [1, 100])
@@ -126,17 +242,17 @@ def test_l2_makes_the_weights_smaller(form):
 
 
 def test_the_gradient_of_the_unsquared_norm_is_a_unit_vector_and_zero_at_zero():
-    weight, zero = torch.tensor([3.0, -4.0]), torch.zeros(2)
-    gradients = [torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0])]
-    engines.add_unsquared_l2([weight, zero], gradients, L2(strength=0.5, form="unsquared"))
-    assert gradients[0].tolist() == pytest.approx([1 + 0.5 * 3 / 5, 1 - 0.5 * 4 / 5], rel=1e-6)
-    assert gradients[1].tolist() == [1.0, 1.0]
+    weights = {"weight": torch.tensor([3.0, -4.0]), "zero": torch.zeros(2)}
+    gradients = {name: torch.tensor([1.0, 1.0]) for name in weights}
+    optimizers.add_unsquared_l2(weights, gradients, dict.fromkeys(weights, 0.5))
+    assert gradients["weight"].tolist() == pytest.approx([1 + 0.5 * 3 / 5, 1 - 0.5 * 4 / 5], rel=1e-6)
+    assert gradients["zero"].tolist() == [1.0, 1.0]
 
 
 def test_a_strong_unsquared_l2_leaves_a_zero_array_alone_too():
-    gradient = torch.ones(2)
-    engines.add_unsquared_l2([torch.zeros(2)], [gradient], L2(strength=8.0, form="unsquared"))
-    assert gradient.tolist() == [1.0, 1.0]
+    gradients = {"bias": torch.ones(2)}
+    optimizers.add_unsquared_l2({"bias": torch.zeros(2)}, gradients, {"bias": 8.0})
+    assert gradients["bias"].tolist() == [1.0, 1.0]
 
 
 def test_the_training_loss_of_a_tiny_task_falls():
@@ -156,7 +272,9 @@ def test_a_lane_learns_in_a_pack_what_it_learns_alone():
         double_run(**{"optimizer.l2.strength": 0.02, "optimizer.l2.form": "unsquared", "model.init.scale": 0.5}),
         double_run(**{"recipe.input_noise": 0.5, "recipe.pool": 30, "recipe.zipf.alpha": 1.0}),
         double_run(**{"recipe.mixture": (Component(share=0.5, burstiness=0, support="none"),)}),
+        *(run for changes in MORE.values() if (run := double_run(**changes)).tensor_shape == double_run().tensor_shape),
     ]
+    assert len(runs) == 15
     together = pack(*runs)
     until = 100 * TINY_RUN.batch_size
     packed, packed_losses = trained(together, until)
@@ -353,6 +471,130 @@ def test_resumed_equals_uninterrupted_bit_for_bit(cuts, uninterrupted, tmp_path)
     for seen, weights in expected.items():
         assert all(torch.equal(snapshots[seen][name], value) for name, value in weights.items()), seen
     assert losses == expected_losses
+
+
+# Warm-up ends, what holds changes and labels are forgotten at sequence numbers that cuts meet, miss by a batch, or not.
+EVENTFUL = [
+    {
+        "optimizer.clip": 0.5,
+        "optimizer.l2.mlp": 0.01,
+        "optimizer.schedule": Schedule(kind="cosine", warmup=50, length=301),
+        "interventions": (
+            later(90, **{"optimizer.l2.strength": 0.01, "optimizer.schedule": Schedule(warmup=150)}),
+            later(200, **{"optimizer.clip": 0.5, "recipe.input_noise": 0.5} | RELABELLED),
+        ),
+    },
+    {"forgetting": Forgetting(every=47, until=250), "optimizer.l2.strength": 0.01, "optimizer.l2.form": "unsquared"},
+    {},
+]
+KINDS = {
+    "native": {},
+    "native adamw, learned positions": {
+        "optimizer.name": "adamw",
+        "optimizer.weight_decay": 0.1,
+        "model.positions.kind": "learned",
+    },
+    "native sgd": {"optimizer.name": "sgd", "optimizer.momentum": 0.9},
+    "eager with dropout, rotary positions": {"model.dropout": 0.3, "model.positions.kind": "rotary"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_happens_in_training_resumed_equals_uninterrupted_bit_for_bit(kind, tmp_path):
+    spec, end = pack(*(tiny_run(**KINDS[kind] | changes) for changes in EVENTFUL)), 320
+    engine = engines.chosen("auto", spec.run, torch.device("cpu"))
+    assert engine == kind.split()[0]
+    (whole,) = trained_in_segments(tmp_path / "whole", spec, [0, end])
+    expected = segments.load_checkpoint(whole, spec, end)
+    snapshots, losses = read(spec, [whole])
+    # Forgotten at 48, 96 … 240; changed at 92 and 200.
+    for cuts in ([48, 92], [88, 96, 204], [44, 100, 200, 252]):
+        paths = trained_in_segments(tmp_path / str(cuts), spec, [0, *cuts, end])
+        resumed = segments.load_checkpoint(paths[-1], spec, end)
+        for part in ("parameters", "first_moments", "second_moments"):
+            for name, value in getattr(expected, part).items():
+                assert torch.equal(getattr(resumed, part)[name], value), (cuts, part, name)
+        found, found_losses = read(spec, paths)
+        assert found_losses == losses
+        assert found.keys() == snapshots.keys()
+        for seen, weights in snapshots.items():
+            assert all(torch.equal(found[seen][name], value) for name, value in weights.items()), (cuts, seen)
+
+
+def test_until_an_intervention_training_is_as_without_it_and_its_batch_is_the_first_with_it(monkeypatch):
+    monkeypatch.setattr(training, "LOSS_BATCHES", 1)
+    change = later(90, **RELABELLED)
+    with_it, without, relabelled = (
+        pack(run) for run in (tiny_run(interventions=(change,)), TINY_RUN, tiny_run(**RELABELLED))
+    )
+    before, after = 88, 92
+    states = [trained(spec, after)[0] for spec in (with_it, without)]
+    assert all(torch.equal(states[0].parameters[name], value) for name, value in states[1].parameters.items())
+    own, others = (batches(spec, before, after + 8) for spec in (with_it, relabelled))
+    plain = batches(without, before, after + 8)
+    same = [[torch.equal(a[1], b[1]) for a, b in zip(own, other, strict=True)] for other in (plain, others)]
+    assert same == [[True, False, False], [False, True, True]]
+
+
+def test_a_snapshot_is_taken_before_labels_are_forgotten():
+    spec, taken = pack(tiny_run(forgetting=Forgetting(every=64))), {}
+
+    def take(state):
+        taken[state.sequences_seen] = state.parameters["label_embedding"].clone()
+
+    state, _ = trained(spec, 64, take)
+    assert torch.equal(taken[64], trained(pack(), 64)[0].parameters["label_embedding"])
+    # Nor are they at the end of training: a longer horizon begins with it.
+    assert torch.equal(state.parameters["label_embedding"], taken[64])
+
+
+def test_labels_are_forgotten_and_nothing_else_is_and_another_time_gives_others():
+    spec = pack(tiny_run(forgetting=Forgetting(every=8)), TINY_RUN)
+    state = trained(spec, 24)[0]
+    before = {name: value.clone() for name, value in state.parameters.items()}
+    drawn = []
+    for seen in (8, 16):
+        engines.forget_labels(spec, state, seen)
+        drawn.append(state.parameters["label_embedding"][0].clone())
+        assert not any(part["label_embedding"][0].any() for part in (state.first_moments, state.second_moments))
+    engines.forget_labels(spec, state, 20)
+    assert torch.equal(state.parameters["label_embedding"][0], drawn[1])
+    assert not torch.equal(*drawn)
+    for name, value in before.items():
+        assert torch.equal(state.parameters[name][1], value[1])
+        assert torch.equal(state.parameters[name][0], value[0]) == (name != "label_embedding")
+    assert state.first_moments["label_embedding"][1].any()
+
+
+def test_dropout_changes_training_and_no_evaluation():
+    plain, dropped = tiny_run(), tiny_run(**{"model.dropout": 0.5})
+    assert not torch.equal(*(trained(pack(run), 40)[0].parameters["embedder.weight"] for run in (plain, dropped)))
+    exemplars, labels = torch.randn(4, 5, 6), torch.randint(10, (4, 5))
+    found = []
+    for run in (plain, dropped):
+        forward = engines.forward_for(run, torch.device("cpu"), 4, "eager")
+        forward.load(training.initial_state(pack(run)).parameters)
+        found += [forward(exemplars, labels).inside for _ in range(2)]
+    assert all(torch.equal(answers, found[0]) for answers in found)
+
+
+def test_what_a_step_drops_depends_on_its_sequence_numbers():
+    spec = pack(tiny_run(**{"model.dropout": 0.5}))
+    (batch,) = batches(spec, 0, 4)
+    losses = [
+        engines.EagerStep(spec, training.initial_state(spec), embeddings_for(spec)).step(*batch, start).item()
+        for start in (0, 0, 4)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_lane_with_dropout_learns_in_a_pack_what_it_learns_alone():
+    spec, until = pack(*(double_run(**{"model.dropout": 0.3}) for _ in range(2))), 200
+    packed, _ = trained(spec, until)
+    for number, one in enumerate(spec.lanes):
+        alone, _ = trained(PackSpec(lanes=(one,)), until)
+        for name, weight in alone.parameters.items():
+            assert (packed.parameters[name][number] - weight[0]).abs().max() < ACCUMULATED, (number, name)
 
 
 def interrupted(path: Path, batches: int) -> None:

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
             "bank": {"required": True, "type": Path, "help": "the bank's HDF5 file"},
             "files": {"default": "[]", "help": "paths of the source's files, if it has any: a JSON list"},
             "output": {"required": True, "type": Path, "help": "the file to write"},
-            "device": {"default": "cpu", "help": "cpu, cuda or cuda:N"},
+            "device": {"default": "cpu", "help": "cpu, cuda:N, or cuda for a GPU that no other job holds"},
             "engine": {"default": "auto", "help": "auto, native, graph or eager; see engines.py"},
             "threads": {"type": int, "default": 1, "help": "CPU threads"},
             "log": {"type": Path, "help": "file for plain progress lines; the terminal then gets the bar alone"},
@@ -283,6 +283,9 @@ def _export(options: argparse.Namespace) -> None:
 def _set_up(options: argparse.Namespace) -> None:
     import torch
 
+    from icl_transience import devices
+
+    options.device = devices.taken(options.device)
     torch.set_num_threads(options.threads)
     # Moments of labels that are rarely seen fade to denormal numbers, with which many CPUs compute very slowly.
     torch.set_flush_denormal(True)

@@ -1,8 +1,9 @@
 """Engines: ways to compute the same steps and the same answers, at different speeds.
 
 eager: model.py and autograd, any device and precision; the reference for the others.
-native: native.py, on CPUs, in float32 and bfloat16.
-graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches.
+native: native.py, on CPUs, in float32 and bfloat16; without dropout and rotary positions.
+graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches;
+for runs whose steps are all alike: without schedules, interventions, forgetting and noise.
 
 Numerics, of a run: float32 and float64 throughout; tf32: as float32, but the products of NVIDIA's tensor cores round
 their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: matrix products in bfloat16 and the
@@ -12,22 +13,21 @@ native).
 Letters for shapes as in model.py. A step makes its batches from counters, given where to begin and to end.
 """
 
-import functools
+import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.adam import adam
 
 from icl_transience import model as transformer
-from icl_transience import native, sequences
+from icl_transience import native, optimizers, sequences
 from icl_transience.packs import PackSpec
-from icl_transience.spec import L2, Lane, Optimizer, Run, StudyError, engine_problem
+from icl_transience.spec import Lane, Run, StudyError, engine_problem
 
 if TYPE_CHECKING:
     from icl_transience.training import State
@@ -58,6 +58,10 @@ def step_for(pack: PackSpec, state: "State", embeddings: Tensor, engine: str = "
     named does not work.
     """
     kind = chosen(engine, pack.run, embeddings.device)
+    for lane in pack.lanes:
+        # What lanes have of their own can be more than the first one's.
+        if problem := engine_problem(kind, str(embeddings.device), lane.run):
+            raise StudyError(problem)
     return {"native": NativeStep, "graph": GraphStep, "eager": EagerStep}[kind](pack, state, embeddings)
 
 
@@ -139,50 +143,59 @@ class EagerStep:
     """Forward by model.py, backward by autograd."""
 
     def __init__(self, pack: PackSpec, state: "State", embeddings: Tensor):
-        self.pack, self.embeddings = pack, embeddings
+        self.pack, self.state, self.embeddings = pack, state, embeddings
         self.parameters = state.parameters
         self.geometry = transformer.Geometry(
             pack.run.model, pack.run.recipe.context, embeddings.dtype, embeddings.device
         )
-        self.lanes = []
-        for number, lane in enumerate(pack.lanes):
-            parts = (state.parameters, state.first_moments, state.second_moments)
-            tensors = [[tensor[number] for tensor in part.values()] for part in parts]
-            counts = [_steps_done(pack, state, embeddings.device) for _ in state.parameters]
-            self.lanes.append((lane.run.optimizer, *tensors, counts))
+        parts = (state.parameters, state.first_moments, state.second_moments)
+        self.arrays = [
+            [optimizers.separate(of_lane(part, number)) for part in parts] for number in range(len(pack.lanes))
+        ]
+        self.updates = updates(pack, state.sequences_seen, self.arrays)
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
-        return (self.step(*batch) for batch in self.batches(start, until))
+        for first, last in stretches(self.pack, start, until):
+            forget_labels(self.pack, self.state, first)
+            self.updates = updates(self.pack, first, self.arrays)
+            for exemplars, labels in self.batches(first, last):
+                yield self.step(exemplars, labels, first)
+                first += self.pack.run.batch_size
 
     def batches(self, start: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(exemplars [S, B, C+1, I], labels [S, B, C+1]) of each batch from sequence number `start` on."""
         batch_size, flat = self.pack.run.batch_size, self.embeddings.flatten(0, 1)
-        for rows, labels in drawn(self.pack, self.embeddings, start, until):
-            for first in range(0, rows.shape[1], batch_size):
-                index = rows[:, first : first + batch_size]
-                exemplars = flat.index_select(0, index.flatten()).view(*index.shape, -1)
-                for number, lane in enumerate(self.pack.lanes):
-                    if lane.run.recipe.input_noise:
-                        exemplars[number] += noise(lane, start, self.embeddings)
-                start += batch_size
-                yield exemplars, labels[:, first : first + batch_size]
+        for first, last in stretches(self.pack, start, until):
+            lanes = in_force(self.pack, first)
+            for rows, labels in drawn(lanes, batch_size, self.embeddings, first, last):
+                for place in range(0, rows.shape[1], batch_size):
+                    index = rows[:, place : place + batch_size]
+                    exemplars = flat.index_select(0, index.flatten()).view(*index.shape, -1)
+                    for number, lane in enumerate(lanes):
+                        if lane.run.recipe.input_noise:
+                            exemplars[number] += noise(lane, first, self.embeddings)
+                    first += batch_size
+                    yield exemplars, labels[:, place : place + batch_size]
 
-    def step(self, exemplars: Tensor, labels: Tensor) -> Tensor:
-        """exemplars [S, B, C+1, I], labels [S, B, C+1]. Returns [S]."""
+    def step(self, exemplars: Tensor, labels: Tensor, start: int) -> Tensor:
+        """exemplars [S, B, C+1, I], labels [S, B, C+1], of the batch from sequence number `start` on. Returns [S]."""
         for tensor in self.parameters.values():
             tensor.requires_grad_()
-        run = self.pack.run
+        run, drop = self.pack.run, transformer.keep_all
+        if run.model.dropout:
+            seeds = [lane.seed.data for lane in self.pack.lanes]
+            drop = transformer.Dropout(run.model.dropout, seeds, start)
         with tensor_cores(run.numerics):
             with autocast(run.numerics, exemplars.device):
-                loss = query_loss(self.parameters, run.model, self.geometry, exemplars, labels)
+                loss = query_loss(self.parameters, run.model, self.geometry, exemplars, labels, drop)
             # Lanes share no tensor, so the gradient of the sum is each lane's own.
-            gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
+            found = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
         for tensor in self.parameters.values():
             tensor.requires_grad_(False)
-        for number, (optimizer, parameters, first_moments, second_moments, counts) in enumerate(self.lanes):
-            lane_gradients = [gradient[number] for gradient in gradients]
-            add_unsquared_l2(parameters, lane_gradients, optimizer.l2)
-            update(optimizer, parameters, lane_gradients, first_moments, second_moments, counts)
+        gradients = dict(zip(self.parameters, found, strict=True))
+        for number, update in enumerate(self.updates):
+            of_this = of_lane(gradients, number)
+            update(of_this, update.gradients(optimizers.separate(of_this)), start + run.batch_size)
         return loss.detach()
 
 
@@ -203,7 +216,7 @@ class GraphStep(EagerStep):
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
         batch_size = self.pack.run.batch_size
-        for rows, labels in drawn(self.pack, self.embeddings, start, until):
+        for rows, labels in drawn(self.pack.lanes, batch_size, self.embeddings, start, until):
             n = rows.shape[1]
             self.rows[:, :n], self.labels[:, :n] = rows, labels
             self.next.copy_(torch.arange(batch_size))
@@ -214,12 +227,13 @@ class GraphStep(EagerStep):
     def _work(self) -> None:
         index = self.rows.index_select(1, self.next)
         exemplars = self.embeddings.flatten(0, 1).index_select(0, index.flatten()).view(*index.shape, -1)
-        self.loss.copy_(self.step(exemplars, self.labels.index_select(1, self.next)))
+        # Nothing in the step depends on when it is taken, or the graph engine were refused.
+        self.loss.copy_(self.step(exemplars, self.labels.index_select(1, self.next), 0))
         self.next += self.pack.run.batch_size
 
     def _capture(self, state: "State") -> Callable[[], None]:
         """Records `_work`. Warming up, which capture needs, changes the state: it is put back afterwards."""
-        changed = [self.next, *(count for *_, counts in self.lanes for count in counts)]
+        changed = [self.next, *(count for update in self.updates for count in update.counts)]
         for part in (state.parameters, state.first_moments, state.second_moments):
             changed += part.values()
         before = [tensor.clone() for tensor in changed]
@@ -252,43 +266,53 @@ class NativeStep:
     def __init__(self, pack: PackSpec, state: "State", embeddings: Tensor):
         """Raises native.Unavailable."""
         run = pack.run
-        self.pack, self.embeddings = pack, embeddings
+        self.pack, self.state, self.embeddings = pack, state, embeddings
         self.program = _program(run, run.batch_size, run.recipe.context)
-        flat_parts = [flattened(part) for part in (state.parameters, state.first_moments, state.second_moments)]
+        parts = (state.parameters, state.first_moments, state.second_moments)
+        flat_parts = [flattened(part) for part in parts]
         gradients = {name: torch.zeros_like(tensor[:1]) for name, tensor in state.parameters.items()}
         # One lane's at a time: the update follows a lane's backward.
         (flat_gradient,) = flattened(gradients)
-        gradients = {name: tensor[0] for name, tensor in gradients.items()}
+        self.gradients = optimizers.joined(flat_gradient, of_lane(gradients, 0))
         self.loss = torch.zeros(len(pack.lanes))
-        self.noisy = [bool(lane.run.recipe.input_noise) for lane in pack.lanes]
-        self.lanes = []
-        for number, lane in enumerate(pack.lanes):
-            parameters = {name: tensor[number] for name, tensor in state.parameters.items()}
-            optimizer = lane.run.optimizer
-            parameter, *moments = (flat[number] for flat in flat_parts)
-            recording = native.Recording(self.program, parameters, gradients, self.loss[number : number + 1])
-            arguments = list(parameters.values()), list(gradients.values()), optimizer.l2
-            penalty = functools.partial(add_unsquared_l2, *arguments)
-            count = _steps_done(pack, state, embeddings.device)
-            arguments = [parameter], [flat_gradient], *([moment] for moment in moments), [count]
-            adam_step = functools.partial(update, optimizer, *arguments)
-            self.lanes.append([*recording.forward, *recording.backward, penalty, adam_step])
+        self.arrays, self.calls = [], []
+        for number in range(len(pack.lanes)):
+            self.arrays.append(
+                [
+                    optimizers.joined(flat[number], of_lane(part, number))
+                    for flat, part in zip(flat_parts, parts, strict=True)
+                ]
+            )
+            parameters, loss = of_lane(state.parameters, number), self.loss[number : number + 1]
+            recording = native.Recording(self.program, parameters, self.gradients.named, loss)
+            self.calls.append([*recording.forward, *recording.backward])
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
+        for first, last in stretches(self.pack, start, until):
+            forget_labels(self.pack, self.state, first)
+            yield from self._stretch(first, last)
+
+    def _stretch(self, start: int, until: int) -> Iterator[Tensor]:
+        """`losses` while nothing changes but the learning rate."""
         program, bank = self.program, self.embeddings.flatten(0, 1)
-        for chunk in drawn(self.pack, self.embeddings, start, until):
+        lanes, steps = in_force(self.pack, start), []
+        for calls, update in zip(self.calls, updates(self.pack, start, self.arrays), strict=True):
+            steps.append((calls, update, update.gradients(self.gradients)))
+        for chunk in drawn(lanes, program.batch_size, self.embeddings, start, until):
             rows, labels = (self._columns(part) for part in chunk)
             for batch in range(rows.shape[1]):
-                for lane, calls in enumerate(self.lanes):
+                after = start + program.batch_size
+                for lane, (calls, update, gradients) in enumerate(steps):
                     torch.index_select(bank, 0, rows[lane, batch].view(-1), out=program.exemplars)
-                    if self.noisy[lane]:
+                    if lanes[lane].run.recipe.input_noise:
                         items = program.exemplars.view(-1, program.columns, bank.shape[1])
-                        items[:, : program.batch_size] += noise(self.pack.lanes[lane], start, bank).transpose(0, 1)
+                        items[:, : program.batch_size] += noise(lanes[lane], start, bank).transpose(0, 1)
                     program.labels.copy_(labels[lane, batch, :-1])
                     program.targets.copy_(labels[lane, batch, -1])
                     for call in calls:
                         call()
-                start += program.batch_size
+                    update(self.gradients.named, gradients, after)
+                start = after
                 yield self.loss.clone()
 
     def _columns(self, part: Tensor) -> Tensor:
@@ -334,7 +358,7 @@ class NativeForward:
     def __init__(self, run: Run, batch_size: int, context: int):
         """Raises native.Unavailable."""
         self.program = _program(run, batch_size, context)
-        self.shapes = transformer.parameter_shapes(run.model, run.bank.shape.width, run.n_labels)
+        self.shapes = transformer.parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
         self.gradients = {name: torch.empty(size) for name, size in self.shapes.items()}
         self.lanes: list[tuple[transformer.Parameters, list[Callable]]] = []
 
@@ -369,17 +393,60 @@ def _program(run: Run, batch_size: int, context: int) -> native.Program:
     return native.Program(run.model, width, run.n_labels, context, batch_size, half)
 
 
-def drawn(pack: PackSpec, embeddings: Tensor, start: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
+def stretches(pack: PackSpec, start: int, until: int) -> Iterator[tuple[int, int]]:
+    """(first, end) of the parts of `start` … `until` within which no lane's recipe, optimizer or labels are changed."""
+    changes = set().union(*(lane.run.changes(start, until) for lane in pack.lanes))
+    return itertools.pairwise([start, *sorted(changes), until])
+
+
+def in_force(pack: PackSpec, seen: int) -> list[Lane]:
+    """The pack's lanes with the recipe and optimizer that hold for the batch that begins at `seen`."""
+    return [replace(lane, run=lane.run.at(seen)) for lane in pack.lanes]
+
+
+def updates(pack: PackSpec, seen: int, arrays: list[list[optimizers.Arrays]]) -> list[optimizers.Update]:
+    """Each lane's, for the batch that begins at `seen`. arrays: of each lane, parameters and both moments."""
+    batch_size, found = pack.run.batch_size, []
+    for lane, of_this in zip(in_force(pack, seen), arrays, strict=True):
+        steps = dict.fromkeys(of_this[0].named, seen // batch_size)
+        # An optimizer that has just begun corrects its moments for it.
+        steps["label_embedding"] -= lane.run.forgetting.latest(batch_size, seen) // batch_size
+        found.append(optimizers.Update(lane.run.optimizer, batch_size, *of_this, steps))
+    return found
+
+
+def forget_labels(pack: PackSpec, state: "State", seen: int) -> None:
+    """Draws the label embeddings of the lanes anew that forget them at `seen`, with moments of 0."""
+    for number, lane in enumerate(pack.lanes):
+        run = lane.run
+        times = run.forgetting.times(run.batch_size, seen)
+        if times and run.forgetting.latest(run.batch_size, seen) == seen:
+            name = "label_embedding"
+            sizes = run.bank.shape.width, run.n_labels
+            drawn = transformer.initial_parameters(run.model, *sizes, lane.seed.init, run.recipe.context, times)
+            state.parameters[name][number].copy_(drawn[name])
+            state.first_moments[name][number].zero_()
+            state.second_moments[name][number].zero_()
+
+
+def of_lane(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    """name -> the tensor of one lane, without the lane axis."""
+    return {name: tensor[number] for name, tensor in tensors.items()}
+
+
+def drawn(
+    lanes: Sequence[Lane], batch_size: int, embeddings: Tensor, start: int, until: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """(rows of the flattened bank, labels), int64 [S, n, C+1] each, of the sequences from number `start` on.
 
     They come for many batches at once, which changes none of them.
     """
-    chunk = pack.run.batch_size * DRAW_BATCHES
+    chunk = batch_size * DRAW_BATCHES
     for first in range(start, until, chunk):
         positions = torch.arange(first, min(first + chunk, until), device=embeddings.device)
-        lanes = [_draw(lane, positions) for lane in pack.lanes]
-        rows = torch.stack([lane.classes * embeddings.shape[1] + lane.exemplars for lane in lanes])
-        yield rows, torch.stack([lane.labels for lane in lanes])
+        found = [_draw(lane, positions) for lane in lanes]
+        rows = torch.stack([lane.classes * embeddings.shape[1] + lane.exemplars for lane in found])
+        yield rows, torch.stack([lane.labels for lane in found])
 
 
 def _draw(lane: Lane, positions: Tensor) -> sequences.Sequences:
@@ -408,61 +475,16 @@ def flattened(tensors: dict[str, Tensor]) -> Tensor:
     return flat
 
 
-def _steps_done(pack: PackSpec, state: "State", device: torch.device) -> Tensor:
-    return torch.tensor(float(state.sequences_seen // pack.run.batch_size), device=device)
-
-
 def query_loss(
     parameters: transformer.Parameters,
     model: transformer.Model,
     geometry: transformer.Geometry,
     exemplars: Tensor,
     labels: Tensor,
+    drop: transformer.Drop = transformer.keep_all,
 ) -> Tensor:
     """Mean cross-entropy at the query, [S]. exemplars [S, B, C+1, I]; labels [S, B, C+1], the target last."""
-    logits = transformer.query_logits(parameters, model, geometry, exemplars, labels[:, :, :-1])
+    logits = transformer.query_logits(parameters, model, geometry, exemplars, labels[:, :, :-1], drop)
     targets = labels[:, :, -1]
     loss = functional.cross_entropy(logits.flatten(0, 1).to(exemplars.dtype), targets.flatten(), reduction="none")
     return loss.view(targets.shape).mean(dim=1)
-
-
-def add_unsquared_l2(parameters: Sequence[Tensor], gradients: Sequence[Tensor], l2: L2) -> None:
-    """Adds the gradient of strength * sum over arrays of their Euclidean norm, if `l2` is of that form.
-
-    It is 0 where an array is 0.
-    """
-    if l2.form != "unsquared" or not l2.strength:
-        return
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        norm = parameter.norm()
-        gradient.add_(parameter / norm.clamp_min(torch.finfo(norm.dtype).tiny), alpha=l2.strength)
-
-
-def update(
-    optimizer: Optimizer,
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    first_moments: list[Tensor],
-    second_moments: list[Tensor],
-    counts: list[Tensor],
-) -> None:
-    """One step of Adam in place; counts holds a tensor with the number of steps done for each parameter."""
-    l2 = optimizer.l2
-    adam(
-        parameters,
-        gradients,
-        first_moments,
-        second_moments,
-        [],
-        counts,
-        fused=True,
-        capturable=counts[0].is_cuda,
-        amsgrad=False,
-        maximize=False,
-        lr=optimizer.learning_rate,
-        beta1=optimizer.beta1,
-        beta2=optimizer.beta2,
-        eps=optimizer.epsilon,
-        # Adam's weight_decay is added to the gradient: the gradient of strength * sum of squares.
-        weight_decay=2 * l2.strength if l2.form == "squared" else 0.0,
-    )

@@ -8,6 +8,7 @@ Two files, since it takes every top-level group of an evaluator file for an eval
     [classes, exemplars, dim], those to train on first
 """
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,18 +37,20 @@ def write(path: Path, bank_path: Path, export: Export, bank_file: Path, sequence
     ):
         file.attrs["spec"] = canonical(identity_values(export))
         file.attrs["arguments"] = list(arguments(export.run, bank_path.name, path.name))
-        file.attrs["differences"] = list(differences(recipe))
+        file.attrs["differences"] = [*differences(recipe), *differences_of_training(export.run)]
         for name in export.sequence_set.evaluators:
             group = _group(file, _NAMES.get(name, name), frozen[name].attrs["recipe"], frozen[name]["examples"].shape)
             for part in ("examples", "labels"):
                 group[part][:] = frozen[name][part][()]
         shape = export.training_sequences, recipe.context + 1, embeddings.shape[2]
         group = _group(file, TRAINING_SEQUENCES, canonical(identity_values(recipe)), shape)
-        for first in range(0, export.training_sequences, _CHUNK):
-            positions = torch.arange(first, min(first + _CHUNK, export.training_sequences))
+        count = export.training_sequences
+        for first, last in itertools.pairwise(sorted({*range(0, count, _CHUNK), *export.run.changes(0, count), count})):
+            positions = torch.arange(first, last)
             source = export.seed.data, sequences.TRAINING, positions
+            recipe = export.run.at(first).recipe
             drawn = sequences.draw(recipe, export.run.bank.shape, *source)
-            here = slice(first, first + len(positions))
+            here = slice(first, last)
             group["examples"][here] = sequences.examples(recipe, embeddings, drawn, *source).numpy()
             group["labels"][here] = drawn.labels.numpy()
     with files.replacing(bank_path) as temporary:
@@ -105,3 +108,11 @@ def differences(recipe: Recipe) -> Iterator[str]:
         yield "labels: they do not relabel with 0 and 1, nor swap, while training"
     if any(kind.labels == "copied" for kind in kinds) and not all(kind.labels == "copied" for kind in kinds):
         yield "labels: they copy the query's label in all sequences or in none"
+
+
+def differences_of_training(run: Run) -> Iterator[str]:
+    """In what training itself is not what `arguments` ask for."""
+    if run.interventions:
+        yield f"interventions: theirs is as before the first, at {run.interventions[0].at} sequences seen, to the end"
+    if run.forgetting.every:
+        yield "forgetting: their label embeddings are drawn once"

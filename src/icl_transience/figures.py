@@ -249,5 +249,6 @@ def _note(report: Report, width: int) -> str:
     lines.append("; ".join(common) + ".")
     if len(captions) > 1:
         own = ["; ".join(part for part in caption if part not in common) for caption in captions]
-        lines.append(". ".join(f"{run['name']}: {text}" for run, text in zip(report["runs"], own, strict=True)) + ".")
+        named = [f"{run['name']}: {text}." for run, text in zip(report["runs"], own, strict=True) if text]
+        lines.append(" ".join(named))
     return "\n".join(textwrap.fill(line, width) for line in lines)

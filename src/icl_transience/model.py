@@ -10,6 +10,7 @@ with tanh-GELU, final LayerNorm, unembedding with bias); `mlp_ratio` 0 leaves th
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,12 +25,16 @@ LAYER_NORM_EPSILON = 1e-5
 # Standard deviation of a standard normal truncated at +-2, which LeCun normal (JAX's) divides out.
 _TRUNCATED_STD = 0.87962566103423978
 _LABEL_STD = 0.02
+# Learned positions begin uniform within it: one over the root of the 32 rows that the authors' table has.
+_POSITION_BOUND = 32**-0.5
 
 
-def parameter_shapes(model: Model, input_width: int, n_labels: int) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(
+    model: Model, input_width: int, n_labels: int, context: int | None = None
+) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor of one lane (without the lane axis), in forward order.
 
-    Weights are [in, out]: the model computes x @ W.
+    Weights are [in, out]: the model computes x @ W. context: that of training, which learned positions need to know.
     """
     width, hidden = model.width, model.mlp_ratio * model.width
     shapes = {
@@ -37,6 +42,10 @@ def parameter_shapes(model: Model, input_width: int, n_labels: int) -> dict[str,
         "embedder.bias": (width,),
         "label_embedding": (n_labels, width),
     }
+    if model.positions.kind == "learned":
+        if context is None:
+            raise ValueError("learned positions: expected the context length that they are learned for, got none")
+        shapes["positions"] = (2 * context + 1, width)
     for layer in range(model.depth):
         block = f"blocks.{layer}"
         shapes |= {
@@ -62,23 +71,38 @@ def parameter_shapes(model: Model, input_width: int, n_labels: int) -> dict[str,
     }
 
 
-def initial_parameters(model: Model, input_width: int, n_labels: int, seed: int) -> Parameters:
-    """Initial weights of one lane (no lane axis), float32 on the CPU: a pure function of (seed, name).
+def component(name: str) -> str:
+    """Whose array it is, among spec.COMPONENTS; biases go with their weights, both tables with the embedder."""
+    for part in ("norm", "attention", "mlp", "unembedding"):
+        if f".{part}" in f".{name}":
+            return part
+    return "embedder"
+
+
+def initial_parameters(
+    model: Model, input_width: int, n_labels: int, seed: int, context: int | None = None, redrawn: int = 0
+) -> Parameters:
+    """Initial weights of one lane (no lane axis), float32 on the CPU: a pure function of (seed, name, redrawn).
 
     `lecun_normal`: weights normal, truncated at two standard deviations and rescaled so that the standard
     deviation is 1/sqrt(fan-in); biases 0; label table normal truncated at two sigma, sigma 0.02.
     `pytorch`: weights and biases uniform on +-1/sqrt(fan-in), label table normal, sigma 0.02.
-    `model.init.scale` multiplies every weight matrix and the label table, not biases or norms.
+    Learned positions: uniform on +-1/sqrt(32), as the authors'.
+    `model.init.scale` multiplies every weight matrix, the label table and learned positions, not biases or norms.
+    context: see `parameter_shapes`. redrawn: how often they have been drawn anew, each time independently.
     """
     parameters = {}
     fan_in = 0
-    for name, shape in parameter_shapes(model, input_width, n_labels).items():
-        count, key = math.prod(shape), counter.domain(f"initial weights/{name}")
+    again = f"/{redrawn}" if redrawn else ""
+    for name, shape in parameter_shapes(model, input_width, n_labels, context).items():
+        count, key = math.prod(shape), counter.domain(f"initial weights/{name}{again}")
         if name.endswith(".scale"):
             values = torch.ones(count, dtype=torch.float64)
         elif name == "label_embedding":
             draw = counter.truncated_normal if model.init.distribution == "lecun_normal" else counter.normal
             values = model.init.scale * _LABEL_STD * draw(seed, key, count)
+        elif name == "positions":
+            values = model.init.scale * _POSITION_BOUND * (2 * counter.uniform(seed, key, count) - 1)
         elif name.endswith(".bias"):
             values = torch.zeros(count, dtype=torch.float64)
             # A norm has no fan-in; every other bias follows its own weight in `parameter_shapes`.
@@ -105,29 +129,69 @@ def sinusoidal_positions(n_tokens: int, width: int, base: float) -> Tensor:
 class Geometry:
     """The constants of a forward pass that depend on shape alone: the positions and the causal mask.
 
-    positions [T, D]; causal_mask [T, T], 0 where a query row may look and -inf where it may not.
+    positions [T, D], added to the embeddings, 0 where they are not sinusoidal; rotations, if they are rotary, the
+    cosine and the sine [T, A/2] by which the pairs of a head's coordinates (2i, 2i + 1) turn, else None.
+    causal_mask [T, T], 0 where a query row may look and -inf where it may not.
     """
 
     def __init__(self, model: Model, context: int, dtype: torch.dtype, device: torch.device | str = "cpu"):
-        n_tokens = 2 * context + 1
-        positions = sinusoidal_positions(n_tokens, model.width, model.positions.base)
-        self.positions = positions.to(device=device, dtype=dtype)
+        n_tokens, kind, base = 2 * context + 1, model.positions.kind, model.positions.base
+        positions = sinusoidal_positions(n_tokens, model.width, base)
+        self.positions = (positions * (kind == "sinusoid")).to(device=device, dtype=dtype)
+        self.rotations: tuple[Tensor, Tensor] | None = None
+        if kind == "rotary":
+            turns = sinusoidal_positions(n_tokens, model.width // model.heads, base).to(device=device, dtype=dtype)
+            self.rotations = turns[:, 1::2], turns[:, ::2]
         mask = torch.full((n_tokens, n_tokens), float("-inf"), dtype=dtype, device=device)
         self.causal_mask = mask.triu(1)
 
 
-def query_logits(parameters: Parameters, model: Model, geometry: Geometry, exemplars: Tensor, labels: Tensor) -> Tensor:
+# (name of a place, x [S, B, R, D]) -> x with some of its numbers dropped.
+Drop = Callable[[str, Tensor], Tensor]
+
+
+def keep_all(place: str, x: Tensor) -> Tensor:
+    """No dropout."""
+    return x
+
+
+class Dropout:
+    """A share `probability` of the numbers that attentions and MLPs add to the residual stream is 0, the rest larger.
+
+    Which ones is a pure function of (lane's seed, sequence number, place): counters, as everything that is drawn.
+    seeds: of the lanes. start: the number of the batch's first sequence.
+    """
+
+    def __init__(self, probability: float, seeds: Sequence[int], start: int):
+        self.probability, self.seeds, self.start = probability, seeds, start
+
+    def __call__(self, place: str, x: Tensor) -> Tensor:
+        numbers = torch.arange(self.start, self.start + x.shape[1], device=x.device)
+        domain, count = counter.domain(f"dropout/{place}"), x.shape[2:].numel()
+        words = torch.stack([counter.table(seed, domain, numbers, 0, count) for seed in self.seeds])
+        dropped = counter.happens(words, self.probability).view(x.shape)
+        return x.masked_fill(dropped, 0.0) / (1 - self.probability)
+
+
+def query_logits(
+    parameters: Parameters,
+    model: Model,
+    geometry: Geometry,
+    exemplars: Tensor,
+    labels: Tensor,
+    drop: Drop = keep_all,
+) -> Tensor:
     """Logits of the query's label.
 
     parameters: tensors with a leading lane axis. exemplars [S, B, C+1, I], the query last.
-    labels [S, B, C] int64, the context's. Returns [S, B, K].
+    labels [S, B, C] int64, the context's. drop: dropout, while training. Returns [S, B, K].
 
     Only the query's row leaves the last block, so only that row of it is computed.
     """
     x = _tokens(parameters, geometry, exemplars, labels)
     for layer in range(model.depth - 1):
-        x = _block(parameters, f"blocks.{layer}", model, x, x, geometry.causal_mask)
-    x = _block(parameters, f"blocks.{model.depth - 1}", model, x, x[:, :, -1:], None)
+        x = _block(parameters, f"blocks.{layer}", model, geometry, x, x, drop)
+    x = _block(parameters, f"blocks.{model.depth - 1}", model, geometry, x, x[:, :, -1:], drop)
     x = _norm(parameters, "norm", x[:, :, 0])
     return torch.baddbmm(_row(parameters, "unembedding.bias"), x, parameters["unembedding.weight"])
 
@@ -140,20 +204,26 @@ def _tokens(parameters: Parameters, geometry: Geometry, exemplars: Tensor, label
     first_rows = torch.arange(lanes, device=labels.device) * table.shape[1]
     label_rows = functional.embedding(labels + first_rows[:, None, None], table.flatten(0, 1))
     pairs = torch.stack([embedded[:, :, :-1], label_rows], dim=3).flatten(2, 3)
-    return torch.cat([pairs, embedded[:, :, -1:]], dim=2) + geometry.positions
+    tokens = torch.cat([pairs, embedded[:, :, -1:]], dim=2) + geometry.positions
+    if "positions" in parameters:
+        # Shorter sequences than those of training have its first places.
+        tokens = tokens + parameters["positions"][:, None, : tokens.shape[2]]
+    return tokens
 
 
-def _block(parameters: Parameters, name: str, model: Model, x: Tensor, rows: Tensor, mask: Tensor | None) -> Tensor:
+def _block(
+    parameters: Parameters, name: str, model: Model, geometry: Geometry, x: Tensor, rows: Tensor, drop: Drop = keep_all
+) -> Tensor:
     """One pre-LN block over x [S, B, T, D], for the given rows of it [S, B, R, D] (all, or the last)."""
-    rows = rows + _attention(parameters, name, model, x, rows.shape[2], mask)
+    rows = rows + drop(f"{name}.attention", _attention(parameters, name, model, geometry, x, rows.shape[2]))
     if model.mlp_ratio:
         hidden = _norm(parameters, f"{name}.norm2", rows.flatten(1, 2))
         hidden = functional.gelu(_linear(parameters, f"{name}.mlp.in", hidden), approximate="tanh")
-        rows = rows + _linear(parameters, f"{name}.mlp.out", hidden).view(rows.shape)
+        rows = rows + drop(f"{name}.mlp", _linear(parameters, f"{name}.mlp.out", hidden).view(rows.shape))
     return rows
 
 
-def _attention(parameters: Parameters, name: str, model: Model, x: Tensor, n_rows: int, mask: Tensor | None) -> Tensor:
+def _attention(parameters: Parameters, name: str, model: Model, geometry: Geometry, x: Tensor, n_rows: int) -> Tensor:
     """Attention of the last `n_rows` tokens to all tokens before them: [S, B, R, D]."""
     lanes, batch, n_tokens, width = x.shape
     heads, head_width = model.heads, width // model.heads
@@ -170,12 +240,21 @@ def _attention(parameters: Parameters, name: str, model: Model, x: Tensor, n_row
         key, value = by_head(torch.bmm(normed, weight[:, :, width:]), n_tokens)
         last = normed.view(x.shape)[:, :, -n_rows:].flatten(1, 2)
         (query,) = by_head(torch.bmm(last, weight[:, :, :width]), n_rows)
+    if geometry.rotations:
+        query, key = (_turned(part, geometry.rotations) for part in (query, key))
     scores = torch.bmm(query * head_width**-0.5, key.transpose(1, 2))
-    if mask is not None:
-        scores = scores + mask
+    if n_rows > 1:  # the last token looks at all
+        scores = scores + geometry.causal_mask
     mixed = torch.bmm(scores.softmax(dim=-1), value)
     mixed = mixed.view(lanes, batch, heads, n_rows, head_width).transpose(2, 3).reshape(lanes, -1, width)
     return torch.bmm(mixed, parameters[f"{name}.attention.out"]).view(lanes, batch, n_rows, width)
+
+
+def _turned(x: Tensor, rotations: tuple[Tensor, Tensor]) -> Tensor:
+    """x [N, R, A], the last R tokens, each turned by its place (Su et al. 2021)."""
+    cosine, sine = (part[-x.shape[1] :] for part in rotations)
+    even, odd = x[..., ::2], x[..., 1::2]
+    return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
 
 
 def _row(parameters: Parameters, name: str) -> Tensor:

@@ -398,3 +398,13 @@ KERNEL answers(float *inside, float *best, int64_t *best_label, float *log_sum, 
     }
   }
 }
+
+// The gradient of learned positions [T, D] from that of x.
+KERNEL positions_backward(float *positions_gradient, const float *x_gradient, long B) {
+  for (long t = 0; t < T; ++t)
+    for (long d = 0; d < D; ++d) {
+      vec total = all(0);
+      for (long b = 0; b < B; b += VECTOR) total += at(x_gradient + (d * T + t) * B + b);
+      positions_gradient[t * D + d] = sum(total);
+    }
+}

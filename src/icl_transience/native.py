@@ -189,6 +189,11 @@ class Recording:
         embedded = self.buffer("embedded", self.width, len(program.exemplars))
         dtable = self.gradients["label_embedding"]
         x = self.buffer("x", self.width, self.tokens * self.batch)
+        positions = program.positions
+        if "positions" in self.parameters:
+            # Shorter sequences than those of training have its first places, and no backward.
+            positions = self.parameters["positions"][: self.tokens]
+            self.call(self.backward, "positions_backward", self.gradients["positions"], self.dx, self.batch)
         self.linear("embedder.weight", embedded, program.exemplars.T, embedded, None)
         self.call(
             self.forward,
@@ -198,7 +203,7 @@ class Recording:
             self.parameters["embedder.bias"],
             self.parameters["label_embedding"],
             program.labels,
-            program.positions,
+            positions,
             self.batch,
         )
         self.call(

@@ -7,7 +7,7 @@ there for ever, new lanes form new packs, boundaries are only appended.
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,12 +84,13 @@ def plan(
     *,
     packing: str,
     lanes_per_pack: int,
-    segment_sequences: int,
+    segment_end: Callable[[PackSpec, int], int],
 ) -> dict[str, Pack]:
     """Pack id -> pack, for every pack that holds a wanted lane; a pure function.
 
     wanted: lane -> horizon. Lanes of a registered pack stay there; the others are grouped by run (or by tensor
-    shape) in the order given. Boundaries grow by `segment_sequences`, in whole batches, up to the largest horizon.
+    shape) in the order given. Boundaries grow up to the largest horizon, in whole batches: segment_end(pack, start) is
+    where a segment from `start` should end.
     """
     home = {lane: pack_id for pack_id in sorted(registered, reverse=True) for lane in registered[pack_id].spec.lanes}
     packs = {home[lane]: registered[home[lane]] for lane in wanted if lane in home}
@@ -102,30 +103,32 @@ def plan(
             pack = Pack(spec=PackSpec(lanes=tuple(lanes[first : first + lanes_per_pack])), boundaries=(0,))
             packs[pack.spec.id] = pack
     horizons = {pack_id: max(wanted.get(lane, 0) for lane in pack.spec.lanes) for pack_id, pack in packs.items()}
-    _refuse_too_many_segments(packs, horizons, segment_sequences)
-    return {pack_id: _extended(pack, horizons[pack_id], segment_sequences) for pack_id, pack in packs.items()}
+    _refuse_too_many_segments(packs, horizons, segment_end)
+    return {pack_id: _extended(pack, horizons[pack_id], segment_end) for pack_id, pack in packs.items()}
 
 
-def _refuse_too_many_segments(packs: Mapping[str, Pack], horizons: Mapping[str, int], segment_sequences: int) -> None:
+def _refuse_too_many_segments(
+    packs: Mapping[str, Pack], horizons: Mapping[str, int], segment_end: Callable[[PackSpec, int], int]
+) -> None:
     """Counted, not listed: a long horizon in short segments has more of them than any memory holds."""
-    new = {
-        pack_id: -(
-            -(horizons[pack_id] - pack.boundaries[-1]) // spec.round_up(segment_sequences, pack.spec.run.batch_size)
-        )
-        for pack_id, pack in packs.items()
-    }
-    if (total := sum(max(0, number) for number in new.values())) > MOST_SEGMENTS:
+    total, lengths = 0, []
+    for pack_id, pack in packs.items():
+        begun = pack.boundaries[-1]
+        if (left := horizons[pack_id] - begun) > 0:
+            lengths.append(spec.round_up(segment_end(pack.spec, begun) - begun, pack.spec.run.batch_size))
+            total += -(-left // lengths[-1])
+    if total > MOST_SEGMENTS:
         raise StudyError(
-            f"training to `horizon` {max(horizons.values()):,} in segments of {segment_sequences:,} sequences takes "
-            f"{total:,} jobs, expected at most {MOST_SEGMENTS:,}: raise `segment_sequences` in config.yaml, lower "
-            "`horizon`, or train fewer lanes"
+            f"training to `horizon` {max(horizons.values()):,} in segments of {min(lengths):,} sequences takes "
+            f"{total:,} jobs, expected at most {MOST_SEGMENTS:,}: raise `segment_sequences` (or `segment_minutes`) in "
+            "config.yaml, lower `horizon`, or train fewer lanes"
         )
 
 
-def _extended(pack: Pack, horizon: int, segment_sequences: int) -> Pack:
+def _extended(pack: Pack, horizon: int, segment_end: Callable[[PackSpec, int], int]) -> Pack:
     batch_size, boundaries = pack.spec.run.batch_size, list(pack.boundaries)
     while boundaries[-1] < horizon:
-        boundaries.append(spec.round_up(min(boundaries[-1] + segment_sequences, horizon), batch_size))
+        boundaries.append(spec.round_up(min(segment_end(pack.spec, boundaries[-1]), horizon), batch_size))
     return replace(pack, boundaries=tuple(boundaries))
 
 

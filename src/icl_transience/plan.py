@@ -4,15 +4,18 @@ What the Snakefile asks while it is parsed; a pure function of config, study and
 DAG is static. Writes nothing until `register`, which only a real run calls.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from icl_transience import files, packs, schema, sources, spec, study
+from icl_transience import files, packs, resources, schema, sources, spec, study
 from icl_transience.packs import Pack, PackSpec
-from icl_transience.spec import BankSpec, Export, Lane, Recipe, Run, SequenceSet, StudyError
+from icl_transience.resources import Job
+from icl_transience.spec import L2, BankSpec, Export, Lane, Model, Optimizer, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study
 
 # Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
@@ -48,11 +51,12 @@ class Plan:
             packs.read_registered(self._packs_folder),
             packing=self.config["packing"],
             lanes_per_pack=self.config["lanes_per_pack"],
-            segment_sequences=self.config["segment_sequences"],
+            segment_end=self._segment_end,
         )
         runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
+        self._specs: dict[int, tuple[object, str]] = {}
         self._refuse_what_does_not_fit()
         self._refuse_long_commands()
 
@@ -63,13 +67,13 @@ class Plan:
         of_bank = ("making it takes", fewer)
         of_sets = ("evaluators' sequences on it take", f"fewer `evaluation.sequences`, {fewer}")
         of_packs = ("training on it takes", f"{fewer}, a smaller model or batch, a lower `lanes_per_pack`")
-        needed = {(bank_id, of_bank): self.bank_memory(bank_id) for bank_id in self.banks}
+        needed = {(bank_id, of_bank): self.bank_job(bank_id).megabytes for bank_id in self.banks}
         for named in self.sets.values():
             job = (named.bank.id, of_sets)
-            needed[job] = max(needed.get(job, 0), _sequences_memory(named))
-        for pack_id, pack in self.packs.items():
+            needed[job] = max(needed.get(job, 0), resources.sequences(named).megabytes)
+        for pack in self.packs.values():
             job = (pack.spec.run.bank.id, of_packs)
-            needed[job] = max(needed.get(job, 0), self.resources(pack_id)["mem_mb"])
+            needed[job] = max(needed.get(job, 0), resources.training_megabytes(pack.spec))
         problems = [
             f"bank {bank_id}: {shape.n_classes:,} classes x {shape.n_exemplars} exemplars x {shape.width:,} "
             f"coordinates: {what} about {megabytes:,} MB, but a job may take {limit:,} MB (this machine's memory, or "
@@ -143,30 +147,6 @@ class Plan:
     def bank_path(self, bank_id: str) -> str:
         return f"{self.results}/banks/{bank_id}.h5"
 
-    def bank_memory(self, bank_id: str) -> int:
-        """MB that making a bank takes at most, about; bytes for each number were measured on large banks."""
-        bank = self.banks[bank_id]
-        shape = bank.shape
-        embeddings = shape.n_classes * shape.n_exemplars * shape.width
-        needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(bank.source, 12) * embeddings
-        if bank.manifold:
-            # Latents and what is added up for them, and the directions.
-            needed += bank.manifold.latent_dim * (12 * shape.n_classes * shape.n_exemplars + 16 * shape.width)
-        # The spectrum's eigenvalues, and the exemplars that it is measured on.
-        needed += 8 * shape.width * (4 * shape.width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
-        if bank.omniglot:
-            # The zips' drawings, one byte a pixel, twice; then these, downsampled, in all orientations.
-            characters = sum(sources.PUBLIC[name].characters for name in bank.omniglot.zips)
-            needed += 2 * characters * 20 * 105**2
-            if not bank.uses_resnet18:
-                needed += 16 * shape.n_classes * shape.n_exemplars * bank.omniglot.side**2
-        if bank.tokens:
-            (file,) = self.bank_files(bank_id)
-            rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
-            needed += 18 * rows * width
-        # 400 MB are Python, PyTorch, SciPy and faiss.
-        return 400 + needed // 2**20
-
     def vocabulary(self, bank_id: str) -> list[str]:
         """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it."""
         bank = self.banks[bank_id]
@@ -181,7 +161,11 @@ class Plan:
 
     def spec_of(self, thing: BankSpec | SequenceSet | PackSpec | Export) -> str:
         """The one line of canonical JSON that a job gets."""
-        return thing.to_json() if isinstance(thing, PackSpec) else spec.canonical(spec.identity_values(thing))
+        # Asked for by every segment of a pack; made once. By identity: hashing takes as long as making it.
+        if id(thing) not in self._specs:
+            line = thing.to_json() if isinstance(thing, PackSpec) else spec.canonical(spec.identity_values(thing))
+            self._specs[id(thing)] = thing, line
+        return self._specs[id(thing)][1]
 
     # Packs and metrics.
 
@@ -203,27 +187,72 @@ class Plan:
                     paths[f"{self.results}/packs/{lane['pack']}/{file}"] = None
         return list(paths)
 
-    def resources(self, pack_id: str) -> dict[str, int]:
-        """What a training job of this pack takes: memory in MB, GPUs."""
-        pack = self.packs[pack_id].spec
-        run, shape = pack.run, pack.run.bank.shape
-        megabyte, number_bytes = 2**20, 8 if run.numerics == "float64" else 4
-        weights = run.model.width * (shape.width + 2 * run.n_labels)
-        weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
-        tokens = run.batch_size * (2 * run.recipe.context + 1)
-        activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
-        # Attention weights of every pair of tokens.
-        activations += tokens * run.model.heads * run.model.depth * (2 * run.recipe.context + 1)
-        of_lane = 5 * weights + 2 * activations + 4 * run.batch_size * run.n_labels
-        bank = shape.n_classes * shape.n_exemplars * shape.width
-        needed = number_bytes * (len(pack.lanes) * of_lane + 2 * bank)
-        # The order of a pool's sequences in 8 bytes each, and while one is made, keys and words beside it.
-        needed += 8 * (sum(lane.run.recipe.pool for lane in pack.lanes) + 24 * run.recipe.pool)
-        return {
-            # 600 MB is an idle torch process.
-            "mem_mb": 600 + needed // megabyte,
-            "gpu": int(self.config["device"].startswith("cuda")),
-        }
+    # What jobs take.
+
+    def bank_job(self, bank_id: str) -> Job:
+        bank, table = self.banks[bank_id], 0
+        if bank.tokens:
+            (file,) = self.bank_files(bank_id)
+            rows, width = sources.stored_tensors(Path(file))[bank.tokens.tensor].shape
+            table = rows * width
+        return self._limited(resources.bank(bank, table))
+
+    def encoder_job(self, bank_id: str) -> Job:
+        return self._limited(resources.encoder(self.banks[bank_id]))
+
+    def sequences_job(self, set_id: str) -> Job:
+        return self._limited(resources.sequences(self.sets[set_id]))
+
+    def train_job(self, pack: str, start: str | int, end: str | int) -> Job:
+        """start, end: sequences seen, also as a file's name has them. The names are those of the rule's wildcards."""
+        train, evaluations = self._segment_jobs(pack, int(start), int(end))
+        return self._limited(train, *evaluations.values())
+
+    def evaluate_job(self, pack: str, set: str, start: str | int, end: str | int) -> Job:
+        """As train_job."""
+        train, evaluations = self._segment_jobs(pack, int(start), int(end))
+        own = evaluations.pop(set)
+        return self._limited(own, train, *evaluations.values())
+
+    def _segment_jobs(self, pack_id: str, start: int, end: int) -> tuple[Job, dict[str, Job]]:
+        """(training, set -> evaluation) of a segment, which a cluster runs as one job."""
+        pack, sets = self.packs[pack_id].spec, self._sets_of(self.packs[pack_id].spec)
+        evaluations = {one.id: resources.evaluate(pack, one, start, end, *self._pace) for one in sets}
+        return resources.train(pack, start, end, *self._pace), evaluations
+
+    def _limited(self, job: Job, *others: Job) -> Job:
+        """With the limits of config.yaml, of which that of time also holds for the `others` in its cluster job."""
+        return replace(
+            job,
+            memory=self.config["memory"],
+            time_limit=self.config["time_limit"],
+            others=sum(other.minutes for other in others),
+        )
+
+    @property
+    def _pace(self) -> tuple[str, float | None]:
+        return self.config["device"], self.config["gflops"]
+
+    def _segment_end(self, pack: PackSpec, start: int) -> int:
+        """Where a new segment from `start` ends, if the horizon is not nearer."""
+        minutes = self.config["segment_minutes"]
+        if minutes is None:
+            return start + self.config["segment_sequences"]
+        return resources.segment_end(pack, self._sets_of(pack), start, minutes, *self._pace)
+
+    def _sets_of(self, pack: PackSpec) -> list[SequenceSet]:
+        """The sets that lanes of the pack answer in this study."""
+        return list(dict.fromkeys(one for lane in pack.lanes for one in self._sets_of_lanes.get(lane, ())))
+
+    @cached_property
+    def _sets_of_lanes(self) -> dict[Lane, list[SequenceSet]]:
+        """The sets that each lane of the study answers."""
+        found: dict[Lane, list[SequenceSet]] = {}
+        for experiment in self.study.experiments.values():
+            for named in experiment.runs:
+                for seed in experiment.seeds:
+                    found.setdefault(Lane(run=named.run, seed=seed), []).append(named.sequence_set)
+        return found
 
     # Experiments.
 
@@ -233,6 +262,11 @@ class Plan:
     def experiment_path(self, experiment: str) -> str:
         """The file from which an experiment's tables and figures can be made, given its metrics; see `report`."""
         return f"{self.folder(experiment)}/experiment.json"
+
+    def declared_path(self, experiment: str) -> str:
+        """A file whose name says what the experiment's tables are made from; missing where they are not."""
+        report = self.report(experiment, figures=False).encode()
+        return f"{self.folder(experiment)}/.declared-{hashlib.sha256(report).hexdigest()[:12]}"
 
     def figures(self, experiment: str) -> list[str]:
         """Names of an experiment's figures."""
@@ -258,7 +292,7 @@ class Plan:
     def experiment_files(self, experiment: str) -> list[str]:
         folder = self.folder(experiment)
         drawn = [f"{folder}/{name}.{kind}" for name in self.figures(experiment) for kind in ("svg", "png")]
-        return [f"{folder}/{name}" for name in TABLES] + drawn
+        return [self.declared_path(experiment), *(f"{folder}/{name}" for name in TABLES), *drawn]
 
     def targets(self) -> list[str]:
         of_experiments = [path for name in self.study.experiments for path in self.experiment_files(name)]
@@ -351,12 +385,6 @@ class Plan:
         return rows
 
 
-def _sequences_memory(sequence_set: SequenceSet) -> int:
-    """MB that drawing the largest evaluator of a set takes, about: it is drawn whole."""
-    at = (spec.evaluator_parts(name)[1] or sequence_set.recipe.context for name in sequence_set.evaluators)
-    return 400 + 8 * sequence_set.sequences * (max(at) + 1) * (sequence_set.bank.shape.width + 8) // 2**20
-
-
 def _machine_memory() -> int:
     """MB of this machine, or of the container it is."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -394,21 +422,67 @@ def describe(named: NamedRun) -> list[str]:
         "pytorch": "uniform ±1/√fan-in (PyTorch's default)",
         "lecun_normal": "LeCun normal",
     }[model.init.distribution]
-    penalty = {"squared": "λ·Σθ² (squared)", "unsquared": "λ·Σ‖θ‖ (unsquared)"}[optimizer.l2.form]
-    l2 = f"L2 {penalty}, λ = {optimizer.l2.strength:g}" if optimizer.l2.strength else "no L2"
     return [
         f"{run.bank.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, {shape.width}-d",
-        *_describe_recipe(run),
-        f"{model.depth} layers, width {model.width}, {mlp}",
+        *_describe_recipe(run.recipe),
+        f"{model.depth} layers, width {model.width}, {mlp}" + _describe_rest(model),
         f"initial weights {weights} × {model.init.scale:g}",
-        f"Adam {optimizer.learning_rate:g}, batch {run.batch_size}",
-        l2,
+        f"{_describe_optimizer(optimizer)}, batch {run.batch_size}",
+        _describe_l2(optimizer.l2),
+        *_describe_events(run),
     ]
 
 
-def _describe_recipe(run: Run) -> Iterator[str]:
-    """What a run's sequences are like, beyond the plain bursty recipe only where they are."""
-    recipe = run.recipe
+def _describe_rest(model: Model) -> str:
+    """What few models have."""
+    positions = "" if model.positions.kind == "sinusoid" else f", positions {model.positions.kind}"
+    return positions + (f", dropout {model.dropout:g}" if model.dropout else "")
+
+
+def _describe_optimizer(optimizer: Optimizer) -> str:
+    names = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
+    words, schedule = [f"{names[optimizer.name]} {optimizer.learning_rate:g}"], optimizer.schedule
+    if optimizer.momentum:
+        words.append(f"momentum {optimizer.momentum:g}")
+    if optimizer.weight_decay:
+        words.append(f"weight decay {optimizer.weight_decay:g}")
+    if schedule.warmup:
+        words.append(f"warm-up {schedule.warmup:,}")
+    if schedule.kind == "inverse_sqrt":
+        words.append("then √(warm-up/n)")
+    if schedule.kind == "cosine":
+        words.append(f"cosine to × {schedule.final:g} at {schedule.length:,}")
+    if optimizer.clip:
+        words.append(f"gradients clipped at {optimizer.clip:g}")
+    return ", ".join(words)
+
+
+def _describe_l2(l2: L2) -> str:
+    penalty = {"squared": "λ·Σθ² (squared)", "unsquared": "λ·Σ‖θ‖ (unsquared)"}[l2.form]
+    strengths = {part: l2.of(part) for part in spec.COMPONENTS}
+    if not any(strengths.values()):
+        return "no L2"
+    if len(set(strengths.values())) == 1:
+        return f"L2 {penalty}, λ = {l2.of('mlp'):g}"
+    return f"L2 {penalty}, λ = " + ", ".join(f"{value:g} ({part})" for part, value in strengths.items() if value)
+
+
+def _describe_events(run: Run) -> Iterator[str]:
+    """What happens in mid-training."""
+    if run.forgetting.every:
+        until = f" until {run.forgetting.until:,}" if run.forgetting.until else ""
+        yield f"label embeddings drawn anew every {run.forgetting.every:,} sequences{until}"
+    recipe, optimizer = run.recipe, run.optimizer
+    for change in run.interventions:
+        now = [*_describe_recipe(change.recipe)] if change.recipe != recipe else []
+        if change.optimizer != optimizer:
+            now += [_describe_optimizer(change.optimizer), _describe_l2(change.optimizer.l2)]
+        yield f"from {change.at:,} sequences on: {', '.join(now)}"
+        recipe, optimizer = change.recipe, change.optimizer
+
+
+def _describe_recipe(recipe: Recipe) -> Iterator[str]:
+    """What sequences are like, beyond the plain bursty recipe only where they are."""
     (share, own), *others = recipe.kinds()
     kinds = [(f"{share:.3g} of: " if others else "") + _describe_kind(own)]
     kinds += [f"{share:.3g} of: {_describe_kind(kind)}" for share, kind in others]

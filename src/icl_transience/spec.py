@@ -318,6 +318,12 @@ class Recipe(_Composition):
 
 @dataclass(frozen=True, kw_only=True)
 class Positions:
+    """How a token learns its place.
+
+    kind: "sinusoid", added to the embeddings; "learned", a table of as many places as training sequences have tokens,
+    added too; "rotary", queries and keys turned by it; "none". base: of the wavelengths of "sinusoid" and "rotary".
+    """
+
     kind: str = "sinusoid"
     base: float = 30.0
 
@@ -336,24 +342,90 @@ class Model:
     mlp_ratio: int
     positions: Positions = Positions()
     init: Init = Init()
+    dropout: float = field(default=0.0, metadata={"neutral": 0.0})
+
+
+# The parts of the model whose L2 can differ; model.component says which arrays are whose.
+COMPONENTS = ("embedder", "attention", "mlp", "norm", "unembedding")
 
 
 @dataclass(frozen=True, kw_only=True)
 class L2:
-    """strength * sum of squares over all arrays ("squared"), or * sum of the arrays' norms ("unsquared")."""
+    """strength * sum of squares over all arrays ("squared"), or * sum of the arrays' norms ("unsquared").
+
+    The components (see COMPONENTS) that have a number have that strength instead.
+    """
 
     strength: float = 0.0
     form: str = "squared"
+    embedder: float | None = None
+    attention: float | None = None
+    mlp: float | None = None
+    norm: float | None = None
+    unembedding: float | None = None
+
+    def of(self, component: str) -> float:
+        own = getattr(self, component)
+        return self.strength if own is None else own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate over time, as a share of `learning_rate`; see optimizers.learning_rate."""
+
+    kind: str = "constant"
+    warmup: int = 0
+    length: int = 0
+    final: float = 0.0
+
+    @property
+    def is_flat(self) -> bool:
+        return self.kind == "constant" and not self.warmup
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
+    """From gradients to steps; see optimizers.py. clip: largest norm of a lane's gradient, 0 is none."""
+
     name: str = "adam"
     learning_rate: float
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    momentum: float = field(default=0.0, metadata={"neutral": 0.0})
+    weight_decay: float = field(default=0.0, metadata={"neutral": 0.0})
+    clip: float = field(default=0.0, metadata={"neutral": 0.0})
+    schedule: Schedule = field(default=Schedule(), metadata={"neutral": Schedule()})
     l2: L2 = L2()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervention:
+    """What holds for batches that begin at `at` sequences seen or later: the whole recipe and optimizer."""
+
+    at: int
+    recipe: Recipe
+    optimizer: Optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting:
+    """The label embeddings are drawn anew whenever `every` more sequences have been seen, up to `until`; 0 is never,
+    and for `until` as long as training goes on."""
+
+    every: int = 0
+    until: int = 0
+
+    def times(self, batch_size: int, seen: int) -> int:
+        """How often they have been drawn anew for the batch that begins at `seen`."""
+        if not self.every:
+            return 0
+        last = min(seen, round_up(self.until, batch_size)) if self.until else seen
+        return last // round_up(self.every, batch_size)
+
+    def latest(self, batch_size: int, seen: int) -> int:
+        """Sequences seen when they were drawn last, 0 being the start."""
+        return self.times(batch_size, seen) * round_up(self.every, batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -397,7 +469,10 @@ class Snapshots:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training configuration: everything that shapes the weights but the seed. No horizon."""
+    """One training configuration: everything that shapes the weights but the seed. No horizon.
+
+    interventions: in the order in which they come; before the first, `recipe` and `optimizer` hold.
+    """
 
     bank: BankSpec
     recipe: Recipe
@@ -406,6 +481,8 @@ class Run:
     batch_size: int
     numerics: str
     snapshots: Snapshots
+    forgetting: Forgetting = field(default=Forgetting(), metadata={"neutral": Forgetting()})
+    interventions: tuple[Intervention, ...] = field(default=(), metadata={"neutral": ()})
 
     @property
     def id(self) -> str:
@@ -421,10 +498,33 @@ class Run:
         """Runs with equal values here can train as one batched model: all but what each lane has of its own."""
         values = identity_values(self)
         values["model"].pop("init")
-        for key in ("learning_rate", "l2"):
-            values["optimizer"].pop(key)
+        for key in ("learning_rate", "l2", "clip", "momentum", "weight_decay", "schedule"):
+            values["optimizer"].pop(key, None)
+        for key in ("forgetting", "interventions"):
+            values.pop(key, None)
         values["recipe"] = {"context": self.recipe.context, "labels": self.recipe.labelling.labels}
         return canonical(values)
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """All that hold at some time."""
+        return [self.recipe, *(change.recipe for change in self.interventions)]
+
+    def at(self, seen: int) -> "Run":
+        """This run as the batch that begins at `seen` sequences seen has it: with the recipe and optimizer then."""
+        recipe, optimizer = self.recipe, self.optimizer
+        for change in self.interventions:
+            if round_up(change.at, self.batch_size) <= seen:
+                recipe, optimizer = change.recipe, change.optimizer
+        return dataclasses.replace(self, recipe=recipe, optimizer=optimizer, interventions=())
+
+    def changes(self, start: int, until: int) -> set[int]:
+        """Sequences seen, after `start` and before `until`, at which what holds changes or labels are forgotten."""
+        points = {round_up(change.at, self.batch_size) for change in self.interventions}
+        if every := round_up(self.forgetting.every, self.batch_size):
+            last = round_up(self.forgetting.until, self.batch_size) if self.forgetting.until else until
+            points.update(range(start - start % every + every, min(last + 1, until), every))
+        return {point for point in points if start < point < until}
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -483,11 +583,28 @@ def engine_problem(engine: str, device: str, run: Run) -> str | None:
     wanted = {"native": "cpu", "graph": "cuda"}.get(engine)
     if wanted and not device.startswith(wanted):
         return f"engine: {engine} is for device {wanted}, got device {device!r}: choose auto or eager"
-    if engine == "native" and run.numerics == "float64":
-        return "engine: native does not compute in float64: choose auto or eager"
-    if engine == "graph" and run.recipe.input_noise:
-        return "engine: graph draws no input noise: choose auto or eager"
-    return None
+    unable = {"native": _not_native, "graph": _not_graph}
+    problem = next(unable[engine](run), None) if engine in unable else None
+    return problem and f"engine: {engine} {problem}: choose auto or eager"
+
+
+def _not_native(run: Run) -> Iterator[str]:
+    if run.numerics == "float64":
+        yield "does not compute in float64"
+    if run.model.dropout:
+        yield "has no dropout"
+    if run.model.positions.kind == "rotary":
+        yield "has no rotary positions"
+
+
+def _not_graph(run: Run) -> Iterator[str]:
+    """A step is recorded once, so nothing in it may change."""
+    if run.recipe.input_noise:
+        yield "draws no input noise"
+    if run.model.dropout:
+        yield "has no dropout"
+    if run.interventions or run.forgetting.every or not run.optimizer.schedule.is_flat:
+        yield "knows no learning-rate schedules, interventions or forgetting"
 
 
 def round_up(sequences: int, batch_size: int) -> int:
@@ -530,7 +647,9 @@ def from_values(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    if isinstance(hint, types.UnionType):  # a section that may be absent
+    if isinstance(hint, types.UnionType):  # what may be absent
+        if value is None:
+            return None
         hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
     if dataclasses.is_dataclass(hint):
         return from_values(hint, value)

@@ -30,18 +30,46 @@ class StoreError(StudyError):
 
 
 class _Disk(io.FileIO):
-    """What HDF5 writes to, which never fails: HDF5 crashes where it cannot close a file. `failure` says what did."""
+    """What HDF5 writes to, which never fails: HDF5 crashes where it cannot write and then close a file.
 
-    failure: OSError | None = None
+    `failure` says what failed first. From then on what is written is kept in memory, for HDF5 to read it back.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(path, "r+")
+        self.failure: OSError | None = None
+        self._kept: list[tuple[int, bytes]] = []
 
     def write(self, data: memoryview) -> int:
-        rest = memoryview(data)
+        begin, rest = self.tell(), memoryview(data)
         try:
             while rest and not self.failure:
                 rest = rest[super().write(rest) :]
         except OSError as error:
             self.failure = error
+        if rest:
+            self._kept.append((begin, bytes(data)))
+            self.seek(begin + len(data))
         return len(data)
+
+    def readinto(self, buffer: memoryview) -> int:
+        view, begin = memoryview(buffer), self.tell()
+        read = super().readinto(view)
+        if self.failure:
+            view[read:] = bytes(len(view) - read)
+            for at, data in self._kept:
+                first, last = max(at, begin), min(at + len(data), begin + len(view))
+                if first < last:
+                    view[first - begin : last - begin] = data[first - at : last - at]
+            read = len(view)
+            self.seek(begin + read)
+        return read
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        place = super().seek(offset, whence)
+        if whence == io.SEEK_END and self._kept:
+            place = super().seek(max(place, *(at + len(data) for at, data in self._kept)))
+        return place
 
     def truncate(self, size: int | None = None) -> int:
         try:
@@ -68,7 +96,7 @@ class Written(h5py.File):
 @contextmanager
 def writing(path: Path, kind: str, identity: str) -> Iterator[Written]:
     """An open HDF5 file that appears under `path` when the block ends without an exception, and never otherwise."""
-    with files.replacing(path) as temporary, _Disk(temporary, "r+") as disk:
+    with files.replacing(path) as temporary, _Disk(temporary) as disk:
         with Written(disk) as file:
             file.attrs["kind"] = kind
             file.attrs["schema"] = SCHEMA_VERSIONS[kind]

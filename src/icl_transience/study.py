@@ -12,7 +12,10 @@ from icl_transience import claims, schema, sources, spec
 from icl_transience.claims import Claim, Claimant
 from icl_transience.spec import BankSpec, Component, Lane, Run, Seed, SequenceSet, StudyError
 
-RUN_SECTIONS = ("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots")
+RUN_SECTIONS = (
+    *("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots"),
+    *("forgetting", "interventions"),
+)
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
     *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
@@ -153,6 +156,12 @@ class _Resolver:
             raise StudyError(f"`{where}.seeds` names a seed twice: {settings['seeds']}")
         horizon = max(spec.round_up(settings["horizon"], named.run.batch_size) for named in runs)
         for named in runs:
+            for change in named.run.interventions:
+                if spec.round_up(change.at, named.run.batch_size) >= horizon:
+                    raise StudyError(
+                        f"`{where}.horizon` is {settings['horizon']}, but {named.name} has an intervention at "
+                        f"{change.at} sequences seen: train longer, or leave it out"
+                    )
             if horizon < (first := spec.round_up(named.run.snapshots.first, named.run.batch_size)):
                 raise StudyError(
                     f"`{where}.horizon` is {settings['horizon']}, but the first snapshot of {named.name} is at {first} "
@@ -220,12 +229,27 @@ class _Resolver:
         where = f"{where} (run {name})"
         values = schema.merge({key: settings[key] for key in RUN_SECTIONS}, override)
         schema.check(values, self.run_schema, where)
+        if timeless := [name for name, change in values["interventions"].items() if "at" not in change]:
+            raise StudyError("\n".join(f"{where}: `interventions.{name}` lacks `at`: add it" for name in timeless))
+        periods = _periods(values)
         run = spec.from_values(
-            Run, values | {"bank": self._bank(where, values["bank"]), "recipe": _resolved_recipe(values["recipe"])}
+            Run,
+            values
+            | _resolved_parts(values)
+            | {
+                "bank": self._bank(where, values["bank"]),
+                "model": _resolved_model(values["model"]),
+                "forgetting": values["forgetting"] if values["forgetting"]["every"] else {},
+                "interventions": [{"at": period["at"]} | _resolved_parts(period) for period in periods.values()],
+            },
         )
         evaluation = settings["evaluation"]
         evaluators = _evaluators(evaluation)
-        problems = [*_impossible_recipe(values["recipe"], run.bank), *_impossible(run, evaluators, evaluation)]
+        problems = [
+            *_impossible_parts(values, run.bank, run.batch_size),
+            *_impossible_interventions(periods, run),
+            *_impossible(run, evaluators, evaluation),
+        ]
         if problems:
             raise StudyError("\n".join(f"{where}: {problem}" for problem in problems))
         sequence_set = SequenceSet(
@@ -289,6 +313,42 @@ def _resolved_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
         # Neither names nor the order in which they stand say anything.
         "mixture": sorted(mixed, key=spec.canonical),
     }
+
+
+def _resolved_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a spec.Optimizer: what its update rule and schedule do not read at its default."""
+    schedule, l2 = optimizer["schedule"], dict(optimizer["l2"])
+    if schedule["kind"] != "cosine":
+        schedule = {key: schedule[key] for key in ("kind", "warmup")}
+    for component in spec.COMPONENTS:
+        if l2[component] == l2["strength"]:
+            l2[component] = None
+    unread = ("beta1", "beta2", "epsilon") if optimizer["name"] == "sgd" else ()
+    read = {key: value for key, value in optimizer.items() if key not in unread}
+    return read | {"schedule": schedule, "l2": l2}
+
+
+def _resolved_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    positions = model["positions"]
+    return model | {"positions": {"kind": positions["kind"]} if positions["kind"] in ("learned", "none") else positions}
+
+
+def _resolved_parts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What an intervention can change."""
+    return {"recipe": _resolved_recipe(values["recipe"]), "optimizer": _resolved_optimizer(values["optimizer"])}
+
+
+def _periods(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Intervention's name -> `at`, `recipe` and `optimizer` as written with it and those before it, in their order.
+
+    Without those that change nothing.
+    """
+    periods, now = {}, {key: values[key] for key in ("recipe", "optimizer")}
+    for name, change in sorted(values["interventions"].items(), key=lambda item: item[1]["at"]):
+        before, now = now, schema.merge(now, change)
+        if _resolved_parts(now) != _resolved_parts(before):
+            periods[name] = now
+    return periods
 
 
 def _composition(kind: Mapping[str, Any]) -> dict[str, Any]:
@@ -363,13 +423,82 @@ def _impossible_kind(
             )
 
 
+def _impossible_parts(values: Mapping[str, Any], bank: BankSpec, batch_size: int) -> Iterable[str]:
+    yield from _impossible_recipe(values["recipe"], bank)
+    yield from _impossible_optimizer(values["optimizer"], batch_size)
+
+
+def _impossible_optimizer(optimizer: Mapping[str, Any], batch_size: int) -> Iterable[str]:
+    """Each way in which the values of an optimizer contradict each other."""
+    name, schedule = optimizer["name"], optimizer["schedule"]
+    if optimizer["momentum"] and name != "sgd":
+        yield (
+            f"`optimizer.momentum` is {optimizer['momentum']:g}, which is sgd's, but `optimizer.name` is {name}: "
+            "say `beta1`, or leave it out"
+        )
+    if optimizer["weight_decay"] and name != "adamw":
+        yield (
+            f"`optimizer.weight_decay` is {optimizer['weight_decay']:g}, which is adamw's, but `optimizer.name` is "
+            f"{name}: say `name: adamw`, or `optimizer.l2.strength` for a penalty in the loss"
+        )
+    warmup, length = (spec.round_up(schedule[key], batch_size) for key in ("warmup", "length"))
+    if schedule["kind"] == "inverse_sqrt" and not warmup:
+        yield (
+            "`optimizer.schedule.kind` is inverse_sqrt, which is sqrt(warmup / sequences seen), but "
+            "`optimizer.schedule.warmup` is 0: give it one"
+        )
+    if schedule["kind"] == "cosine" and length <= warmup:
+        yield (
+            f"`optimizer.schedule.length` is {schedule['length']}, in which a cosine is to end, but "
+            f"`optimizer.schedule.warmup` is {schedule['warmup']}: make it longer than the warm-up by a batch at least"
+        )
+
+
+def _impossible_interventions(periods: Mapping[str, Mapping[str, Any]], run: Run) -> Iterable[str]:
+    """Each way in which the values with an intervention contradict each other, or those before it."""
+    names: dict[int, str] = {}
+    before = run.optimizer.name
+    for name, period in periods.items():
+        path, recipe = f"interventions.{name}", period["recipe"]
+        twin = names.setdefault(spec.round_up(period["at"], run.batch_size), name)
+        if twin != name:
+            yield f"`{path}.at` is {period['at']}, and {twin} comes before the same batch: make them one"
+        for key, now, first in (
+            ("context", recipe["context"], run.recipe.context),
+            ("labelling.labels", recipe["labelling"]["labels"], run.recipe.labelling.labels),
+        ):
+            if now != first:
+                yield (
+                    f"`{path}.recipe.{key}` is {now}, but the model was made for {first}: "
+                    "what shapes its tensors cannot change in mid-training"
+                )
+        if "sgd" in {before, period["optimizer"]["name"]} and before != period["optimizer"]["name"]:
+            yield (
+                f"`{path}.optimizer.name` is {period['optimizer']['name']} after {before}, which keeps other moments: "
+                "adam and adamw can follow each other, sgd only itself"
+            )
+        before = period["optimizer"]["name"]
+        yield from (f"with `{path}`: {problem}" for problem in _impossible_parts(period, run.bank, run.batch_size))
+
+
 def _impossible(run: Run, evaluators: Iterable[str], evaluation: Mapping[str, Any]) -> Iterable[str]:
     """Each way in which model, evaluators and bank of a run contradict each other."""
     bank = run.bank
     section = f"bank.{bank.source}"
     if run.model.width % run.model.heads:
         yield f"`model.heads` is {run.model.heads}, which does not divide `model.width` {run.model.width}"
+    if run.model.positions.kind == "rotary" and run.model.width // run.model.heads % 2:
+        yield (
+            f"`model.positions.kind` is rotary, which turns pairs of coordinates, but a head has {run.model.width} / "
+            f"{run.model.heads}: make `model.width` / `model.heads` even"
+        )
     for name, contexts in evaluation["contexts"].items():
+        longest = max(contexts, default=0)
+        if run.model.positions.kind == "learned" and longest > run.recipe.context:
+            yield (
+                f"`evaluation.contexts.{name}` has {longest}, but `model.positions.kind: learned` knows the places of "
+                f"`recipe.context` {run.recipe.context} and no more: leave longer ones out, or choose other positions"
+            )
         if contexts and name not in evaluation["evaluators"]:
             yield f"`evaluation.contexts.{name}` is given, but `evaluation.evaluators` lacks `{name}`: add it there"
         if run.recipe.context in contexts:
@@ -434,10 +563,24 @@ def _at(run: Run, values: Mapping[str, Any], path: str) -> Any:
         _, _, name, key = path.split(".")
         value = values["recipe"]["mixture"].get(name, {"share": 0}).get(key)
         return float(value) if key in ("share", "match") and value is not None else value
+    if path.startswith("interventions."):
+        return _at_intervention(run, values, path)
+    if path.removeprefix("optimizer.l2.") in spec.COMPONENTS:
+        return run.optimizer.l2.of(path.removeprefix("optimizer.l2."))
     value: Any = run
     for key in path.split("."):
         value = getattr(value, key, None)
     return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _at_intervention(run: Run, values: Mapping[str, Any], path: str) -> Any:
+    """As `_at`: what an intervention sets; None in a run without it, or where it leaves the key alone."""
+    _, name, *keys = path.split(".")
+    value: Any = values["interventions"].get(name)
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    before = _at(run, values, ".".join(keys)) if keys != ["at"] else None
+    return float(value) if isinstance(before, float) and value is not None else value
 
 
 def _short(axis: str) -> str:

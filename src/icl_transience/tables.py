@@ -150,7 +150,8 @@ def write_summaries(folder: Path, report: Report, curves: pd.DataFrame, diverged
     """transience.csv, one row a lane, and runs.csv, one row a run; columns as in transience.py's definitions.
 
     diverged: (run, seed) of the lanes that did; no mean counts them. Both tables add
-    final_{evaluator}, the smoothed default metric at the last snapshot, and final_training_loss; runs.csv
+    final_{evaluator}, the smoothed default metric at the last snapshot, and final_training_loss; and the same at the
+    lane's peak_at, which stopping there would have left, as at_peak_{evaluator} and at_peak_training_loss. runs.csv
     adds curve_peak, curve_peak_at and curve_final of the curve averaged over seeds.
     """
     statistics = spec.from_values(Statistics, report["statistics"])
@@ -178,7 +179,7 @@ def write_summaries(folder: Path, report: Report, curves: pd.DataFrame, diverged
                 (run["name"], lane["seed"]) in diverged,
             )
             summaries.append(summary)
-            finals.append(dict(_finals(of_lane, statistics.smoothing)))
+            finals.append(dict(_levels(of_lane, statistics.smoothing, summary.peak_at)))
             lane_rows.append(
                 {"run": run["name"], "seed": lane["seed"]} | head | transience.as_row(summary) | finals[-1]
             )
@@ -193,14 +194,18 @@ def write_summaries(folder: Path, report: Report, curves: pd.DataFrame, diverged
         _write_csv(folder / name, pd.DataFrame(rows), digits=10)
 
 
-def _finals(of_lane: pd.DataFrame, smoothing: int) -> Iterator[tuple[str, float]]:
+def _levels(of_lane: pd.DataFrame, smoothing: int, peak_at: float | None) -> Iterator[tuple[str, float]]:
+    """(column, value) of every smoothed curve at the lane's peak and at the end; NaN where there is no peak."""
     present = of_lane["evaluator"].unique()
     of_name = [name for kind in DEFAULT_METRIC for name in present if spec.evaluator_parts(name)[0] == kind]
     for evaluator in [*of_name, TRAINING]:
-        curve = default_curves(of_lane, evaluator)["value"].to_numpy()
+        curve = default_curves(of_lane, evaluator)
         if len(curve):
-            name = "final_training_loss" if evaluator == TRAINING else f"final_{evaluator}"
-            yield name, transience.smooth(curve, smoothing)[-1]
+            name = "training_loss" if evaluator == TRAINING else evaluator
+            smoothed = transience.smooth(curve["value"].to_numpy(), smoothing)
+            at_peak = smoothed[curve["sequences_seen"] == peak_at]
+            yield f"at_peak_{name}", at_peak[0] if len(at_peak) else np.nan
+            yield f"final_{name}", smoothed[-1]
 
 
 def _mean_curve(of_run: pd.DataFrame, statistics: Statistics) -> dict[str, float]:

@@ -64,7 +64,9 @@ def initial_state(pack: PackSpec, device: str = "cpu") -> State:
 
 def _initial_parameters(lane: Lane) -> transformer.Parameters:
     run = lane.run
-    return transformer.initial_parameters(run.model, run.bank.shape.width, run.n_labels, lane.seed.init)
+    return transformer.initial_parameters(
+        run.model, run.bank.shape.width, run.n_labels, lane.seed.init, run.recipe.context
+    )
 
 
 def train(
@@ -115,4 +117,4 @@ def train(
 def parameter_names(pack: PackSpec) -> list[str]:
     """The names of the parameters, in forward order."""
     run = pack.run
-    return list(transformer.parameter_shapes(run.model, run.bank.shape.width, run.n_labels))
+    return list(transformer.parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context))

@@ -10,6 +10,8 @@ A curve is an evaluator's metric y_i at sequences seen n_i, with its chance leve
     half-life     n - n_peak for the first n after the peak at which s falls to h; if it does not by the last
                   snapshot, n_last - n_peak, marked censored: the half-life is at least that
     index         the transience index (p - f) / (p - c): 0 nothing lost, 1 all of it
+    at_peak       every other curve's s at n_peak: what stopping there would have left. A point that is reported:
+                  training goes on, and who stops in earnest does not know the peak yet
 
     noise         sigma_i^2 = e_i^2 + w^2 / m_i, where e_i is the evaluator's standard error (its sequences are the
                   same at every snapshot, so smoothing does not lower it), m_i the snapshots averaged in s_i, and w the

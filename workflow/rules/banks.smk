@@ -34,7 +34,8 @@ rule encoder:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: PLAN.bank_memory(wildcards.bank),
+        mem_mb=lambda wildcards, attempt: PLAN.encoder_job(wildcards.bank).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.encoder_job(wildcards.bank).runtime(attempt),
         files=lambda wildcards: canonical(PLAN.bank_files(wildcards.bank)),
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.banks[wildcards.bank]),
@@ -56,9 +57,10 @@ rule bank:
     conda:
         "../../envs/environment.yaml"
     # ResNet-18 over thousands of drawings is the one long job here.
-    threads: lambda wildcards: workflow.cores if PLAN.banks[wildcards.bank].uses_resnet18 else 1
+    threads: lambda wildcards: PLAN.bank_job(wildcards.bank).cpus
     resources:
-        mem_mb=lambda wildcards: PLAN.bank_memory(wildcards.bank),
+        mem_mb=lambda wildcards, attempt: PLAN.bank_job(wildcards.bank).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.bank_job(wildcards.bank).runtime(attempt),
         # Neither input nor parameter: the SHA-256 of the source files is in the bank's name, so that neither their
         # times nor where they lie can make a bank again.
         files=lambda wildcards: canonical(PLAN.bank_files(wildcards.bank)),

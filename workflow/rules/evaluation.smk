@@ -17,8 +17,9 @@ rule evaluate:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: PLAN.resources(wildcards.pack)["mem_mb"],
-        gpu=lambda wildcards: PLAN.resources(wildcards.pack)["gpu"],
+        mem_mb=lambda wildcards, attempt: PLAN.evaluate_job(**wildcards).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.evaluate_job(**wildcards).runtime(attempt),
+        gpu=lambda wildcards: PLAN.evaluate_job(**wildcards).gpu,
         device=PLAN.config["device"],
         engine=PLAN.config["engine"],
     params:

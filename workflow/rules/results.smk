@@ -11,6 +11,7 @@ wildcard_constraints:
     bank=r"[^/]+",
     file="|".join(map(re.escape, sources.PUBLIC)),
     figure="curves|comparison|summary|plane|grid",
+    digest="[0-9a-f]{12}",
     experiment="|".join(PLAN.study.experiments),
     run="|".join(map(re.escape, PLAN.exports)),
 
@@ -18,9 +19,26 @@ wildcard_constraints:
 STUDY = PLAN.study_folder
 
 
+# What an experiment's tables are made from, as a file name. Without its records (.snakemake, which may be deleted or left
+# behind) Snakemake does not know that a seed is new, but it sees that this file is missing.
+rule declare:
+    output:
+        f"{STUDY}/{{experiment}}/.declared-{{digest}}",
+    log:
+        f"{PLAN.results}/logs/studies/{PLAN.study.name}/{{experiment}}/declared-{{digest}}.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        folder=lambda wildcards: PLAN.folder(wildcards.experiment),
+    shell:
+        "(rm -f {params.folder:q}/.declared-* && echo {wildcards.digest} > {output:q}) &> {log:q}"
+
+
 rule tables:
     input:
-        lambda wildcards: PLAN.metrics_paths(wildcards.experiment),
+        metrics=lambda wildcards: PLAN.metrics_paths(wildcards.experiment),
+        declared=lambda wildcards: PLAN.declared_path(wildcards.experiment),
     output:
         curves=f"{STUDY}/{{experiment}}/curves.csv",
         transience=f"{STUDY}/{{experiment}}/transience.csv",

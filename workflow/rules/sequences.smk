@@ -12,6 +12,9 @@ rule sequences:
         f"{PLAN.results}/benchmarks/sequences/{{set}}.tsv"
     conda:
         "../../envs/environment.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: PLAN.sequences_job(wildcards.set).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.sequences_job(wildcards.set).runtime(attempt),
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.sets[wildcards.set]),
     shell:

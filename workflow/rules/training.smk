@@ -20,14 +20,17 @@ rule train:
     # A job keeps one core busy; jobs side by side use the machine better than threads do.
     threads: 1
     resources:
-        mem_mb=lambda wildcards: PLAN.resources(wildcards.pack)["mem_mb"],
-        gpu=lambda wildcards: PLAN.resources(wildcards.pack)["gpu"],
+        mem_mb=lambda wildcards, attempt: PLAN.train_job(**wildcards).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.train_job(**wildcards).runtime(attempt),
+        gpu=lambda wildcards: PLAN.train_job(**wildcards).gpu,
         # Resources and not parameters: changing them must rerun nothing.
         device=PLAN.config["device"],
         engine=PLAN.config["engine"],
     params:
         spec=lambda wildcards: PLAN.spec_of(PLAN.packs[wildcards.pack].spec),
+    # `exec`, so that no shell stands between: it would die of the SIGTERM that a queue sends to all processes of a
+    # job, and Snakemake would take the job for ended while training still saves what it has.
     shell:
-        "python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
+        "exec python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
         " --from {wildcards.start} --to {wildcards.end} --output {output:q}"
         " --device {resources.device:q} --engine {resources.engine:q} --threads {threads} --log {log:q}"

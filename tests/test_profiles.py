@@ -1,0 +1,47 @@
+"""The profiles, read by Snakemake itself: what a job gets under each."""
+
+import re
+
+import pytest
+import yaml
+from pipeline import ROOT, Clone
+
+# Neither says where or on how much a job runs.
+SHARED = ("rerun-triggers", "max-checksum-file-size", "rerun-incomplete", "keep-going", "show-failed-logs", "scheduler")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Clone:
+    return Clone.make(tmp_path_factory.mktemp("profiles") / "clone")
+
+
+def training(clone: Clone, *arguments: str, config: tuple[str, ...] = (), **env: str) -> str:
+    """The resources of a training job, in Snakemake's words."""
+    output = clone.build("-n", *arguments, config=config, **env)
+    return re.search(r"^ *rule train:\n.*?^ +resources: (.*?)$", output, re.MULTILINE | re.DOTALL)[1]
+
+
+@pytest.mark.parametrize(("visible", "gpu"), [("", 0), ("0,1", 1)])
+def test_on_this_machine_a_job_waits_for_a_gpu_where_there_is_one(clone, visible, gpu):
+    assert f" gpu={gpu}," in training(clone, config=("device=cuda",), CUDA_VISIBLE_DEVICES=visible)
+    assert " gpu=0," in training(clone, CUDA_VISIBLE_DEVICES=visible)
+
+
+def test_on_slurm_a_job_gets_the_gpu_that_the_profile_computes_on(clone):
+    """Whatever the machine has that Snakemake is started on; and with `--config study=tiny` on the command line."""
+    asked = training(clone, "--workflow-profile", "profiles/slurm", CUDA_VISIBLE_DEVICES="")
+    assert " gpu=1, device=cuda," in asked
+
+
+def test_the_command_line_comes_before_the_profiles_values_one_by_one(clone):
+    asked = training(clone, "--workflow-profile", "profiles/slurm", config=("device=cpu",))
+    assert " gpu=0, device=cpu," in asked
+    # The profile's own 60 minutes a segment still hold: one that the horizon ends.
+    assert "segment-000000000000-000000002048" in clone.build("-n", "--workflow-profile", "profiles/slurm")
+
+
+def test_profiles_agree_on_what_makes_a_rule_run_again():
+    default, slurm = (
+        yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text()) for name in ("default", "slurm")
+    )
+    assert {key: default[key] for key in SHARED} == {key: slurm[key] for key in SHARED}
