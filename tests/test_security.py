@@ -173,7 +173,7 @@ def test_every_rule_that_makes_something_is_a_command_line_among_these():
         == len(re.findall(r"^    log:", text, re.MULTILINE))
     )
     constraints = dict(re.findall(r'^    (start|end|figure)=r?"(.*)",', text, re.MULTILINE))
-    assert constraints == {"start": r"\d{12}", "end": r"\d{12}", "figure": "curves|comparison"}
+    assert constraints == {"start": r"\d{12}", "end": r"\d{12}", "figure": "curves|comparison|summary|plane|grid"}
 
 
 def test_words_from_a_study_run_nothing_wherever_they_stand(tmp_path):

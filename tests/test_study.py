@@ -586,4 +586,4 @@ def test_claims_change_nothing_that_is_trained_or_tabulated(tmp_path):
 
 def test_levels_are_those_along_which_runs_differ(tmp_path):
     study = load(tmp_path, SWEEP.replace("model.depth: [1, 2]}", "model.depth: [2]}"))
-    assert study.experiments["sweep"].levels() == {"optimizer.l2.strength": [1e-3, 0, 1e-4]}
+    assert study.experiments["sweep"].levels() == {"optimizer.l2.strength": [0, 1e-4, 1e-3]}

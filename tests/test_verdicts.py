@@ -92,7 +92,7 @@ def test_a_trend_is_supported_and_its_slope_told():
     ("levels", "per", "size"),
     [([1e-6, 1e-5, 1e-4], "tenfold", -0.3), ([1, 2, 4], "level", -0.3), ([0, 1, 100], "level", -0.3)],
 )
-def test_a_slope_is_per_tenfold_where_levels_span_more_than_that(levels, per, size):
+def test_a_slope_is_per_tenfold_where_levels_span_that(levels, per, size):
     table = lanes({"none": [0.8] * 2, "some": [0.5] * 2, "much": [0.2] * 2})
     row = only(table, claim("trend", levels=[float(level) for level in levels]))
     assert (row["slope_per"], row["slope"]) == (per, pytest.approx(size))

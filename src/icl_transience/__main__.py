@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
     figure = command("figure", _figure, "Draw one figure of an experiment from its tables.")
     figure.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
-    figure.add_argument("--name", required=True, help="curves or comparison")
+    figure.add_argument("--name", required=True, help="curves, comparison, summary, plane or grid")
     figure.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
     card = command("card", _card, "Draw the quality card of a bank.")
@@ -318,6 +318,7 @@ def _figure(options: argparse.Namespace) -> None:
         options.name,
         _planned(options.experiment),
         tables.read_curves(options.folder),
+        tables.read_lanes(options.folder),
         options.folder / f"{options.name}.svg",
         options.folder / f"{options.name}.png",
     )

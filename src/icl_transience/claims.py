@@ -22,7 +22,7 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "difference": (("run", "than"), ()),
     "threshold": (("value",), ("run",)),
 }
-# Columns of transience.csv besides final_{evaluator}.
+# Columns of transience.csv besides those of each evaluator and of the training loss, at the peak and at the end.
 QUANTITIES = ("emergence", "peak", "peak_at", "half_life", "final", "index")
 
 
@@ -56,7 +56,8 @@ class Claimant:
 
     @property
     def columns(self) -> list[str]:
-        return [*QUANTITIES, *(f"final_{name}" for name in self.evaluators), "final_training_loss"]
+        curves = [*self.evaluators, "training_loss"]
+        return [*QUANTITIES, *(f"{when}_{name}" for when in ("final", "at_peak") for name in curves)]
 
 
 def resolve(where: str, sections: Mapping[str, Mapping[str, Any]], claimant: Claimant) -> tuple[Claim, ...]:

@@ -12,7 +12,7 @@ CODE = {
     "metrics": _METRICS,
     "tables": _TABLES,
     "verdicts": (*_TABLES, "verdicts.py", "paired.py"),
-    "figures": (*_TABLES, "figures.py", "drawing.py"),
+    "figures": (*_TABLES, "figures.py", "panels.py", "frames.py", "drawing.py"),
     "cards": ("cards.py", "drawing.py"),
 }
 

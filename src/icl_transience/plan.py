@@ -5,6 +5,7 @@ DAG is static. Writes nothing until `register`, which only a real run calls.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,7 +17,7 @@ from icl_transience import files, packs, resources, schema, sources, spec, study
 from icl_transience.packs import Pack, PackSpec
 from icl_transience.resources import Job
 from icl_transience.spec import L2, BankSpec, Export, Lane, Model, Optimizer, Recipe, Run, SequenceSet, StudyError
-from icl_transience.study import Experiment, NamedRun, Study
+from icl_transience.study import Experiment, NamedRun, Study, axis_of_numbers
 
 # Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
 VOCABULARIES = ("vocab.txt", "tokenizer.json")
@@ -256,6 +257,10 @@ class Plan:
 
     # Experiments.
 
+    @property
+    def study_folder(self) -> str:
+        return f"{self.results}/studies/{self.study.name}"
+
     def folder(self, experiment: str) -> str:
         return f"{self.study_folder}/{experiment}"
 
@@ -269,8 +274,18 @@ class Plan:
         return f"{self.folder(experiment)}/.declared-{hashlib.sha256(report).hexdigest()[:12]}"
 
     def figures(self, experiment: str) -> list[str]:
-        """Names of an experiment's figures."""
-        return ["curves", "comparison"] if len(self.study.experiments[experiment].runs) > 1 else ["curves"]
+        """Names of an experiment's figures; see figures.py."""
+        declared = self.study.experiments[experiment]
+        levels, evaluators = declared.levels(), set(declared.runs[0].sequence_set.evaluators)
+        every_combination = math.prod(map(len, levels.values())) == len(declared.runs) > 1
+        wanted = {
+            "curves": True,
+            "comparison": len(declared.runs) > 1,
+            "summary": every_combination and axis_of_numbers(levels) is not None,
+            "plane": "icl" in evaluators and not evaluators.isdisjoint({"ciwl", "iwl"}),
+            "grid": every_combination and len(levels) == 2,
+        }
+        return [name for name, is_drawn in wanted.items() if is_drawn]
 
     @cached_property
     def exports(self) -> dict[str, Export]:
@@ -295,55 +310,13 @@ class Plan:
         return [self.declared_path(experiment), *(f"{folder}/{name}" for name in TABLES), *drawn]
 
     def targets(self) -> list[str]:
-        of_experiments = [path for name in self.study.experiments for path in self.experiment_files(name)]
-        return of_experiments + self.verdict_files() + self.cards()
-
-    # Claims.
-
-    @property
-    def study_folder(self) -> str:
-        return f"{self.results}/studies/{self.study.name}"
-
-    @property
-    def claims_path(self) -> str:
-        """The file of what `claims` says."""
-        return f"{self.study_folder}/claims.json"
-
-    def claims(self) -> str:
-        """Every claim of the study, as canonical JSON: a list of claims.Claim with what its test needs to know."""
-        return spec.canonical(
-            [
-                spec.identity_values(claim)
-                | {
-                    "experiment": experiment.name,
-                    "horizon": experiment.horizon,
-                    "confidence": experiment.statistics.confidence,
-                    "alpha": experiment.claims_alpha,
-                }
-                for experiment in self.study.experiments.values()
-                for claim in experiment.claims
-            ]
-        )
-
-    def judged_tables(self) -> list[str]:
-        """The tables from which the claims are judged."""
-        claiming = [name for name, experiment in self.study.experiments.items() if experiment.claims]
-        names = ("transience.csv", files.CHECKSUMS)
-        return [f"{self.folder(experiment)}/{name}" for experiment in claiming for name in names]
-
-    def verdict_files(self) -> list[str]:
-        """The table of verdicts and its checksum; none in a study that claims nothing."""
-        return [f"{self.study_folder}/{name}" for name in (VERDICTS, files.CHECKSUMS)] if self.judged_tables() else []
+        files = [path for experiment in self.study.experiments for path in self.experiment_files(experiment)]
+        return files + self.verdict_files() + self.cards()
 
     def finished_folders(self) -> list[str]:
         """Folders of the experiments that have been built."""
         folders = map(self.folder, self.study.experiments)
         return [folder for folder in folders if all(Path(folder, name).exists() for name in (*TABLES, "curves.svg"))]
-
-    def judged_folder(self) -> list[str]:
-        """The study's folder, in a list; empty where its claims have not been judged."""
-        files = self.verdict_files()
-        return [self.study_folder] if files and all(Path(path).exists() for path in files) else []
 
     def report(self, name: str, *, figures: bool) -> str:
         """An experiment as its tables need it, as canonical JSON (see tables.py); for figures, with what they say."""
@@ -383,6 +356,44 @@ class Plan:
             pack_id, place = self._places[Lane(run=named.run, seed=seed)]
             rows.append({"seed": seed.label, "pack": pack_id, "place": place})
         return rows
+
+    # Claims.
+
+    @property
+    def claims_path(self) -> str:
+        """The file of what `claims` says."""
+        return f"{self.study_folder}/claims.json"
+
+    def claims(self) -> str:
+        """Every claim of the study, as canonical JSON: a list of claims.Claim with what its test needs to know."""
+        return spec.canonical(
+            [
+                spec.identity_values(claim)
+                | {
+                    "experiment": experiment.name,
+                    "horizon": experiment.horizon,
+                    "confidence": experiment.statistics.confidence,
+                    "alpha": experiment.claims_alpha,
+                }
+                for experiment in self.study.experiments.values()
+                for claim in experiment.claims
+            ]
+        )
+
+    def judged_tables(self) -> list[str]:
+        """The tables from which the claims are judged."""
+        claiming = [name for name, experiment in self.study.experiments.items() if experiment.claims]
+        names = ("transience.csv", files.CHECKSUMS)
+        return [f"{self.folder(experiment)}/{name}" for experiment in claiming for name in names]
+
+    def verdict_files(self) -> list[str]:
+        """The table of verdicts and its checksum; none in a study that claims nothing."""
+        return [f"{self.study_folder}/{name}" for name in (VERDICTS, files.CHECKSUMS)] if self.judged_tables() else []
+
+    def judged_folder(self) -> list[str]:
+        """The study's folder, in a list; empty where its claims have not been judged."""
+        written = self.verdict_files()
+        return [self.study_folder] if written and all(Path(path).exists() for path in written) else []
 
 
 def _machine_memory() -> int:

@@ -18,7 +18,7 @@ RUN_SECTIONS = (
 )
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
-    *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
+    *("all", "download", "declare", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
     *("tables", "figures", "verdicts", "export", "report", "unlock", "status", "orphans", "archive"),
 )
 
@@ -66,12 +66,27 @@ class Experiment:
     claims_alpha: float
 
     def levels(self) -> dict[str, list[Any]]:
-        """Axis -> its levels in order of appearance, for the axes along which runs differ."""
-        found = {axis: list(dict.fromkeys(named.axes[axis] for named in self.runs)) for axis in self.axes}
-        return {axis: levels for axis, levels in found.items() if len(levels) > 1}
+        """Axis -> its levels, for the axes along which runs differ."""
+        return levels(self.axes, [named.axes for named in self.runs])
 
     def lanes(self) -> list[Lane]:
         return [Lane(run=named.run, seed=seed) for named in self.runs for seed in self.seeds]
+
+
+def levels(axes: Iterable[str], places: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Axis -> its levels, for those of which there are several: numbers in order of size, others as they come."""
+    found = {axis: list(dict.fromkeys(place[axis] for place in places)) for axis in axes}
+    return {
+        axis: sorted(levels) if all(map(claims.is_number, levels)) else levels
+        for axis, levels in found.items()
+        if len(levels) > 1
+    }
+
+
+def axis_of_numbers(levels: Mapping[str, list[Any]]) -> str | None:
+    """The axis, of those whose levels are numbers, that has most of them."""
+    numeric = [axis for axis, of_axis in levels.items() if all(map(claims.is_number, of_axis))]
+    return max(numeric, key=lambda axis: len(levels[axis]), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Tests are paired over seeds; paired.py defines them. By kind of claim (see claim
                  largest p where all are on the claimed side (intersection-union test), else the smallest of those that
                  are not, times the number of runs (Bonferroni)
     trend        permutation of levels within seeds. Effect: the mean of tau-b; beside it the least-squares slope, per
-                 tenfold where the levels are positive and span more than that, else per level
+                 tenfold where the levels are positive and span that, else per level
 
 p_holm is p, corrected by Holm over all claims of the study. Where it is at most `claims_alpha` the claim is supported
 or contradicted, by the sign of the statistic; else it is undecided. One seed decides nothing.
@@ -123,7 +123,7 @@ def _test_trend(claim: Mapping[str, Any], values: Values) -> Finding:
 
 def _places(levels: Sequence[float]) -> tuple[str, list[float]]:
     """What a slope is per, and where the levels stand then."""
-    if min(levels) > 0 and max(levels) > 10 * min(levels):
+    if min(levels) > 0 and max(levels) > 9.99 * min(levels):
         return "tenfold", [math.log10(level) for level in levels]
     return "level", [float(number) for number in range(len(levels))]
 

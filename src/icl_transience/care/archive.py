@@ -222,10 +222,10 @@ def redraw(archive: Path, output: Path) -> list[Path]:
     drawn = []
     for folder in sorted(path.parent for path in archive.glob("experiments/*/experiment.json")):
         experiment = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
-        curves = tables.read_curves(folder)
+        curves, lanes = tables.read_curves(folder), tables.read_lanes(folder)
         for svg in sorted(folder.glob("*.svg")):
             target = output / svg.relative_to(archive)
-            figures.draw(svg.stem, experiment, curves, target, target.with_suffix(".png"))
+            figures.draw(svg.stem, experiment, curves, lanes, target, target.with_suffix(".png"))
             drawn.append(target)
     for data in sorted(archive.glob("banks/*.card.h5")):
         target = output / "banks" / data.name.replace(".card.h5", ".svg")
