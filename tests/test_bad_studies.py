@@ -457,7 +457,7 @@ CONTRADICTIONS = {
         with_claim(
             "kind: threshold, of: final_iwl, direction: above, value: 0", "evaluation: {evaluators: [icl, ciwl]}"
         ),
-        ["claims.c.of` is 'final_iwl' (did you mean `final_", "final_icl, final_ciwl, final_training_loss, at_peak_icl"],
+        ["claims.c.of` is 'final_iwl' (did you mean `final_", "final_ciwl, final_training_loss, at_peak_icl,"],
     ),
     "a direction of another kind of claim": (
         with_claim(TREND.replace("falls", "less")),
