@@ -246,7 +246,7 @@ def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is
     assert note.count("same for all") == 1
     assert "none: none" in note
     assert "some: some" in note
-    assert "Thin: seeds 0, 1, 2; thick: their mean; band: its 95% interval." in note
+    assert "Thin: seeds 0, 1, 2; thick: their mean; band, from 3 seeds: its 95% interval." in note
 
 
 def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(report):

@@ -151,7 +151,7 @@ def _summary(report: Report, lanes: pd.DataFrame) -> Figure:
         panel.set_ylabel(label)
         if of in ("peak_at", "half_life"):
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, None if lanes[of].notna().any() else report["horizon"])
         panels.levels_axis(panel, axis, levels[axis])
     axes[0].axhline(lanes["chance"].iloc[0], color=panels.GREY, linewidth=0.9, linestyle=(0, (1, 2)))
     axes[0].set_ylim(top=1.02)
