@@ -50,10 +50,11 @@ onsuccess:
         # Here and not above: parsing need not wait for pandas.
         from icl_transience import tables, verdicts
 
-        for folder in PLAN.judged_folder():
-            print(*verdicts.in_words(Path(folder)), sep="\n")
-        for folder in PLAN.finished_folders():
-            print(*tables.experiment_in_words(Path(folder)), sep="\n")
+        with stated():
+            for folder in PLAN.judged_folder():
+                print(*verdicts.in_words(Path(folder)), sep="\n")
+            for folder in PLAN.finished_folders():
+                print(*tables.experiment_in_words(Path(folder)), sep="\n")
     take_care()
 
 

@@ -465,7 +465,7 @@ def test_sequences_that_are_not_what_they_were_are_refused_and_nothing_is_writte
     spoil(sequences_file)
     with pytest.raises(store.StoreError, match=reason):
         evaluation.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
-    there = {path.name.removesuffix(".damaged") for path in tmp_path.iterdir()}
+    there = {path.name.removesuffix(".damaged") for path in tmp_path.glob("[!.]*")}
     assert there == {segment_file.name, sequences_file.name}
 
 

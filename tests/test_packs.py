@@ -308,16 +308,39 @@ def test_a_folder_with_neither_index_nor_segments_is_no_pack(folder):
     assert packs.read_registered(folder) == planned(lanes())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"schema": 1, "spec": {}, "boundaries": [0]}'])
-def test_a_damaged_index_is_named_with_a_remedy(text, folder):
+DAMAGED_INDEX = {
+    "empty": lambda text: "",
+    "cut short": lambda text: text[: len(text) // 2],
+    "another document": lambda text: "[]",
+    "a boundary": lambda text: text.replace(" 8,", " 9,"),
+    "a value of its spec": lambda text: text.replace('"init": 0', '"init": 7'),
+    "no text": lambda text: "\0" * len(text),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_INDEX.values(), ids=DAMAGED_INDEX.keys())
+def test_a_damaged_index_is_rebuilt_from_the_segments_and_mended(damage, trained):
+    index, before = trained / "pack.json", packs.read_registered(trained.parent)
+    whole = index.read_text()
+    index.write_text(damage(whole))
+    assert index.read_text() != whole
+    assert packs.read_registered(trained.parent) == before
+    packs.register(trained.parent, before)
+    assert index.read_text() == whole
+
+
+def test_an_index_is_rebuilt_from_any_segment_that_can_be_read(trained):
+    before = packs.read_registered(trained.parent)
+    (trained / "pack.json").unlink()
+    (trained / packs.segment_name(0, 8)).write_bytes(b"")
+    assert packs.read_registered(trained.parent) == before
+
+
+def test_a_damaged_index_without_segments_is_planned_anew(folder):
     (pack_id,) = planned(lanes())
     packs.register(folder, planned(lanes()))
-    index = folder / pack_id / "pack.json"
-    index.write_text(text)
-    with pytest.raises(StudyError, match=f"{index}: not a pack index .*: delete it; it is made again"):
-        packs.read_registered(folder)
-    with pytest.raises(StudyError):
-        packs.register(folder, planned(lanes(FAST)))
+    (folder / pack_id / "pack.json").write_text("{")
+    assert packs.read_registered(folder) == {}
 
 
 def test_an_index_of_another_schema_version_is_refused(folder, monkeypatch):
@@ -349,7 +372,7 @@ def trained(folder) -> Path:
     first, second = (folder / pack_id / packs.segment_name(start, end) for start, end in ((0, 8), (8, 12)))
     segments.run_segment(first, only.spec, bank, None, 0, 8)
     segments.run_segment(second, only.spec, bank, first, 8, 12)
-    (folder / pack_id / ".kept").mkdir()
+    (folder / pack_id / ".kept" / first.name).unlink()
     second.rename(folder / pack_id / ".kept" / second.name)
     return folder / pack_id
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -599,7 +600,7 @@ def test_a_lane_with_dropout_learns_in_a_pack_what_it_learns_alone():
 
 def interrupted(path: Path, batches: int) -> None:
     """Trains the segment in `path` from 0 to HORIZON for so many batches, then is told to stop."""
-    asked = itertools.count(1)
+    asked = itertools.count()  # once before the first batch
     with pytest.raises(segments.Interrupted, match="they are kept: run the same snakemake command again to go on"):
         segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON, stop=lambda: next(asked) >= batches)
 
@@ -620,10 +621,35 @@ def test_a_segment_that_is_stopped_goes_on_where_it_was_bit_for_bit(stops, unint
 
 def test_a_stop_on_the_last_batch_is_too_late(uninterrupted, tmp_path):
     path = tmp_path / uninterrupted.name
-    asked = itertools.count(1)
+    asked = itertools.count()  # once before the first batch
     last = HORIZON // TINY_RUN.batch_size
     segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON, stop=lambda: next(asked) == last)
     assert store.read_attribute(path, "checksum") == store.read_attribute(uninterrupted, "checksum")
+
+
+def test_going_on_takes_no_more_memory_than_beginning(tmp_path):
+    """A job's memory is asked for without its snapshots: they are brought over one at a time."""
+    run = tiny_run(**{"snapshots.every": TINY_RUN.batch_size, "model.width": 64})
+    spec, bank = pack(run), BANK
+    path, horizon = tmp_path / packs.segment_name(0, 4000), 4000
+    asked = itertools.count()
+    with pytest.raises(segments.Interrupted):
+        segments.run_segment(path, spec, bank, None, 0, horizon, stop=lambda: next(asked) >= 900)
+    largest = []
+    copy = segments._copy_snapshots
+
+    def watched(beginning: Path, file: h5py.File) -> None:
+        tracemalloc.start()
+        copy(beginning, file)
+        largest.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "_copy_snapshots", watched)
+        segments.run_segment(path, spec, bank, None, 0, horizon)
+    size = path.stat().st_size
+    # Some snapshots' worth of the hundreds there are.
+    assert largest[0] < size / 50
 
 
 @pytest.mark.parametrize("what", ["damaged", "of another segment"])
@@ -726,9 +752,9 @@ def test_a_job_killed_in_mid_segment_leaves_nothing_that_looks_whole_and_can_be_
         assert store.read_attribute(killed, "checksum") == store.read_attribute(undisturbed, "checksum")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_job_told_to_stop_keeps_what_it_has_and_the_next_one_goes_on_from_there(number, bank_file, tmp_path):
-    """SIGTERM is what a queue sends before SIGKILL, SIGINT what Ctrl-C does."""
+    """SIGTERM is what a queue sends before SIGKILL, SIGINT what Ctrl-C does, SIGHUP a lost connection."""
     # Longer than the test will wait: only the signal ends it.
     endless = 10_000_000 * TINY_RUN.batch_size
     long = tmp_path / packs.segment_name(0, endless)

@@ -36,10 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
 @contextmanager
 def _announced(options: argparse.Namespace) -> Iterator[None]:
     """A job that makes a file can be seen at work while it does; see files.live_writers."""
-    if not hasattr(options, "output"):
+    made = getattr(options, "output", None) or getattr(options, "vector", None)
+    if made is None and hasattr(options, "experiment"):
+        made = options.experiment.with_name(options.command)
+    if made is None:
         yield
         return
-    with files.announced(options.output):
+    with files.announced(made):
         yield
 
 
@@ -108,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
     tables = command("tables", _tables, "Write an experiment's curves.csv, transience.csv and runs.csv.")
     tables.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
+    tables.add_argument("--declared", type=Path, help="the file whose name says what tables are to be made from")
     tables.add_argument("--packs", type=Path, required=True, help="the folder results/packs")
     tables.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
@@ -236,14 +240,16 @@ def _train(options: argparse.Namespace) -> None:
                 options.engine,
                 stop,
             )
-        store.keep(output)
 
 
 @contextmanager
 def _told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM (a queue that takes its machine back) or SIGINT (Ctrl-C) has come; a second one ends at once."""
+    """Whether a signal to end has come; a second one ends at once.
+
+    SIGTERM is what a queue sends that takes its machine back, SIGINT is Ctrl-C, SIGHUP a connection that is lost.
+    """
     came = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 
     def note(number: int, frame: object) -> None:
         came.append(number)
@@ -270,7 +276,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     pack = packs.PackSpec.from_json(options.spec)
     arguments = output, pack, options.segment, sequence_set, options.sequences, options.device, options.engine
     evaluation.write_metrics(*arguments)
-    store.keep(output)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -292,9 +297,16 @@ def _set_up(options: argparse.Namespace) -> None:
 
 
 def _tables(options: argparse.Namespace) -> None:
-    from icl_transience import tables
+    from icl_transience import code, tables
 
-    tables.write(options.folder, _planned(options.experiment), options.packs)
+    experiment = _planned(options.experiment)
+    # Another checkout may have declared another experiment of this name in the same results.
+    if options.declared and not options.declared.name.endswith(f"-{code.declaration(experiment)}"):
+        raise StudyError(
+            f"{options.experiment}: another study of this name has been declared here meanwhile: give one of them "
+            "another name or results folder, and run the same snakemake command again"
+        )
+    tables.write(options.folder, experiment, options.packs)
 
 
 def _planned(path: Path) -> Any:
@@ -386,5 +398,6 @@ def _writers(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     # So that a job that is told to end removes what it has half made.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())

@@ -2,7 +2,10 @@
 
 import ast
 import hashlib
+import json
+from collections.abc import Mapping
 from importlib.resources import files
+from typing import Any
 
 # The files whose code shapes a stage's results, its own and those of the stages before; a change in one (docstrings
 # and comments aside) makes the stage again. Banks and training are not here: they follow spec.SEMANTICS alone.
@@ -15,6 +18,14 @@ CODE = {
     "figures": (*_TABLES, "figures.py", "panels.py", "frames.py", "drawing.py"),
     "cards": ("cards.py", "drawing.py"),
 }
+
+
+def declaration(report: Mapping[str, Any]) -> str:
+    """A hash of what an experiment's tables are made from, and by: `report` without what figures alone say."""
+    runs = [{key: value for key, value in run.items() if key != "caption"} for run in report["runs"]]
+    plain = {key: value for key, value in report.items() if key != "question"} | {"runs": runs}
+    text = json.dumps(plain, sort_keys=True) + digest("tables")
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def digest(stage: str) -> str:

@@ -197,7 +197,7 @@ def write_metrics(
     }
     identity = metrics_identity(store.read_attribute(segment, "identity"), sequence_set.id)
     with (
-        store.writing(path, "metrics", identity) as file,
+        store.writing(path, "metrics", identity, kept=True) as file,
         segments.opened(segment, pack) as trained,
         store.reading(sequences_file, "sequences", sequence_set.id) as frozen,
     ):

@@ -24,8 +24,10 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, target: Callable[[], Path] | None = None) -> Iterator[Path]:
     """An empty file beside `path` to write to; renamed to `path` when the block ends without an exception.
+
+    target: asked then, another name in its place.
 
     It is locked meanwhile, so that others can tell a file being written from one whose writer was killed; the latter
     are removed here. Raises StudyError where there is no room or no right to write.
@@ -38,7 +40,9 @@ def replacing(path: Path) -> Iterator[Path]:
             try:
                 yield temporary
                 os.fsync(lock.fileno())
-                temporary.rename(path)
+                name = target() if target else path
+                name.parent.mkdir(exist_ok=True)
+                temporary.rename(name)
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -137,7 +141,7 @@ def write(path: Path, make: Callable[[Path], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` to `path` as a whole, unless that is what stands there."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    if not path.exists() or path.read_bytes() != text.encode():
         write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 

@@ -14,8 +14,8 @@ from icl_transience.panels import GREY, Report, words_of_runs
 
 OF_PATHS = "Thin: seeds {seeds}; thick: their mean."
 OF_CURVES = (
-    "Thin: seeds {seeds}; thick: their mean; band, from 3 seeds: its {interval}. ICL, CIWL, flip: accuracy among the labels in the "
-    "context; IWL: among all labels."
+    "Thin: seeds {seeds}; thick: their mean; band, from 3 seeds: its {interval}. ICL, CIWL, flip: accuracy among the "
+    "labels in the context; IWL: among all labels."
 )
 OF_QUANTITIES = "Small: seeds {seeds}; large: their mean; bar: its {interval}."
 

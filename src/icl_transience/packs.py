@@ -4,12 +4,14 @@ A folder results/packs/{pack} with its pack.json is registered once and only gro
 there for ever, new lanes form new packs, boundaries are only appended.
 """
 
+import hashlib
 import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from icl_transience import files, spec
 from icl_transience.spec import Lane, Run, Seed, StudyError
@@ -142,20 +144,26 @@ def read_registered(folder: Path) -> dict[str, Pack]:
 
 
 def _read(folder: Path) -> Pack | None:
+    """The pack of a folder: from its index, or, where that is lost or damaged, from its segments."""
     index = folder / INDEX
     if not index.exists():
         return _rebuilt(folder)
     try:
         document = json.loads(index.read_text(encoding="utf-8"))
-        version, semantics = document["schema"], document["semantics"]
-        text, boundaries = json.dumps(document["spec"]), tuple(document["boundaries"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise StudyError(
-            f"{index}: not a pack index ({error}): delete it; it is made again, from the segments beside it if any"
-        ) from error
+        version, semantics, boundaries = document["schema"], document["semantics"], tuple(document["boundaries"])
+        whole = document["checksum"] == _checksum(document)
+    except (KeyError, TypeError, ValueError):
+        return _rebuilt(folder)
+    if not whole:
+        return _rebuilt(folder)
     if version != SCHEMA_VERSION:
         raise StudyError(f"{index}: schema version {version}, expected {SCHEMA_VERSION}: use the software that made it")
-    return _pack(folder, text, semantics, boundaries)
+    return _pack(folder, json.dumps(document["spec"]), semantics, boundaries)
+
+
+def _checksum(document: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in document.items() if key != "checksum"}
+    return hashlib.sha256(spec.canonical(content).encode()).hexdigest()
 
 
 def _pack(folder: Path, text: str, semantics: list[int], boundaries: tuple[int, ...]) -> Pack | None:
@@ -170,7 +178,7 @@ def _pack(folder: Path, text: str, semantics: list[int], boundaries: tuple[int, 
         ) from error
     if pack.spec.id != folder.name:
         raise StudyError(
-            f"{folder} holds pack {pack.spec.id}: give the folder that name, or delete it to train its lanes again"
+            f"{folder} holds pack {pack.spec.id}: give the folder that name, or move it away to train its lanes again"
         )
     return pack
 
@@ -182,10 +190,14 @@ def _rebuilt(folder: Path) -> Pack | None:
     segments = sorted({match[0]: match for path in folder.rglob("*.h5") if (match := _SEGMENT.match(path.name))})
     if not segments:
         return None
-    path = next(folder.rglob(segments[0]))
     ends = {int(_SEGMENT.match(name)[group]) for name in segments for group in (1, 2)}
-    text, semantics = (store.read_attribute(path, name, aside=False) for name in ("spec", "semantics"))
-    return _pack(folder, text, json.loads(semantics), tuple(sorted(ends | {0})))
+    for path in (path for name in segments for path in sorted(folder.rglob(name))):
+        try:
+            text, semantics = (store.read_attribute(path, name, aside=False) for name in ("spec", "semantics"))
+        except store.StoreError:
+            continue  # a damaged one; the others say the same
+        return _pack(folder, text, json.loads(semantics), tuple(sorted(ends | {0})))
+    return None
 
 
 def register(folder: Path, planned: Mapping[str, Pack]) -> None:
@@ -203,20 +215,18 @@ def register(folder: Path, planned: Mapping[str, Pack]) -> None:
                 raise StudyError(f"{folder}: another workflow has registered lanes of {pack_id}: run the command again")
             if current is not None and pack.boundaries[: len(current.boundaries)] != current.boundaries:
                 raise StudyError(f"{folder}: another workflow has extended {pack_id}: run the command again")
-            if current is None or current.boundaries != pack.boundaries or not (folder / pack_id / INDEX).exists():
-                _write(folder / pack_id, pack)
+            # Where it is as it should be, nothing is written.
+            files.write_text(folder / pack_id / INDEX, _index(pack))
 
 
-def _write(folder: Path, pack: Pack) -> None:
-    folder.mkdir(exist_ok=True)
+def _index(pack: Pack) -> str:
     document = {
         "schema": SCHEMA_VERSION,
         "semantics": spec.semantics_of("training"),
         "spec": json.loads(pack.spec.to_json()),
         "boundaries": list(pack.boundaries),
     }
-    text = json.dumps(document, indent=1, sort_keys=True)
-    files.write(folder / INDEX, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return json.dumps(document | {"checksum": _checksum(document)}, indent=1, sort_keys=True)
 
 
 def order_lanes(lanes: Iterable[tuple[Lane, int]]) -> dict[Lane, int]:

@@ -4,7 +4,7 @@ What the Snakefile asks while it is parsed; a pure function of config, study and
 DAG is static. Writes nothing until `register`, which only a real run calls.
 """
 
-import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from icl_transience import files, packs, resources, schema, sources, spec, study
+from icl_transience import code, files, packs, resources, schema, sources, spec, study
 from icl_transience.packs import Pack, PackSpec
 from icl_transience.resources import Job
 from icl_transience.spec import L2, BankSpec, Export, Lane, Model, Optimizer, Recipe, Run, SequenceSet, StudyError
@@ -270,8 +270,8 @@ class Plan:
 
     def declared_path(self, experiment: str) -> str:
         """A file whose name says what the experiment's tables are made from; missing where they are not."""
-        report = self.report(experiment, figures=False).encode()
-        return f"{self.folder(experiment)}/.declared-{hashlib.sha256(report).hexdigest()[:12]}"
+        declared = code.declaration(json.loads(self.report(experiment, figures=False)))
+        return f"{self.folder(experiment)}/.declared-{declared}"
 
     def figures(self, experiment: str) -> list[str]:
         """Names of an experiment's figures; see figures.py."""

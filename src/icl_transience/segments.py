@@ -7,7 +7,7 @@ diverged_at [S]: sequences seen when the lane's loss was no longer finite, or -1
 attributes: spec (the pack's lanes, as JSON), semantics (of training), from, to
 
 A job that is told to stop leaves what it has of its segment in a file of the same layout, of kind `unfinished`, with
-the sequences seen so far as an attribute; the next job for that segment goes on from there.
+the sequences seen so far as an attribute; the next job goes on from there.
 """
 
 import platform
@@ -68,7 +68,8 @@ def run_segment(
         raise StudyError(f"segment {start}-{end}: a segment that starts at 0 has no previous one, any other has one")
     begun = time.perf_counter()
     engine = engines.chosen(engine, pack.run, torch.device(device))
-    earlier = _load_unfinished(unfinished_name(path), pack, start, end, device)
+    beginning = unfinished_name(path)
+    earlier = _load_unfinished(beginning, pack, start, end, device)
     if earlier:
         state, losses = earlier.state, earlier.losses
     else:
@@ -79,14 +80,26 @@ def run_segment(
     # As many arrays as snapshots, and three for the checkpoint.
     of_state = sum(tensor.nbytes for tensor in state.parameters.values())
     files.check_room(path, (len(points) + len(_STATE_PARTS)) * of_state)
-    with store.writing(path, "segment", identity(pack, start, end)) as file:
-        _describe(file, pack, start, end)
+    # Told so before there is anything new: what was kept before stays as it is. (The compiler may have been told so
+    # too, and training would begin on another engine.)
+    if stop():
+        raise _interrupted(path, start, end, state.sequences_seen)
+    with store.writing(path, "segment", identity(pack, start, end), kept=True) as file:
+        file.attrs["spec"] = pack.to_json()
+        file.attrs["semantics"] = canonical(semantics_of("training"))
+        file.attrs["from"], file.attrs["to"] = start, end
         file["snapshots/sequences_seen"] = np.array(points, dtype=np.int64)
         for name, tensor in state.parameters.items():
-            kind = tensor.cpu().numpy().dtype
-            dataset = file.create_dataset(f"snapshots/parameters/{name}", (len(points), *tensor.shape), dtype=kind)
-            if earlier:
-                dataset[: len(earlier.snapshots[name])] = earlier.snapshots[name]
+            file.create_dataset(
+                f"snapshots/parameters/{name}",
+                (len(points), *tensor.shape),
+                dtype=tensor.cpu().numpy().dtype,
+                # A snapshot at a time, so that an unfinished file can do without those that are missing.
+                chunks=(1, *tensor.shape),
+                maxshape=(None, *tensor.shape),
+            )
+        if earlier:
+            _copy_snapshots(beginning, file)
 
         def write_snapshot(state: training.State) -> None:
             row = points.index(state.sequences_seen)
@@ -95,37 +108,43 @@ def run_segment(
             file.check_disk()
 
         more = training.train(pack, state, embeddings, end, write_snapshot, on_progress, engine, stop=stop)
-        losses = training.Losses(losses.sequences_seen + more.sequences_seen, losses.values + more.values)
+        _write_state(
+            file, state, training.Losses(losses.sequences_seen + more.sequences_seen, losses.values + more.values)
+        )
         seconds = time.perf_counter() - begun + (earlier.seconds if earlier else 0)
-        if state.sequences_seen < end:
-            done = sum(point <= state.sequences_seen for point in points)
-            with store.writing(unfinished_name(path), "unfinished", identity(pack, start, end)) as unfinished:
-                _describe(unfinished, pack, start, end)
-                unfinished.attrs["sequences_seen"] = state.sequences_seen
-                unfinished["snapshots/sequences_seen"] = file["snapshots/sequences_seen"][:done]
-                for name in state.parameters:
-                    unfinished[f"snapshots/parameters/{name}"] = file[f"snapshots/parameters/{name}"][:done]
-                _write_state(unfinished, state, losses)
-                unfinished.attrs["made_in_seconds"] = seconds
-            raise Interrupted(
-                f"{path}: stopped after {state.sequences_seen - start:,} of {end - start:,} sequences; they are kept: "
-                "run the same snakemake command again to go on from there"
-            )
-        _write_state(file, state, losses)
         file.attrs["made_in_seconds"] = seconds
-        file.attrs["made_sequences_per_second"] = (end - start) * len(pack.lanes) / seconds
+        if state.sequences_seen < end:
+            file.attrs["sequences_seen"] = state.sequences_seen
+            done = sum(point <= state.sequences_seen for point in points)
+            del file["snapshots/sequences_seen"]
+            file["snapshots/sequences_seen"] = np.array(points[:done], dtype=np.int64)
+            for dataset in file["snapshots/parameters"].values():
+                dataset.resize(done, axis=0)
+            file.becomes(beginning, "unfinished")
+        file.attrs["made_sequences_per_second"] = (state.sequences_seen - start) * len(pack.lanes) / seconds
         file.attrs["made_with"] = (
             f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {device}, {engine} engine"
         )
-        file.attrs["made_device"] = device
         file.attrs["made_on"] = platform.platform()
-    unfinished_name(path).unlink(missing_ok=True)
+        file.attrs["made_device"] = device
+    if state.sequences_seen < end:
+        raise _interrupted(path, start, end, state.sequences_seen)
+    beginning.unlink(missing_ok=True)
 
 
-def _describe(file: h5py.File, pack: PackSpec, start: int, end: int) -> None:
-    file.attrs["spec"] = pack.to_json()
-    file.attrs["semantics"] = canonical(semantics_of("training"))
-    file.attrs["from"], file.attrs["to"] = start, end
+def _interrupted(path: Path, start: int, end: int, sequences_seen: int) -> Interrupted:
+    return Interrupted(
+        f"{path}: stopped after {sequences_seen - start:,} of {end - start:,} sequences; they are kept: run the same "
+        "snakemake command again to go on from there"
+    )
+
+
+def _copy_snapshots(beginning: Path, file: h5py.File) -> None:
+    """One at a time: all of them may take more memory than training does."""
+    with h5py.File(beginning, "r") as unfinished:
+        for name, dataset in unfinished["snapshots/parameters"].items():
+            for row in range(len(dataset)):
+                file[f"snapshots/parameters/{name}"][row] = dataset[row]
 
 
 def _write_state(file: h5py.File, state: training.State, losses: training.Losses) -> None:
@@ -155,10 +174,9 @@ def _read_state(file: h5py.File, pack: PackSpec, sequences_seen: int, device: st
 
 @dataclass(frozen=True)
 class _Unfinished:
-    """The beginning of a segment. snapshots: name -> [n, S, …]; seconds: how long it took."""
+    """The beginning of a segment, but its snapshots. seconds: how long it took."""
 
     state: training.State
-    snapshots: dict[str, np.ndarray]
     losses: training.Losses
     seconds: float
 
@@ -171,7 +189,6 @@ def _load_unfinished(path: Path, pack: PackSpec, start: int, end: int, device: s
         with store.reading(path, "unfinished", identity(pack, start, end)) as file:
             return _Unfinished(
                 state=_read_state(file, pack, int(file.attrs["sequences_seen"]), device),
-                snapshots={name: dataset[()] for name, dataset in file["snapshots/parameters"].items()},
                 losses=training.Losses(
                     file["train_loss/sequences_seen"][()].tolist(),
                     list(torch.from_numpy(file["train_loss/value"][()]).to(device)),

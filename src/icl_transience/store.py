@@ -86,6 +86,12 @@ class Written(h5py.File):
         # From HDF5 1.10 on the format has checksums over its own structure too.
         super().__init__(disk, "w", libver=("v110", "v110"))
         self._disk = disk
+        self.target: Path | None = None
+
+    def becomes(self, path: Path, kind: str) -> None:
+        """Gives what has been written another kind, and another name than it was begun for."""
+        self.attrs["kind"], self.attrs["schema"] = kind, SCHEMA_VERSIONS[kind]
+        self.target = path
 
     def check_disk(self) -> None:
         """Raises OSError where something could not be written."""
@@ -94,9 +100,13 @@ class Written(h5py.File):
 
 
 @contextmanager
-def writing(path: Path, kind: str, identity: str) -> Iterator[Written]:
-    """An open HDF5 file that appears under `path` when the block ends without an exception, and never otherwise."""
-    with files.replacing(path) as temporary, _Disk(temporary) as disk:
+def writing(path: Path, kind: str, identity: str, *, kept: bool = False) -> Iterator[Written]:
+    """An open HDF5 file that appears under `path` when the block ends without an exception, and never otherwise.
+
+    kept: before that, under its kept name too, so that there is no moment at which a finished file can get lost.
+    """
+    target: list[Path] = [path]
+    with files.replacing(path, lambda: target[0]) as temporary, _Disk(temporary) as disk:
         with Written(disk) as file:
             file.attrs["kind"] = kind
             file.attrs["schema"] = SCHEMA_VERSIONS[kind]
@@ -106,8 +116,11 @@ def writing(path: Path, kind: str, identity: str) -> Iterator[Written]:
             file.check_disk()
             file.attrs["made_at"] = datetime.now(UTC).isoformat(timespec="seconds")
             file.attrs["checksum"] = checksum(file)
+            target[0] = file.target or path
         if disk.failure:
             raise disk.failure
+        if kept and target[0] == path:
+            files.link(temporary, kept_name(path))
 
 
 @contextmanager

@@ -57,7 +57,7 @@ rule tables:
         folder=lambda wildcards: PLAN.folder(wildcards.experiment),
         code=code.digest("tables"),
     shell:
-        "python -m icl_transience tables --experiment {params.experiment:q} --packs {params.packs:q}"
+        "python -m icl_transience tables --experiment {params.experiment:q} --declared {input.declared:q} --packs {params.packs:q}"
         " --folder {params.folder:q} &> {log:q}"
 
 

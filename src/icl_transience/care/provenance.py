@@ -50,7 +50,12 @@ def record(plan: Plan) -> Entry:
     with files.locked(path.with_name(f".{FILE}.lock"), wait=True):
         studies = _read(path)
         before = studies.get(plan.study.name, {})
-        entry = describe(plan, before)
+        try:
+            entry = describe(plan, before)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            # The entry of before is not one; nothing is lost that segments do not say.
+            before = {}
+            entry = describe(plan, before)
         if _without_date(entry) == _without_date(before):
             return before
         document = {"schema": SCHEMA_VERSION, "studies": studies | {plan.study.name: entry}}
@@ -65,7 +70,7 @@ def last(plan: Plan) -> Entry:
     Unlike `record`, it does not take the software that is installed today for the one that made results.
     """
     entry = _read(Path(plan.results, FILE)).get(plan.study.name)
-    return entry if entry and entry["file"] == plan.study_path.read_text(encoding="utf-8") else record(plan)
+    return entry if entry and entry.get("file") == plan.study_path.read_text(encoding="utf-8") else record(plan)
 
 
 def _without_date(entry: Entry) -> Entry:

@@ -139,7 +139,7 @@ class _Trained:
         if name not in self.kept:
             return None
         try:
-            return int(store.read_attribute(self.folder / ".kept" / name, "sequences_seen"))
+            return int(store.read_attribute(self.folder / ".kept" / name, "sequences_seen", aside=False))
         except store.StoreError as error:
             self.problems.append(str(error))
             return None
