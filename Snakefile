@@ -56,11 +56,13 @@ onsuccess:
         with stated():
             provenance.record(PLAN)
         # Here and not above: parsing need not wait for pandas.
-        from icl_transience.tables import experiment_in_words
+        from icl_transience import tables, verdicts
 
         with stated():
+            for folder in PLAN.judged_folder():
+                print(*verdicts.in_words(Path(folder)), sep="\n")
             for folder in PLAN.finished_folders():
-                print(*experiment_in_words(Path(folder)), sep="\n")
+                print(*tables.experiment_in_words(Path(folder)), sep="\n")
     take_care()
 
 

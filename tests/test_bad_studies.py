@@ -20,6 +20,14 @@ def in_a(settings: str) -> str:
     return f"experiments: {{a: {{{settings}}}}}"
 
 
+def with_claim(claim: str, settings: str = "axes: {optimizer.l2.strength: [0, 0.1]}") -> str:
+    return in_a(f"{settings}, claims: {{c: {{text: it is so, {claim}}}}}")
+
+
+SWEEP = "axes: {optimizer.l2.strength: [0, 0.1], model.depth: [1, 2]}"
+TREND = "kind: trend, of: peak, direction: falls, axis: optimizer.l2.strength"
+
+
 def refusal(folder: Path, text: str | bytes, **config: Any) -> str:
     """What is said of a study with this text."""
     path = folder / "mine.yaml"
@@ -251,6 +259,34 @@ AGAINST_THE_SCHEMA = {
         in_a("statistics: {evaluator: iwl}"),
         ["statistics.evaluator` is 'iwl'", "expected one of icl, "],
     ),
+    "an error level of nothing": (
+        in_a("statistics: {claims_alpha: 0}"),
+        ["statistics.claims_alpha` is 0, expected above 0", "Holm's correction"],
+    ),
+    "claims that are a list": (
+        in_a("claims: [it falls]"),
+        ["`experiments.a.claims` is ['it falls'], expected a mapping"],
+    ),
+    "a claim in a sentence": (
+        in_a("claims: {c: it falls}"),
+        ["`experiments.a.claims.c` is 'it falls', expected a map"],
+    ),
+    "a claim's name with a point": (in_a("claims: {c.d: {}}"), ["`experiments.a.claims`: 'c.d' does not match"]),
+    "a claim without its keys": (
+        in_a("claims: {c: {text: so}}"),
+        ["claims.c` lacks `kind`, `of`, `direction`: add it"],
+    ),
+    "an unknown key of a claim": (
+        with_claim(f"{TREND}, upto: 1"),
+        ["unknown key `experiments.a.claims.c.upto`", "`up_to`"],
+    ),
+    "a claim of an unknown kind": (with_claim("kind: trent, of: peak, direction: falls"), ["did you mean `trend`?"]),
+    "an unknown direction": (with_claim("kind: trend, of: peak, direction: fall"), ["did you mean `falls`?"]),
+    "a claim without words": (in_a("claims: {c: {text: ''}}"), ["claims.c.text` is '', expected a text that is not"]),
+    "a level that is a list": (
+        with_claim(f"{TREND}, at: {{model.depth: [1]}}"),
+        ["claims.c.at.model.depth` is [1], expected number or a text or true or false"],
+    ),
     "a coin's confidence": (
         in_a("statistics: {confidence: 0.5}"),
         ["statistics.confidence` is 0.5, expected above 0.5"],
@@ -412,6 +448,85 @@ CONTRADICTIONS = {
     "more characters than the public zips hold": (
         in_a("bank: {source: omniglot, omniglot: {characters: 240, holdout_characters: 3}}"),
         ["is 243, but", "hold 242"],
+    ),
+    "a claim about an unknown column": (
+        with_claim("kind: threshold, of: indx, direction: above, value: 0"),
+        ["`experiments.a.claims.c.of` is 'indx' (did you mean `index`?)", "column of transience.csv: emergence, peak,"],
+    ),
+    "a claim about an evaluator left out": (
+        with_claim(
+            "kind: threshold, of: final_iwl, direction: above, value: 0", "evaluation: {evaluators: [icl, ciwl]}"
+        ),
+        ["claims.c.of` is 'final_iwl' (did you mean `final_", "final_ciwl, final_training_loss, at_peak_icl,"],
+    ),
+    "a direction of another kind of claim": (
+        with_claim(TREND.replace("falls", "less")),
+        ["claims.c.direction` is 'less', but a trend either rises or falls: choose one of these"],
+    ),
+    "a trend along nothing": (
+        with_claim("kind: trend, of: peak, direction: falls"),
+        ["`experiments.a.claims.c` lacks `axis`, which a trend needs: add it"],
+    ),
+    "a difference from nothing": (
+        with_claim("kind: difference, of: peak, direction: less, run: l2.strength=0"),
+        ["claims.c` lacks `than`, which a difference needs: add it"],
+    ),
+    "a threshold without a value": (
+        with_claim("kind: threshold, of: peak, direction: above"),
+        ["claims.c` lacks `value`, which a threshold needs: add it"],
+    ),
+    "a key of another kind of claim": (
+        with_claim(f"{TREND}, value: 1"),
+        ["claims.c.value` is given, but a trend has no `value`: leave it out"],
+    ),
+    "a claim about an unknown run": (
+        with_claim("kind: difference, of: peak, direction: less, run: l2.strength=0, than: l2.strength=1"),
+        [
+            "claims.c.than` is 'l2.strength=1' (did you mean `l2.strength=0",
+            "no run of the experiment (there are l2.strength=0, l2.strength=0.1)",
+        ],
+    ),
+    "a difference from itself": (
+        with_claim("kind: difference, of: peak, direction: less, run: l2.strength=0, than: l2.strength=0"),
+        ["claims.c.than` is 'l2.strength=0', as `run` is: name two different runs"],
+    ),
+    "a trend along another axis": (
+        with_claim(TREND.replace("strength", "strenth")),
+        ["claims.c.axis` is 'optimizer.l2.strenth' (did you mean `optimizer.l2.strength`?)", "runs do not differ"],
+    ),
+    "a trend in an experiment of one run": (
+        with_claim(TREND, "seeds: [0]"),
+        ["runs do not differ (they do along none)"],
+    ),
+    "a trend along names": (
+        with_claim(
+            "kind: trend, of: peak, direction: falls, axis: optimizer.l2.form",
+            "optimizer: {l2: {strength: 0.1}}, axes: {optimizer.l2.form: [squared, unsquared]}",
+        ),
+        ["'optimizer.l2.form', whose levels are not numbers (squared, unsquared)", "claim a difference"],
+    ),
+    "a trend over one level": (
+        with_claim(f"{TREND}, up_to: 0.05"),
+        ["claims.c` takes 1 of the levels of optimizer.l2.strength, expected at least 2: widen `from`, `up_to`"],
+    ),
+    "a trend that leaves another axis open": (
+        with_claim(TREND, SWEEP),
+        [
+            "runs l2.strength=0,model.depth=1 and l2.strength=0,model.depth=2 both stand at optimizer.l2.strength = 0",
+            "say under `at` at which level of the other axes (model.depth)",
+        ],
+    ),
+    "a trend at a level that is not there": (
+        with_claim(f"{TREND}, at: {{model.depth: 3}}", SWEEP),
+        ["claims.c.at.model.depth` is 3, where no run stands (they stand at 1, 2)"],
+    ),
+    "a trend at another axis": (
+        with_claim(f"{TREND}, at: {{model.width: 3}}", SWEEP),
+        ["claims.c.at` names 'model.width' (did you mean `model.depth`?), expected one of optimizer.l2.strength"],
+    ),
+    "a trend at its own axis": (
+        with_claim(f"{TREND}, at: {{optimizer.l2.strength: 0}}"),
+        ["claims.c.at` names optimizer.l2.strength, the trend's own axis: narrow it by `from` and `up_to`"],
     ),
     "momentum of adam": (
         in_a("optimizer: {momentum: 0.9}"),

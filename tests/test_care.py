@@ -430,7 +430,7 @@ def test_an_entry_says_what_was_asked_for_from_what_and_with_which_software(tiny
         assert spec.from_values(spec.Run, values).id == run_id
     assert {run["run"] for run in runs.values()} == set(entry["runs"])
     assert entry["versions"]["h5py"] == h5py.__version__
-    assert set(entry["code"]) == {"metrics", "tables", "figures", "cards"}
+    assert set(entry["code"]) == {"metrics", "tables", "verdicts", "figures", "cards"}
     assert entry["machine"]["cores"] == os.cpu_count()
     assert entry["git"] is None
 

@@ -41,9 +41,11 @@ def test_every_experiment_has_its_tables_and_figures(built):
     clone, _ = built
     folder = clone.folder / "results/studies/tiny"
     tables = {"curves.csv", "transience.csv", "runs.csv", "SHA256SUMS", "experiment.json"}
-    assert {path.name for path in (folder / "transience").glob("[!.]*")} == tables | {"curves.svg", "curves.png"}
+    assert {path.name for path in (folder / "transience").glob("[!.]*")} == tables | {
+        f"{name}.{kind}" for name in ("curves", "plane") for kind in ("svg", "png")
+    }
     assert {path.name for path in (folder / "l2").glob("[!.]*")} == tables | {
-        f"{name}.{kind}" for name in ("curves", "comparison") for kind in ("svg", "png")
+        f"{name}.{kind}" for name in ("curves", "comparison", "summary", "plane") for kind in ("svg", "png")
     }
 
 
@@ -122,7 +124,7 @@ def test_an_experiments_name_is_a_target(tmp_path):
         "evaluate": 2,
         "declare": 1,
         "tables": 1,
-        "figures": 1,
+        "figures": 2,
     }
 
 

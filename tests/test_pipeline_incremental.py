@@ -13,7 +13,7 @@ from pipeline import Clone
 from icl_transience import store
 
 # One experiment's worth of tables, and its figures.
-REDRAWN = {"tables": 1, "figures": 1}
+REDRAWN = {"tables": 1, "figures": 2}
 
 
 @pytest.fixture(scope="module")
@@ -35,37 +35,37 @@ def test_nothing_changed_runs_nothing(clone):
 def test_a_new_seed_trains_its_lanes_alone(clone):
     clone.change("seeds: [0, 1]", "seeds: [0, 1, 2]")
     # A pack of one lane for each run, two segments each; two experiments are tabulated again.
-    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
 
 
 def test_a_new_sweep_value_trains_its_run_alone(clone):
     clone.change("[0, 1.0e-3]", "[0, 1.0e-3, 1.0e-2]")
-    assert clone.would_run() == {"train": 2, "evaluate": 2, "declare": 1, "tables": 1, "figures": 2}
+    assert clone.would_run() == {"train": 2, "evaluate": 2, "declare": 1, "tables": 1, "figures": 4}
 
 
 def test_an_experiment_whose_runs_are_there_trains_nothing(clone):
     clone.study.write_text(clone.study.read_text() + "  again: {}\n")
-    assert clone.would_run() == {"declare": 1, "tables": 1, "figures": 1}
+    assert clone.would_run() == {"declare": 1, "tables": 1, "figures": 2}
 
 
 def test_a_longer_horizon_adds_segments(clone):
     clone.change("horizon: 2048", "horizon: 4096")
-    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
 
 
 def test_a_shorter_horizon_trains_nothing(clone):
     clone.change("horizon: 2048", "horizon: 1024")
-    assert clone.would_run() == {"declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run() == {"declare": 2, "tables": 2, "figures": 6}
 
 
 def test_other_evaluators_evaluate_again_and_train_nothing(clone):
     clone.change("sequences: 64", "sequences: 65")
-    assert clone.would_run() == {"sequences": 1, "evaluate": 4, "declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run() == {"sequences": 1, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
 
 
 def test_other_statistics_change_tables_and_figures_alone(clone):
     clone.change("horizon: 2048", "horizon: 2048\n  statistics: {smoothing: 5}")
-    assert clone.would_run() == {"declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run() == {"declare": 2, "tables": 2, "figures": 6}
 
 
 def test_another_segment_length_runs_nothing(clone):
@@ -137,7 +137,45 @@ def test_one_more_call_finishes_what_a_killed_snakemake_left(clone, pattern):
 
 def test_a_reworded_question_changes_figures_alone(clone):
     clone.change("does it come and go?", "does it stay?")
-    assert clone.would_run() == {"figures": 1}
+    assert clone.would_run() == {"figures": 2}
+
+
+CLAIM = """
+  l2:
+    axes: {optimizer.l2.strength: [0, 1.0e-3]}
+    claims:
+      less: {text: it falls, kind: difference, of: final, direction: less, run: l2.strength=0.001, than: l2.strength=0}
+"""
+
+
+def test_a_claim_is_judged_from_what_is_there_and_another_one_judged_alone(clone):
+    clone.change("  l2: {axes: {optimizer.l2.strength: [0, 1.0e-3]}}", CLAIM)
+    assert clone.would_run() == {"verdicts": 1}
+    output = clone.build()
+    assert "l2, claim less, undecided: it falls (final: difference " in output
+    assert "2 seeds give no p below 0.5: take 6 or more" in output
+    assert clone.would_run() == {}
+    for old, new in (
+        ("it falls", "it is less"),
+        ("of: final", "of: peak"),
+        ("2048", "2048\n  statistics: {claims_alpha: 0.1}"),
+    ):
+        clone.change(old, new)
+        assert clone.would_run() == {"verdicts": 1}
+        clone.change(new, old)
+    clone.path("studies/tiny/verdicts.csv").unlink()
+    assert clone.would_run() == {"verdicts": 1}
+    clone.build()
+    clone.change("[0, 1]", "[0, 1, 2]")
+    of_new_lanes = {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run() == of_new_lanes | {"verdicts": 1}
+
+
+def test_another_test_of_claims_judges_again_and_draws_nothing(clone):
+    clone.change("  l2: {axes: {optimizer.l2.strength: [0, 1.0e-3]}}", CLAIM)
+    clone.build("verdicts")
+    library = clone.change_library("paired.py", "import math", "import math\n\nUNUSED = 1")
+    assert clone.would_run(**library) == {"verdicts": 1}
 
 
 def test_the_same_number_written_otherwise_runs_nothing(clone):
@@ -168,30 +206,30 @@ def test_packs_are_found_again_when_their_index_is_lost(clone):
 
 def test_another_snapshot_density_makes_new_runs_and_the_old_ones_are_found_again(clone):
     clone.change("every: 512", "every: 256")
-    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
     clone.change("every: 256", "every: 512")
     assert clone.would_run() == {}
 
 
 def test_another_list_of_evaluators_evaluates_again_and_trains_nothing(clone):
     clone.change("sequences: 64", "sequences: 64, evaluators: [train, icl, iwl]")
-    assert clone.would_run() == {"sequences": 1, "evaluate": 4, "declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run() == {"sequences": 1, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
 
 
 def test_a_new_metric_evaluates_again_and_trains_nothing(clone):
     # As an edit of the code of metrics looks from outside: a line more.
     library = clone.change_library("evaluation.py", "METRICS = (", "UNUSED = 1\nMETRICS = (")
-    assert clone.would_run(**library) == {"evaluate": 4, "declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run(**library) == {"evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
 
 
 def test_another_statistic_tabulates_again(clone):
     library = clone.change_library("transience.py", "import numpy as np", "import numpy as np\n\nUNUSED = 1")
-    assert clone.would_run(**library) == {"declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run(**library) == {"declare": 2, "tables": 2, "figures": 6}
 
 
 def test_another_style_of_figures_draws_again(clone):
     library = clone.change_library("drawing.py", '"font.size": 9', '"font.size": 10')
-    assert clone.would_run(**library) == {"figures": 3, "card": 1}
+    assert clone.would_run(**library) == {"figures": 6, "card": 1}
 
 
 def test_another_caption_of_the_report_runs_nothing(clone):
@@ -208,7 +246,7 @@ def test_library_code_of_banks_and_training_runs_nothing(module, clone):
 
 def test_a_raised_semantics_number_trains_again(clone):
     library = clone.change_library("spec.py", '"training": 1', '"training": 999')
-    assert clone.would_run(**library) == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run(**library) == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
 
 
 def test_results_that_were_moved_run_nothing(clone, tmp_path):
@@ -221,7 +259,7 @@ def test_without_snakemakes_records_nothing_runs_but_what_is_new(clone):
     shutil.rmtree(clone.folder / ".snakemake")
     assert clone.would_run() == {}
     clone.change("seeds: [0, 1]", "seeds: [0, 1, 2]")
-    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
 
 
 def test_results_copied_into_a_fresh_clone_with_their_times_run_nothing(clone, tmp_path):
@@ -229,7 +267,7 @@ def test_results_copied_into_a_fresh_clone_with_their_times_run_nothing(clone, t
     shutil.copytree(clone.folder / "results", fresh.folder / "results", dirs_exist_ok=True)
     assert fresh.would_run() == {}
     fresh.change("[0, 1.0e-3]", "[0, 1.0e-3, 1.0e-2]")
-    assert fresh.would_run() == {"train": 2, "evaluate": 2, "declare": 1, "tables": 1, "figures": 2}
+    assert fresh.would_run() == {"train": 2, "evaluate": 2, "declare": 1, "tables": 1, "figures": 4}
 
 
 def test_results_copied_without_their_times_train_nothing_and_touch_declares_them_current(clone, tmp_path):
@@ -257,7 +295,7 @@ def test_a_seed_added_when_the_bank_is_gone_trains_its_lanes_alone(clone):
     clone.path("banks/*.h5").unlink()
     assert clone.would_run() == {}
     clone.change("seeds: [0, 1]", "seeds: [0, 1, 2]")
-    would = {"bank": 1, "card": 1, "sequences": 1, "train": 8, "evaluate": 8, "declare": 2, "tables": 2, "figures": 3}
+    would = {"bank": 1, "card": 1, "sequences": 1, "train": 8, "evaluate": 8, "declare": 2, "tables": 2, "figures": 6}
     assert clone.would_run() == would
     clone.build()
     after = trained(clone)
@@ -280,10 +318,10 @@ def test_execution_changed_midway_shapes_new_packs_alone(execution, clone):
         "evaluate": new,
         "declare": 2,
         "tables": 2,
-        "figures": 3,
+        "figures": 6,
     }
 
 
 def test_a_new_study_that_shares_lanes_trains_none_of_them(clone):
     (clone.folder / "workflow/studies/other.yaml").write_text(clone.study.read_text())
-    assert clone.would_run(config=("study=other",)) == {"declare": 2, "tables": 2, "figures": 3}
+    assert clone.would_run(config=("study=other",)) == {"declare": 2, "tables": 2, "figures": 6}

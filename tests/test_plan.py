@@ -185,6 +185,31 @@ def test_no_tag_begins_in_what_snakemake_puts_into_a_page(tmp_path):
     assert json.loads(report)["question"] == question
 
 
+def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny, tmp_path):
+    assert (tiny.claims(), tiny.judged_tables(), tiny.verdict_files()) == ("[]", [], [])
+    claim = "{text: so, kind: threshold, of: peak, direction: above, value: 1}"
+    path = tmp_path / "claiming.yaml"
+    path.write_text(TINY.replace('it come and go?"', f'it come and go?", claims: {{c: {claim}}}'))
+    config = {"study": str(path), "results": str(tmp_path / "results"), "segment_sequences": 1024}
+    claiming = Plan(config, ROOT)
+    folder = f"{tmp_path}/results/studies/claiming"
+    assert claiming.judged_tables() == [f"{folder}/transience/{name}" for name in ("transience.csv", "SHA256SUMS")]
+    assert claiming.verdict_files() == [f"{folder}/verdicts.csv", f"{folder}/SHA256SUMS"]
+    assert set(claiming.verdict_files()) < set(claiming.targets())
+    (only,) = json.loads(claiming.claims())
+    assert (only["experiment"], only["runs"], only["alpha"], only["horizon"]) == (
+        "transience",
+        ["baseline"],
+        0.05,
+        2048,
+    )
+    # Neither tables nor figures read them.
+    for figures in (False, True):
+        assert claiming.report("transience", figures=figures) == tiny.report("transience", figures=figures).replace(
+            '"study":"tiny"', '"study":"claiming"'
+        )
+
+
 def test_every_stages_code_exists():
     for stage in code.CODE:
         assert len(code.digest(stage)) == 12

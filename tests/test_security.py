@@ -173,12 +173,13 @@ def test_every_rule_that_makes_something_is_a_command_line_among_these():
         == len(re.findall(r"^    log:", text, re.MULTILINE))
     )
     constraints = dict(re.findall(r'^    (start|end|figure)=r?"(.*)",', text, re.MULTILINE))
-    assert constraints == {"start": r"\d{12}", "end": r"\d{12}", "figure": "curves|comparison"}
+    assert constraints == {"start": r"\d{12}", "end": r"\d{12}", "figure": "curves|comparison|summary|plane|grid"}
 
 
 def test_words_from_a_study_run_nothing_wherever_they_stand(tmp_path):
     # On the first line dollars for mathematics, which is none.
     question = f'$\\frac{{$\nit\'s "{HOSTILE}" & {{wildcards.x}} {{0}} %s <script>alert(1)</script> ${{IFS}} \\'
+    claim = {"text": question, "source": question, "kind": "threshold", "of": "peak", "direction": "above", "value": 0}
     study = {
         "description": question,
         "defaults": {
@@ -193,7 +194,7 @@ def test_words_from_a_study_run_nothing_wherever_they_stand(tmp_path):
             "seeds": [0],
         },
         # A word of Python's.
-        "experiments": {"class": {"question": question}},
+        "experiments": {"class": {"question": question, "claims": {"c": claim}}},
     }
     clone = Clone.make(tmp_path / "clone", yaml.safe_dump(study))
     name, results = f"my 'study' {HOSTILE}", f'my "res\'ults" {HOSTILE} & x'
@@ -202,6 +203,7 @@ def test_words_from_a_study_run_nothing_wherever_they_stand(tmp_path):
     clone.build(config=settings)
     folder = clone.folder / results / "studies" / name / "class"
     assert sorted(pd.read_csv(folder / "curves.csv")["sequences_seen"].unique()) == [0, 256, 384, 512]
+    assert pd.read_csv(folder.parent / "verdicts.csv")["text"].tolist() == [" ".join(question.split())]
     drawing = xml.etree.ElementTree.parse(folder / "curves.svg")
     assert not [part.tag for part in drawing.iter() if "script" in part.tag]
     assert "Nothing to be done" in clone.build("-n", config=settings)

@@ -540,3 +540,50 @@ def test_every_study_that_ships_is_valid(path, tmp_path):
         file.create_dataset("embeddings", (1936, 20, 64), dtype="float32")
     folders = {"omniglot": zips(tmp_path / "zips"), "tokens": tokens, "imported": tmp_path}
     assert study.load(path, SCHEMA, folders).experiments
+
+
+# Claims.
+
+SWEEP = """
+experiments:
+  sweep:
+    axes: {optimizer.l2.strength: [1.0e-3, 0, 1.0e-4], model.depth: [1, 2]}
+    claims:
+      falls:
+        text: "with L2,\\n the index falls"
+        kind: trend
+        of: index
+        direction: falls
+        axis: optimizer.l2.strength
+        up_to: 1.0e-4
+        at: {model.depth: 2}
+      kept: {text: it is high everywhere, kind: threshold, of: final_icl@4, direction: above, value: 1}
+    evaluation: {contexts: {icl: [4]}}
+    statistics: {claims_alpha: 0.01}
+"""
+
+
+def test_a_trend_takes_its_runs_in_order_of_their_levels_at_one_level_of_the_other_axis(tmp_path):
+    experiment = load(tmp_path, SWEEP).experiments["sweep"]
+    falls, kept = experiment.claims
+    assert falls.levels == (0, 1e-4)
+    assert falls.runs == ("l2.strength=0,model.depth=2", "l2.strength=0.0001,model.depth=2")
+    assert (falls.text, falls.source) == ("with L2, the index falls", "")
+    assert kept.runs == tuple(named.name for named in experiment.runs)
+    assert experiment.claims_alpha == 0.01
+
+
+def test_claims_change_nothing_that_is_trained_or_tabulated(tmp_path):
+    one = load(tmp_path, SWEEP).experiments["sweep"]
+    document = yaml.safe_load(SWEEP)
+    for key in ("claims", "statistics"):
+        del document["experiments"]["sweep"][key]
+    other = load(tmp_path, yaml.safe_dump(document, sort_keys=False)).experiments["sweep"]
+    assert other.claims == ()
+    assert one.lanes() == other.lanes()
+    assert one.statistics == other.statistics
+
+
+def test_levels_are_those_along_which_runs_differ(tmp_path):
+    study = load(tmp_path, SWEEP.replace("model.depth: [1, 2]}", "model.depth: [2]}"))
+    assert study.experiments["sweep"].levels() == {"optimizer.l2.strength": [0, 1e-4, 1e-3]}

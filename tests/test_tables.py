@@ -3,63 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_report
 
-from icl_transience import figures, files, tables
-from icl_transience.evaluation import DEFAULT_METRIC
-
-SEEN = [0, 1000, 2000, 4000, 8000, 16_000, 32_000]
-RISES_AND_FALLS = [0.5, 0.6, 0.8, 0.9, 0.8, 0.7, 0.6]
-STAYS = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.9]
-
-
-def make_report(runs: dict[str, dict]) -> dict:
-    return {
-        "study": "made_up",
-        "experiment": "l2",
-        "question": "does it stay?",
-        "axes": ["optimizer.l2.strength"],
-        "horizon": SEEN[-1],
-        "statistics": {"evaluator": "icl", "smoothing": 1, "min_effect": 0.05, "confidence": 0.95},
-        "runs": [
-            {
-                "name": name,
-                "axes": axes,
-                "set": "set",
-                "recipe": {"context": 8, "burstiness": 3},
-                "labels": 100,
-                "caption": ["same for all", name],
-                "lanes": [{"seed": str(seed), "pack": name, "place": seed} for seed in (0, 1, 2)],
-            }
-            for name, axes in runs.items()
-        ],
-        "packs": {},
-    }
-
-
-def make_curves(report: dict, icl: dict[str, list[float]]) -> pd.DataFrame:
-    rows = []
-    for run in report["runs"]:
-        for lane in run["lanes"]:
-            shift = 0.01 * (int(lane["seed"]) - 1)
-            for number, seen in enumerate(SEEN):
-                values = {name: (metric, 0.3) for name, metric in DEFAULT_METRIC.items()}
-                values["icl"] = ("in_context_accuracy", icl[run["name"]][number] + shift)
-                values["training"] = ("loss", 5 / (1 + number))
-                rows += [
-                    {
-                        "run": run["name"],
-                        "seed": lane["seed"],
-                        **run["axes"],
-                        "sequences_seen": seen,
-                        "evaluator": evaluator,
-                        "metric": metric,
-                        "value": value,
-                        "standard_error": 0.001,
-                    }
-                    for evaluator, (metric, value) in values.items()
-                    if evaluator != "training" or seen
-                ]
-    return pd.DataFrame(rows)
+from icl_transience import files, tables
 
 
 @pytest.fixture
@@ -129,35 +75,11 @@ def test_without_a_peak_there_is_nothing_to_report_at_it(tmp_path, report, curve
     assert runs["at_peak_flip"].isna().tolist() == [False, True]
 
 
-@pytest.fixture
-def wider(curves) -> pd.DataFrame:
-    """With ICL at two other context lengths, at 0.1 and 0.2 less."""
-    icl = curves[curves["evaluator"] == "icl"]
-    others = [icl.assign(evaluator=name, value=icl["value"] - less) for name, less in (("icl@16", 0.1), ("icl@4", 0.2))]
-    return pd.concat([curves, *others], ignore_index=True)
-
-
-def test_the_ends_at_other_contexts_stand_beside_too_and_change_no_summary(tmp_path, report, curves, wider):
-    (_, plain), (_, runs) = (write(tmp_path, report, table) for table in (curves, wider))
+def test_the_ends_at_other_contexts_stand_beside_too_and_change_no_summary(tmp_path, report, curves):
+    (_, plain), (_, runs) = (write(tmp_path, report, table) for table in (curves, at_other_contexts(curves)))
     assert runs["final_icl@16"].to_numpy() == pytest.approx(runs["final_icl"] - 0.1)
     assert runs["final_icl@4"].to_numpy() == pytest.approx(runs["final_icl"] - 0.2)
     pd.testing.assert_frame_equal(runs[plain.columns], plain)
-
-
-def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(report, curves, wider):
-    def dashed(table: pd.DataFrame) -> list:
-        lines = figures._curves(report, table).axes[0].lines
-        # A level of chance is dashed too, but has only two ends.
-        return [line for line in lines if line.get_linestyle() == "--" and len(line.get_ydata()) > 2]
-
-    assert dashed(curves) == []
-    shorter, longer = dashed(wider)
-    assert {line.get_color() for line in (shorter, longer)} == {figures.COLOURS["icl"]}
-    assert shorter.get_ydata().tolist() == pytest.approx([value - 0.2 for value in RISES_AND_FALLS[1:]])
-    assert longer.get_ydata().tolist() == pytest.approx([value - 0.1 for value in RISES_AND_FALLS[1:]])
-    texts = [text.get_text() for text in figures._curves(report, wider).axes[1].texts]
-    assert "ICL, context 4: 0.70" in texts
-    assert "ICL, context 16: 0.80" in texts
 
 
 def test_no_number_in_the_table_of_runs_is_missing_when_icl_appears(tmp_path, report, curves):
@@ -193,43 +115,18 @@ def test_tables_say_in_words_when_icl_peaked_and_what_is_left(tmp_path, report, 
     assert second.endswith(f"figure: {tmp_path / 'curves.svg'}")
 
 
+def test_a_run_named_like_a_missing_value_keeps_its_name(tmp_path, report, curves):
+    report["runs"][0]["name"] = "NA"
+    curves = curves.replace({"run": {"none": "NA"}})
+    curves.to_csv(tmp_path / "curves.csv", index=False)
+    write(tmp_path, report, curves)
+    files.write_checksums(tmp_path, tables.TABLES)
+    assert set(tables.read_curves(tmp_path)["run"]) == {"NA", "some"}
+    assert next(tables.experiment_in_words(tmp_path)).startswith(f"{tmp_path.name}, NA: icl")
+
+
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0"), (999, "999"), (1000, "1k"), (131_072, "131k"), (1.28e6, "1.28M"), (1.6e9, "1.6G")]
 )
 def test_counts_are_written_short(number, text):
     assert tables.count(number) == text
-
-
-@pytest.mark.parametrize("name", ["curves", "comparison"])
-def test_equal_tables_give_equal_figures(tmp_path, report, curves, name):
-    drawn = []
-    for attempt in ("first", "second"):
-        paths = [tmp_path / f"{attempt}.{kind}" for kind in ("svg", "png")]
-        figures.draw(name, report, curves, *paths)
-        drawn.append([path.read_bytes() for path in paths])
-    assert drawn[0] == drawn[1]
-    assert drawn[0][0].startswith(b"<?xml")
-    assert drawn[0][1].startswith(b"\x89PNG")
-
-
-def test_another_curve_gives_another_figure(tmp_path, report, curves):
-    drawn = []
-    for shift in (0.0, 0.05):
-        figures.draw(
-            "curves", report, curves.assign(value=curves["value"] + shift), tmp_path / "a.svg", tmp_path / "a.png"
-        )
-        drawn.append((tmp_path / "a.svg").read_bytes())
-    assert drawn[0] != drawn[1]
-
-
-def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is_its_own(report):
-    note = figures._note(report, 200)
-    assert note.count("same for all") == 1
-    assert "none: none" in note
-    assert "some: some" in note
-
-
-def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(report):
-    for run, caption in zip(report["runs"], (["same"], ["same", "L2"]), strict=True):
-        run["caption"] = caption
-    assert figures._note(report, 200).splitlines()[-1] == "some: L2."

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from icl_transience import files, packs, spec
 from icl_transience.spec import StudyError
@@ -115,9 +115,13 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--packs", type=Path, required=True, help="the folder results/packs")
     tables.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
+    verdicts = command("verdicts", _verdicts, "Judge the claims of a study from the tables of its experiments.")
+    verdicts.add_argument("--claims", type=Path, required=True, help="the study's claims.json")
+    verdicts.add_argument("--folder", type=Path, required=True, help="the study's folder")
+
     figure = command("figure", _figure, "Draw one figure of an experiment from its tables.")
     figure.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
-    figure.add_argument("--name", required=True, help="curves or comparison")
+    figure.add_argument("--name", required=True, help="curves, comparison, summary, plane or grid")
     figure.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
     card = command("card", _card, "Draw the quality card of a bank.")
@@ -126,7 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--vector", type=Path, required=True, help="the SVG to write")
     card.add_argument("--raster", type=Path, required=True, help="the PNG to write")
 
-    words = command("words", _words, "Say what a study's finished experiments show, the first one last.")
+    words = command(
+        "words",
+        _words,
+        "Say how a study's claims stand and what its experiments show, the first one last.",
+    )
     words.add_argument("--study", help="as in config.yaml, and instead of what stands there")
 
     for name, action, help in (
@@ -292,7 +300,7 @@ def _set_up(options: argparse.Namespace) -> None:
 def _tables(options: argparse.Namespace) -> None:
     from icl_transience import code, tables
 
-    experiment = _experiment(options)
+    experiment = _planned(options.experiment)
     # Another checkout may have declared another experiment of this name in the same results.
     if options.declared and not options.declared.name.endswith(f"-{code.declaration(experiment)}"):
         raise StudyError(
@@ -302,13 +310,18 @@ def _tables(options: argparse.Namespace) -> None:
     tables.write(options.folder, experiment, options.packs)
 
 
-def _experiment(options: argparse.Namespace) -> dict:
+def _planned(path: Path) -> Any:
+    """What snakemake wrote down when it started."""
     try:
-        return json.loads(options.experiment.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StudyError(
-            f"{options.experiment}: cannot be read ({error}): run snakemake, which writes it when it starts"
-        ) from error
+        raise StudyError(f"{path}: cannot be read ({error}): run snakemake, which writes it when it starts") from error
+
+
+def _verdicts(options: argparse.Namespace) -> None:
+    from icl_transience import verdicts
+
+    verdicts.write(options.folder, _planned(options.claims))
 
 
 def _figure(options: argparse.Namespace) -> None:
@@ -316,8 +329,9 @@ def _figure(options: argparse.Namespace) -> None:
 
     figures.draw(
         options.name,
-        _experiment(options),
+        _planned(options.experiment),
         tables.read_curves(options.folder),
+        tables.read_lanes(options.folder),
         options.folder / f"{options.name}.svg",
         options.folder / f"{options.name}.png",
     )
@@ -330,9 +344,13 @@ def _card(options: argparse.Namespace) -> None:
 
 
 def _words(options: argparse.Namespace) -> None:
-    from icl_transience import tables
+    from icl_transience import tables, verdicts
 
-    for folder in reversed(_plan(options).finished_folders()):
+    plan = _plan(options)
+    for folder in plan.judged_folder():
+        for line in verdicts.in_words(Path(folder)):
+            print(line)
+    for folder in reversed(plan.finished_folders()):
         for line in tables.experiment_in_words(Path(folder)):
             print(line)
 

@@ -14,7 +14,8 @@ _TABLES = (*_METRICS, "tables.py", "transience.py")
 CODE = {
     "metrics": _METRICS,
     "tables": _TABLES,
-    "figures": (*_TABLES, "figures.py", "drawing.py"),
+    "verdicts": (*_TABLES, "verdicts.py", "paired.py"),
+    "figures": (*_TABLES, "figures.py", "panels.py", "frames.py", "drawing.py"),
     "cards": ("cards.py", "drawing.py"),
 }
 

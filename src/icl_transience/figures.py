@@ -1,6 +1,12 @@
-"""Figures of an experiment, drawn from its tables alone."""
+"""Figures of an experiment, drawn from its tables alone.
 
-import textwrap
+curves       a column a run: ICL, CIWL, IWL and flip over sequences seen, and the training loss
+comparison   a panel an evaluator, a colour a run
+summary      peak, its place, half-life and index along an axis of numbers
+plane        ICL against CIWL and IWL, a path a run in time
+grid         curves where two axes vary, a panel a combination
+"""
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,245 +16,198 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
-from icl_transience import drawing, evaluation, spec, transience
-from icl_transience.spec import Recipe
+from icl_transience import drawing, evaluation, frames, panels, study
+from icl_transience.panels import COLOURS, NAMES, STRATEGIES, Report
 from icl_transience.tables import TRAINING, count, default_curves
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-COLOURS = {"icl": "#0072B2", "ciwl": "#E69F00", "iwl": "#D55E00", "flip": "#009E73", TRAINING: "#444444"}
-NAMES = {
-    "icl": "ICL",
-    "icl_holdout": "ICL, held-out classes",
-    "icl_new_exemplar": "ICL, new exemplars",
-    "ciwl": "CIWL",
-    "iwl": "IWL",
-    "flip": "flip",
-    "train": "train",
-    TRAINING: "training loss",
-}
-Report = Mapping[str, Any]
+# Inches; at half the width of a page their text is still read.
+WIDTH = 6.4
 
 
-def draw(name: str, report: Report, curves: pd.DataFrame, vector: Path, raster: Path) -> None:
-    """Draws the figure `name` ("curves" or "comparison") as SVG and PNG; equal tables give equal files."""
+def draw(name: str, report: Report, curves: pd.DataFrame, lanes: pd.DataFrame, vector: Path, raster: Path) -> None:
+    """Draws a figure as SVG and PNG; equal tables give equal files. lanes: transience.csv."""
+    drawn, table = {
+        "curves": (_curves, curves),
+        "comparison": (_comparison, curves),
+        "summary": (_summary, lanes),
+        "plane": (_plane, curves),
+        "grid": (_grid, curves),
+    }[name]
     with matplotlib.rc_context(drawing.STYLE):
-        drawing.save({"curves": _curves, "comparison": _comparison}[name](report, curves), vector, raster)
+        drawing.save(drawn(report, table), vector, raster)
 
 
 def _curves(report: Report, curves: pd.DataFrame) -> Figure:
     """A column a run: ICL, CIWL, IWL and flip above, dashed where at other contexts; the training loss below."""
-    n_runs = len(report["runs"])
-    width = 6.8 if n_runs == 1 else 1.6 + 3.1 * n_runs
-    note = _note(report, int(width * 20))
-    figure = Figure(figsize=(width, 4.9 + 0.15 * note.count("\n")), layout="constrained")
-    axes = figure.subplots(2, n_runs, sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
-    for column, run in enumerate(report["runs"]):
-        of_run = curves[(curves["run"] == run["name"]) & (curves["sequences_seen"] > 0)]
-        upper, lower = axes[:, column]
-        shown = [name for name in ("icl", "ciwl", "iwl", "flip") if name in set(of_run["evaluator"])]
-        _mark_chance(upper, [run], shown)
-        for name in shown:
-            _seeds_and_mean(upper, default_curves(of_run, name), COLOURS[name])
-        elsewhere = _at_other_contexts(of_run, shown)
-        for name in elsewhere:
-            mean = _by_seed(default_curves(of_run, name)).pipe(_mean)
-            upper.plot(mean.index, mean, color=_colour(name), linewidth=1.2, linestyle="--")
-        summarised = report["statistics"]["evaluator"]
-        if summarised in shown:
-            _mark_peak(
-                upper, default_curves(of_run, summarised), report["statistics"]["smoothing"], COLOURS[summarised]
-            )
-        if column == n_runs - 1:
-            _label_ends(upper, of_run, [*shown, *elsewhere])
-        _seeds_and_mean(lower, default_curves(of_run, TRAINING), COLOURS[TRAINING])
-        _loss_axis(lower)
-        _sequences_axis(lower)
-        if n_runs > 1:
+    runs = report["runs"]
+    columns = min(len(runs), 3)
+    rows = -(-len(runs) // columns)
+    width = WIDTH if columns == 1 else 1.6 + 2.3 * columns
+    figure = Figure(figsize=(width, 0.6 + 3.6 * rows), layout="constrained")
+    axes = figure.subplots(2 * rows, columns, sharex=True, height_ratios=[3, 1] * rows, squeeze=False)
+    for number, run in enumerate(runs):
+        row, column = divmod(number, columns)
+        upper, lower = axes[2 * row : 2 * row + 2, column]
+        _one_run(upper, lower, report, run, curves)
+        if column == columns - 1 or run is runs[-1]:
+            of_run = panels.of_run(curves, run)
+            shown = panels.present(of_run, STRATEGIES)
+            shown += panels.at_other_contexts(of_run, shown)
+            panels.label_ends(upper, of_run, shown, 0.055, in_layout=column == columns - 1)
+        if len(runs) > 1:
             upper.set_title(run["name"])
-    axes[0, 0].set(ylim=(-0.02, 1.02), ylabel="accuracy")
-    axes[1, 0].set_ylabel("training loss")
-    _title_and_note(figure, report, note)
-    return figure
+        if column == 0:
+            upper.set_ylabel("accuracy")
+            lower.set_ylabel("training loss")
+    for empty in axes[-2:, (len(runs) - 1) % columns + 1 :].ravel():
+        empty.axis("off")
+    _share_loss(axes[1::2].ravel()[: len(runs)])
+    return frames.finished(figure, report)
+
+
+def _one_run(upper: Axes, lower: Axes, report: Report, run: Mapping[str, Any], curves: pd.DataFrame) -> None:
+    of_run, statistics = panels.of_run(curves, run), report["statistics"]
+    shown = panels.present(of_run, STRATEGIES)
+    panels.mark_chance(upper, [run], shown)
+    for name in shown:
+        panels.draw_seeds(upper, default_curves(of_run, name), COLOURS[name], statistics["confidence"])
+    for name in panels.at_other_contexts(of_run, shown):
+        mean = panels.mean_of(panels.of_seeds(default_curves(of_run, name)))
+        upper.plot(mean.index, mean, color=panels.colour_of(name), linewidth=1.2, linestyle="--")
+    if statistics["evaluator"] in shown:
+        curve = default_curves(of_run, statistics["evaluator"])
+        panels.mark_peak(upper, curve, statistics["smoothing"], COLOURS[statistics["evaluator"]])
+    upper.set_ylim(-0.02, 1.02)
+    loss = default_curves(of_run, TRAINING)
+    panels.draw_seeds(lower, loss, COLOURS[TRAINING], statistics["confidence"], logarithmic=True)
+    panels.loss_axis(lower)
+    panels.sequences_axis(lower)
+    lower.tick_params(labelbottom=True)
+
+
+def _share_loss(lower: np.ndarray) -> None:
+    limits = np.array([axes.get_ylim() for axes in lower])
+    for axes in lower:
+        axes.set_ylim(limits[:, 0].min(), limits[:, 1].max())
 
 
 def _comparison(report: Report, curves: pd.DataFrame) -> Figure:
     """A panel an evaluator and one for the training loss, a colour a run."""
-    shown = [name for name in ("icl", "ciwl", "iwl", "flip", TRAINING) if name in set(curves["evaluator"])]
+    shown = panels.present(curves, (*STRATEGIES, TRAINING))
     columns = 3
-    note = _note(report, 150)
-    figure = Figure(figsize=(8.2, 4.9 + 0.15 * note.count("\n")), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     axes = figure.subplots(-(-(len(shown) + 1) // columns), columns, sharex=True).ravel()
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(report["runs"])))
-    handles = []
+    colours, confidence = panels.colours_of_runs(report), report["statistics"]["confidence"]
+    lines = {}
     for panel, name in zip(axes, shown, strict=False):
-        for run, colour in zip(report["runs"], colours, strict=True):
-            of_run = curves[(curves["run"] == run["name"]) & (curves["sequences_seen"] > 0)]
-            line = _seeds_and_mean(panel, default_curves(of_run, name), colour)
-            if name == shown[0]:
-                handles.append(line)
+        for run in report["runs"]:
+            curve, is_loss = default_curves(panels.of_run(curves, run), name), name == TRAINING
+            colour = colours[run["name"]]
+            lines[run["name"]] = panels.draw_seeds(panel, curve, colour, confidence, logarithmic=is_loss)
         panel.set_title(NAMES[name])
         if name == TRAINING:
-            _loss_axis(panel)
+            panels.loss_axis(panel)
         else:
             panel.set_ylim(-0.02, 1.02)
-            _mark_chance(panel, report["runs"], [name])
+            panels.mark_chance(panel, report["runs"], [name])
         panel.set_ylabel("loss" if name == TRAINING else "accuracy")
-    for panel in axes:
-        _sequences_axis(panel)
+        panels.sequences_axis(panel)
     for panel in axes[len(shown) :]:
         panel.axis("off")
-    axes[len(shown)].legend(handles, [run["name"] for run in report["runs"]], loc="center left", title="run")
-    for panel in axes[:-columns]:
-        panel.set_xlabel("")
-    _title_and_note(figure, report, note)
-    return figure
+    frames.legend_of_runs(axes[len(shown)], report, lines)
+    for number, panel in enumerate(axes[: len(shown)]):
+        has_one_below = number + columns < len(shown)
+        panel.tick_params(labelbottom=not has_one_below)
+        panel.set_xlabel("" if has_one_below else "sequences seen")
+    return frames.finished(figure, report)
 
 
-def _at_other_contexts(of_run: pd.DataFrame, shown: list[str]) -> list[str]:
-    """The evaluators of these kinds at other context lengths than that of training."""
-    present = spec.in_order(set(of_run["evaluator"]) - {TRAINING})
-    return [name for name in present if name not in shown and spec.evaluator_parts(name)[0] in shown]
+# Column of transience.csv -> its name on an axis.
+QUANTITIES = {
+    "peak": "peak (accuracy)",
+    "peak_at": "peak at (sequences seen)",
+    "half_life": "half-life (sequences)",
+    "index": "transience index",
+}
 
 
-def _colour(evaluator: str) -> str:
-    return COLOURS[spec.evaluator_parts(evaluator)[0]]
+def _summary(report: Report, lanes: pd.DataFrame) -> Figure:
+    """A panel a quantity along the axis of numbers: every lane small, means with their interval.
+
+    A line a combination of the other axes' levels; half-lives past the horizon point upwards.
+    """
+    levels = panels.levels(report)
+    axis = study.axis_of_numbers(levels)
+    groups = panels.grouped(report, [other for other in levels if other != axis])
+    lines = frames.legend_lines({name: colour for name, (colour, _) in groups.items() if name})
+    figure = Figure(figsize=(WIDTH, 1), layout="constrained")
+    axes = frames.with_legend(figure, 2, 2, [*lines, *frames.quantity_marks(lanes)], 2.0).ravel()
+    for panel, (of, label) in zip(axes, QUANTITIES.items(), strict=True):
+        for colour, runs in groups.values():
+            of_group = lanes[lanes["run"].isin([run["name"] for run in runs])].sort_values(axis)
+            panels.draw_quantity(panel, of_group, axis, of, colour, report["statistics"]["confidence"])
+        panel.set_ylabel(label)
+        if of in ("peak_at", "half_life"):
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+            panel.set_ylim(0, None if lanes[of].notna().any() else report["horizon"])
+        panels.levels_axis(panel, axis, levels[axis])
+    axes[0].axhline(lanes["chance"].iloc[0], color=panels.GREY, linewidth=0.9, linestyle=(0, (1, 2)))
+    axes[0].set_ylim(top=1.02)
+    axes[3].set_ylim(-0.05, 1.05)
+    return frames.finished(figure, report, frames.OF_QUANTITIES)
 
 
-def _name(evaluator: str) -> str:
-    name, context = spec.evaluator_parts(evaluator)
-    return NAMES[name] if context is None else f"{NAMES[name]}, context {context}:"
+def _plane(report: Report, curves: pd.DataFrame) -> Figure:
+    """ICL across, CIWL and IWL upwards: where the mean of every run goes in time, with its seeds."""
+    against = panels.present(curves, ("ciwl", "iwl"))
+    colours, alone = panels.colours_of_runs(report), len(report["runs"]) == 1
+    title, words = panels.words_of_runs(report)
+    named = {f"{title} = {word}" if title != "run" else word: colours[run] for run, word in words.items()}
+    figure = Figure(figsize=(WIDTH, 1), layout="constrained")
+    handles = [*([] if alone else frames.legend_lines(named)), *frames.path_marks()]
+    axes = frames.with_legend(figure, 1, 2, handles, 2.8)[0]
+    for panel, name in zip(axes, against, strict=False):
+        for run in words:
+            of_run = curves[curves["run"] == run]
+            panels.draw_path(panel, of_run, "icl", name, colours[run], in_words=alone)
+        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=f"ICL: {_metric('icl')}")
+        panel.set_ylabel(f"{NAMES[name]}: {_metric(name)}")
+        panel.set_aspect("equal")
+        panels.mark_chance_of_plane(panel, report["runs"][0], "icl", name)
+    for panel in axes[len(against) :]:
+        panel.axis("off")
+    return frames.finished(figure, report, frames.OF_PATHS)
 
 
-def _seeds_and_mean(axes: Axes, curve: pd.DataFrame, colour: Any) -> Any:
-    """Every seed thin, their mean thick; the mean's line is returned."""
-    by_seed = _by_seed(curve)
-    if by_seed.shape[1] > 1:
-        axes.plot(by_seed.index, by_seed, color=colour, linewidth=0.7, alpha=0.45)
-    mean = _mean(by_seed)
-    return axes.plot(mean.index, mean, color=colour, linewidth=2.2)[0]
+def _metric(evaluator: str) -> str:
+    return evaluation.default_metric(evaluator).replace("in_context", "in-context").replace("_", " ")
 
 
-def _by_seed(curve: pd.DataFrame) -> pd.DataFrame:
-    """sequences_seen down, seeds across."""
-    return curve.pivot(index="sequences_seen", columns="seed", values="value")
-
-
-def _mean(by_seed: pd.DataFrame) -> pd.Series:
-    """Over the seeds that did not diverge; empty where all did."""
-    alive = by_seed.dropna(axis=1)
-    return alive.mean(axis=1) if alive.shape[1] else pd.Series(dtype=float)
-
-
-def _mark_chance(axes: Axes, runs: list[Mapping[str, Any]], shown: list[str]) -> None:
-    """A dotted line at each evaluator's chance level; one for those that share it."""
-    levels: dict[float, dict[str, None]] = {}
-    for run in runs:
+def _grid(report: Report, curves: pd.DataFrame) -> Figure:
+    """A panel a combination of two axes' levels: ICL, CIWL, IWL and flip, the mark at the peak."""
+    (down, of_rows), (across, of_columns) = panels.levels(report).items()
+    width = min(2 * WIDTH, max(WIDTH, 1.2 + 1.5 * len(of_columns)))
+    figure = Figure(figsize=(width, 0.8 + 1.5 * len(of_rows)), layout="constrained")
+    axes = figure.subplots(len(of_rows), len(of_columns), sharex=True, sharey=True, squeeze=False)
+    shown, statistics = panels.present(curves, STRATEGIES), report["statistics"]
+    for run in report["runs"]:
+        row, column = of_rows.index(run["axes"][down]), of_columns.index(run["axes"][across])
+        panel, of_run = axes[row, column], panels.of_run(curves, run)
         for name in shown:
-            level = evaluation.chance(name, spec.from_values(Recipe, run["recipe"]), run["labels"])
-            levels.setdefault(level, {})[name] = None
-    for level, names in ((level, list(found)) for level, found in levels.items()):
-        colour = COLOURS[names[0]] if len(names) == 1 else "#666666"
-        axes.axhline(level, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
-        if level > 0.05:  # at 1/#labels the label would lie on the axis
-            text = "chance " + ", ".join(NAMES[name] for name in names)
-            axes.text(
-                0.01,
-                level - 0.01,
-                text,
-                transform=axes.get_yaxis_transform(),
-                va="top",
-                fontsize=7,
-                color=colour,
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-                zorder=4,
-            )
-
-
-def _mark_peak(axes: Axes, curve: pd.DataFrame, smoothing: int, colour: str) -> None:
-    mean = _by_seed(curve).pipe(_mean)
-    if mean.empty:
-        return
-    smoothed = transience.smooth(mean.to_numpy(), smoothing)
-    top = int(smoothed.argmax())
-    x, y = mean.index[top], smoothed[top]
-    axes.plot([x], [y], marker="v", markersize=7, color=colour, markeredgecolor="white", zorder=5)
-    axes.annotate(
-        f"peak {y:.2f}\nat {count(x)}",
-        (x, y),
-        xytext=(0, 9),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=8,
-        color=colour,
-        annotation_clip=False,
-    )
-
-
-def _label_ends(axes: Axes, of_run: pd.DataFrame, shown: list[str]) -> None:
-    """Each curve's name at its right end, moved apart where two would overlap."""
-    gap, ends = 0.055, []
-    for name in shown:
-        mean = _by_seed(default_curves(of_run, name)).pipe(_mean)
-        if len(mean):
-            ends.append((mean.iloc[-1], name))
-    lowest = -np.inf
-    for value, name in sorted(ends):
-        lowest = max(value, lowest + gap)
-        axes.annotate(
-            f"{_name(name)} {value:.2f}",
-            (1, lowest),
-            xycoords=axes.get_yaxis_transform(),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            color=_colour(name),
-            fontweight="bold" if name in COLOURS else "normal",
-            annotation_clip=False,
-        )
-
-
-def _sequences_axis(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=12))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("sequences seen")
-
-
-def _loss_axis(axes: Axes) -> None:
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _title_and_note(figure: Figure, report: Report, note: str) -> None:
-    figure.suptitle(
-        f"{report['experiment']}: {report['question']}" if report["question"] else report["experiment"],
-        x=0.01,
-        ha="left",
-        fontsize=11,
-        fontweight="bold",
-    )
-    figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="#555555")
-
-
-def _note(report: Report, width: int) -> str:
-    """What every curve was made with, wrapped to `width` characters."""
-    seeds = sorted({lane["seed"] for run in report["runs"] for lane in run["lanes"]}, key=lambda s: (len(s), s))
-    lines = [
-        f"Study {report['study']}. Thin: seeds {', '.join(seeds)}; thick: their mean. ICL, CIWL, flip: accuracy among "
-        "the labels in the context; IWL: among all labels."
-    ]
-    captions = [run["caption"] for run in report["runs"]]
-    common = [part for part in captions[0] if all(part in caption for caption in captions)]
-    lines.append("; ".join(common) + ".")
-    if len(captions) > 1:
-        own = ["; ".join(part for part in caption if part not in common) for caption in captions]
-        named = [f"{run['name']}: {text}." for run, text in zip(report["runs"], own, strict=True) if text]
-        lines.append(" ".join(named))
-    return "\n".join(textwrap.fill(line, width) for line in lines)
+            curve = default_curves(of_run, name)
+            panels.draw_seeds(panel, curve, COLOURS[name], statistics["confidence"])
+            if name == statistics["evaluator"]:
+                panels.mark_peak(panel, curve, statistics["smoothing"], COLOURS[name], in_words=False)
+        panels.mark_chance(panel, [run], shown, words="")
+        if column == len(of_columns) - 1:
+            panels.label_ends(panel, of_run, shown, 0.1)
+        panels.sequences_axis(panel)
+        panel.set(ylim=(-0.02, 1.02), xlabel="")
+    for column, level in enumerate(of_columns):
+        axes[0, column].set_title(panels.at_level(across, level))
+        axes[-1, column].set_xlabel("sequences seen")
+    for row, level in enumerate(of_rows):
+        axes[row, 0].set_ylabel(f"{panels.at_level(down, level)}\naccuracy")
+    return frames.finished(figure, report)

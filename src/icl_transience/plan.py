@@ -5,6 +5,7 @@ DAG is static. Writes nothing until `register`, which only a real run calls.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,11 +17,12 @@ from icl_transience import code, files, packs, resources, schema, sources, spec,
 from icl_transience.packs import Pack, PackSpec
 from icl_transience.resources import Job
 from icl_transience.spec import L2, BankSpec, Export, Lane, Model, Optimizer, Recipe, Run, SequenceSet, StudyError
-from icl_transience.study import Experiment, NamedRun, Study
+from icl_transience.study import Experiment, NamedRun, Study, axis_of_numbers
 
 # Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
 VOCABULARIES = ("vocab.txt", "tokenizer.json")
 TABLES = ("curves.csv", "transience.csv", "runs.csv", files.CHECKSUMS)
+VERDICTS = "verdicts.csv"
 
 # Linux takes no longer word than 131,072 bytes in a command line, and the whole line is one word to Snakemake's shell.
 MOST_CHARACTERS = 100_000
@@ -116,6 +118,7 @@ class Plan:
         for experiment in self.study.experiments:
             text = self.report(experiment, figures=True) + "\n"
             files.write_text(Path(self.experiment_path(experiment)), text)
+        files.write_text(Path(self.claims_path), self.claims() + "\n")
 
     def source_folder(self, source: str) -> Path | None:
         """Where a source's files are: its key in config.yaml, or the environment variable ICL_{SOURCE}."""
@@ -254,8 +257,12 @@ class Plan:
 
     # Experiments.
 
+    @property
+    def study_folder(self) -> str:
+        return f"{self.results}/studies/{self.study.name}"
+
     def folder(self, experiment: str) -> str:
-        return f"{self.results}/studies/{self.study.name}/{experiment}"
+        return f"{self.study_folder}/{experiment}"
 
     def experiment_path(self, experiment: str) -> str:
         """The file from which an experiment's tables and figures can be made, given its metrics; see `report`."""
@@ -267,8 +274,18 @@ class Plan:
         return f"{self.folder(experiment)}/.declared-{declared}"
 
     def figures(self, experiment: str) -> list[str]:
-        """Names of an experiment's figures."""
-        return ["curves", "comparison"] if len(self.study.experiments[experiment].runs) > 1 else ["curves"]
+        """Names of an experiment's figures; see figures.py."""
+        declared = self.study.experiments[experiment]
+        levels, evaluators = declared.levels(), set(declared.runs[0].sequence_set.evaluators)
+        every_combination = math.prod(map(len, levels.values())) == len(declared.runs) > 1
+        wanted = {
+            "curves": True,
+            "comparison": len(declared.runs) > 1,
+            "summary": every_combination and axis_of_numbers(levels) is not None,
+            "plane": "icl" in evaluators and not evaluators.isdisjoint({"ciwl", "iwl"}),
+            "grid": every_combination and len(levels) == 2,
+        }
+        return [name for name, is_drawn in wanted.items() if is_drawn]
 
     @cached_property
     def exports(self) -> dict[str, Export]:
@@ -294,7 +311,7 @@ class Plan:
 
     def targets(self) -> list[str]:
         files = [path for experiment in self.study.experiments for path in self.experiment_files(experiment)]
-        return files + self.cards()
+        return files + self.verdict_files() + self.cards()
 
     def finished_folders(self) -> list[str]:
         """Folders of the experiments that have been built."""
@@ -339,6 +356,44 @@ class Plan:
             pack_id, place = self._places[Lane(run=named.run, seed=seed)]
             rows.append({"seed": seed.label, "pack": pack_id, "place": place})
         return rows
+
+    # Claims.
+
+    @property
+    def claims_path(self) -> str:
+        """The file of what `claims` says."""
+        return f"{self.study_folder}/claims.json"
+
+    def claims(self) -> str:
+        """Every claim of the study, as canonical JSON: a list of claims.Claim with what its test needs to know."""
+        return _for_pages(
+            [
+                spec.identity_values(claim)
+                | {
+                    "experiment": experiment.name,
+                    "horizon": experiment.horizon,
+                    "confidence": experiment.statistics.confidence,
+                    "alpha": experiment.claims_alpha,
+                }
+                for experiment in self.study.experiments.values()
+                for claim in experiment.claims
+            ]
+        )
+
+    def judged_tables(self) -> list[str]:
+        """The tables from which the claims are judged."""
+        claiming = [name for name, experiment in self.study.experiments.items() if experiment.claims]
+        names = ("transience.csv", files.CHECKSUMS)
+        return [f"{self.folder(experiment)}/{name}" for experiment in claiming for name in names]
+
+    def verdict_files(self) -> list[str]:
+        """The table of verdicts and its checksum; none in a study that claims nothing."""
+        return [f"{self.study_folder}/{name}" for name in (VERDICTS, files.CHECKSUMS)] if self.judged_tables() else []
+
+    def judged_folder(self) -> list[str]:
+        """The study's folder, in a list; empty where its claims have not been judged."""
+        written = self.verdict_files()
+        return [self.study_folder] if written and all(Path(path).exists() for path in written) else []
 
 
 def _for_pages(values: Any) -> str:

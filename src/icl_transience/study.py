@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icl_transience import schema, sources, spec
+from icl_transience import claims, schema, sources, spec
+from icl_transience.claims import Claim, Claimant
 from icl_transience.spec import BankSpec, Component, Lane, Run, Seed, SequenceSet, StudyError
 
 RUN_SECTIONS = (
@@ -18,7 +19,7 @@ RUN_SECTIONS = (
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
     *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
-    *("declare", "tables", "figures", "export", "report", "unlock", "status", "orphans", "archive"),
+    *("declare", "tables", "figures", "verdicts", "export", "report", "unlock", "status", "orphans", "archive"),
 )
 
 # More would keep Snakemake busy for minutes before the first job, and a curve has no use for them.
@@ -51,7 +52,7 @@ class NamedRun:
 class Experiment:
     """One question: named runs that differ along axes, the seeds of each, and how far they train.
 
-    horizon: sequences seen at the end, in whole batches of every run.
+    horizon: sequences seen at the end, in whole batches of every run. claims_alpha: the error level of its claims.
     """
 
     name: str
@@ -61,9 +62,31 @@ class Experiment:
     seeds: tuple[Seed, ...]
     horizon: int
     statistics: Statistics
+    claims: tuple[Claim, ...]
+    claims_alpha: float
+
+    def levels(self) -> dict[str, list[Any]]:
+        """Axis -> its levels, for the axes along which runs differ."""
+        return levels(self.axes, [named.axes for named in self.runs])
 
     def lanes(self) -> list[Lane]:
         return [Lane(run=named.run, seed=seed) for named in self.runs for seed in self.seeds]
+
+
+def levels(axes: Iterable[str], places: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Axis -> its levels, for those of which there are several: numbers in order of size, others as they come."""
+    found = {axis: list(dict.fromkeys(place[axis] for place in places)) for axis in axes}
+    return {
+        axis: sorted(levels) if all(map(claims.is_number, levels)) else levels
+        for axis, levels in found.items()
+        if len(levels) > 1
+    }
+
+
+def axis_of_numbers(levels: Mapping[str, list[Any]]) -> str | None:
+    """The axis, of those whose levels are numbers, that has most of them."""
+    numeric = [axis for axis, of_axis in levels.items() if all(map(claims.is_number, of_axis))]
+    return max(numeric, key=lambda axis: len(levels[axis]), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +148,12 @@ class _Resolver:
             raise StudyError(f"`{where}`: {name!r} is a name of the workflow's own: rename the experiment")
         if "axes" in section and "runs" in section:
             raise StudyError(f"`{where}` has both `axes` and `runs`: an experiment is declared by one of them")
-        own = {key: value for key, value in section.items() if key not in ("axes", "runs", "question")}
+        own = {key: value for key, value in section.items() if key not in ("axes", "runs", "question", "claims")}
         settings = schema.merge(self.base, own)
         variants = self._variants(where, section, settings)
-        statistics = spec.from_values(Statistics, settings["statistics"])
+        # Of verdicts alone: another level makes no table again.
+        of_curves = {key: value for key, value in settings["statistics"].items() if key != "claims_alpha"}
+        statistics = spec.from_values(Statistics, of_curves)
         if statistics.smoothing % 2 == 0:
             raise StudyError(
                 f"`{where}.statistics.smoothing` is {statistics.smoothing}, expected an odd number of snapshots"
@@ -170,6 +195,12 @@ class _Resolver:
             seeds=tuple(spec.from_values(Seed, seed) for seed in seeds),
             horizon=horizon,
             statistics=statistics,
+            claims=claims.resolve(
+                f"{where}.claims",
+                section.get("claims", {}),
+                Claimant(axes, {named.name: named.axes for named in runs}, runs[0].sequence_set.evaluators),
+            ),
+            claims_alpha=float(settings["statistics"]["claims_alpha"]),
         )
 
     def _variants(

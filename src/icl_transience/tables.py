@@ -126,8 +126,18 @@ class _Metrics:
 def read_curves(folder: Path) -> pd.DataFrame:
     """An experiment's curves.csv. Raises StudyError where one of its tables is not as it was written."""
     files.check_checksums(folder, TABLES)
-    # A run may be named NA.
-    return pd.read_csv(folder / "curves.csv", converters={"run": str, "seed": str})
+    return read_csv(folder / "curves.csv")
+
+
+def read_lanes(folder: Path) -> pd.DataFrame:
+    """An experiment's transience.csv. Raises StudyError where it is not as it was written."""
+    files.check_checksums(folder, ["transience.csv"])
+    return read_csv(folder / "transience.csv")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table that this pipeline wrote; a run may be named NA, so an empty cell alone is a missing value."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"run": str, "seed": str})
 
 
 def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
@@ -245,7 +255,7 @@ def in_words(row: Mapping[str, Any], horizon: float) -> str:
 def experiment_in_words(folder: Path) -> Iterator[str]:
     """What an experiment shows: a sentence a run, the last one with the figure's place."""
     files.check_checksums(folder, TABLES)
-    runs = pd.read_csv(folder / "runs.csv", converters={"run": str})
+    runs = read_csv(folder / "runs.csv")
     horizon = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"].max()
     for number, row in runs.iterrows():
         sentence = f"{folder.name}, {row['run']}: {in_words(row, horizon)}"

@@ -1,5 +1,5 @@
-# Tables and figures of an experiment: results/studies/{study}/{experiment}/; what others' code reads of a run:
-# results/exports/{study}/{run}.h5
+# Tables and figures of an experiment: results/studies/{study}/{experiment}/; how the claims of a study stand:
+# results/studies/{study}/verdicts.csv; what others' code reads of a run: results/exports/{study}/{run}.h5
 import re
 
 
@@ -10,13 +10,13 @@ wildcard_constraints:
     set=r"[^/]+",
     bank=r"[^/]+",
     file="|".join(map(re.escape, sources.PUBLIC)),
-    figure="curves|comparison",
+    figure="curves|comparison|summary|plane|grid",
     digest="[0-9a-f]{12}",
     experiment="|".join(PLAN.study.experiments),
     run="|".join(map(re.escape, PLAN.exports)),
 
 
-STUDY = f"{PLAN.results}/studies/{PLAN.study.name}"
+STUDY = PLAN.study_folder
 
 
 # What an experiment's tables are made from, as a file name. Without its records (.snakemake, which may be deleted or left
@@ -69,6 +69,32 @@ rule tables:
     shell:
         "python -m icl_transience tables --experiment {params.experiment:q} --declared {input.declared:q} --packs {params.packs:q}"
         " --folder {params.folder:q} &> {log:q}"
+
+
+rule verdicts:
+    input:
+        PLAN.judged_tables(),
+    output:
+        verdicts=report(
+            f"{STUDY}/verdicts.csv",
+            caption="../report/verdicts.rst",
+            category="claims",
+            labels={"result": "table of verdicts"},
+        ),
+        checksums=f"{STUDY}/SHA256SUMS",
+    log:
+        f"{PLAN.results}/logs/studies/{PLAN.study.name}/verdicts.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        # What the job reads in claims.json. Here alone: another claim makes no table and no figure again.
+        claims=lambda wildcards: PLAN.claims(),
+        path=lambda wildcards: PLAN.claims_path,
+        folder=lambda wildcards: PLAN.study_folder,
+        code=code.digest("verdicts"),
+    shell:
+        "python -m icl_transience verdicts --claims {params.path:q} --folder {params.folder:q} &> {log:q}"
 
 
 rule figures:

@@ -2,6 +2,7 @@
 
 {study}/README.md            what is in it, and how to draw its figures again
 {study}/experiments/{name}/  tables, figures, experiment.json (what they are drawn with besides the tables)
+{study}/verdicts.csv         how the study's claims stand, if it makes any
 {study}/banks/{bank}.*       quality cards, and the little of each bank that its card is drawn from
 {study}/study.yaml, config.json, provenance.json, report.html (if Snakemake can make it)
 {study}/src, envs            the library that made it, and the versions it was tested with
@@ -38,6 +39,7 @@ Made by icl-transience {version} ({date}); provenance.json says from what, with 
 | path | what it is |
 |---|---|
 | `experiments/{{name}}/` | `curves.csv` (tidy), `transience.csv` (a row a lane), `runs.csv` (a row a run), figures |
+| `verdicts.csv` | how the study's claims stand, a row a claim, if it makes any |
 | `banks/{{bank}}.svg`, `.png` | quality cards; `.card.h5`: what they are drawn from |
 | `report.html` | all figures in one page |
 | `study.yaml`, `config.json` | what was asked for, and how it was executed |
@@ -108,6 +110,8 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
         for path in map(Path, [plan.experiment_path(name), *plan.experiment_files(name)]):
             if not path.name.startswith("."):
                 yield f"experiments/{name}/{path.name}", path.read_bytes()
+    for path in (path for path in map(Path, plan.verdict_files()) if path.name != files.CHECKSUMS):
+        yield path.name, path.read_bytes()
     for bank_id in plan.banks:
         for path in (path for path in map(Path, plan.cards()) if path.stem == bank_id):
             yield f"banks/{path.name}", path.read_bytes()
@@ -198,10 +202,10 @@ def redraw(archive: Path, output: Path) -> list[Path]:
     drawn = []
     for folder in sorted(path.parent for path in archive.glob("experiments/*/experiment.json")):
         experiment = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
-        curves = tables.read_curves(folder)
+        curves, lanes = tables.read_curves(folder), tables.read_lanes(folder)
         for svg in sorted(folder.glob("*.svg")):
             target = output / svg.relative_to(archive)
-            figures.draw(svg.stem, experiment, curves, target, target.with_suffix(".png"))
+            figures.draw(svg.stem, experiment, curves, lanes, target, target.with_suffix(".png"))
             drawn.append(target)
     for data in sorted(archive.glob("banks/*.card.h5")):
         target = output / "banks" / data.name.replace(".card.h5", ".svg")

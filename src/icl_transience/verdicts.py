@@ -1,0 +1,305 @@
+"""Whether a study's claims hold: from the tables of its experiments to verdicts.csv.
+
+Tests are paired over seeds; paired.py defines them. By kind of claim (see claims.py):
+    difference   sign flip of y[run] - y[than]. Effect: their mean
+    threshold    sign flip of y - value: y lies symmetrically about the value. Over several runs all must keep it: the
+                 largest p where all are on the claimed side (intersection-union test), else the smallest of those that
+                 are not, times the number of runs (Bonferroni)
+    trend        permutation of levels within seeds. Effect: the mean of tau-b; beside it the least-squares slope, per
+                 tenfold where the levels are positive and span that, else per level
+
+p_holm is p, corrected by Holm over all claims of the study. Where it is at most `claims_alpha` the claim is supported
+or contradicted, by the sign of the statistic; else it is undecided. One seed decides nothing.
+
+A lane that diverged is left out, and so is one in which nothing emerged where that leaves a quantity undefined
+(peak_at, half_life, index): in a difference with its partner, in a trend alone. What is left then tells of lanes that
+learned, which is another question; the note names the others. Seeds count as independent, those too that share `init`
+or `data`.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from icl_transience import files, paired, tables
+from icl_transience.claims import DIRECTIONS
+from icl_transience.paired import Measured
+
+FILE = "verdicts.csv"
+COLUMNS = (
+    *("experiment", "claim", "text", "source", "kind", "of", "direction", "statistic"),
+    *("effect", "lower", "upper", "confidence", "slope", "slope_lower", "slope_upper", "slope_per"),
+    *("p", "p_min", "p_holm", "verdict", "seeds", "seeds_used", "excluded", "note"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a test says. sign: of its statistic; effect, interval and confidence are nan where there are no seeds."""
+
+    statistic: str
+    seeds: tuple[str, ...]
+    sign: int
+    effect: float
+    interval: tuple[float, float, float]
+    p: float
+    p_min: float
+    slope: tuple[float, float, float] = (math.nan,) * 3
+    slope_per: str = ""
+
+
+Values = Mapping[str, Mapping[str, Measured]]
+
+
+def assess(claim: Mapping[str, Any], values: Values) -> Finding:
+    """The test of a claim (as in claims.Claim) on the values by run and seed of the lanes that have one."""
+    if claim["kind"] == "trend":
+        return _test_trend(claim, values)
+    if claim["kind"] == "difference":
+        one, other = (values[run] for run in claim["runs"])
+        return _test_differences({seed: (one[seed], other[seed]) for seed in _in_order(set(one) & set(other))}, claim)
+    value = Measured(claim["value"])
+    of_runs = [
+        _test_differences({seed: (values[run][seed], value) for seed in _in_order(values[run])}, claim)
+        for run in claim["runs"]
+    ]
+    return _all_runs(of_runs, claim["direction"])
+
+
+def _test_differences(pairs: Mapping[str, tuple[Measured, Measured]], claim: Mapping[str, Any]) -> Finding:
+    differences = [paired.difference(*pair) for pair in pairs.values()]
+    lowest, highest = ([paired.bounds(*pair)[end] for pair in pairs.values()] for end in (0, 1))
+    effect = math.fsum(differences) / len(pairs) if pairs else math.nan
+    return Finding(
+        statistic=f"mean difference, {_exactness(len(pairs) <= paired.EXACT_SEEDS)} sign-flip test",
+        seeds=tuple(pairs),
+        sign=_sign(effect),
+        effect=effect,
+        interval=paired.typical_interval(lowest, highest, claim["confidence"]),
+        p=paired.sign_flip(differences),
+        p_min=paired.least_sign_flip(len(pairs)),
+    )
+
+
+def _all_runs(findings: Sequence[Finding], direction: str) -> Finding:
+    """What holds for every run: the finding of the one that speaks least for the claim."""
+    claimed = 1 if direction == DIRECTIONS["threshold"][0] else -1
+    contrary = [finding for finding in findings if finding.sign != claimed]
+    if not contrary:
+        return max(findings, key=lambda finding: finding.p)
+    worst = min(contrary, key=lambda finding: finding.p)
+    return Finding(**vars(worst) | {"p": min(1.0, len(findings) * worst.p)})
+
+
+def _test_trend(claim: Mapping[str, Any], values: Values) -> Finding:
+    per, places = _places(claim["levels"])
+    blocks: dict[str, list[Measured]] = {}
+    slopes: list[float] = []
+    for seed in _in_order(set().union(*(values[run] for run in claim["runs"]))):
+        present = [number for number, run in enumerate(claim["runs"]) if seed in values[run]]
+        if len(present) > 1:
+            blocks[seed] = [values[claim["runs"][number]][seed] for number in present]
+            slopes.append(_slope([places[number] for number in present], blocks[seed]))
+    taus = [paired.kendall(block)[1] for block in blocks.values()]
+    statistic, p, p_min = paired.trend(list(blocks.values()))
+    exact = all(len(block) <= paired.EXACT_LEVELS for block in blocks.values())
+    return Finding(
+        statistic=f"Kendall's S within seeds, {_exactness(exact)} permutation test",
+        seeds=tuple(blocks),
+        sign=_sign(statistic),
+        effect=math.fsum(taus) / len(taus) if taus else math.nan,
+        interval=paired.typical_interval(taus, taus, claim["confidence"]),
+        p=p,
+        p_min=p_min,
+        slope=(_mean(slopes), *paired.typical_interval(slopes, slopes, claim["confidence"])[:2]),
+        slope_per=per,
+    )
+
+
+def _places(levels: Sequence[float]) -> tuple[str, list[float]]:
+    """What a slope is per, and where the levels stand then."""
+    if min(levels) > 0 and max(levels) > 9.99 * min(levels):
+        return "tenfold", [math.log10(level) for level in levels]
+    return "level", [float(number) for number in range(len(levels))]
+
+
+def _slope(places: Sequence[float], block: Sequence[Measured]) -> float:
+    """Least squares; of censored times their bounds."""
+    return statistics.linear_regression(places, [measured.value for measured in block]).slope
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _sign(value: float) -> int:
+    return int(value > 0) - int(value < 0)
+
+
+def _exactness(exact: bool) -> str:
+    return "exact" if exact else f"{paired.DRAWS:,} draws of a"
+
+
+def _in_order(seeds: Iterable[str]) -> list[str]:
+    return sorted(seeds, key=lambda seed: (len(seed), seed))
+
+
+def verdict(p_holm: float, effect: float, direction: str, n_seeds: int, alpha: float) -> str:
+    """supported, contradicted or undecided. effect: its sign is that of the statistic tested."""
+    if n_seeds < 2 or p_holm > alpha or not effect:
+        return "undecided"
+    claimed = 1 if direction in {positive for positive, _ in DIRECTIONS.values()} else -1
+    return "supported" if effect * claimed > 0 else "contradicted"
+
+
+# From tables to the table of verdicts.
+
+
+def write(folder: Path, claims: Sequence[Mapping[str, Any]]) -> None:
+    """Writes verdicts.csv and its SHA256SUMS into a study's folder, from the transience.csv of its experiments.
+
+    claims: as in plan.Plan.claims.
+    """
+    lanes = {name: tables.read_lanes(folder / name) for name in dict.fromkeys(claim["experiment"] for claim in claims)}
+    table = judge(claims, lanes)
+    files.write(folder / FILE, lambda temporary: table.to_csv(temporary, index=False, float_format="%.10g"))
+    files.write_checksums(folder, [FILE])
+
+
+def judge(claims: Sequence[Mapping[str, Any]], lanes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The table of verdicts (COLUMNS), a row a claim. lanes: transience.csv by experiment."""
+    measured = [measure(claim, lanes[claim["experiment"]]) for claim in claims]
+    findings = [assess(claim, values) for claim, (values, _) in zip(claims, measured, strict=True)]
+    corrected = paired.holm([finding.p for finding in findings])
+    rows = [
+        _row(claim, finding, p_holm, len(claims), values, excluded)
+        for claim, finding, p_holm, (values, excluded) in zip(claims, findings, corrected, measured, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def measure(claim: Mapping[str, Any], lanes: pd.DataFrame) -> tuple[dict[str, dict[str, Measured]], dict[str, str]]:
+    """What the claim is about, by run and seed; and run/seed -> why, of lanes that have no such value."""
+    values: dict[str, dict[str, Measured]] = {run: {} for run in claim["runs"]}
+    excluded: dict[str, str] = {}
+    for row in lanes[lanes["run"].isin(values)].to_dict("records"):
+        found = _measured(row, claim["of"], claim["horizon"])
+        if isinstance(found, Measured):
+            values[row["run"]][row["seed"]] = found
+        else:
+            excluded[f"{row['run']}/{row['seed']}"] = found
+    return values, excluded
+
+
+def _measured(row: Mapping[str, Any], of: str, horizon: float) -> Measured | str:
+    """A lane's value, or why it has none."""
+    if row["outcome"] == "diverged":
+        return "diverged"
+    if of == "emergence" and row["outcome"] == "never":
+        return Measured(float(horizon), censored=True)
+    value = row.get(of)
+    if value is None or pd.isna(value):
+        return "never emerged" if row["outcome"] == "never" else f"has no {of}"
+    return Measured(float(value), censored=of == "half_life" and str(row["half_life_censored"]) == "True")
+
+
+def _row(
+    claim: Mapping[str, Any],
+    finding: Finding,
+    p_holm: float,
+    n_claims: int,
+    values: Values,
+    excluded: Mapping[str, str],
+) -> dict[str, Any]:
+    of_claim = ("experiment", "text", "source", "kind", "of", "direction")
+    lower, upper, confidence = finding.interval
+    slope, slope_lower, slope_upper = finding.slope
+    found = verdict(p_holm, finding.sign, claim["direction"], len(finding.seeds), claim["alpha"])
+    why = [_why_undecided(claim, finding, n_claims)] if found == "undecided" else []
+    return {key: claim[key] for key in of_claim} | {
+        "claim": claim["name"],
+        "statistic": finding.statistic,
+        "effect": finding.effect,
+        "lower": lower,
+        "upper": upper,
+        "confidence": confidence,
+        "slope": slope,
+        "slope_lower": slope_lower,
+        "slope_upper": slope_upper,
+        "slope_per": finding.slope_per,
+        "p": finding.p,
+        "p_min": finding.p_min,
+        "p_holm": p_holm,
+        "verdict": found,
+        "seeds": len(finding.seeds),
+        "seeds_used": " ".join(finding.seeds),
+        "excluded": len(excluded),
+        "note": "; ".join(filter(None, [*why, *_left_out(excluded), *_at_bounds(values)])),
+    }
+
+
+def _why_undecided(claim: Mapping[str, Any], finding: Finding, n_claims: int) -> str:
+    """What so few seeds could not have decided; empty where they could have."""
+    n, alpha = len(finding.seeds), claim["alpha"]
+    least = f"{n} seeds give no p below {finding.p_min:.3g}"
+    if n < 2:
+        return f"{_count(n, 'seed')}: decides nothing"
+    if finding.p_min > alpha:
+        return f"{least}: take {_enough(claim, alpha)} or more"
+    if finding.p_min > alpha / n_claims:
+        strict = alpha / n_claims
+        return (
+            f"{least}, but Holm's correction for {n_claims} claims may ask for {strict:.3g}: "
+            f"{_enough(claim, strict)} seeds or more can always give it"
+        )
+    return ""
+
+
+def _left_out(excluded: Mapping[str, str]) -> Iterator[str]:
+    for reason in dict.fromkeys(excluded.values()):
+        lanes = [lane for lane, why in excluded.items() if why == reason]
+        yield f"left out, {reason}: {', '.join(lanes[:5])}{f' and {len(lanes) - 5} more' if len(lanes) > 5 else ''}"
+
+
+def _at_bounds(values: Values) -> Iterator[str]:
+    if censored := sum(found.censored for of_run in values.values() for found in of_run.values()):
+        yield f"{_count(censored, 'censored time')} counted at the bound"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
+
+
+def _enough(claim: Mapping[str, Any], p: float) -> int:
+    """The smallest number of seeds that can give such a p."""
+    orders = math.factorial(len(claim["runs"])) if claim["kind"] == "trend" else 2
+    return max(2, math.ceil(math.log(2 / p) / math.log(orders) - 1e-9))
+
+
+# In words.
+
+
+def in_words(folder: Path) -> Iterator[str]:
+    """A line a claim of a study's verdicts.csv. Raises StudyError where it is not as it was written."""
+    files.check_checksums(folder, [FILE])
+    for row in tables.read_csv(folder / FILE).to_dict("records"):
+        yield sentence(row)
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """A row of verdicts.csv as a sentence."""
+    found = "no lane to tell from"
+    if not pd.isna(row["effect"]):
+        found = f"{'tau' if row['kind'] == 'trend' else 'difference'} {row['effect']:.3g}"
+    if not pd.isna(row["confidence"]):
+        found += f", {row['confidence']:.1%} interval {row['lower']:.3g} to {row['upper']:.3g}"
+    return (
+        f"{row['experiment']}, claim {row['claim']}, {row['verdict']}: {row['text']} ({row['of']}: {found}; "
+        f"p = {row['p_holm']:.2g} after Holm; {_count(row['seeds'], 'seed')})"
+        + ("" if pd.isna(row["note"]) else f"; {row['note']}")
+    )

@@ -1,0 +1,255 @@
+"""Figures of experiments that nobody ran."""
+
+import itertools
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_report
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from icl_transience import drawing, figures, frames, panels, tables, transience
+from icl_transience.plan import Plan
+
+ROOT = Path(__file__).parents[1]
+L2, DEPTH = "optimizer.l2.strength", "model.depth"
+
+
+def lanes_of(folder: Path, report: dict, curves: pd.DataFrame, diverged: tuple = ()) -> pd.DataFrame:
+    tables.write_summaries(folder, report, curves, diverged)
+    return tables.read_csv(folder / "transience.csv")
+
+
+@pytest.fixture
+def report() -> dict:
+    return make_report({"none": {L2: 0.0}, "some": {L2: 1e-5}})
+
+
+@pytest.fixture
+def curves(report) -> pd.DataFrame:
+    return make_curves(report, {"none": RISES_AND_FALLS, "some": STAYS})
+
+
+@pytest.fixture
+def two_axes() -> tuple[dict, pd.DataFrame]:
+    """Runs in no order; every one's ICL ends elsewhere."""
+    places = list(itertools.product([4, 2], [1e-4, 0.0, 1e-5]))
+    report = make_report({f"{depth}/{l2:g}": {DEPTH: depth, L2: l2} for depth, l2 in places})
+    icl = {run["name"]: [*STAYS[:-1], 0.6 + 0.01 * n] for n, run in enumerate(report["runs"])}
+    return report, make_curves(report, icl)
+
+
+@pytest.mark.parametrize("name", ["curves", "comparison", "summary", "plane", "grid"])
+def test_equal_tables_give_equal_figures(tmp_path, report, curves, two_axes, name):
+    if name == "grid":
+        report, curves = two_axes
+    lanes, drawn = lanes_of(tmp_path, report, curves), []
+    for attempt in ("first", "second"):
+        paths = [tmp_path / f"{attempt}.{kind}" for kind in ("svg", "png")]
+        figures.draw(name, report, curves, lanes, *paths)
+        drawn.append([path.read_bytes() for path in paths])
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0].startswith(b"<?xml")
+    assert drawn[0][1].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["summary", "plane"])
+def test_another_curve_gives_another_figure(tmp_path, report, curves, name):
+    drawn = []
+    for shift in (0.0, 0.05):
+        shifted = curves.assign(value=curves["value"] + shift)
+        lanes = lanes_of(tmp_path, report, shifted)
+        figures.draw(name, report, shifted, lanes, tmp_path / "a.svg", tmp_path / "a.png")
+        drawn.append((tmp_path / "a.svg").read_bytes())
+    assert drawn[0] != drawn[1]
+
+
+ALONG_NUMBERS = ["curves", "comparison", "summary", "plane"]
+NO_ORDER = ["curves", "comparison", "plane"]
+KINDS = {
+    "one run": ("", ["curves", "plane"]),
+    "numbers": (f"axes: {{{L2}: [0, 1.0e-4]}}", ALONG_NUMBERS),
+    "words": ("axes: {recipe.zipf.ranks: [permuted, identity]}, recipe: {zipf: {alpha: 1}}", NO_ORDER),
+    "truths": ("axes: {recipe.distractor: [true, false]}", NO_ORDER),
+    "two axes": (f"axes: {{{L2}: [0, 1.0e-4], recipe.distractor: [true, false]}}", [*ALONG_NUMBERS, "grid"]),
+    "three axes": (f"axes: {{{L2}: [0, 1.0e-4], {DEPTH}: [1, 2], model.width: [32, 64]}}", ALONG_NUMBERS),
+    "named runs along one axis": ("runs: {a: {}, b: {model: {depth: 3}}}", ALONG_NUMBERS),
+    "named runs in no order": ("runs: {a: {}, b: {model: {depth: 3}}, c: {batch_size: 16}}", NO_ORDER),
+    "without ICL": ("evaluation: {evaluators: [ciwl]}, statistics: {evaluator: ciwl}", ["curves"]),
+    "without CIWL": (f"axes: {{{L2}: [0, 1]}}, evaluation: {{evaluators: [icl, iwl]}}", ALONG_NUMBERS),
+}
+
+
+def planned(folder: Path, experiment: str) -> Plan:
+    (folder / "mine.yaml").write_text(f"experiments: {{a: {{{experiment}}}}}")
+    return Plan({"study": str(folder / "mine.yaml"), "results": str(folder / "results")}, ROOT)
+
+
+@pytest.mark.parametrize(("experiment", "expected"), KINDS.values(), ids=KINDS)
+def test_every_kind_of_experiment_has_its_figures(tmp_path, experiment, expected):
+    assert planned(tmp_path, experiment).figures("a") == expected
+
+
+# Kind of experiment, what becomes of its lanes, and which figures are drawn.
+FATES = [
+    *((kind, "as usual", KINDS[kind][1]) for kind in ("one run", "words", "without ICL", "without CIWL")),
+    ("two axes", "one lane diverged", ["summary", "plane", "grid"]),
+    ("three axes", "as usual", ["summary"]),
+    *(("numbers", fate, ALONG_NUMBERS) for fate in ("one lane diverged", "nothing emerged", "all diverged")),
+]
+
+
+@pytest.mark.parametrize(("kind", "fate", "names"), FATES, ids=[f"{kind}, {fate}" for kind, fate, _ in FATES])
+def test_figures_can_be_drawn_whatever_becomes_of_the_lanes(tmp_path, kind, fate, names):
+    plan = planned(tmp_path, KINDS[kind][0])
+    report = json.loads(plan.report("a", figures=True))
+    level = [0.5] * len(SEEN) if fate == "nothing emerged" else RISES_AND_FALLS
+    curves = make_curves(report, {run["name"]: level for run in report["runs"]})
+    evaluators = {*plan.study.experiments["a"].runs[0].sequence_set.evaluators, "training"}
+    curves = curves[curves["evaluator"].isin(evaluators)].copy()
+    gone = {(run["name"], lane["seed"]) for run in report["runs"] for lane in run["lanes"]}
+    gone = {"one lane diverged": {min(gone)}, "all diverged": gone}.get(fate, set())
+    for run, seed in gone:
+        late = (curves["run"] == run) & (curves["seed"] == seed) & (curves["sequences_seen"] > 4000)
+        curves.loc[late, "value"] = np.nan
+    lanes = lanes_of(tmp_path, report, curves, gone)
+    with matplotlib.rc_context(drawing.STYLE):
+        for name in names:
+            assert_inside(getattr(figures, f"_{name}")(report, lanes if name == "summary" else curves))
+
+
+def assert_inside(figure: Figure) -> None:
+    """No words of the title or the foot beyond the edge."""
+    figure.draw_without_rendering()
+    for text in (figure._suptitle, figure._supxlabel):
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
+
+
+def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(report, curves):
+    def dashed(table: pd.DataFrame) -> list:
+        lines = figures._curves(report, table).axes[0].lines
+        # A level of chance is dashed too, but has only two ends.
+        return [line for line in lines if line.get_linestyle() == "--" and len(line.get_ydata()) > 2]
+
+    assert dashed(curves) == []
+    shorter, longer = dashed(at_other_contexts(curves))
+    assert {line.get_color() for line in (shorter, longer)} == {panels.COLOURS["icl"]}
+    assert shorter.get_ydata().tolist() == pytest.approx([value - 0.2 for value in RISES_AND_FALLS[1:]])
+    assert longer.get_ydata().tolist() == pytest.approx([value - 0.1 for value in RISES_AND_FALLS[1:]])
+    texts = [text.get_text() for text in figures._curves(report, at_other_contexts(curves)).axes[1].texts]
+    assert "ICL, context 4: 0.70" in texts
+    assert "ICL, context 16: 0.80" in texts
+
+
+def test_levels_of_an_axis_are_dark_to_light_whatever_the_order_of_runs():
+    report = make_report({name: {L2: level} for name, level in (("b", 1e-5), ("c", 1e-4), ("a", 0.0))})
+    colours = panels.colours_of_runs(report)
+    brightness = [sum(to_rgb(colours[name])) for name in "abc"]
+    assert brightness == sorted(brightness)
+    assert list(panels.words_of_runs(report)[1].values()) == ["0", "1e-05", "0.0001"]
+
+
+def test_runs_in_no_order_have_colours_as_different_as_can_be():
+    report = make_report({name: {"recipe.labels": name} for name in ("classes", "copied", "swapped")})
+    assert list(panels.colours_of_runs(report).values()) == list(panels.UNORDERED[:3])
+
+
+def test_a_band_is_the_interval_of_the_tables():
+    values = np.array([[0.5, 0.6, 0.8], [0.1, 0.3, 0.3]])
+    lower, upper = panels._band(values, 0.9, logarithmic=False)
+    for number in (0, 1):
+        assert (lower[number], upper[number]) == pytest.approx(transience.interval(values[number], 0.9))
+    lower, upper = panels._band(values, 0.9, logarithmic=True)
+    ends = np.exp(transience.interval(np.log(values[0]), 0.9))
+    assert (lower[0], upper[0]) == pytest.approx(tuple(ends))
+
+
+def test_the_path_in_the_plane_is_the_mean_of_icl_against_that_of_ciwl(report, curves):
+    curves.loc[curves["evaluator"] == "ciwl", "value"] = curves["sequences_seen"] / SEEN[-1]
+    panel = figures._plane(report, curves).axes[1]
+    paths = [line for line in panel.lines if line.get_linewidth() == 2]
+    assert [path.get_xdata().tolist() for path in paths] == [pytest.approx(RISES_AND_FALLS), pytest.approx(STAYS)]
+    assert paths[0].get_ydata().tolist() == pytest.approx([seen / SEEN[-1] for seen in SEEN])
+    assert panel.get_ylabel() == "CIWL: in-context accuracy"
+
+
+def test_a_path_is_marked_at_powers_of_ten():
+    assert panels._powers_of_ten(pd.Index([0, 512, 1100, 9000, 12_000, 50_000])) == [1100, 9000]
+    assert panels._powers_of_ten(pd.Index([0, 512])) == panels._powers_of_ten(pd.Index([])) == []
+
+
+def test_a_grid_has_a_row_and_a_column_a_level_in_order(two_axes):
+    report, curves = two_axes
+    figure = figures._grid(report, curves)
+    axes = np.array(figure.axes).reshape(2, 3)
+    assert [panel.get_title() for panel in axes[0]] == [
+        "l2.strength = 0",
+        "l2.strength = 1e-05",
+        "l2.strength = 0.0001",
+    ]
+    assert [panel.get_ylabel() for panel in axes[:, 0]] == ["model.depth = 2\naccuracy", "model.depth = 4\naccuracy"]
+    ends = {run["name"]: 0.6 + 0.01 * number for number, run in enumerate(report["runs"])}
+    for row, depth in enumerate((2, 4)):
+        for column, l2 in enumerate((0, 1e-5, 1e-4)):
+            (icl,) = thick(axes[row, column], panels.COLOURS["icl"])
+            assert icl.get_ydata()[-1] == pytest.approx(ends[f"{depth}/{l2:g}"])
+
+
+def thick(panel, colour: str) -> list:
+    return [line for line in panel.lines if line.get_linewidth() == 2 and to_hex(line.get_color()) == colour.lower()]
+
+
+def test_a_summary_shows_means_at_their_levels_a_line_a_level_of_the_other_axis(tmp_path, two_axes):
+    report, curves = two_axes
+    figure = figures._summary(report, lanes_of(tmp_path, report, curves))
+    index = next(panel for panel in figure.axes if panel.get_ylabel() == "transience index")
+    assert index.get_xlabel() == L2
+    assert index.get_xscale() == "symlog"
+    assert [f"{tick:g}" for tick in index.get_xticks()] == ["0", "1e-05", "0.0001"]
+    lines = [line for line in index.lines if line.get_linestyle() == "-" and line.get_linewidth() == 2]
+    ends = {run["name"]: 0.6 + 0.01 * number for number, run in enumerate(report["runs"])}
+    # A lane's peak is 0.9 and its end `ends`, both shifted alike by seed.
+    expected = {d: [(0.9 - ends[f"{d}/{l2:g}"]) / 0.4 for l2 in (0, 1e-5, 1e-4)] for d in (2, 4)}
+    assert [line.get_ydata().tolist() for line in lines] == [pytest.approx(expected[d], abs=0.01) for d in (2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("levels", "scale"), [([1, 2, 4], "linear"), ([1e-5, 1e-4], "log"), ([0, 1, 100], "symlog"), ([-1, 1], "linear")]
+)
+def test_an_axis_is_logarithmic_where_its_levels_span_tenfold(levels, scale):
+    axes = Figure().subplots()
+    panels.levels_axis(axes, L2, levels)
+    assert axes.get_xscale() == scale
+
+
+def test_half_lives_past_the_horizon_point_upwards_and_lanes_without_one_are_crosses(tmp_path, report, curves):
+    curves.loc[(curves["run"] == "none") & (curves["seed"] == "0") & (curves["evaluator"] == "icl"), "value"] = 0.5
+    figure = figures._summary(report, lanes_of(tmp_path, report, curves))
+    half_life = next(panel for panel in figure.axes if panel.get_ylabel() == "half-life (sequences)")
+    shown = {marker: [line.get_xdata() for line in half_life.lines if line.get_marker() == marker] for marker in "o^x"}
+    # `some` stays; of `none` one lane never rises.
+    assert set(np.concatenate(shown["^"])) == {1e-5}
+    assert set(np.concatenate(shown["o"])) == {0}
+    assert np.concatenate(shown["x"]).tolist() == [0]
+    (legend,) = [legend for panel in figure.axes if (legend := panel.get_legend())]
+    assert [text.get_text() for text in legend.get_texts()] == ["half-life: at least", "seed without the quantity"]
+
+
+def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is_its_own(report):
+    note = frames.note_of(report, 10, frames.OF_CURVES)
+    assert note.count("same for all") == 1
+    assert "none: none" in note
+    assert "some: some" in note
+    assert "Thin: seeds 0, 1, 2; thick: their mean; band, from 3 seeds: its 95% interval." in note
+
+
+def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(report):
+    for run, caption in zip(report["runs"], (["same"], ["same", "L2"]), strict=True):
+        run["caption"] = caption
+    assert frames.note_of(report, 10, frames.OF_PATHS).splitlines()[-1] == "some: L2."
