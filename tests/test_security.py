@@ -154,7 +154,7 @@ def shells() -> dict[str, str]:
 
 
 # Numbers, and what wildcard_constraints leave no choice for.
-NEED_NO_QUOTES = {"threads", "wildcards.start", "wildcards.end", "wildcards.figure"}
+NEED_NO_QUOTES = {"threads", "wildcards.start", "wildcards.end", "wildcards.figure", "wildcards.digest"}
 
 
 @pytest.mark.parametrize("place", shells())
@@ -172,8 +172,9 @@ def test_every_rule_that_makes_something_is_a_command_line_among_these():
         == len(re.findall(r"^    shell:", text, re.MULTILINE))
         == len(re.findall(r"^    log:", text, re.MULTILINE))
     )
-    constraints = dict(re.findall(r'^    (start|end|figure)=r?"(.*)",', text, re.MULTILINE))
-    assert constraints == {"start": r"\d{12}", "end": r"\d{12}", "figure": "curves|comparison|summary|plane|grid"}
+    constraints = dict(re.findall(r'^    (start|end|figure|digest)=r?"(.*)",', text, re.MULTILINE))
+    numbers, figures = {"start": r"\d{12}", "end": r"\d{12}"}, "curves|comparison|summary|plane|grid"
+    assert constraints == numbers | {"digest": "[0-9a-f]{12}", "figure": figures}
 
 
 def test_words_from_a_study_run_nothing_wherever_they_stand(tmp_path):
