@@ -257,6 +257,8 @@ def profile(shape: str, options: argparse.Namespace) -> list[str]:
     """Where the time of a step of one lane goes: calls a step, microseconds a step, share."""
     import torch
 
+    from icl_transience import optimizers
+
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     ours = Training(SHAPES[shape], 1, options)
@@ -271,8 +273,8 @@ def profile(shape: str, options: argparse.Namespace) -> list[str]:
     whole, batches, spent, count = ours(256) / 256, 256, {}, {}
     step = ours.step
 
-    def timed_call(call):
-        name = getattr(getattr(call, "func", call), "__name__", str(call))
+    def timed_call(call, name=None):
+        name = name or getattr(getattr(call, "func", call), "__name__", str(call))
 
         def run():
             begun = time.perf_counter()
@@ -282,10 +284,14 @@ def profile(shape: str, options: argparse.Namespace) -> list[str]:
 
         return run
 
-    step.lanes = [[timed_call(call) for call in calls] for calls in step.lanes]
-    start = ours.state.sequences_seen
-    for _ in step.losses(start, start + batches * BATCH):
-        pass
+    step.calls = [[timed_call(call) for call in calls] for calls in step.calls]
+    update, start = optimizers.Update.__call__, ours.state.sequences_seen
+    optimizers.Update.__call__ = lambda *arguments: timed_call(lambda: update(*arguments), "update")()
+    try:
+        for _ in step.losses(start, start + batches * BATCH):
+            pass
+    finally:
+        optimizers.Update.__call__ = update
     spent["(draw, gather, record)"] = whole - sum(spent.values())
     lines = [f"({shape}) {ours.engine}, {options.numerics}: {whole * 1e6:,.0f} us a step"]
     for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):

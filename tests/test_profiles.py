@@ -7,7 +7,7 @@ import yaml
 from pipeline import ROOT, Clone
 
 # Neither says where or on how much a job runs.
-SHARED = ("rerun-triggers", "max-checksum-file-size", "rerun-incomplete", "keep-going", "show-failed-logs", "scheduler")
+SHARED = ("rerun-triggers", "rerun-incomplete", "keep-going", "show-failed-logs", "scheduler")
 
 
 @pytest.fixture(scope="module")
