@@ -12,24 +12,15 @@ from pathlib import Path
 import h5py
 import pandas as pd
 import pytest
-from pipeline import Clone
+from pipeline import TINY, Clone
 
 from icl_transience import segments, store
 from icl_transience.spec import StudyError
 
 HERE = Path(__file__).parent
 
-STUDY = """
-defaults:
-  bank: {source: gaussian, gaussian: {classes: 40, holdout_classes: 10, exemplars: 3, holdout_exemplars: 2, dim: 4}}
-  model: {width: 16, heads: 2}
-  snapshots: {first: 256, every: 512}
-  evaluation: {sequences: 64}
-  horizon: 2048
-  seeds: [0]
-experiments:
-  transience: {}
-"""
+# One experiment of one lane.
+STUDY = TINY.replace("seeds: [0, 1]", "seeds: [0]").split("experiments:")[0] + "experiments:\n  transience: {}\n"
 
 
 def content(clone: Clone) -> dict[str, object]:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from icl_transience import store
+from icl_transience import files, store
 from icl_transience.spec import StudyError
 
 KIND, IDENTITY = "segment", "pack/0-4"
@@ -317,19 +317,31 @@ def test_groups_that_share_letters_differ(tmp_path):
 # Finished files are kept.
 
 
+def keep(path: Path) -> None:
+    files.link(path, store.kept_name(path))
+
+
+def test_a_file_that_is_to_be_kept_has_both_names_once_it_is_whole(tmp_path):
+    path = tmp_path / "segment.h5"
+    with store.writing(path, KIND, IDENTITY, kept=True) as file:
+        file["numbers"] = NUMBERS
+        assert not store.kept_name(path).exists()
+    assert store.kept_name(path).samefile(path)
+
+
 def test_a_kept_file_is_the_same_file_under_a_name_of_its_own(path):
-    store.keep(path)
+    keep(path)
     kept = store.kept_name(path)
     assert kept.parent == path.parent / ".kept"
     assert kept.samefile(path)
-    store.keep(path)
+    keep(path)
     assert kept.samefile(path)
 
 
 def test_keeping_replaces_what_was_kept_before(path):
-    store.keep(path)
+    keep(path)
     write(path, **{"from": 1})
-    store.keep(path)
+    keep(path)
     assert store.kept_name(path).samefile(path)
 
 
@@ -338,7 +350,7 @@ def test_a_deleted_file_comes_back_whole_and_new(hard_links, path, monkeypatch):
     if not hard_links:
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no hard links here")))
     content = path.read_bytes()
-    store.keep(path)
+    keep(path)
     os.utime(store.kept_name(path), (0, 0))
     path.unlink()
     begun = time.time()
@@ -351,7 +363,7 @@ def test_a_deleted_file_comes_back_whole_and_new(hard_links, path, monkeypatch):
 
 
 def test_a_file_that_is_still_there_can_be_restored(path):
-    store.keep(path)
+    keep(path)
     assert store.restore(path, KIND, IDENTITY)
     assert is_valid(path)
     assert names(path.parent) == {path.name, ".kept"}
@@ -365,7 +377,7 @@ def test_nothing_is_restored_where_nothing_was_kept(path):
 
 @pytest.mark.parametrize("reason", ["identity", "kind", "damage"])
 def test_a_kept_file_that_is_not_what_is_wanted_is_not_restored(reason, path):
-    store.keep(path)
+    keep(path)
     path.unlink()
     if reason == "damage":
         kept = store.kept_name(path)
@@ -377,7 +389,7 @@ def test_a_kept_file_that_is_not_what_is_wanted_is_not_restored(reason, path):
 
 def test_a_kept_file_made_of_other_things_is_not_restored(path):
     write(path, made_of="one")
-    store.keep(path)
+    keep(path)
     path.unlink()
     assert not store.restore(path, KIND, IDENTITY, made_of="another")
     assert not path.exists()

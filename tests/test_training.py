@@ -844,7 +844,6 @@ def test_a_second_trainer_of_a_pack_waits_for_the_first_and_takes_what_it_made(b
         assert "another process trains this pack: waiting for it" in second.stderr.readline()
         spec = JOB, banks.load(bank_file, TINY_BANK), None
         segments.run_segment(output, *spec, 0, STRETCH)
-        store.keep(output)
         assert second.poll() is None
     said = second.communicate(timeout=60)[1]
     assert second.returncode == 0

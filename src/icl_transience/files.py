@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -27,14 +27,11 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM}
 def replacing(path: Path, target: Callable[[], Path] | None = None) -> Iterator[Path]:
     """An empty file beside `path` to write to; renamed to `path` when the block ends without an exception.
 
-    target: asked then, another name in its place.
-
     It is locked meanwhile, so that others can tell a file being written from one whose writer was killed; the latter
-    are removed here. Raises StudyError where there is no room or no right to write.
+    are removed here. target: asked at the end for another name in place of `path`. Raises StudyError where there is no
+    room or no right to write.
     """
     with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear_temporaries(path)
         temporary, lock = _create(path)
         with lock:
             try:
@@ -48,6 +45,9 @@ def replacing(path: Path, target: Callable[[], Path] | None = None) -> Iterator[
 
 
 def _create(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new temporary file beside `path`, and the lock on it; those that killed writers left are removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_temporaries(path)
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         lock = temporary.open("xb")
@@ -96,26 +96,16 @@ def check_room(path: Path, needed: int) -> None:
 def clear_temporaries(path: Path) -> None:
     """Removes what killed writers of `path` left; those of living ones are locked."""
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        remove_abandoned(temporary)
-
-
-def remove_abandoned(temporary: Path) -> bool:
-    """Removes a temporary file that no process is writing; says whether it did."""
-    try:
-        with temporary.open("r+b") as file:
+        # Another process may clear as well, or be writing.
+        with suppress(FileNotFoundError, BlockingIOError), temporary.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink()
-    except (FileNotFoundError, BlockingIOError):
-        return False
-    return True
 
 
 @contextmanager
 def announced(path: Path) -> Iterator[None]:
     """Says, by a locked temporary file beside `path`, that a job is at work on it; see `live_writers`."""
     with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear_temporaries(path)
         marker, lock = _create(path)
     with lock:
         try:

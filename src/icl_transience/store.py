@@ -82,11 +82,11 @@ class _Disk(io.FileIO):
 class Written(h5py.File):
     """A file being written. A write that fails does not say so: ask `check_disk` where much has been written."""
 
-    def __init__(self, disk: _Disk):
+    def __init__(self, disk: _Disk, path: Path):
         # From HDF5 1.10 on the format has checksums over its own structure too.
         super().__init__(disk, "w", libver=("v110", "v110"))
         self._disk = disk
-        self.target: Path | None = None
+        self.target = path
 
     def becomes(self, path: Path, kind: str) -> None:
         """Gives what has been written another kind, and another name than it was begun for."""
@@ -105,9 +105,8 @@ def writing(path: Path, kind: str, identity: str, *, kept: bool = False) -> Iter
 
     kept: before that, under its kept name too, so that there is no moment at which a finished file can get lost.
     """
-    target: list[Path] = [path]
-    with files.replacing(path, lambda: target[0]) as temporary, _Disk(temporary) as disk:
-        with Written(disk) as file:
+    with files.replacing(path, lambda: file.target) as temporary, _Disk(temporary) as disk:
+        with Written(disk, path) as file:
             file.attrs["kind"] = kind
             file.attrs["schema"] = SCHEMA_VERSIONS[kind]
             file.attrs["identity"] = identity
@@ -116,10 +115,9 @@ def writing(path: Path, kind: str, identity: str, *, kept: bool = False) -> Iter
             file.check_disk()
             file.attrs["made_at"] = datetime.now(UTC).isoformat(timespec="seconds")
             file.attrs["checksum"] = checksum(file)
-            target[0] = file.target or path
         if disk.failure:
             raise disk.failure
-        if kept and target[0] == path:
+        if kept and file.target == path:
             files.link(temporary, kept_name(path))
 
 
@@ -230,11 +228,6 @@ def _parts(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
     rows = max(1, _HASH_BYTES // max(1, dataset.nbytes // dataset.shape[0]))
     for first in range(0, dataset.shape[0], rows):
         yield dataset[first : first + rows]
-
-
-def keep(path: Path) -> None:
-    """Gives a finished file a second name that Snakemake does not know and so never deletes."""
-    files.link(path, kept_name(path))
 
 
 def restore(path: Path, kind: str, identity: str, made_of: str = "") -> bool:

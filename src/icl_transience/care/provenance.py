@@ -196,11 +196,6 @@ def _segment(path: Path) -> dict[str, Any]:
     }
 
 
-def _device_in(made_with: str) -> str:
-    """Of a segment older than `made_device`: "torch 2.13.0, 1 thread(s), cuda, graph engine" -> "cuda"."""
-    return next((part for part in made_with.split(", ") if part.startswith("cuda")), "cpu")
-
-
 def _evaluation_seconds(folder: Path) -> float:
     """Of the jobs whose benchmarks are there, the last one a file."""
     total = 0.0
