@@ -166,6 +166,11 @@ AGAINST_THE_SCHEMA = {
     "a flat manifold": (in_a("bank: {manifold: {curvature: 0}}"), ["bank.manifold.curvature` is 0, expected above 0"]),
     "no latents": (in_a("bank: {manifold: {latent_dim: 0}}"), ["bank.manifold.latent_dim` is 0, expected at least 1"]),
     "a coordinate of 0": (in_a("bank: {onehot: {value: 0}}"), ["bank.onehot.value` is 0, expected above 0"]),
+    "variants of the released layout": (
+        in_a("bank: {source: omniglot, omniglot: {layout: released, variants: 1}}"),
+        ["bank.omniglot.variants` is 1", "layout: released` mixes all 8 up"],
+    ),
+    "two variants": (in_a("bank: {omniglot: {variants: 2}}"), ["bank.omniglot.variants` is 2", "8, 1"]),
     "no zips": (in_a("bank: {omniglot: {zips: []}}"), ["bank.omniglot.zips` is [], expected at least 1 item"]),
     "an unknown zip": (
         in_a("bank: {omniglot: {zips: [images_background_small.zip]}}"),

@@ -163,6 +163,17 @@ def test_class_is_character_rotation_and_flip_and_exemplar_is_drawing_to_the_pix
     assert len(set(table["character"].tolist())) == 3
 
 
+def test_with_one_variant_a_class_is_a_character_as_it_was_drawn(tmp_path, pixel_bank, zip_path):
+    section = replace(pixel_bank.spec.omniglot, variants=1)
+    upright = banks.build(replace(pixel_bank.spec, omniglot=section), [zip_path])
+    assert (section.shape.n_train_classes, section.shape.n_classes) == (2, 3)
+    assert upright.n_train_classes == 2
+    np.testing.assert_array_equal(upright.embeddings, pixel_bank.bank.embeddings[::8])
+    np.testing.assert_array_equal(upright.class_table["character"], pixel_bank.bank.class_table["character"][::8])
+    assert not upright.class_table["rotation"].any()
+    assert not upright.class_table["flip"].any()
+
+
 def test_pixels_at_the_standard_scale_are_centred_and_of_mean_square_1(tmp_path):
     built = build(tmp_path, strokes(CHARACTERS), **SIZES, side=7, encoder="pixels", dim=49)
     trained_on = built.bank.embeddings[:16, :3].reshape(-1, 49).astype(np.float64)
@@ -253,6 +264,9 @@ def test_resnet18_embeds_whole_drawings_at_224_with_imagenets_statistics(tmp_pat
     bank = banks.build(spec, [zip_path, tmp_path / "weights.pth"])
     assert bank.embeddings.shape == (24, 4, 512)
     assert "96 of 96 seen" in capsys.readouterr().err
+    upright = banks.build(replace(spec, omniglot=replace(section, variants=1)), [zip_path, tmp_path / "weights.pth"])
+    assert "12 of 12 seen" in capsys.readouterr().err
+    np.testing.assert_array_equal(upright.embeddings, bank.embeddings[::8])
     pictures = of_tables(pixel_bank)
     for number, place in [(0, 0), (11, 3), (23, 1)]:
         grey = Image.fromarray(np.where(pictures[number, place], 0, 255).astype(np.uint8))

@@ -140,7 +140,7 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Omniglot:
-    VARIANTS: typing.ClassVar[int] = 8  # 4 rotations x 2 flips, a class each
+    """Drawings of characters. variants: classes of each character, 8 (4 rotations x 2 flips) or 1, as drawn."""
 
     zips: tuple[str, ...]
     characters: int
@@ -153,14 +153,15 @@ class Omniglot:
     scale: str = field(default="standard", metadata={"neutral": "standard"})
     layout: str = field(default="corrected", metadata={"neutral": "corrected"})
     weights: str = field(default="", metadata={"neutral": ""})
+    variants: int = field(default=8, metadata={"neutral": 8})
     trained: Trained | None = None
 
     @property
     def shape(self) -> BankShape:
         return BankShape(
-            n_classes=(self.characters + self.holdout_characters) * self.VARIANTS,
+            n_classes=(self.characters + self.holdout_characters) * self.variants,
             n_exemplars=self.exemplars + self.holdout_exemplars,
-            n_train_classes=self.characters * self.VARIANTS,
+            n_train_classes=self.characters * self.variants,
             n_train_exemplars=self.exemplars,
             width=self.dim,
         )

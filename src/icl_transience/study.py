@@ -547,6 +547,8 @@ def _impossible(run: Run, evaluators: Iterable[str], evaluation: Mapping[str, An
         drawings = bank.omniglot.exemplars + bank.omniglot.holdout_exemplars
         if drawings > 20:
             yield f"`{section}.exemplars` + `holdout_exemplars` is {drawings}: a character has 20 drawings"
+        if bank.omniglot.layout == "released" and bank.omniglot.variants == 1:
+            yield f"`{section}.variants` is 1, but `{section}.layout: released` mixes all 8 up: leave one of them out"
         side, dim, encoder = bank.omniglot.side, bank.omniglot.dim, bank.omniglot.encoder
         if encoder == "pca" and dim > side**2:
             yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"

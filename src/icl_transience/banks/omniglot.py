@@ -1,8 +1,8 @@
 """Omniglot drawings (Lake, Salakhutdinov & Tenenbaum, Science 2015) as classes, read from the public zips.
 
 A class is a character under one of 4 rotations and 2 flips: class = (character * 4 + rotation) * 2 + flip,
-characters in the bank's own order, those held out last. All eight variants of a character are on one side of
-the split. Drawing numbers are put in one seeded order for all characters, those held out last.
+characters in the bank's own order, those held out last; or, with one variant of each, a character as it was drawn. All
+variants of a character are on one side of the split. Drawing numbers are put in one seeded order for all characters, those held out last.
 """
 
 import io
@@ -48,7 +48,7 @@ class Layout:
     drawing: np.ndarray
 
     def pick(self, of_all: np.ndarray) -> np.ndarray:
-        """[characters, 8, drawings, ...] -> [classes, exemplars, ...]."""
+        """[characters, variants, drawings, ...] -> [classes, exemplars, ...]."""
         return of_all[self.character[:, None], self.variant, self.drawing]
 
 
@@ -69,7 +69,7 @@ def layout(omniglot: Omniglot) -> Layout:
         picture = classes[:, None] * N_DRAWINGS + np.arange(n_exemplars)
         character, drawing, variant = np.unravel_index(picture, (n_characters, N_DRAWINGS, VARIANTS))
         return Layout(character[:, 0], variant, drawing)
-    character, variant = np.divmod(np.arange(n_characters * VARIANTS), VARIANTS)
+    character, variant = np.divmod(np.arange(n_characters * omniglot.variants), omniglot.variants)
     shape = (len(character), n_exemplars)
     return Layout(
         character,
@@ -86,7 +86,7 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
     omniglot, placed = spec.omniglot, layout(spec.omniglot)
     names, numbers, drawings = _chosen(spec, files[: len(omniglot.zips)])
     if omniglot.encoder == "resnet18":
-        embeddings = placed.pick(_resnet18(drawings, files[-1], log))
+        embeddings = placed.pick(_resnet18(drawings, omniglot.variants, files[-1], log))
     else:
         images = placed.pick(rotate_and_flip(downsample(drawings, omniglot.side)))
         if omniglot.encoder == "trained":
@@ -153,19 +153,20 @@ def _chosen(spec: BankSpec, zips: Sequence[Path]) -> tuple[list[str], np.ndarray
     return names, drawing_order + 1, np.stack([drawings[characters[i]][drawing_order] for i in order])
 
 
-def _resnet18(drawings: np.ndarray, weights: Path, log: TextIO | None) -> np.ndarray:
-    """bool [characters, drawings, 105, 105] -> float32 [characters, 8, drawings, 512], whole drawings at 224 x 224.
+def _resnet18(drawings: np.ndarray, n_variants: int, weights: Path, log: TextIO | None) -> np.ndarray:
+    """bool [characters, drawings, 105, 105] -> float32 [characters, variants, drawings, 512], whole ones at 224 x 224.
 
     As torchvision's transforms do it: grey levels resized bilinearly, three equal channels, ImageNet's statistics.
     """
     model = resnet.load_resnet18(weights)
-    progress = Progress("resnet18", 0, drawings[..., 0, 0].size * VARIANTS, 1, log, unit="images")
+    progress = Progress("resnet18", 0, drawings[..., 0, 0].size * n_variants, 1, log, unit="images")
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     embeddings, seen = [], 0
     for of_character in drawings:
         grey = [Image.fromarray(np.where(ink, 0, 255).astype(np.uint8)) for ink in of_character]
         large = np.stack([np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)) for image in grey])
-        variants = torch.from_numpy(np.ascontiguousarray(rotate_and_flip(large[None])[0]))  # [8, drawings, 224, 224]
+        # [variants, drawings, 224, 224]
+        variants = torch.from_numpy(np.ascontiguousarray(rotate_and_flip(large[None])[0, :n_variants]))
         of_variants = []
         for batch in variants:
             images = ((batch[:, None] / 255).expand(-1, 3, -1, -1) - mean) / std
