@@ -22,6 +22,11 @@ try:
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 
+# Said once, not by every job that reads this file.
+if workflow.is_main_process:
+    for name, left_out in PLAN.study.left_out.items():
+        logger.warning(f"experiment {name} is left out: {left_out.reason}")
+
 # What the captions of the report ask (workflow/report/): the configuration is all of a workflow that Snakemake shows
 # to each of them.
 config["captions"] = Captions(PLAN)

@@ -350,8 +350,31 @@ def test_nothing_is_listed_that_a_study_which_cannot_be_loaded_may_own(base, tin
     )
     one, (sentence,) = orphans.find(tiny)
     assert [str(each.path) for each in one] == ["results/banks/gaussian-9x9-000000000000.h5"]
-    assert "study words cannot be loaded, so nothing of the sources that it mentions (tokens) is listed" in sentence
+    assert "study words cannot be loaded whole, so nothing of the sources that it mentions (tokens) is listed" in sentence
     assert "ICL_TOKENS" in sentence
+
+
+def test_what_an_experiment_that_is_left_out_may_own_is_not_listed(base, tiny):
+    text = TINY + "  words: {optional: true, bank: {source: tokens}}\n"
+    (base / "workflow/studies/more.yaml").write_text(text)
+    touch(
+        "results/banks/tokens-9x9-000000000000.h5",
+        "results/studies/more/words/curves.csv",
+        "results/banks/gaussian-9x9-000000000000.h5",
+    )
+    one, (sentence,) = orphans.find(tiny)
+    assert [str(each.path) for each in one] == ["results/banks/gaussian-9x9-000000000000.h5"]
+    assert "study more cannot be loaded whole, so nothing of the sources that it mentions (tokens) is listed" in sentence
+    # Its source may be that of the defaults.
+    experiments = "{drawn: {bank: {source: gaussian}}, words: {optional: true, bank: {seed: 1}}}"
+    text = f"defaults: {{bank: {{source: tokens}}}}\nexperiments: {experiments}\n"
+    (base / "workflow/studies/more.yaml").write_text(text)
+    assert orphans.find(tiny)[1] == [sentence]
+
+
+def test_the_table_says_what_is_left_out(base):
+    (base / "workflow/studies/tiny.yaml").write_text(TINY + "  words: {optional: true, bank: {source: tokens}}\n")
+    assert "ICL_TOKENS" in status.table(planned()).splitlines()[-1]
 
 
 @pytest.mark.parametrize("text", ["a: [", "experiments: {words: {model.width: 3}}\n", "- 1\n"])
@@ -360,7 +383,7 @@ def test_a_study_that_does_not_say_what_it_reads_may_own_anything(text, base, ti
     touch(*(f"results/banks/{source}-9x9-000000000000.h5" for source in ("gaussian", "tokens", "omniglot")))
     one, (sentence,) = orphans.find(tiny)
     assert one == []
-    assert "study broken cannot be loaded" in sentence
+    assert "study broken cannot be loaded whole" in sentence
     # Damaged files are nobody's.
     touch("results/banks/gaussian-9x9-000000000000.h5.damaged")
     assert list(found(tiny).values()) == ["damaged"]

@@ -128,6 +128,17 @@ def test_an_experiments_name_is_a_target(tmp_path):
     }
 
 
+def test_an_optional_experiment_without_its_files_is_left_out_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.delenv("ICL_TOKENS", raising=False)
+    clone = Clone.make(tmp_path / "clone", TINY + "  words: {optional: true, bank: {source: tokens}}\n")
+    done = clone.snakemake("-n")
+    assert done.returncode == 0
+    assert (done.stdout + done.stderr).count("experiment words is left out") == 1
+    refused = clone.snakemake("-n", "words")
+    assert refused.returncode != 0
+    assert "bank source `tokens` reads files" in refused.stdout + refused.stderr
+
+
 def test_a_figure_is_a_target(tmp_path):
     clone = Clone.make(tmp_path / "clone")
     assert clone.would_run("results/studies/tiny/transience/curves.svg")["figures"] == 1

@@ -427,7 +427,7 @@ TOKENS = "source: tokens, tokens: {clusters: 30, classes: 10, holdout_classes: 2
 
 def checkpoint(folder: Path, rows: int = 99, width: int = 64, name: str = "model.safetensors") -> Path:
     """The folder of a checkpoint with a table of zeros."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     safetensors.numpy.save_file({"wte.weight": np.zeros((rows, width), np.float32)}, folder / name)
     return folder
 
@@ -451,6 +451,44 @@ def test_a_study_on_a_table_that_is_too_narrow_says_which_run(tmp_path):
     tokens = checkpoint(tmp_path / "tokens", width=32)
     with pytest.raises(StudyError, match=r"experiments\.a \(run baseline\): `bank\.tokens\.dim` is 64"):
         load(tmp_path, in_a(f"bank: {{{TOKENS}}}}}"), tokens=tokens)
+
+
+OPTIONAL = """
+experiments:
+  drawn: {}
+  words:
+    optional: true
+    bank: {source: tokens, tokens: {file: large, clusters: 20, classes: 9, holdout_classes: 2, exemplars: 4, dim: 4}}
+    claims: {there: {text: it is there, kind: threshold, of: peak, direction: above, value: 0.6}}
+"""
+
+
+def test_an_optional_experiment_is_left_out_where_its_files_are_not_at_hand(tmp_path):
+    nowhere = load(tmp_path, OPTIONAL)
+    elsewhere = load(tmp_path, OPTIONAL, tokens=checkpoint(tmp_path / "small"))
+    for loaded, why in (nowhere, "ICL_TOKENS"), (elsewhere, "`bank.tokens.file` names large, which is not in"):
+        assert list(loaded.experiments) == ["drawn"]
+        assert why in loaded.left_out["words"].reason
+        assert loaded.left_out["words"].claims["there"]["value"] == 0.6
+    checkpoint(tmp_path / "there/large")
+    there = load(tmp_path, OPTIONAL, tokens=tmp_path / "there")
+    assert list(there.experiments) == ["drawn", "words"]
+    assert not there.left_out
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (OPTIONAL.replace("optional: true", "optional: false"), "ICL_TOKENS"),
+        (OPTIONAL.replace("  drawn: {}\n", ""), "ICL_TOKENS"),
+        (OPTIONAL.replace("optional: true", "optional: true\n    model: {heads: 5}"), "`model.heads` is 5"),
+    ],
+    ids=["not optional", "nothing is left", "wrong besides"],
+)
+def test_nothing_else_is_left_out(text, problem, tmp_path):
+    folders = {"tokens": checkpoint(tmp_path / "there/large").parent} if "heads" in text else {}
+    with pytest.raises(StudyError, match=problem):
+        load(tmp_path, text, **folders)
 
 
 def test_principal_components_have_a_scale_of_their_own(tmp_path):

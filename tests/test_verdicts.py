@@ -55,6 +55,14 @@ def only(table: pd.DataFrame, of: dict) -> pd.Series:
     return judged(table, of).iloc[0]
 
 
+def test_a_claim_of_an_experiment_that_is_left_out_stays_undecided_and_costs_the_others_nothing():
+    alone = only(lanes(FALLS), claim("trend"))
+    left_out = {"name": "there", "experiment": "words", "text": "it is there", "kind": "threshold", "of": "peak"}
+    table = judged(lanes(FALLS), claim("trend"), left_out | {"direction": "above", "value": 1, "left_out": "no file"})
+    pd.testing.assert_series_equal(table.iloc[0], alone, check_dtype=False)
+    assert table.iloc[1][["verdict", "seeds", "note"]].tolist() == ["undecided", 0, "left out: no file"]
+
+
 FALLS = {"none": [0.8, 0.7, 0.9, 0.6, 0.8, 0.7], "some": [0.5, 0.5, 0.7, 0.3, 0.6, 0.4], "much": [0.1, 0.2] * 3}
 
 

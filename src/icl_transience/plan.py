@@ -365,7 +365,10 @@ class Plan:
         return f"{self.study_folder}/claims.json"
 
     def claims(self) -> str:
-        """Every claim of the study, as canonical JSON: a list of claims.Claim with what its test needs to know."""
+        """Every claim of the study, as canonical JSON: a list of claims.Claim with what its test needs to know.
+
+        Those of experiments that are left out stand last, as they are written, with the reason.
+        """
         return _for_pages(
             [
                 spec.identity_values(claim)
@@ -377,6 +380,11 @@ class Plan:
                 }
                 for experiment in self.study.experiments.values()
                 for claim in experiment.claims
+            ]
+            + [
+                {"name": name, "experiment": experiment, "left_out": one.reason} | claim
+                for experiment, one in self.study.left_out.items()
+                for name, claim in one.claims.items()
             ]
         )
 

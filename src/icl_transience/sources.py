@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience import schema
-from icl_transience.spec import StudyError
+from icl_transience.spec import MissingSourceError, StudyError
 
 # Sources that read files, each with the folder that its key in config.yaml or ICL_{SOURCE} names.
 WITH_FILES = ("omniglot", "tokens", "imported")
@@ -88,13 +88,13 @@ _IN_BOTH_SMALL = 136 + 156 - 242
 def resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> tuple[dict[str, Any], list[Path]]:
     """A source's parameters with what its files decide filled in, and the paths of the files it reads.
 
-    A path without a folder is that of a public file, to be downloaded. Raises StudyError where there is no such file
-    or it does not hold what the parameters ask for.
+    A path without a folder is that of a public file, to be downloaded. Raises MissingSourceError where there is no such
+    file, StudyError where it does not hold what the parameters ask for.
     """
     if folder is None and source == "omniglot":
         return _omniglot(dict(parameters), None)
     if folder is None:
-        raise StudyError(
+        raise MissingSourceError(
             f"bank source `{source}` reads files: name their folder in the environment variable "
             f"ICL_{source.upper()}, or as `{source}:` in config.yaml"
         )
@@ -104,12 +104,12 @@ def resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> 
 
 
 def _in_folder(folder: Path, name: str, key: str, source: str) -> Path:
-    """The file `name` in the source's folder. Raises StudyError with what is there instead."""
+    """The file `name` in the source's folder. Raises MissingSourceError with what is there instead."""
     if os.path.isfile(path := _inside(folder, name, f"`{key}`")):
         return path
     there = sorted(found.name for found in folder.iterdir() if found.is_file())
     listed = f" (there are {', '.join(there[:20])}{', …' if len(there) > 20 else ''})" if there else ""
-    raise StudyError(
+    raise MissingSourceError(
         f"`{key}` names {name}, which is not in {folder}{schema.did_you_mean(name, there)}{listed}: put it there, "
         f"or name another folder in ICL_{source.upper()} or as `{source}:` in config.yaml"
     )

@@ -52,6 +52,10 @@ class StudyError(ValueError):
     """What the user asked for cannot be done; the message says which value, what was expected, what to do."""
 
 
+class MissingSourceError(StudyError):
+    """A bank's source files are not at hand: no folder is named for them, or the file is not in it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BankShape:
     """Sizes of a bank [n_classes, n_exemplars, width]; training classes and exemplars come first."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from icl_transience import claims, schema, sources, spec
 from icl_transience.claims import Claim, Claimant
-from icl_transience.spec import BankSpec, Component, Lane, Run, Seed, SequenceSet, StudyError
+from icl_transience.spec import BankSpec, Component, Lane, MissingSourceError, Run, Seed, SequenceSet, StudyError
 
 RUN_SECTIONS = (
     *("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots"),
@@ -90,10 +90,19 @@ def axis_of_numbers(levels: Mapping[str, list[Any]]) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """An optional experiment whose source's files are not at hand, why, and its claims as they are written."""
+
+    reason: str
+    claims: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     name: str
     description: str
     experiments: Mapping[str, Experiment]
+    left_out: Mapping[str, LeftOut]
 
 
 def load(path: Path, schema_path: Path, folders: Mapping[str, Path | None]) -> Study:
@@ -107,15 +116,22 @@ def load(path: Path, schema_path: Path, folders: Mapping[str, Path | None]) -> S
     schema.check(document, study_schema, str(path))
     resolver = _Resolver(study_schema, document.get("defaults", {}), folders)
     _refuse_too_many_lanes(path, document["experiments"], resolver.base["seeds"])
-    experiments = {}
+    experiments, left_out, problems = {}, {}, []
     for name, section in document["experiments"].items():
         try:
             experiments[name] = resolver.experiment(name, section)
         except StudyError as error:
-            resolver.problems += [f"{path}: {line}" for line in str(error).splitlines()]
-    if resolver.problems:
-        raise StudyError("\n".join(dict.fromkeys(resolver.problems)))
-    return Study(name=path.stem, description=document.get("description", ""), experiments=experiments)
+            if isinstance(error, MissingSourceError) and section.get("optional"):
+                left_out[name] = LeftOut(reason=str(error), claims=section.get("claims", {}))
+            else:
+                problems += [f"{path}: {line}" for line in str(error).splitlines()]
+    if not experiments:
+        problems += [f"{path}: {one.reason}" for one in left_out.values()]
+    if problems:
+        raise StudyError("\n".join(dict.fromkeys(problems)))
+    return Study(
+        name=path.stem, description=document.get("description", ""), experiments=experiments, left_out=left_out
+    )
 
 
 def _refuse_too_many_lanes(path: Path, experiments: Mapping[str, Mapping], seeds: list) -> None:
@@ -140,7 +156,6 @@ class _Resolver:
         self.run_schema = definitions["run"] | {"$defs": definitions}
         self.base = schema.merge(schema.defaults(definitions["settings"], study_schema), study_defaults)
         self.folders = folders
-        self.problems: list[str] = []
 
     def experiment(self, name: str, section: Mapping[str, Any]) -> Experiment:
         where = f"experiments.{name}"
@@ -148,7 +163,8 @@ class _Resolver:
             raise StudyError(f"`{where}`: {name!r} is a name of the workflow's own: rename the experiment")
         if "axes" in section and "runs" in section:
             raise StudyError(f"`{where}` has both `axes` and `runs`: an experiment is declared by one of them")
-        own = {key: value for key, value in section.items() if key not in ("axes", "runs", "question", "claims")}
+        of_experiment = ("axes", "runs", "question", "optional", "claims")
+        own = {key: value for key, value in section.items() if key not in of_experiment}
         settings = schema.merge(self.base, own)
         variants = self._variants(where, section, settings)
         # Of verdicts alone: another level makes no table again.
@@ -286,7 +302,7 @@ class _Resolver:
             try:
                 bank[source], paths = sources.resolve(source, bank[source], self.folders.get(source))
             except StudyError as error:
-                raise StudyError(f"{where}: {error}") from error
+                raise type(error)(f"{where}: {error}") from error
             bank["files"] = [sources.digest(path) for path in paths]
         return bank
 

@@ -165,14 +165,19 @@ def write(folder: Path, claims: Sequence[Mapping[str, Any]]) -> None:
 
     claims: as in plan.Plan.claims.
     """
-    lanes = {name: tables.read_lanes(folder / name) for name in dict.fromkeys(claim["experiment"] for claim in claims)}
-    table = judge(claims, lanes)
+    judged = dict.fromkeys(claim["experiment"] for claim in claims if "left_out" not in claim)
+    table = judge(claims, {name: tables.read_lanes(folder / name) for name in judged})
     files.write(folder / FILE, lambda temporary: table.to_csv(temporary, index=False, float_format="%.10g"))
     files.write_checksums(folder, [FILE])
 
 
 def judge(claims: Sequence[Mapping[str, Any]], lanes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The table of verdicts (COLUMNS), a row a claim. lanes: transience.csv by experiment."""
+    """The table of verdicts (COLUMNS), a row a claim. lanes: transience.csv by experiment.
+
+    Claims of experiments that are left out are undecided, and no test is corrected for them.
+    """
+    left_out = [_row_left_out(claim) for claim in claims if "left_out" in claim]
+    claims = [claim for claim in claims if "left_out" not in claim]
     measured = [measure(claim, lanes[claim["experiment"]]) for claim in claims]
     findings = [assess(claim, values) for claim, (values, _) in zip(claims, measured, strict=True)]
     corrected = paired.holm([finding.p for finding in findings])
@@ -180,7 +185,7 @@ def judge(claims: Sequence[Mapping[str, Any]], lanes: Mapping[str, pd.DataFrame]
         _row(claim, finding, p_holm, len(claims), values, excluded)
         for claim, finding, p_holm, (values, excluded) in zip(claims, findings, corrected, measured, strict=True)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame([*rows, *left_out], columns=list(COLUMNS))
 
 
 def measure(claim: Mapping[str, Any], lanes: pd.DataFrame) -> tuple[dict[str, dict[str, Measured]], dict[str, str]]:
@@ -240,6 +245,22 @@ def _row(
         "seeds_used": " ".join(finding.seeds),
         "excluded": len(excluded),
         "note": "; ".join(filter(None, [*why, *_left_out(excluded), *_at_bounds(values)])),
+    }
+
+
+def _row_left_out(claim: Mapping[str, Any]) -> dict[str, Any]:
+    of_claim = ("experiment", "text", "source", "kind", "of", "direction")
+    unmeasured = dict.fromkeys(("effect", "lower", "upper", "confidence", "slope", "slope_lower", "slope_upper"))
+    return {key: claim.get(key, "") for key in of_claim} | unmeasured | {
+        "claim": claim["name"],
+        "statistic": "",
+        "p": 1.0,
+        "p_holm": 1.0,
+        "verdict": "undecided",
+        "seeds": 0,
+        "seeds_used": "",
+        "excluded": 0,
+        "note": f"left out: {claim['left_out']}",
     }
 
 

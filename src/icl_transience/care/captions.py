@@ -75,6 +75,7 @@ class Captions(dict):
         if study.description:
             parts.append(f"<p>{escape(study.description)}</p>")
         parts += [self._experiment(name) for name in study.experiments]
+        parts += [f"<h2>{name}</h2><p>Left out: {escape(one.reason)}</p>" for name, one in study.left_out.items()]
         parts.append("<h2>How it was made</h2>" + self._made())
         asked = self.plan.study_path.read_text(encoding="utf-8")
         parts.append(f"<h2>What was asked for</h2><pre>{escape(asked)}</pre>")

@@ -65,7 +65,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Unknown:
-    """A study that cannot be loaded, why, and the sources that it mentions; () is any."""
+    """A study that cannot be loaded, or not all of it, why, and the sources that it mentions; () is any."""
 
     name: str
     problem: str
@@ -78,7 +78,7 @@ def find(plan: Plan) -> tuple[list[Found], list[str]]:
     results = Path(plan.results)
     search = _Search(results, known, unknown, packs.read_registered(results / "packs"))
     left_out = [
-        f"study {one.name} cannot be loaded, so nothing of "
+        f"study {one.name} cannot be loaded whole, so nothing of "
         + (f"the sources that it mentions ({', '.join(one.sources)})" if one.sources else "any source")
         + f" is listed; make it loadable, or move its file away, and ask again: {one.problem}"
         for one in unknown
@@ -93,14 +93,20 @@ def find(plan: Plan) -> tuple[list[Found], list[str]]:
 
 def _load(plan: Plan) -> tuple[_Known, list[_Unknown]]:
     known, unknown = _Known(), []
-    known.add(plan.study)
+
+    def add(loaded: Study, path: Path) -> None:
+        known.add(loaded)
+        for name, one in loaded.left_out.items():
+            unknown.append(_Unknown(loaded.name, one.reason, _mentioned(path, name)))
+
+    add(plan.study, plan.study_path)
     schema_path = plan.base / "workflow/schemas/study.schema.yaml"
     folders = {source: plan.source_folder(source) for source in sources.WITH_FILES}
     for path in sorted((plan.base / "workflow/studies").glob("*.yaml")):
         if path.resolve() == plan.study_path.resolve():
             continue
         try:
-            known.add(study.load(path, schema_path, folders))
+            add(study.load(path, schema_path, folders), path)
         except StudyError as error:
             problem, *others = str(error).splitlines()
             more = f" (and {len(others)} more)" if others else ""
@@ -108,8 +114,8 @@ def _load(plan: Plan) -> tuple[_Known, list[_Unknown]]:
     return known, unknown
 
 
-def _mentioned(path: Path) -> tuple[str, ...]:
-    """The sources that a study file mentions anywhere; () where it may be any, as nothing says which."""
+def _mentioned(path: Path, experiment: str | None = None) -> tuple[str, ...]:
+    """The sources that a study file mentions, anywhere or for one experiment; () where nothing says which."""
 
     def words(value: Any) -> Iterator[str]:
         if isinstance(value, dict):
@@ -125,13 +131,22 @@ def _mentioned(path: Path) -> tuple[str, ...]:
         document = schema.read_yaml(path)
     except StudyError:
         return ()
-    found = set(words(document))
-    # What experiments do not name, defaults do, or the schema.
-    bank = document.get("defaults", {}) if isinstance(document, dict) else {}
-    bank = bank.get("bank", {}) if isinstance(bank, dict) else {}
-    if not (isinstance(bank, dict) and "source" in bank):
-        return ()  # the default source, whatever that is
+    asked, defaults = document, _section(document, "defaults")
+    if experiment is not None:
+        asked = _section(_section(document, "experiments"), experiment)
+        # Its own source stands in place of the one in defaults.
+        defaults = defaults if "source" not in _section(asked, "bank") else asked
+        asked = [asked, _section(defaults, "bank").get("source")]
+    if "source" not in _section(defaults, "bank"):
+        return ()  # what experiments do not name, defaults do, or the schema: the default source, whatever that is
+    found = set(words(asked))
     return tuple(name for name in _SOURCES if name in found)
+
+
+def _section(document: Any, name: str) -> dict:
+    """A section of what may be no mapping; empty where there is none."""
+    section = document.get(name) if isinstance(document, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 @dataclass

@@ -216,7 +216,8 @@ def table(plan: Plan) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([*text, "", *totals])
+    left_out = [f"{name}: left out: {one.reason}" for name, one in plan.study.left_out.items()]
+    return "\n".join([*text, "", *totals, *left_out])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
