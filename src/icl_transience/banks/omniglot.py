@@ -1,8 +1,9 @@
 """Omniglot drawings (Lake, Salakhutdinov & Tenenbaum, Science 2015) as classes, read from the public zips.
 
 A class is a character under one of 4 rotations and 2 flips: class = (character * 4 + rotation) * 2 + flip,
-characters in the bank's own order, those held out last; or, with one variant of each, a character as it was drawn. All
-variants of a character are on one side of the split. Drawing numbers are put in one seeded order for all characters, those held out last.
+characters in the bank's own order, those held out last; or, with one variant of each, a character as it was drawn.
+All variants of a character are on one side of the split. Drawing numbers are put in one seeded order for all
+characters, those held out last.
 """
 
 import io
