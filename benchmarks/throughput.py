@@ -315,8 +315,11 @@ def readme_section(machines: list[dict]) -> str:
     return "\n".join([*parts, "", END])
 
 
-def record(cases: list[dict], machine: str) -> None:
-    """Puts cases in place of earlier ones of their kind in measured.json, and renews the README's table."""
+def record(cases: list[dict], machine: str, device: str) -> None:
+    """Puts cases in place of earlier ones of their kind in measured.json, and renews the README's table.
+
+    device: cpu or cuda, whatever its number. Records without it are of the time when there were CPUs only.
+    """
 
     def kind(case: dict) -> tuple:
         return case["shape"], case["numerics"], case["engine"], case["lanes"], case["jobs"]
@@ -324,7 +327,8 @@ def record(cases: list[dict], machine: str) -> None:
     machines = recorded()
     known = next((one for one in machines if one["machine"] == machine), {"machine": machine, "cases": []})
     kept = {kind(case): case for case in known["cases"] + cases}
-    known = {"machine": machine, "date": time.strftime("%Y-%m-%d"), "cases": [kept[key] for key in sorted(kept)]}
+    known = {"machine": machine, "device": device.split(":")[0], "date": time.strftime("%Y-%m-%d")}
+    known |= {"cases": [kept[key] for key in sorted(kept)]}
     machines = [one for one in machines if one["machine"] != machine] + [known]
     (HERE / "measured.json").write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")
     readme = HERE.parent / "README.md"
@@ -382,7 +386,7 @@ def main() -> None:
         print(table([case])[2] + against, flush=True)
     print("\n" + "\n".join(table(cases)))
     if options.record:
-        record(cases, machine_name(options.device))
+        record(cases, machine_name(options.device), options.device)
 
 
 if __name__ == "__main__":

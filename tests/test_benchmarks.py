@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -63,6 +64,21 @@ def test_the_readme_shows_what_was_measured():
     machines = json.loads((ROOT / "benchmarks" / "measured.json").read_text(encoding="utf-8"))
     assert machines
     assert throughput.readme_section(machines) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_record_says_of_which_kind_of_device_it_is(tmp_path, monkeypatch, device):
+    """And keeps those of before, of which some do not."""
+    before = throughput.recorded()
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("README.md", "benchmarks/measured.json"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(throughput, "HERE", tmp_path / "benchmarks")
+    throughput.record(before[0]["cases"][:1], "a machine", f"{device}:1" if device == "cuda" else device)
+    *kept, new = throughput.recorded()
+    assert kept == before
+    assert (new["machine"], new["device"], new["cases"]) == ("a machine", device, before[0]["cases"][:1])
+    assert throughput.readme_section([*before, new]) in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_profile_tells_the_parts_of_a_step():

@@ -1,7 +1,8 @@
-"""Status, orphans, provenance and the archive, asked of the real Snakemake."""
+"""Status, cost, orphans, provenance and the archive, asked of the real Snakemake."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from pipeline import Clone
+from pipeline import ROOT, Clone
 
 from icl_transience import files, packs
 from icl_transience.plan import Plan
@@ -103,6 +104,22 @@ def test_status_and_orphans_register_nothing_and_write_nothing(clone):
 def python(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "icl_transience", *arguments]
     return subprocess.run(command, cwd=folder, env=os.environ | env, capture_output=True, text=True, check=True)
+
+
+def test_cost_is_told_before_anything_is_made(tmp_path):
+    clone = Clone.make(tmp_path / "clone", ONE)
+    said = clone.snakemake("cost", config=("device=cuda",))
+    assert said.returncode == 0, said.stderr
+    (row,) = (line for line in said.stdout.splitlines() if line.startswith("l2 "))
+    assert row.split()[1:4] == ["2", "2", "2.05k"]
+    assert row.endswith("not measured")
+    # On this machine, as if the benchmark had been recorded there.
+    shutil.copytree(ROOT / "benchmarks", clone.folder / "benchmarks")
+    said = clone.snakemake("cost")
+    assert "core-hours: " in said.stdout
+    assert "not measured" not in said.stdout
+    assert python(clone.folder, "cost", "--study", "tiny").stdout in said.stdout
+    assert not (clone.folder / "results").exists()
 
 
 def test_a_run_writes_provenance_and_a_dry_run_does_not(clone):

@@ -139,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, action, help in (
         ("status", _status, "Say how far a study is, a row a lane; writes nothing."),
+        ("cost", _cost, "Say what a study would cost, an experiment a row; writes nothing."),
         ("orphans", _orphans, "List results that no study refers to, and the command that removes them."),
         ("report", _report, "Put all figures and tables that are built into one page, with what they say."),
         ("archive", _archive, "Put what a finished study says into one file."),
@@ -365,6 +366,12 @@ def _status(options: argparse.Namespace) -> None:
     from icl_transience.care import status
 
     print(status.table(_plan(options)))
+
+
+def _cost(options: argparse.Namespace) -> None:
+    from icl_transience.care import cost
+
+    print(cost.table(_plan(options)))
 
 
 def _orphans(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What each job takes of a machine: memory, time, GPUs, CPU cores. The one place for these numbers.
+"""What jobs take of a machine: memory, time, GPUs, CPU cores, room for files. The one place for these numbers.
 
 Memory: what arrays were found to take, in MB. Time: model FLOP over the rate that one job is expected to reach
 (`gflops` in config.yaml), plus what every batch costs however small it is. An expected time sizes segments; what a
@@ -136,9 +136,20 @@ def sequences(spec: SequenceSet) -> Job:
     shape = spec.bank.shape
     largest = max((_numbers(spec, name) for name in spec.evaluators), default=0)
     needed = 4 * (2 * shape.n_classes * shape.n_exemplars * shape.width + 4 * largest)
-    written = sum(_numbers(spec, name) for name in spec.evaluators)
     # Some 10 MB/s, all in all.
-    return Job(megabytes=600 + needed // _MB, seconds=4 * written / 1e7)
+    return Job(megabytes=600 + needed // _MB, seconds=sequences_bytes(spec) / 1e7)
+
+
+def bank_bytes(spec: BankSpec) -> int:
+    """Of its file, but for the quality card, what its classes are called, and images on a contact sheet."""
+    shape = spec.shape
+    return 4 * shape.n_classes * shape.n_exemplars * shape.width
+
+
+def sequences_bytes(spec: SequenceSet) -> int:
+    """Of its file: the coordinates of every exemplar, its class, number and label, in 4 bytes each."""
+    width = spec.bank.shape.width
+    return sum(4 * _numbers(spec, name) * (width + 3) // width for name in spec.evaluators)
 
 
 def _numbers(spec: SequenceSet, evaluator: str) -> int:
@@ -166,7 +177,7 @@ def evaluate(
     examples = sum(_numbers(spec, name) for name in spec.evaluators)
     answers = len(pack.lanes) * EVALUATION_BATCH * pack.run.n_labels * 8
     megabytes = training_megabytes(pack) + _number_bytes(pack.run) * (2 * examples + answers) // _MB
-    seconds = _snapshots(pack.run, start, end) * _snapshot_seconds(pack, spec, device, gflops)
+    seconds = snapshots(pack.run, start, end) * _snapshot_seconds(pack, spec, device, gflops)
     return _on(device, megabytes, seconds)
 
 
@@ -210,8 +221,8 @@ def segment_end(
     of_snapshot = sum(_snapshot_seconds(pack, one, device, gflops) for one in sets)
 
     def seconds(batches: int) -> float:
-        snapshots = _snapshots(pack.run, start, start + batches * batch_size)
-        return batches * of_batch + snapshots * of_snapshot
+        answered = snapshots(pack.run, start, start + batches * batch_size)
+        return batches * of_batch + answered * of_snapshot
 
     batches = bisect_right(range(1, math.ceil(budget / of_batch) + 1), budget, key=seconds)
     return start + max(1, batches) * batch_size
@@ -225,7 +236,7 @@ def _batch_seconds(pack: PackSpec, device: str, gflops: float | None) -> float:
 
 def _snapshot_seconds(pack: PackSpec, spec: SequenceSet, device: str, gflops: float | None) -> float:
     """Evaluating one snapshot of all lanes on a set."""
-    flop = sum(spec.sequences * forward_flop(pack.run, _context(spec, name)) for name in spec.evaluators)
+    flop = evaluation_flop(pack.run, spec)
     batches = len(spec.evaluators) * math.ceil(spec.sequences / EVALUATION_BATCH)
     return len(pack.lanes) * flop / _flop_per_second(device, gflops) + batches * _overhead(pack.run)
 
@@ -238,7 +249,7 @@ def _flop_per_second(device: str, gflops: float | None) -> float:
     return 1e9 * (gflops or GUESSED_GFLOPS[device.split(":")[0]])
 
 
-def _snapshots(run: Run, start: int, end: int) -> int:
+def snapshots(run: Run, start: int, end: int) -> int:
     """How many there are in (start, end], and at 0 if `start` is 0."""
     # Up to a power of two, so that one list serves many segments.
     points = _points(run.snapshots, run.batch_size, 1 << end.bit_length())
@@ -256,6 +267,11 @@ def _points(snapshots: Snapshots, batch_size: int, until: int) -> list[int]:
 def training_flop(run: Run) -> int:
     """Of training on one sequence: forward and backward, three times the forward pass."""
     return 3 * forward_flop(run)
+
+
+def evaluation_flop(run: Run, spec: SequenceSet) -> int:
+    """Of one snapshot of a lane that answers every sequence of a set."""
+    return sum(spec.sequences * forward_flop(run, _context(spec, name)) for name in spec.evaluators)
 
 
 def forward_flop(run: Run, context: int | None = None) -> int:

@@ -10,12 +10,14 @@ A job that is told to stop leaves what it has of its segment in a file of the sa
 the sequences seen so far as an attribute; the next job goes on from there.
 """
 
+import math
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import h5py
@@ -23,8 +25,9 @@ import numpy as np
 import torch
 
 from icl_transience import engines, files, store, training
+from icl_transience import model as transformer
 from icl_transience.packs import PackSpec
-from icl_transience.spec import StudyError, canonical, semantics_of
+from icl_transience.spec import Model, Run, StudyError, canonical, semantics_of
 
 _STATE_PARTS = ("parameters", "first_moments", "second_moments")
 
@@ -32,6 +35,21 @@ _STATE_PARTS = ("parameters", "first_moments", "second_moments")
 def identity(pack: PackSpec, start: int, end: int) -> str:
     """A segment is a function of its pack and its ends; where earlier segments met changes nothing in it."""
     return f"{pack.id}/{start}-{end}"
+
+
+def lane_bytes(run: Run, snapshots: int, segments: int = 1) -> int:
+    """What a lane takes of the files of so many segments, with so many snapshots in all of them together.
+
+    As many times its parameters as there are snapshots, and three times in each checkpoint. The training loss (12 bytes
+    every 1,024 sequences at batch 32) and HDF5's own (a kilobyte or two an array) come on top.
+    """
+    parameters = _n_parameters(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
+    return (snapshots + len(_STATE_PARTS) * segments) * parameters * engines.DTYPES[run.numerics].itemsize
+
+
+@cache
+def _n_parameters(model: Model, input_width: int, n_labels: int, context: int) -> int:
+    return sum(map(math.prod, transformer.parameter_shapes(model, input_width, n_labels, context).values()))
 
 
 class Interrupted(StudyError):
@@ -77,9 +95,7 @@ def run_segment(
         losses = training.Losses([], [])
     embeddings = torch.from_numpy(bank).to(device=device, dtype=engines.DTYPES[pack.run.numerics])
     points = pack.run.snapshots.points(pack.run.batch_size, start, end)
-    # As many arrays as snapshots, and three for the checkpoint.
-    of_state = sum(tensor.nbytes for tensor in state.parameters.values())
-    files.check_room(path, (len(points) + len(_STATE_PARTS)) * of_state)
+    files.check_room(path, len(pack.lanes) * lane_bytes(pack.run, len(points)))
     # Told so before there is anything new: what was kept before stays as it is. (The compiler may have been told so
     # too, and training would begin on another engine.)
     if stop():

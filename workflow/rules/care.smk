@@ -1,11 +1,11 @@
-# Targets that make nothing of a study: how far it is, what is left over, all that is built in one page, all of it in
-# one file. Their rules are names
-# alone; what they do comes last, in the Snakefile's `onsuccess`, so that `snakemake all archive` packs what is finished.
+# Targets that make nothing of a study: what it would cost, how far it is, what is left over, all that is built in one
+# page, all of it in one file. Their rules are names alone; what they do comes last, in the Snakefile's `onsuccess`, so
+# that `snakemake all archive` packs what is finished.
 from contextlib import contextmanager
 
 from icl_transience.care import provenance
 
-CARE = ("status", "orphans", "report", "archive")
+CARE = ("cost", "status", "orphans", "report", "archive")
 
 
 def asked() -> set[str]:
@@ -40,9 +40,11 @@ def stated():
 
 def take_care() -> None:
     """Does what the targets among CARE stand for."""
-    from icl_transience.care import archive, orphans, report, status
+    from icl_transience.care import archive, cost, orphans, report, status
 
     with stated():
+        if "cost" in asked():
+            print(cost.table(PLAN))
         if "status" in asked():
             print(status.table(PLAN))
         if "orphans" in asked():

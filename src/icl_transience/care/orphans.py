@@ -325,7 +325,7 @@ def shown(path: Path) -> str:
 
 def human(size: int) -> str:
     """1,280,000 -> "1.3 MB"."""
-    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= one:
             return f"{size / one:,.1f} {unit}"
     return f"{size} B"

@@ -8,6 +8,7 @@ Writes nothing and takes no lock, so it can be asked at any time, beside any num
     diverged     the lane's loss was no longer finite at or before the horizon, however far its pack has trained
 """
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -89,14 +90,9 @@ class _Trained:
     def __init__(self, folder: Path, log: Path, pack: Pack, live: bool):
         self.folder, self.log, self.pack, self.live = folder, log, pack, live
         self.problems: list[str] = []
-        self.names = _names(folder)
-        self.kept = _names(folder / ".kept")
-        segments = pack.segments(pack.boundaries[-1])
-        # Snakemake deletes a declared output before its job reruns; what is kept will not be trained again.
-        known = self.names | self.kept
-        present = [packs.segment_name(start, end) in known for start, end in segments]
-        n_finished = present.index(False) if False in present else len(present)
-        self.finished, self.next = segments[:n_finished], (segments[n_finished:] or [None])[0]
+        self.names, self.kept = names(folder), names(folder / ".kept")
+        self.finished = finished(pack, self.names | self.kept)
+        self.next = (pack.segments(pack.boundaries[-1])[len(self.finished) :] or [None])[0]
 
     @cached_property
     def _last(self) -> tuple[float | None, list[int]]:
@@ -174,8 +170,18 @@ class _Trained:
         return "missing", problem or f"{len(to_train)} of {len(segments)} segments to train"
 
 
-def _names(folder: Path) -> set[str]:
+def names(folder: Path) -> set[str]:
+    """Of what is in a folder; none where there is no such folder."""
     return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def finished(pack: Pack, known: set[str]) -> list[tuple[int, int]]:
+    """(from, to) of a pack's segments up to the first that is not among the files in its folder and those kept.
+
+    Snakemake deletes a declared output before its job reruns; what is kept will not be trained again.
+    """
+    segments = pack.segments(pack.boundaries[-1])
+    return list(itertools.takewhile(lambda segment: packs.segment_name(*segment) in known, segments))
 
 
 def _rates(trained: Mapping[str, _Trained]) -> dict[str, float | None]:

@@ -1,0 +1,299 @@
+"""What a study costs, against counts by hand, real files, and rates that somebody measured."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from builders import TINY_RUN, TINY_SET, changed, pack
+from pipeline import ROOT
+
+from icl_transience import banks, engines, evaluation, packs, resources, segments
+from icl_transience.care import cost
+from icl_transience.care.cost import Cost
+from icl_transience.plan import Plan
+
+# `again` shares a run with `first`, trains it twice as far, and has one of its own.
+STUDY = """
+defaults:
+  bank: {source: gaussian, gaussian: {classes: 40, holdout_classes: 10, exemplars: 3, holdout_exemplars: 2, dim: 4}}
+  recipe: {context: 8, burstiness: 3}
+  model: {depth: 2, width: 16, heads: 2, mlp_ratio: 0}
+  batch_size: 32
+  snapshots: {first: 256, per_doubling: 1, every: 512}
+  evaluation: {evaluators: [icl, iwl], sequences: 64}
+  seeds: [0, 1]
+experiments:
+  first: {horizon: 1024}
+  again: {horizon: 2048, axes: {optimizer.l2.strength: [0, 1.0e-3]}}
+"""
+# 8 pairs are 17 tokens: embedder; first block; last block; 40 labels.
+FORWARD = 2 * 9 * 4 * 16 + (17 * 8 * 16**2 + 2 * 16 * 17 * 18) + (4 * 17 + 4) * 16**2 + 4 * 16 * 17 + 2 * 16 * 40
+TRAINING = 3 * FORWARD
+# A snapshot answers 64 sequences of two evaluators.
+SNAPSHOT = 2 * 64 * FORWARD
+# Embedder, label embeddings, two blocks (norm, attention), norm, unembedding; in float32.
+STATE = 4 * ((4 * 16 + 16) + 40 * 16 + 2 * (2 * 16 + 4 * 16 * 16) + 2 * 16 + (16 * 40 + 40))
+
+
+def case(flop: float, gflops: float, **other) -> dict:
+    """A case as the benchmark records it. flop: of training on one sequence."""
+    plain = {"shape": "a", "lanes": 1, "jobs": 1, "numerics": "float32", "engine": "native"}
+    return plain | {"flops": gflops * 1e9, "rate": gflops * 1e9 / flop} | other
+
+
+def machine(*cases: dict, name: str = "a machine", **other) -> dict:
+    return {"machine": name, "date": "2026-01-01", "cases": list(cases)} | other
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch) -> Path:
+    """A workflow in the working folder, with nothing measured."""
+    (tmp_path / "workflow/studies").mkdir(parents=True)
+    shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def planned(base: Path, study: str = STUDY, *machines: dict, **config) -> Plan:
+    """Segments end at 1024 and 2048."""
+    (base / "workflow/studies/small.yaml").write_text(study)
+    if machines:
+        (base / "benchmarks").mkdir(exist_ok=True)
+        (base / cost.MEASURED).write_text(json.dumps(machines))
+    return Plan({"study": "small", "segment_sequences": 1024} | config, base)
+
+
+def rates(base: Path, *machines: dict, study: str = STUDY, **config) -> set[float]:
+    """GFLOP/s that are used, None for those that were not measured."""
+    found = cost.count(planned(base, study, *machines, **config)).rates
+    return {None if math.isnan(rate.flops) else rate.flops / 1e9 for rate in found}
+
+
+def row(text: str, name: str) -> list[str]:
+    (line,) = (line for line in text.splitlines() if line.split()[:1] == [name])
+    return line.split()[1:]
+
+
+# What is counted.
+
+
+def test_an_experiment_costs_what_a_count_by_hand_gives(base):
+    first = cost.count(planned(base, gflops=1)).experiments["first"]
+    # Snapshots at 0, 256, 512 and 1024; a checkpoint is three states.
+    flop = 2 * 1024 * TRAINING + 2 * 4 * SNAPSHOT
+    assert first == Cost(
+        runs=1,
+        lanes=2,
+        sequences=2 * 1024,
+        flop=flop,
+        segments=2 * (4 + 3) * STATE,
+        banks=50 * 5 * 4 * 4,
+        sets=2 * 64 * 9 * (4 + 3) * 4,
+        hours=pytest.approx(flop / 1e9 / 3600),
+    )
+
+
+def test_what_experiments_share_is_counted_in_the_first_of_them(base):
+    counted = cost.count(planned(base, gflops=1))
+    again = counted.experiments["again"]
+    assert (again.runs, again.lanes, again.banks, again.sets) == (1, 2, 0, 0)
+    # The lanes that `first` has trained halfway go on from there, with snapshots at 1536 and 2048.
+    assert again.sequences == 2 * 2048 + 2 * 1024
+    assert again.flop == again.sequences * TRAINING + 2 * (6 + 2) * SNAPSHOT
+    assert again.segments == 2 * ((6 + 2 * 3) + (2 + 3)) * STATE
+    assert replace(counted.along, hours=0) == Cost()
+    assert (counted.total.runs, counted.total.lanes, counted.total.sequences) == (2, 4, 4 * 2048)
+    assert counted.total.flop == 4 * 2048 * TRAINING + 4 * 6 * SNAPSHOT
+
+
+def test_a_second_set_of_evaluators_costs_its_evaluation_and_nothing_else(base):
+    more = STUDY + "  more: {horizon: 1024, evaluation: {evaluators: [icl], sequences: 32}}\n"
+    counted = cost.count(planned(base, more, gflops=1))
+    evaluation_alone = 2 * 4 * 32 * FORWARD
+    hours = pytest.approx(evaluation_alone / 1e9 / 3600)
+    assert counted.experiments["more"] == Cost(flop=evaluation_alone, sets=32 * 9 * 7 * 4, hours=hours)
+    assert counted.total.flop == 4 * 2048 * TRAINING + 4 * 6 * SNAPSHOT + evaluation_alone
+
+
+def test_lanes_that_train_along_with_others_are_told_apart(base):
+    study = STUDY.replace("[0, 1.0e-3]", "[1.0e-3]")
+    counted = cost.count(planned(base, study, packing="shape"))
+    assert [one.sequences for one in counted.experiments.values()] == [2 * 1024, 2 * 2048]
+    # All four are one pack: the two of `first` train on, and are evaluated, to the horizon of `again`.
+    assert counted.along.sequences == 2 * 1024
+    assert counted.along.flop == 2 * 1024 * TRAINING + 2 * 2 * SNAPSHOT
+    assert (counted.along.lanes, counted.along.segments) == (0, 2 * (2 + 3) * STATE)
+    assert counted.total.sequences == 4 * 2048
+    assert row(cost.table(planned(base, study, packing="shape")), "along")[0] == "2.05k"
+    apart = cost.table(planned(base, study))
+    assert "along" not in apart
+
+
+def test_files_are_as_large_as_is_said(tmp_path):
+    """But for what their formulas leave out: HDF5's own, losses, a bank's quality card."""
+    bank = changed(TINY_RUN.bank, {"gaussian.classes": 400, "gaussian.exemplars": 8, "gaussian.dim": 64})
+    run = changed(TINY_RUN, {"bank": bank, "model.width": 64})
+    spec, exemplars = pack(run, run), banks.build(bank, [])
+    segment, sequences, bank_file = (tmp_path / name for name in ("segment-0.h5", "sequences.h5", "bank.h5"))
+    segments.run_segment(segment, spec, exemplars.embeddings, None, 0, 32)
+    # 0, 8, 16 and 32.
+    assert 1 < segment.stat().st_size / (2 * segments.lane_bytes(run, 4)) < 1.05
+    sequence_set = changed(TINY_SET, {"bank": bank, "sequences": 1000})
+    evaluation.write_sequences(sequences, sequence_set, exemplars.embeddings)
+    assert 1 < sequences.stat().st_size / resources.sequences_bytes(sequence_set) < 1.05
+    banks.save(exemplars, bank_file, bank)
+    assert 1 < bank_file.stat().st_size / resources.bank_bytes(bank) < 1.05
+
+
+# What is done.
+
+
+def finish(pack_id: str, name: str) -> Path:
+    path = Path("results/packs", pack_id, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_finished_segments_and_their_metrics_are_done_and_the_rest_is_left(base):
+    plan = planned(base, gflops=1)
+    assert cost.count(plan).done == Cost()
+    assert not Path("results").exists()
+    (shared, own), (set_id,) = plan.packs, plan.sets
+    finish(shared, packs.segment_name(0, 1024))
+    finish(f"{own}/.kept", packs.segment_name(0, 1024))
+    done = cost.count(plan).done
+    assert (done.sequences, done.flop) == (4 * 1024, 4 * 1024 * TRAINING)
+    finish(shared, packs.metrics_name(set_id, 0, 1024))
+    done = cost.count(plan).done
+    assert done.flop == 4 * 1024 * TRAINING + 2 * 4 * SNAPSHOT
+    assert done.hours == pytest.approx(done.flop / 1e9 / 3600)
+    text = cost.table(plan)
+    assert row(text, "done")[0] == row(text, "left")[0] == "4.10k"
+    assert row(text, "total")[2] == "8.19k"
+
+
+def test_a_segment_after_one_that_is_missing_is_not_done(base):
+    plan = planned(base)
+    (shared, _) = plan.packs
+    finish(shared, packs.segment_name(1024, 2048))
+    assert cost.count(plan).done.sequences == 0
+
+
+def test_what_is_trained_beyond_the_horizon_is_not_done_twice(base):
+    plan = planned(base)
+    plan.register()
+    for pack_id, of_pack in plan.packs.items():
+        for segment in of_pack.segments(2048):
+            finish(pack_id, packs.segment_name(*segment))
+    shorter = cost.count(planned(base, STUDY.replace("2048", "1024")))
+    assert shorter.done.sequences == shorter.total.sequences == 4 * 1024
+
+
+# Hours.
+
+
+def test_given_gflops_count_whatever_was_measured(base):
+    measured = machine(case(TRAINING, 70))
+    counted = cost.count(planned(base, STUDY, measured, gflops=50))
+    assert counted.total.hours == pytest.approx(counted.total.flop / 50e9 / 3600)
+    assert "core-hours: 50 GFLOP/s, `gflops` in config.yaml" in cost.table(planned(base, STUDY, measured, gflops=50))
+
+
+def test_a_device_that_nobody_measured_has_no_hours(base):
+    plan = planned(base, STUDY, machine(case(TRAINING, 70)), device="cuda:1")
+    assert math.isnan(cost.count(plan).total.hours)
+    text = cost.table(plan)
+    assert text.splitlines()[0].split()[-1] == "GPU-hours"
+    for name in ("first", "again", "total", "left"):
+        assert row(text, name)[-2:] == ["not", "measured"]
+    assert "`python benchmarks/throughput.py --device cuda --shapes abcd --record` measures it; or set `gflops`" in text
+
+
+def test_one_experiment_without_a_rate_leaves_the_others_theirs(base):
+    study = STUDY + "  exact: {horizon: 1024, runs: {exact: {numerics: float64}}}\n"
+    text = cost.table(planned(base, study, machine(case(TRAINING, 70))))
+    assert row(text, "first")[-1] == "0.00"
+    assert row(text, "exact")[-2:] == row(text, "total")[-2:] == ["not", "measured"]
+    assert "--device cpu --shapes abcd --record --numerics float64 --engine eager" in text
+
+
+def test_no_file_of_measurements_is_no_measurement(base):
+    assert rates(base) == {None}
+
+
+def test_the_rate_is_that_of_the_nearest_shape_and_pack(base):
+    alike = [case(TRAINING / 3, 1), case(2 * TRAINING, 2), case(2 * TRAINING, 4, lanes=4), case(1e9, 5)]
+    others = [
+        case(TRAINING, 6, numerics="bfloat16"),
+        case(TRAINING, 7, engine="eager"),
+        case(TRAINING, 8, jobs=2),
+    ]
+    on_gpu = machine(case(TRAINING, 9, engine="eager"), device="cuda")
+    # A third is further away than the double; packs have two lanes.
+    assert rates(base, machine(*alike, *others), on_gpu) == {2}
+    study = STUDY.replace("seeds: [0, 1]", "seeds: [0, 1, 2]")
+    assert rates(base, machine(*alike, *others), on_gpu, study=study) == {4}
+    assert rates(base, machine(*alike, *others), on_gpu, device="cuda") == {9}
+
+
+def test_the_table_says_where_the_rate_was_measured(base):
+    text = cost.table(planned(base, STUDY, machine(case(TRAINING, 70), name="a fast one")))
+    assert (
+        "core-hours: 70 GFLOP/s, measured on a fast one, 2026-01-01: shape (a), native, float32, lanes a pack: 1"
+        in text
+    )
+
+
+def test_of_several_machines_the_one_recorded_last_that_has_such_a_case_counts(base):
+    first, last = machine(case(TRAINING, 1)), machine(case(1e9, 2), device="cpu")
+    unlike = machine(case(TRAINING, 3, numerics="bfloat16"))
+    assert rates(base, first, last, unlike) == {2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "engine"),
+    [
+        ({}, "auto"),
+        ({"model.dropout": 0.1}, "auto"),
+        ({"model.positions.kind": "rotary"}, "auto"),
+        ({"numerics": "float64"}, "auto"),
+        ({}, "eager"),
+    ],
+)
+def test_the_rate_is_that_of_the_engine_that_will_train(changes, engine):
+    spec = pack(changed(TINY_RUN, changes))
+    flop = resources.training_flop(TINY_RUN)
+    cases = [case(flop, 1, engine=name, numerics=spec.run.numerics) for name in ("eager", "native")]
+    rate = cost._rate({"device": "cpu", "engine": engine, "gflops": None}, [machine(*cases)], spec)
+    assert f", {engines.chosen(engine, spec.run, torch.device('cpu'))}, " in rate.source
+
+
+def test_what_the_benchmark_has_recorded_is_found(base):
+    """Of the checkout's own measurements, on CPUs."""
+    machines = json.loads((ROOT / cost.MEASURED).read_text())
+    known = {case["flops"] / 1e9 for one in machines for case in one["cases"] if one.get("device", "cpu") == "cpu"}
+    assert rates(base, *machines) < known
+
+
+# In words.
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00k"),
+        (1_600_000_000, "1.60G"),
+        (999_999, "1.00M"),
+        (12_345, "12.3k"),
+        (10**26, "100Y"),
+    ],
+)
+def test_large_numbers_have_three_digits(number, text):
+    assert cost.short(number) == text
