@@ -454,6 +454,14 @@ CONTRADICTIONS = {
         in_a("bank: {source: omniglot, omniglot: {characters: 240, holdout_characters: 3}}"),
         ["is 243, but", "hold 242"],
     ),
+    "a claim about what remains of a censored time": (
+        with_claim("kind: threshold, of: half_life, minus: peak_at, direction: above, value: 0"),
+        ["claims.c.of` is 'half_life'", "a column of transience.csv that is never censored"],
+    ),
+    "a claim minus an unknown column": (
+        with_claim("kind: threshold, of: final_icl, minus: at_peek_icl, direction: above, value: 0"),
+        ["claims.c.minus` is 'at_peek_icl'", "did you mean `at_peak_icl`?"],
+    ),
     "a claim about an unknown column": (
         with_claim("kind: threshold, of: indx, direction: above, value: 0"),
         ["`experiments.a.claims.c.of` is 'indx' (did you mean `index`?)", "column of transience.csv: emergence, peak,"],

@@ -55,6 +55,19 @@ def only(table: pd.DataFrame, of: dict) -> pd.Series:
     return judged(table, of).iloc[0]
 
 
+def test_a_claim_may_be_about_the_difference_of_two_columns():
+    risen = [0.11, 0.12, 0.13, 0.14, 0.15, 0.16]
+    table = lanes({"none": [0.5] * 6}, final_ciwl=[0.6 + more for more in risen], at_peak_ciwl=[0.6] * 6)
+    since = {"of": "final_ciwl", "minus": "at_peak_ciwl"}
+    row = only(table, claim("threshold", **since, value=0.1))
+    assert (row["of"], row["verdict"]) == ("final_ciwl - at_peak_ciwl", "supported")
+    assert row["effect"] == pytest.approx(0.035)
+    before = {"of": "at_peak_ciwl", "minus": "final_ciwl"}
+    assert only(table, claim("threshold", **before, value=0))["verdict"] == "contradicted"
+    gap = only(table.assign(at_peak_ciwl=[np.nan] + [0.6] * 5), claim("threshold", **since))
+    assert (gap["seeds_used"], gap["excluded"]) == ("1 2 3 4 5", 1)
+
+
 def test_a_claim_of_an_experiment_that_is_left_out_stays_undecided_and_costs_the_others_nothing():
     alone = only(lanes(FALLS), claim("trend"))
     left_out = {"name": "there", "experiment": "words", "text": "it is there", "kind": "threshold", "of": "peak"}

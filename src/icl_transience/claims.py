@@ -1,6 +1,6 @@
 """What an experiment is expected to show: sentences that its tables support, contradict or leave open.
 
-A claim is about one column of transience.csv and of one kind:
+A claim is about one column of transience.csv, or one minus another, and of one kind:
     trend        it rises or falls along an axis of numbers, on runs that differ in nothing else
     difference   it is greater or less in one run than in another
     threshold    it is above or below a value, in one run or in every run
@@ -22,6 +22,8 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "difference": (("run", "than"), ()),
     "threshold": (("value",), ("run",)),
 }
+# Of these a lane may know no more than a lower bound, from which nothing can be taken away.
+_CENSORED = ("emergence", "half_life")
 # Columns of transience.csv besides those of each evaluator and of the training loss, at the peak and at the end.
 QUANTITIES = ("emergence", "peak", "peak_at", "half_life", "final", "index")
 
@@ -31,7 +33,7 @@ class Claim:
     """A claim and the runs it is about.
 
     runs: of a trend one a level, in ascending order of `levels`; of a difference the one and the other; of a
-    threshold those that are to keep it.
+    threshold those that are to keep it. minus: a second column, which is taken from `of` in each lane.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Claim:
     of: str
     direction: str
     runs: tuple[str, ...]
+    minus: str = field(default="", metadata={"neutral": ""})
     axis: str = ""
     levels: tuple[float, ...] = ()
     value: float = 0.0
@@ -90,6 +93,7 @@ def _claim(name: str, section: Mapping[str, Any], claimant: Claimant) -> Claim:
         of=section["of"],
         direction=section["direction"],
         runs=tuple(runs),
+        minus=section.get("minus", ""),
         axis=section.get("axis", ""),
         levels=tuple(map(float, levels)),
         value=float(section.get("value", 0)),
@@ -97,7 +101,7 @@ def _claim(name: str, section: Mapping[str, Any], claimant: Claimant) -> Claim:
 
 
 def _problems(where: str, section: Mapping[str, Any], claimant: Claimant) -> Iterator[str]:
-    kind, of = section["kind"], section["of"]
+    kind = section["kind"]
     needed, allowed = _KEYS[kind]
     missing = [key for key in needed if key not in section]
     others = {key for keys in _KEYS.values() for part in keys for key in part} - {*needed, *allowed}
@@ -110,11 +114,14 @@ def _problems(where: str, section: Mapping[str, Any], claimant: Claimant) -> Ite
             f"`{where}.direction` is {section['direction']!r}, but a {kind} {_copula(kind)} "
             f"{' or '.join(DIRECTIONS[kind])}: choose one of these"
         )
-    if of not in claimant.columns:
-        yield (
-            f"`{where}.of` is {of!r}{schema.did_you_mean(of, claimant.columns)}, expected a column of transience.csv: "
-            f"{', '.join(claimant.columns)}"
-        )
+    taken = [key for key in ("of", "minus") if key in section]
+    allowed_columns = [name for name in claimant.columns if len(taken) == 1 or name not in _CENSORED]
+    for key in taken:
+        if (column := section[key]) not in allowed_columns:
+            yield (
+                f"`{where}.{key}` is {column!r}{schema.did_you_mean(column, allowed_columns)}, expected a column of "
+                f"transience.csv{' that is never censored' * (len(taken) > 1)}: {', '.join(allowed_columns)}"
+            )
     if not missing:
         yield from _problems_of_runs(where, section, claimant)
         if kind == "trend":

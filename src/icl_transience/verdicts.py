@@ -194,6 +194,8 @@ def measure(claim: Mapping[str, Any], lanes: pd.DataFrame) -> tuple[dict[str, di
     excluded: dict[str, str] = {}
     for row in lanes[lanes["run"].isin(values)].to_dict("records"):
         found = _measured(row, claim["of"], claim["horizon"])
+        if minus := claim.get("minus"):
+            found = _minus(found, _measured(row, minus, claim["horizon"]))
         if isinstance(found, Measured):
             values[row["run"]][row["seed"]] = found
         else:
@@ -213,6 +215,12 @@ def _measured(row: Mapping[str, Any], of: str, horizon: float) -> Measured | str
     return Measured(float(value), censored=of == "half_life" and str(row["half_life_censored"]) == "True")
 
 
+def _minus(one: Measured | str, other: Measured | str) -> Measured | str:
+    if isinstance(one, str) or isinstance(other, str):
+        return one if isinstance(one, str) else other
+    return Measured(one.value - other.value)
+
+
 def _row(
     claim: Mapping[str, Any],
     finding: Finding,
@@ -221,13 +229,11 @@ def _row(
     values: Values,
     excluded: Mapping[str, str],
 ) -> dict[str, Any]:
-    of_claim = ("experiment", "text", "source", "kind", "of", "direction")
     lower, upper, confidence = finding.interval
     slope, slope_lower, slope_upper = finding.slope
     found = verdict(p_holm, finding.sign, claim["direction"], len(finding.seeds), claim["alpha"])
     why = [_why_undecided(claim, finding, n_claims)] if found == "undecided" else []
-    return {key: claim[key] for key in of_claim} | {
-        "claim": claim["name"],
+    return _asked(claim) | {
         "statistic": finding.statistic,
         "effect": finding.effect,
         "lower": lower,
@@ -249,23 +255,15 @@ def _row(
 
 
 def _row_left_out(claim: Mapping[str, Any]) -> dict[str, Any]:
-    of_claim = ("experiment", "text", "source", "kind", "of", "direction")
-    unmeasured = dict.fromkeys(("effect", "lower", "upper", "confidence", "slope", "slope_lower", "slope_upper"))
-    return (
-        {key: claim.get(key, "") for key in of_claim}
-        | unmeasured
-        | {
-            "claim": claim["name"],
-            "statistic": "",
-            "p": 1.0,
-            "p_holm": 1.0,
-            "verdict": "undecided",
-            "seeds": 0,
-            "seeds_used": "",
-            "excluded": 0,
-            "note": f"left out: {claim['left_out']}",
-        }
-    )
+    undecided = {"verdict": "undecided", "p": 1.0, "p_holm": 1.0, "seeds": 0, "excluded": 0}
+    return _asked(claim) | undecided | {"note": f"left out: {claim['left_out']}"}
+
+
+def _asked(claim: Mapping[str, Any]) -> dict[str, str]:
+    """What a row says of the claim itself."""
+    asked = {key: claim.get(key, "") for key in ("experiment", "text", "source", "kind", "of", "direction")}
+    minus = f" - {claim['minus']}" if claim.get("minus") else ""
+    return asked | {"claim": claim["name"], "of": asked["of"] + minus}
 
 
 def _why_undecided(claim: Mapping[str, Any], finding: Finding, n_claims: int) -> str:
