@@ -6,7 +6,6 @@ tokens.
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,9 @@ import h5py
 import numpy as np
 import pytest
 from builders import lane
+from pipeline import Clone
 
-from icl_transience import banks, evaluation, segments
+from icl_transience import evaluation, segments
 from icl_transience.model import parameter_shapes
 from icl_transience.packs import PackSpec
 from icl_transience.plan import Plan
@@ -52,16 +52,13 @@ def plan(llama, tmp_path_factory) -> Plan:
         return Plan(CONFIG | {"results": results, "tokens": str(llama), "memory": 64_000}, ROOT)
 
 
-def shapes(plan: Plan) -> Iterator[tuple[str, NamedRun]]:
-    """One run of each shape of model, bank and sequence."""
-    seen = set()
-    for experiment in plan.study.experiments.values():
-        for named in experiment.runs:
-            run = named.run
-            shape = run.bank.shape, run.model.depth, run.model.width, run.model.mlp_ratio, run.recipe, run.optimizer.l2
-            if shape not in seen:
-                seen.add(shape)
-                yield f"{experiment.name}, {named.name}", named
+def shapes(plan: Plan) -> dict[tuple, NamedRun]:
+    """One run of each shape of bank, model and sequence."""
+    runs = [named for experiment in plan.study.experiments.values() for named in experiment.runs]
+    return {
+        (named.run.bank.shape, replace(named.run.model, init=runs[0].run.model.init), named.run.recipe.context): named
+        for named in runs
+    }
 
 
 def test_it_has_every_experiment_whatever_is_at_hand(plan):
@@ -71,6 +68,17 @@ def test_it_has_every_experiment_whatever_is_at_hand(plan):
     without = Plan(CONFIG | {"results": plan.results, "memory": 64_000}, ROOT)
     assert list(without.study.experiments) == with_drawings
     assert list(without.study.left_out) == ["tokens_7b", "tokens_13b", "tokens_30b", "tokens_65b"]
+
+
+def test_snakemake_plans_all_of_it(tmp_path, monkeypatch):
+    for source in ("OMNIGLOT", "TOKENS"):
+        monkeypatch.delenv(f"ICL_{source}", raising=False)
+    clone = Clone.make(tmp_path / "clone")
+    jobs = clone.would_run(config=("study=paper", "segment_sequences=64000000"))
+    # Both zips and the weights of ResNet-18; a bank each for 1,600 x 20, x 10, x 5, for three other numbers of variants
+    # and for the two layouts of 12,800 x 20.
+    assert (jobs["download"], jobs["bank"], jobs["train"]) == (3, 8, jobs["evaluate"])
+    assert {"declare", "tables", "verdicts"} <= set(jobs)
 
 
 def test_the_model_has_as_many_parameters_as_the_papers(plan):
@@ -89,30 +97,34 @@ def test_enough_seeds_decide_every_claim(plan):
 
 
 def test_every_shape_trains_and_answers(plan, tmp_path):
-    for number, (name, named) in enumerate(shapes(plan)):
-        shape = named.run.bank.shape
+    found = shapes(plan)
+    assert len(found) == 22
+    numbers = np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)
+    for shape, named in found.items():
+        bank = shape[0]
         stand_in = BankSpec(
             source="gaussian",
             seed=0,
             gaussian=Gaussian(
-                classes=shape.n_train_classes,
-                holdout_classes=shape.n_classes - shape.n_train_classes,
-                exemplars=shape.n_train_exemplars,
-                holdout_exemplars=shape.n_exemplars - shape.n_train_exemplars,
-                dim=shape.width,
+                classes=bank.n_train_classes,
+                holdout_classes=bank.n_classes - bank.n_train_classes,
+                exemplars=bank.n_train_exemplars,
+                holdout_exemplars=bank.n_exemplars - bank.n_train_exemplars,
+                dim=bank.width,
                 noise=0.5,
             ),
         )
+        assert stand_in.shape == bank
+        embeddings = np.resize(numbers, (bank.n_classes, bank.n_exemplars, bank.width))
         run = replace(named.run, bank=stand_in, snapshots=Snapshots(first=64, per_doubling=1, every=64))
         pack = PackSpec(lanes=(lane(run, seed=0),))
         answered = replace(named.sequence_set, bank=stand_in, sequences=8)
-        bank = banks.build(stand_in, [])
-        segment, frozen, metrics = (tmp_path / f"{number}-{kind}.h5" for kind in ("segment", "frozen", "metrics"))
-        segments.run_segment(segment, pack, bank.embeddings, None, 0, 64)
-        evaluation.write_sequences(frozen, answered, bank.embeddings)
-        evaluation.write_metrics(metrics, pack, segment, answered, frozen, "cpu", "auto")
+        segment, frozen, metrics = (tmp_path / f"{kind}.h5" for kind in ("segment", "frozen", "metrics"))
+        segments.run_segment(segment, pack, embeddings, None, 0, 64)
+        evaluation.write_sequences(frozen, answered, embeddings)
+        evaluation.write_metrics(metrics, pack, segment, answered, frozen)
         with h5py.File(segment) as file, h5py.File(metrics) as of_metrics:
-            assert np.isfinite(file["train_loss/value"][()]).all(), name
-            assert set(answered.evaluators) <= set(of_metrics), name
-        for path in (segment, frozen, metrics):
-            path.unlink()
+            assert file["snapshots/sequences_seen"][()].tolist() == [0, 64], shape
+            assert np.isfinite(file["train_loss/value"][()]).all(), shape
+            for evaluator in answered.evaluators:
+                assert np.isfinite(of_metrics[evaluator]["mean"][()]).all(), (shape, evaluator)
