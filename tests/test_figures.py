@@ -122,6 +122,13 @@ def test_figures_can_be_drawn_whatever_becomes_of_the_lanes(tmp_path, kind, fate
             assert_inside(getattr(figures, f"_{name}")(report, lanes if name == "summary" else curves))
 
 
+def test_a_peak_is_marked_only_where_something_emerged(report):
+    curves = make_curves(report, {"none": RISES_AND_FALLS, "some": [0.52] * len(SEEN)})
+    marked, unmarked = figures._curves(report, curves).axes[:2]
+    assert [line.get_marker() for line in marked.lines].count("v") == 1
+    assert [line.get_marker() for line in unmarked.lines].count("v") == 0
+
+
 def assert_inside(figure: Figure) -> None:
     """No words of the title or the foot beyond the edge."""
     figure.draw_without_rendering()

@@ -77,8 +77,7 @@ def _one_run(upper: Axes, lower: Axes, report: Report, run: Mapping[str, Any], c
         mean = panels.mean_of(panels.of_seeds(default_curves(of_run, name)))
         upper.plot(mean.index, mean, color=panels.colour_of(name), linewidth=1.2, linestyle="--")
     if statistics["evaluator"] in shown:
-        curve = default_curves(of_run, statistics["evaluator"])
-        panels.mark_peak(upper, curve, statistics["smoothing"], COLOURS[statistics["evaluator"]])
+        panels.mark_peak(upper, of_run, report, run)
     upper.set_ylim(-0.02, 1.02)
     loss = default_curves(of_run, TRAINING)
     panels.draw_seeds(lower, loss, COLOURS[TRAINING], statistics["confidence"], logarithmic=True)
@@ -199,7 +198,7 @@ def _grid(report: Report, curves: pd.DataFrame) -> Figure:
             curve = default_curves(of_run, name)
             panels.draw_seeds(panel, curve, COLOURS[name], statistics["confidence"])
             if name == statistics["evaluator"]:
-                panels.mark_peak(panel, curve, statistics["smoothing"], COLOURS[name], in_words=False)
+                panels.mark_peak(panel, of_run, report, run, in_words=False)
         panels.mark_chance(panel, [run], shown, words="")
         if column == len(of_columns) - 1:
             panels.label_ends(panel, of_run, shown, 0.1)

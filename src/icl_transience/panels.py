@@ -159,13 +159,21 @@ def mark_chance(axes: Axes, runs: Sequence[Mapping[str, Any]], shown: Sequence[s
             )
 
 
-def mark_peak(axes: Axes, curve: pd.DataFrame, smoothing: int, colour: str, *, in_words: bool = True) -> None:
-    mean = mean_of(of_seeds(curve))
+def mark_peak(
+    axes: Axes, of_run: pd.DataFrame, report: Report, run: Mapping[str, Any], *, in_words: bool = True
+) -> None:
+    """Where the evaluator that is summarised is highest; nowhere if that is not `min_effect` above chance."""
+    statistics = report["statistics"]
+    name, colour = statistics["evaluator"], COLOURS[statistics["evaluator"]]
+    mean = mean_of(of_seeds(default_curves(of_run, name)))
     if mean.empty:
         return
-    smoothed = transience.smooth(mean.to_numpy(), smoothing)
+    smoothed = transience.smooth(mean.to_numpy(), statistics["smoothing"])
     top = int(smoothed.argmax())
     x, y = mean.index[top], smoothed[top]
+    chance = evaluation.chance(name, spec.from_values(Recipe, run["recipe"]), run["labels"])
+    if y - chance <= statistics["min_effect"]:
+        return
     axes.plot([x], [y], marker="v", markersize=7, color=colour, markeredgecolor="white", zorder=5)
     if not in_words:
         return
