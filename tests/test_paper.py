@@ -1,7 +1,7 @@
-"""The papers' study at their scale: what can be said of it without a GPU, Omniglot's large zips or LLaMA.
+"""The claims of the papers: at their scale, and scaled down for two cores.
 
-Every shape of model and bank trains one short segment and answers, on Gaussian classes in the place of its drawings or
-tokens.
+Of the former, what can be said without a GPU, Omniglot's large zips or LLaMA: every shape of model and bank trains one
+short segment and answers, on made-up numbers in the place of drawings or tokens.
 """
 
 import json
@@ -12,15 +12,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import safetensors.numpy
 from builders import lane
 from pipeline import Clone
 
-from icl_transience import evaluation, segments
+from icl_transience import evaluation, segments, study
 from icl_transience.model import parameter_shapes
 from icl_transience.packs import PackSpec
 from icl_transience.plan import Plan
 from icl_transience.spec import BankSpec, Gaussian, Snapshots
-from icl_transience.study import NamedRun
+from icl_transience.study import NamedRun, Study
 
 ROOT = Path(__file__).parents[1]
 LLAMA = {"llama-7b": 4096, "llama-13b": 5120, "llama-30b": 6656, "llama-65b": 8192}
@@ -42,6 +43,14 @@ def llama(tmp_path_factory) -> Path:
     return folder
 
 
+def scaled_down(folder: Path) -> Study:
+    """The study `claims`, on a table of tokens of the size that it was judged on."""
+    table = np.zeros((30_522, 384), np.float16)
+    safetensors.numpy.save_file({"word_embeddings.weight": table}, folder / "model.safetensors")
+    schema = ROOT / "workflow/schemas/study.schema.yaml"
+    return study.load(ROOT / "workflow/studies/claims.yaml", schema, {"tokens": folder})
+
+
 @pytest.fixture(scope="module")
 def plan(llama, tmp_path_factory) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
@@ -61,7 +70,9 @@ def shapes(plan: Plan) -> dict[tuple, NamedRun]:
     }
 
 
-def test_it_has_every_experiment_whatever_is_at_hand(plan):
+def test_it_has_every_experiment_whatever_is_at_hand(plan, monkeypatch):
+    for source in ("OMNIGLOT", "TOKENS"):
+        monkeypatch.delenv(f"ICL_{source}", raising=False)
     assert not plan.study.left_out
     assert len(plan.study.experiments) == 18
     with_drawings = [name for name in plan.study.experiments if not name.startswith("tokens")]
@@ -87,9 +98,11 @@ def test_the_model_has_as_many_parameters_as_the_papers(plan):
     assert sum(map(math.prod, shapes.values())) == 836_096
 
 
-def test_enough_seeds_decide_every_claim(plan):
+@pytest.mark.parametrize("name", ["paper", "claims"])
+def test_enough_seeds_decide_every_claim(name, plan, tmp_path):
     """The smallest p that a test can give, corrected for all claims of the study."""
-    claims = [(claim, experiment) for experiment in plan.study.experiments.values() for claim in experiment.claims]
+    loaded = plan.study if name == "paper" else scaled_down(tmp_path)
+    claims = [(claim, experiment) for experiment in loaded.experiments.values() for claim in experiment.claims]
     for claim, experiment in claims:
         orders = math.factorial(len(claim.runs)) if claim.kind == "trend" else 2
         least = 2 / orders ** len(experiment.seeds)
@@ -128,3 +141,14 @@ def test_every_shape_trains_and_answers(plan, tmp_path):
             assert np.isfinite(file["train_loss/value"][()]).all(), shape
             for evaluator in answered.evaluators:
                 assert np.isfinite(of_metrics[evaluator]["mean"][()]).all(), (shape, evaluator)
+
+
+def test_the_scaled_down_study_keeps_to_its_limits(tmp_path):
+    loaded = scaled_down(tmp_path)
+    assert all(experiment.claims for experiment in loaded.experiments.values())
+    for experiment in loaded.experiments.values():
+        assert experiment.horizon <= 1_000_000, experiment.name
+        seeds = [seed.init for seed in experiment.seeds]
+        assert len(seeds) >= 6, experiment.name
+        # Settings were searched on seeds from 100 on.
+        assert max(seeds) < 100, experiment.name
