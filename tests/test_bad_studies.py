@@ -458,6 +458,14 @@ CONTRADICTIONS = {
         with_claim("kind: threshold, of: half_life, minus: peak_at, direction: above, value: 0"),
         ["claims.c.of` is 'half_life'", "a column of transience.csv that is never censored"],
     ),
+    "a claim about a column minus itself": (
+        with_claim("kind: threshold, of: peak, minus: peak, direction: above, value: 0"),
+        ["claims.c.minus` is 'peak', as `of` is: that is always 0"],
+    ),
+    "a claim about accuracy minus time": (
+        with_claim("kind: threshold, of: peak, minus: peak_at, direction: above, value: 0"),
+        ["claims.c.minus` is 'peak_at', in sequences seen, but `of` is 'peak', in shares of 1"],
+    ),
     "a claim minus an unknown column": (
         with_claim("kind: threshold, of: final_icl, minus: at_peek_icl, direction: above, value: 0"),
         ["claims.c.minus` is 'at_peek_icl'", "did you mean `at_peak_icl`?"],
@@ -743,7 +751,7 @@ def test_a_pack_of_more_lanes_than_a_command_line_holds_is_refused(tmp_path):
 
 CONFIGS = {
     "an unknown key": ({"studdy": "laptop"}, ["config: unknown key `studdy`", "did you mean `study`?"]),
-    "an unknown study": ({"study": "laptp"}, ["`study` is 'laptp'", "did you mean `laptop`?", "there are encoders"]),
+    "an unknown study": ({"study": "laptp"}, ["`study` is 'laptp'", "did you mean `laptop`?", "there are claims"]),
     "a study without a name": ({"study": ""}, ["`study` is '', expected a text that is not empty"]),
     "a study by a way out": ({"study": "../studies/laptop"}, ["`study` is '../studies/laptop', which is not in"]),
     "a study that is not there": ({"study": "nowhere/mine.yaml"}, ["nowhere/mine.yaml: cannot be read (No such file"]),

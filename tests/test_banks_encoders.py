@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from icl_transience import banks, store
 from icl_transience.banks import omniglot, resnet, trained
+from icl_transience.banks.bank import contact_sheet
 from icl_transience.spec import StudyError, Trained
 
 # --- ResNet-18
@@ -172,6 +173,14 @@ def test_with_one_variant_a_class_is_a_character_as_it_was_drawn(tmp_path, pixel
     np.testing.assert_array_equal(upright.class_table["character"], pixel_bank.bank.class_table["character"][::8])
     assert not upright.class_table["rotation"].any()
     assert not upright.class_table["flip"].any()
+    images = omniglot.training_images(replace(pixel_bank.spec, omniglot=section), [zip_path])
+    np.testing.assert_array_equal(images.reshape(2, 3, -1), upright.embeddings[:2, :3])
+    ours, of_all = (contact_sheet(shape)[0].tolist() for shape in (section.shape, pixel_bank.spec.shape))
+    shown = [row for row in ours if 8 * row in of_all]
+    assert shown
+    for row in shown:
+        of_row = pixel_bank.bank.contact[of_all.index(8 * row)]
+        np.testing.assert_array_equal(upright.contact[ours.index(row)], of_row)
 
 
 def test_pixels_at_the_standard_scale_are_centred_and_of_mean_square_1(tmp_path):

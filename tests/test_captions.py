@@ -47,7 +47,7 @@ VERDICT = {
     "claim": "kept",
     "text": "L2 keeps it",
     "source": "",
-    "of": "index",
+    "tested": "index: some < none",
     "statistic": "mean difference",
     "effect": "-0.004",
     "lower": "",
@@ -60,12 +60,17 @@ VERDICT = {
 }
 
 
+CLAIM = "text: L2 keeps it, kind: trend, of: index, direction: falls, axis: optimizer.l2.strength"
+
+
 @pytest.fixture
 def plan(tmp_path, monkeypatch) -> Plan:
     """Of the study `tiny`, of which nothing is built."""
     (tmp_path / "workflow/studies").mkdir(parents=True)
     shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
-    (tmp_path / "workflow/studies/tiny.yaml").write_text(TINY)
+    (tmp_path / "workflow/studies/tiny.yaml").write_text(
+        TINY.replace("l2: {axes", f"l2: {{claims: {{kept: {{{CLAIM}}}}}, axes")
+    )
     monkeypatch.chdir(tmp_path)
     return Plan({"study": "tiny"}, Path())
 
@@ -143,8 +148,9 @@ def test_a_claim_stands_with_its_verdict_effect_and_p(plan):
     ends = {"lower": "-0.1", "upper": "0.09", "confidence": "0.95", "source": "Fig. 5", "note": "few seeds"}
     write("results/studies/tiny/verdicts.csv", VERDICT, VERDICT | ends | {"verdict": "contradicted"})
     said = page(Captions(plan).claims("l2"))
-    assert "<strong>undecided</strong>: L2 keeps it; index: -0.004 (mean difference); p = 0.5 after Holm" in said
-    assert "<strong>contradicted</strong>: L2 keeps it (Fig. 5); index: -0.004, 95.0% interval -0.10 to 0.09 (" in said
+    assert "<strong>undecided</strong>: L2 keeps it; tested: index: some &lt; none; effect -0.004 (mean diff" in said
+    assert "<strong>contradicted</strong>: L2 keeps it (Fig. 5); " in said
+    assert "effect -0.004, 95.0% interval -0.10 to 0.09 (mean difference); p = 0.5 after Holm" in said
     assert "seeds: 2; few seeds</li>" in said
     assert page(Captions(plan).all_claims()).count("<li>") == 2
 

@@ -86,8 +86,8 @@ def test_snakemake_plans_all_of_it(tmp_path, monkeypatch):
         monkeypatch.delenv(f"ICL_{source}", raising=False)
     clone = Clone.make(tmp_path / "clone")
     jobs = clone.would_run(config=("study=paper", "segment_sequences=64000000"))
-    # Both zips and the weights of ResNet-18; a bank each for 1,600 x 20, x 10, x 5, for three other numbers of variants
-    # and for the two layouts of 12,800 x 20.
+    # Both zips and the weights of ResNet-18; a bank each for 1,600 x 20, x 10, x 5, for three other numbers of
+    # characters and for the two layouts of 12,800 x 20.
     assert (jobs["download"], jobs["bank"], jobs["train"]) == (3, 8, jobs["evaluate"])
     assert {"declare", "tables", "verdicts"} <= set(jobs)
 

@@ -203,6 +203,16 @@ def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny,
         0.05,
         2048,
     )
+    # Claims of an experiment that is left out are in the table too, if they are all that there is; what is missing on
+    # this machine is not.
+    words = f"  words: {{optional: true, bank: {{source: tokens}}, claims: {{c: {claim}}}}}\n"
+    path.write_text(TINY + words)
+    left_out = Plan(config | {"tokens": str(tmp_path / "nowhere")}, ROOT)
+    assert left_out.judged_tables() == []
+    assert left_out.verdict_files() == claiming.verdict_files()
+    (only,) = json.loads(left_out.claims())
+    assert (only["experiment"], only["left_out"]) == ("words", True)
+    assert str(tmp_path) not in left_out.claims()
     # Neither tables nor figures read them.
     for figures in (False, True):
         assert claiming.report("transience", figures=figures) == tiny.report("transience", figures=figures).replace(

@@ -464,12 +464,19 @@ experiments:
 
 
 def test_an_optional_experiment_is_left_out_where_its_files_are_not_at_hand(tmp_path):
-    nowhere = load(tmp_path, OPTIONAL)
-    elsewhere = load(tmp_path, OPTIONAL, tokens=checkpoint(tmp_path / "small"))
-    for loaded, why in (nowhere, "ICL_TOKENS"), (elsewhere, "`bank.tokens.file` names large, which is not in"):
+    (tmp_path / "empty/large").mkdir(parents=True)
+    for loaded, why in (
+        (load(tmp_path, OPTIONAL), "ICL_TOKENS"),
+        (load(tmp_path, OPTIONAL, tokens=tmp_path / "unmounted"), "is no folder"),
+        (load(tmp_path, OPTIONAL, tokens=tmp_path / "empty"), "no model.safetensors.index.json and not exactly one"),
+        (
+            load(tmp_path, OPTIONAL, tokens=checkpoint(tmp_path / "small")),
+            "`bank.tokens.file` names large, which is not",
+        ),
+    ):
         assert list(loaded.experiments) == ["drawn"]
         assert why in loaded.left_out["words"].reason
-        assert loaded.left_out["words"].claims["there"]["value"] == 0.6
+        assert [(claim.name, claim.value) for claim in loaded.left_out["words"].claims] == [("there", 0.6)]
     checkpoint(tmp_path / "there/large")
     there = load(tmp_path, OPTIONAL, tokens=tmp_path / "there")
     assert list(there.experiments) == ["drawn", "words"]
@@ -482,13 +489,13 @@ def test_an_optional_experiment_is_left_out_where_its_files_are_not_at_hand(tmp_
         (OPTIONAL.replace("optional: true", "optional: false"), "ICL_TOKENS"),
         (OPTIONAL.replace("  drawn: {}\n", ""), "ICL_TOKENS"),
         (OPTIONAL.replace("optional: true", "optional: true\n    model: {heads: 5}"), "`model.heads` is 5"),
+        (OPTIONAL.replace("of: peak", "of: peek"), "`experiments.words.claims.there.of` is 'peek'"),
     ],
-    ids=["not optional", "nothing is left", "wrong besides"],
+    ids=["not optional", "nothing is left", "wrong besides", "a wrong claim"],
 )
 def test_nothing_else_is_left_out(text, problem, tmp_path):
-    folders = {"tokens": checkpoint(tmp_path / "there/large").parent} if "heads" in text else {}
     with pytest.raises(StudyError, match=problem):
-        load(tmp_path, text, **folders)
+        load(tmp_path, text)
 
 
 def test_principal_components_have_a_scale_of_their_own(tmp_path):

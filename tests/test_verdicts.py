@@ -17,7 +17,7 @@ def claim(kind: str = "difference", **keys) -> dict:
     direction = {"difference": "less", "trend": "falls", "threshold": "above"}[kind]
     of_kind = {"levels": [0.0, 1e-5, 1e-4]} if kind == "trend" else {"value": 0.5}
     same = {"name": "one", "text": "it holds", "source": "a paper, Fig. 1", "experiment": "l2", "of": "index"}
-    limits = {"horizon": 1000, "confidence": 0.95, "alpha": 0.05}
+    limits = {"horizon": 1000, "confidence": 0.95, "alpha": 0.05, "axis": "l2" if kind == "trend" else ""}
     return {**same, "kind": kind, "direction": direction, "runs": runs, **of_kind, **limits, **keys}
 
 
@@ -70,10 +70,29 @@ def test_a_claim_may_be_about_the_difference_of_two_columns():
 
 def test_a_claim_of_an_experiment_that_is_left_out_stays_undecided_and_costs_the_others_nothing():
     alone = only(lanes(FALLS), claim("trend"))
-    left_out = {"name": "there", "experiment": "words", "text": "it is there", "kind": "threshold", "of": "peak"}
-    table = judged(lanes(FALLS), claim("trend"), left_out | {"direction": "above", "value": 1, "left_out": "no file"})
+    table = judged(lanes(FALLS), claim("trend"), claim("threshold", experiment="words", left_out=True))
     pd.testing.assert_series_equal(table.iloc[0], alone, check_dtype=False)
-    assert table.iloc[1][["verdict", "seeds", "note"]].tolist() == ["undecided", 0, "left out: no file"]
+    row = table.iloc[1]
+    assert row[["experiment", "verdict", "seeds"]].tolist() == ["words", "undecided", 0]
+    assert np.isnan(row["p_holm"])
+    assert verdicts.sentence(row) == (
+        "words, claim one, undecided: it holds (index > 0.5 (none); 0 seeds); not tested: the experiment is left out, "
+        "as its source's files are not at hand"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "tested"),
+    [
+        (claim("trend"), "index falls along l2 = 0, 1e-05, 0.0001"),
+        (claim("difference"), "index: some < none"),
+        (claim("threshold", direction="below", minus="peak"), "index - peak < 0.5 (none)"),
+        (claim("threshold", runs=["none", "some", "much"] * 2), "index > 0.5 (none, some, much and 3 more)"),
+    ],
+    ids=["trend", "difference", "threshold", "runs"],
+)
+def test_a_verdict_says_what_was_tested(asked, tested):
+    assert only(lanes(FALLS), asked | {"left_out": True})["tested"] == tested
 
 
 FALLS = {"none": [0.8, 0.7, 0.9, 0.6, 0.8, 0.7], "some": [0.5, 0.5, 0.7, 0.3, 0.6, 0.4], "much": [0.1, 0.2] * 3}
@@ -260,10 +279,10 @@ def test_the_table_of_a_study_is_written_with_its_checksum_and_read_back_as_sent
     assert written["verdict"].tolist() == ["supported", "contradicted"]
     first, second = verdicts.in_words(folder)
     assert first == (
-        "l2, claim one, supported: it holds (index: difference -0.25, 96.9% interval -0.3 to -0.2; p = 0.031 after "
-        "Holm; 6 seeds)"
+        "l2, claim one, supported: it holds (index: some < none; difference -0.25, 96.9% interval -0.3 to -0.2; "
+        "p = 0.031 after Holm; 6 seeds)"
     )
-    assert second.startswith("l2, claim two, contradicted: it holds (index: tau -1,")
+    assert second.startswith("l2, claim two, contradicted: it holds (index rises along l2 = 0, 1e-05, 0.0001; tau -1,")
     (folder / "verdicts.csv").write_text("not this")
     with pytest.raises(StudyError, match="contradict each other"):
         list(verdicts.in_words(folder))
@@ -284,7 +303,7 @@ def test_names_that_look_like_missing_values_are_names(tmp_path):
     files.write_checksums(tmp_path / "nan", ["transience.csv"])
     verdicts.write(tmp_path, [claim(experiment="nan", name="null", runs=["null", "NA"])])
     (line,) = verdicts.in_words(tmp_path)
-    assert line.startswith("nan, claim null, supported: it holds (index: difference -0.25")
+    assert line.startswith("nan, claim null, supported: it holds (index: null < NA; difference -0.25")
 
 
 def test_a_study_without_claims_has_a_table_without_rows(tmp_path):

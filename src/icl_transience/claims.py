@@ -122,10 +122,24 @@ def _problems(where: str, section: Mapping[str, Any], claimant: Claimant) -> Ite
                 f"`{where}.{key}` is {column!r}{schema.did_you_mean(column, allowed_columns)}, expected a column of "
                 f"transience.csv{' that is never censored' * (len(taken) > 1)}: {', '.join(allowed_columns)}"
             )
+    if len(taken) == 2 and _unit(section["of"]) != _unit(section["minus"]):
+        yield (
+            f"`{where}.minus` is {section['minus']!r}, in {_unit(section['minus'])}, but `of` is {section['of']!r}, in "
+            f"{_unit(section['of'])}: name columns of one unit"
+        )
+    elif section["of"] == section.get("minus"):
+        yield f"`{where}.minus` is {section['of']!r}, as `of` is: that is always 0"
     if not missing:
         yield from _problems_of_runs(where, section, claimant)
         if kind == "trend":
             yield from _problems_of_trend(where, section, claimant)
+
+
+def _unit(column: str) -> str:
+    """What a column of transience.csv counts in."""
+    if column in ("emergence", "peak_at", "half_life"):
+        return "sequences seen"
+    return "loss" if column.endswith("training_loss") else "shares of 1"
 
 
 def _copula(kind: str) -> str:

@@ -367,7 +367,7 @@ class Plan:
     def claims(self) -> str:
         """Every claim of the study, as canonical JSON: a list of claims.Claim with what its test needs to know.
 
-        Those of experiments that are left out stand last, as they are written, with the reason.
+        Those of experiments that are left out stand last, and say so.
         """
         return _for_pages(
             [
@@ -382,9 +382,10 @@ class Plan:
                 for claim in experiment.claims
             ]
             + [
-                {"name": name, "experiment": experiment, "left_out": one.reason} | claim
+                # Why is said elsewhere: it names folders of this machine, and nothing here depends on them.
+                spec.identity_values(claim) | {"experiment": experiment, "left_out": True}
                 for experiment, one in self.study.left_out.items()
-                for name, claim in one.claims.items()
+                for claim in one.claims
             ]
         )
 
@@ -396,7 +397,8 @@ class Plan:
 
     def verdict_files(self) -> list[str]:
         """The table of verdicts and its checksum; none in a study that claims nothing."""
-        return [f"{self.study_folder}/{name}" for name in (VERDICTS, files.CHECKSUMS)] if self.judged_tables() else []
+        claims = any(one.claims for one in (*self.study.experiments.values(), *self.study.left_out.values()))
+        return [f"{self.study_folder}/{name}" for name in (VERDICTS, files.CHECKSUMS)] if claims else []
 
     def judged_folder(self) -> list[str]:
         """The study's folder, in a list; empty where its claims have not been judged."""

@@ -99,7 +99,9 @@ def resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> 
             f"ICL_{source.upper()}, or as `{source}:` in config.yaml"
         )
     if not folder.is_dir():
-        raise StudyError(f"{folder}, named in ICL_{source.upper()} or as `{source}:` in config.yaml, is no folder")
+        raise MissingSourceError(
+            f"{folder}, named in ICL_{source.upper()} or as `{source}:` in config.yaml, is no folder"
+        )
     return _RESOLVE[source](dict(parameters), folder)
 
 
@@ -271,7 +273,7 @@ def _checkpoint_file(folder: Path, name: str) -> Path:
     found = sorted(folder.glob("*.safetensors"))
     if len(found) != 1:
         listed = ", ".join(path.name for path in found) or "none"
-        raise StudyError(
+        raise (StudyError if found else MissingSourceError)(
             f"{folder} has no {INDEX} and not exactly one *.safetensors ({listed}): name the file in `bank.tokens.file`"
         )
     return found[0]
@@ -303,7 +305,7 @@ def _embedding_name(file: Path, shards: Mapping[str, Path], named: str) -> str:
         many = f"several embedding matrices ({', '.join(found)})" if found else "no embedding matrix of a usual name"
         raise StudyError(f"{file} has {many}: name it in `bank.tokens.tensor` (candidates: {_candidates(shards)})")
     if not shards[found[0]].is_file():
-        raise StudyError(f"{file} puts {found[0]} in {shards[found[0]].name}, which is not there: put it there")
+        raise MissingSourceError(f"{file} puts {found[0]} in {shards[found[0]].name}, which is not there: put it there")
     return found[0]
 
 

@@ -91,10 +91,10 @@ def axis_of_numbers(levels: Mapping[str, list[Any]]) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """An optional experiment whose source's files are not at hand, why, and its claims as they are written."""
+    """An optional experiment whose source's files are not at hand, why, and its claims."""
 
     reason: str
-    claims: Mapping[str, Mapping[str, Any]]
+    claims: tuple[Claim, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +119,16 @@ def load(path: Path, schema_path: Path, folders: Mapping[str, Path | None]) -> S
     experiments, left_out, problems = {}, {}, []
     for name, section in document["experiments"].items():
         try:
-            experiments[name] = resolver.experiment(name, section)
+            experiment, missing = resolver.experiment(name, section)
         except StudyError as error:
-            if isinstance(error, MissingSourceError) and section.get("optional"):
-                left_out[name] = LeftOut(reason=str(error), claims=section.get("claims", {}))
-            else:
-                problems += [f"{path}: {line}" for line in str(error).splitlines()]
+            problems += [f"{path}: {line}" for line in str(error).splitlines()]
+            continue
+        if not missing:
+            experiments[name] = experiment
+        elif section.get("optional"):
+            left_out[name] = LeftOut(reason=missing[0], claims=experiment.claims)
+        else:
+            problems += [f"{path}: {line}" for line in missing]
     if not experiments:
         problems += [f"{path}: {one.reason}" for one in left_out.values()]
     if problems:
@@ -156,8 +160,11 @@ class _Resolver:
         self.run_schema = definitions["run"] | {"$defs": definitions}
         self.base = schema.merge(schema.defaults(definitions["settings"], study_schema), study_defaults)
         self.folders = folders
+        self.missing: list[str] = []
 
-    def experiment(self, name: str, section: Mapping[str, Any]) -> Experiment:
+    def experiment(self, name: str, section: Mapping[str, Any]) -> tuple[Experiment, list[str]]:
+        """The experiment, and what its banks lack of their source's files: without those it is only checked."""
+        self.missing = []
         where = f"experiments.{name}"
         if name in RESERVED_NAMES:
             raise StudyError(f"`{where}`: {name!r} is a name of the workflow's own: rename the experiment")
@@ -203,7 +210,7 @@ class _Resolver:
                     f"`{where}.snapshots` asks for up to {snapshots:,} snapshots of {named.name} until `horizon` "
                     f"{horizon}: expected at most {MOST_SNAPSHOTS:,}: raise `every` or lower `per_doubling`"
                 )
-        return Experiment(
+        experiment = Experiment(
             name=name,
             question=section.get("question", ""),
             axes=axes,
@@ -218,6 +225,7 @@ class _Resolver:
             ),
             claims_alpha=float(settings["statistics"]["claims_alpha"]),
         )
+        return experiment, list(dict.fromkeys(self.missing))
 
     def _variants(
         self, where: str, section: Mapping[str, Any], settings: Mapping[str, Any]
@@ -301,8 +309,11 @@ class _Resolver:
         if source in sources.WITH_FILES:
             try:
                 bank[source], paths = sources.resolve(source, bank[source], self.folders.get(source))
+            except MissingSourceError as error:
+                self.missing.append(f"{where}: {error}")
+                return bank
             except StudyError as error:
-                raise type(error)(f"{where}: {error}") from error
+                raise StudyError(f"{where}: {error}") from error
             bank["files"] = [sources.digest(path) for path in paths]
         return bank
 

@@ -32,7 +32,7 @@ from icl_transience.paired import Measured
 
 FILE = "verdicts.csv"
 COLUMNS = (
-    *("experiment", "claim", "text", "source", "kind", "of", "direction", "statistic"),
+    *("experiment", "claim", "text", "source", "kind", "of", "direction", "tested", "statistic"),
     *("effect", "lower", "upper", "confidence", "slope", "slope_lower", "slope_upper", "slope_per"),
     *("p", "p_min", "p_holm", "verdict", "seeds", "seeds_used", "excluded", "note"),
 )
@@ -250,20 +250,33 @@ def _row(
         "seeds": len(finding.seeds),
         "seeds_used": " ".join(finding.seeds),
         "excluded": len(excluded),
-        "note": "; ".join(filter(None, [*why, *_left_out(excluded), *_at_bounds(values)])),
+        "note": "; ".join(filter(None, [*why, *_without(excluded), *_at_bounds(values)])),
     }
 
 
 def _row_left_out(claim: Mapping[str, Any]) -> dict[str, Any]:
-    undecided = {"verdict": "undecided", "p": 1.0, "p_holm": 1.0, "seeds": 0, "excluded": 0}
-    return _asked(claim) | undecided | {"note": f"left out: {claim['left_out']}"}
+    note = "not tested: the experiment is left out, as its source's files are not at hand"
+    return _asked(claim) | {"verdict": "undecided", "seeds": 0, "excluded": 0, "note": note}
 
 
 def _asked(claim: Mapping[str, Any]) -> dict[str, str]:
     """What a row says of the claim itself."""
-    asked = {key: claim.get(key, "") for key in ("experiment", "text", "source", "kind", "of", "direction")}
-    minus = f" - {claim['minus']}" if claim.get("minus") else ""
-    return asked | {"claim": claim["name"], "of": asked["of"] + minus}
+    asked = {key: claim[key] for key in ("experiment", "text", "source", "kind", "direction")}
+    of = " - ".join(filter(None, (claim["of"], claim.get("minus"))))
+    return asked | {"claim": claim["name"], "of": of, "tested": _tested(of, claim)}
+
+
+def _tested(of: str, claim: Mapping[str, Any]) -> str:
+    """A claim as a formula: "peak > 0.6 (baseline)"."""
+    runs = claim["runs"]
+    if claim["kind"] == "trend":
+        levels = ", ".join(f"{level:g}" for level in claim["levels"])
+        return f"{of} {claim['direction']} along {claim['axis']} = {levels}"
+    sign = ">" if claim["direction"] == DIRECTIONS[claim["kind"]][0] else "<"
+    if claim["kind"] == "difference":
+        return f"{of}: {runs[0]} {sign} {runs[1]}"
+    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    return f"{of} {sign} {claim['value']:g} ({', '.join(runs[:3])}{more})"
 
 
 def _why_undecided(claim: Mapping[str, Any], finding: Finding, n_claims: int) -> str:
@@ -283,7 +296,7 @@ def _why_undecided(claim: Mapping[str, Any], finding: Finding, n_claims: int) ->
     return ""
 
 
-def _left_out(excluded: Mapping[str, str]) -> Iterator[str]:
+def _without(excluded: Mapping[str, str]) -> Iterator[str]:
     for reason in dict.fromkeys(excluded.values()):
         lanes = [lane for lane, why in excluded.items() if why == reason]
         yield f"left out, {reason}: {', '.join(lanes[:5])}{f' and {len(lanes) - 5} more' if len(lanes) > 5 else ''}"
@@ -316,13 +329,16 @@ def in_words(folder: Path) -> Iterator[str]:
 
 def sentence(row: Mapping[str, Any]) -> str:
     """A row of verdicts.csv as a sentence."""
-    found = "no lane to tell from"
+    found = [row["tested"]]
     if not pd.isna(row["effect"]):
-        found = f"{'tau' if row['kind'] == 'trend' else 'difference'} {row['effect']:.3g}"
-    if not pd.isna(row["confidence"]):
-        found += f", {row['confidence']:.1%} interval {row['lower']:.3g} to {row['upper']:.3g}"
-    return (
-        f"{row['experiment']}, claim {row['claim']}, {row['verdict']}: {row['text']} ({row['of']}: {found}; "
-        f"p = {row['p_holm']:.2g} after Holm; {_count(row['seeds'], 'seed')})"
-        + ("" if pd.isna(row["note"]) else f"; {row['note']}")
-    )
+        effect = f"{'tau' if row['kind'] == 'trend' else 'difference'} {row['effect']:.3g}"
+        if not pd.isna(row["confidence"]):
+            effect += f", {row['confidence']:.1%} interval {row['lower']:.3g} to {row['upper']:.3g}"
+        found.append(effect)
+    elif not row["seeds"] and not pd.isna(row["p_holm"]):
+        found.append("no lane to tell from")
+    if not pd.isna(row["p_holm"]):
+        found.append(f"p = {row['p_holm']:.2g} after Holm")
+    found.append(_count(row["seeds"], "seed"))
+    note = "" if pd.isna(row["note"]) else f"; {row['note']}"
+    return f"{row['experiment']}, claim {row['claim']}, {row['verdict']}: {row['text']} ({'; '.join(found)}){note}"

@@ -89,7 +89,7 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
     if omniglot.encoder == "resnet18":
         embeddings = placed.pick(_resnet18(drawings, omniglot.variants, files[-1], log))
     else:
-        images = placed.pick(rotate_and_flip(downsample(drawings, omniglot.side)))
+        images = placed.pick(rotate_and_flip(downsample(drawings, omniglot.side), omniglot.variants))
         if omniglot.encoder == "trained":
             embeddings = trained.embed(trained.load(files[-1], spec), images)
         else:
@@ -128,7 +128,8 @@ def _contact(spec: BankSpec, placed: Layout, drawings: np.ndarray) -> np.ndarray
 def training_images(spec: BankSpec, files: Sequence[Path]) -> np.ndarray:
     """float32 [classes, exemplars, side, side] of training classes and exemplars, for an encoder to learn from."""
     _, _, drawings = _chosen(spec, files)
-    images = layout(spec.omniglot).pick(rotate_and_flip(downsample(drawings, spec.omniglot.side)))
+    variants = rotate_and_flip(downsample(drawings, spec.omniglot.side), spec.omniglot.variants)
+    images = layout(spec.omniglot).pick(variants)
     return images[: spec.shape.n_train_classes, : spec.shape.n_train_exemplars]
 
 
@@ -167,7 +168,7 @@ def _resnet18(drawings: np.ndarray, n_variants: int, weights: Path, log: TextIO 
         grey = [Image.fromarray(np.where(ink, 0, 255).astype(np.uint8)) for ink in of_character]
         large = np.stack([np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)) for image in grey])
         # [variants, drawings, 224, 224]
-        variants = torch.from_numpy(np.ascontiguousarray(rotate_and_flip(large[None])[0, :n_variants]))
+        variants = torch.from_numpy(np.ascontiguousarray(rotate_and_flip(large[None], n_variants)[0]))
         of_variants = []
         for batch in variants:
             images = ((batch[:, None] / 255).expand(-1, 3, -1, -1) - mean) / std
@@ -243,10 +244,11 @@ def downsample(drawings: np.ndarray, side: int) -> np.ndarray:
     return np.stack([np.asarray(image) for image in small]).reshape(*drawings.shape[:-2], side, side)
 
 
-def rotate_and_flip(images: np.ndarray) -> np.ndarray:
-    """[n, e, side, side] -> [n, 8, e, side, side]: variant rotation * 2 + flip, quarter turns then mirror."""
+def rotate_and_flip(images: np.ndarray, n_variants: int = VARIANTS) -> np.ndarray:
+    """[n, e, side, side] -> [n, n_variants, e, side, side]: variant rotation * 2 + flip, quarter turns then mirror."""
     variants = []
-    for rotation in range(N_ROTATIONS):
+    for variant in range(n_variants):
+        rotation, flip = divmod(variant, N_FLIPS)
         turned = np.rot90(images, rotation, axes=(2, 3))
-        variants += [turned, turned[..., ::-1]]
+        variants.append(turned[..., ::-1] if flip else turned)
     return np.stack(variants, axis=1)

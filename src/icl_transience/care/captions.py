@@ -23,7 +23,7 @@ _MOST_SENTENCES = 12
 _MOST_ROWS = 200
 # What is said of a row of verdicts.csv.
 _OF_A_CLAIM = (
-    *("experiment", "text", "source", "of", "statistic", "effect", "lower", "upper", "confidence"),
+    *("experiment", "text", "source", "tested", "statistic", "effect", "lower", "upper", "confidence"),
     *("p_holm", "verdict", "seeds", "note"),
 )
 # docutils takes none of more than 10,000 characters.
@@ -125,8 +125,8 @@ class Captions(dict):
     @cached_property
     def _verdicts(self) -> dict[str, list[dict[str, str]]]:
         """Experiment -> its rows of verdicts.csv; empty where the study has none."""
-        path, found = Path(self.plan.results, "studies", self.plan.study.name, "verdicts.csv"), {}
-        if path.is_file():
+        path, found = Path(self.plan.study_folder, "verdicts.csv"), {}
+        if self.plan.verdict_files() and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 table = csv.DictReader(file)
                 if missing := [name for name in _OF_A_CLAIM if name not in (table.fieldnames or ())]:
@@ -164,9 +164,11 @@ def _claim(row: Mapping[str, str]) -> str:
     """A row of verdicts.csv as an item of a list."""
     source = f" ({escape(row['source'])})" if row["source"] else ""
     parts = [f"<strong>{row['verdict']}</strong>: {escape(row['text'])}{source}"]
+    parts.append(f"tested: {escape(row['tested'])}")
     if row["effect"]:
-        parts.append(f"{row['of']}: {_plain(row['effect'])}{_confidence(row)} ({escape(row['statistic'])})")
-    parts.append(f"p = {float(row['p_holm']):.2g} after Holm's correction, seeds: {row['seeds']}")
+        parts.append(f"effect {_plain(row['effect'])}{_confidence(row)} ({escape(row['statistic'])})")
+    if row["p_holm"]:
+        parts.append(f"p = {float(row['p_holm']):.2g} after Holm's correction, seeds: {row['seeds']}")
     return f"<li>{'; '.join(parts + [escape(row['note'])] * bool(row['note']))}</li>"
 
 

@@ -75,8 +75,8 @@ def count(plan: Plan) -> Costs:
     for pack_id, pack in plan.packs.items():
         lanes, rate = len(pack.spec.lanes), rates[pack_id]
         folder = Path(plan.results, "packs", pack_id)
-        names = status.names(folder)
-        finished = status.finished(pack, names | status.names(folder / ".kept"))
+        known = status.names(folder) | status.names(folder / ".kept")
+        finished = status.finished(pack, known)
         to_train = pack.segments(max(horizons[pack_id].values()))
         whole += _training(pack, rate, lanes, 0, to_train[-1][1])
         if trained := finished[: len(to_train)]:
@@ -85,7 +85,7 @@ def count(plan: Plan) -> Costs:
             to_answer = pack.segments(horizon)
             whole += _answers(pack, rate, lanes, sequence_set, 0, to_answer[-1][1])
             for segment in to_answer:
-                if packs.metrics_name(sequence_set.id, *segment) in names:
+                if packs.metrics_name(sequence_set.id, *segment) in known:
                     done += _answers(pack, rate, lanes, sequence_set, *segment)
     along = whole - replace(asked, runs=0, lanes=0, banks=0, sets=0)
     used = list(dict.fromkeys(rates.values()))
@@ -210,7 +210,8 @@ def table(plan: Plan) -> str:
     """The costs as text, and what counts."""
     costs, kind = count(plan), _kind(plan.config)
     unit = {"cpu": "core-hours", "cuda": "GPU-hours"}[kind]
-    head = ("experiment", "runs", "lanes", "sequences", "FLOP", "segments", "banks", "sequences files", unit)
+    files = ("segment files", "bank files", "evaluators' files")
+    head = ("experiment", "runs", "lanes", "sequences", "FLOP", *files, unit)
     lines = [head, *(_cells(name, cost) for name, cost in costs.experiments.items())]
     if has_more := costs.along.flop > 0:
         lines.append(_work("along", costs.along, human(costs.along.segments)))
@@ -228,14 +229,16 @@ def table(plan: Plan) -> str:
         for line in lines
     ]
     notes = [
-        "What experiments share (lanes, packs, banks, sequences files) counts once: in the first that names it.",
+        "What experiments share (lanes, packs, banks, evaluators) counts once: in the first that names it.",
         "FLOP: of the model, in training (forward and backward) and in evaluating every snapshot; nothing else counts.",
+        f"{unit}: FLOP over the rate; starting jobs, making banks, tables and figures come on top.",
     ]
     if has_more:
         notes.append(
             "along: lanes that train further, and answer more, than asked for, because others in their pack do."
         )
-    return "\n".join([*text, "", *notes, *(f"{unit}: {rate.source}." for rate in costs.rates)])
+    left_out = [f"Without {name}, left out: {one.reason}" for name, one in plan.study.left_out.items()]
+    return "\n".join([*text, "", *notes, *(f"{unit}: {rate.source}." for rate in costs.rates), *left_out])
 
 
 def _cells(name: str, cost: Cost) -> tuple[str, ...]:

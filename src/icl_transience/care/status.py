@@ -156,7 +156,8 @@ class _Trained:
         saved, problem = self._saved, "; ".join(self.problems)
         segments = self.pack.segments(horizon)
         to_train = [segment for segment in segments if segment not in self.finished]
-        to_evaluate = sum(packs.metrics_name(set_id, *segment) not in self.names for segment in segments)
+        known = self.names | self.kept
+        to_evaluate = sum(packs.metrics_name(set_id, *segment) not in known for segment in segments)
         if 0 <= diverged_at[place] <= horizon:
             return "diverged", f"at {diverged_at[place]:,}"
         if not to_train and not to_evaluate:
