@@ -7,7 +7,7 @@ DAG is static. Writes nothing until `register`, which only a real run calls.
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -312,6 +312,14 @@ class Plan:
     def targets(self) -> list[str]:
         files = [path for experiment in self.study.experiments for path in self.experiment_files(experiment)]
         return files + self.verdict_files() + self.cards()
+
+    def refusal(self, experiment: str) -> Callable[[Any], list[str]]:
+        """The input function of an experiment that is left out: it raises StudyError, which says why."""
+
+        def refuse(wildcards: Any) -> list[str]:
+            raise StudyError(self.study.left_out[experiment].reason)
+
+        return refuse
 
     def finished_folders(self) -> list[str]:
         """Folders of the experiments that have been built."""

@@ -152,21 +152,12 @@ for experiment in PLAN.study.experiments:
         localrule: True
 
 
-def refuse(reason: str):
-    """An input function of what cannot be built."""
-
-    def refusal(wildcards):
-        raise WorkflowError(reason)
-
-    return refusal
-
-
 # What an optional experiment lacks is said to those who ask for it.
-for experiment, left_out in PLAN.study.left_out.items():
+for experiment in PLAN.study.left_out:
 
     rule:
         name:
             experiment
         input:
-            refuse(left_out.reason),
+            PLAN.refusal(experiment),
         localrule: True
