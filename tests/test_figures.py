@@ -129,6 +129,34 @@ def test_a_peak_is_marked_only_where_something_emerged(report):
     assert [line.get_marker() for line in unmarked.lines].count("v") == 0
 
 
+@pytest.mark.parametrize(
+    ("level", "label"),
+    [
+        (0, "0"),
+        (1e-5, "1e-5"),
+        (3e-4, "3e-4"),
+        (1e-3, "1e-3"),
+        (0.01, "0.01"),
+        (0.25, "0.25"),
+        (1.5, "1.5"),
+        (1000, "1000"),
+    ],
+)
+def test_levels_on_an_axis_take_little_room(level, label):
+    assert panels.short(level) == label
+
+
+@pytest.mark.parametrize(("lowest", "labelled"), [(0.02, ["0.02", "0.05", "0.1"]), (0.002, ["0.01", "0.1", "1"])])
+def test_a_loss_over_many_decades_is_labelled_at_powers_of_ten(lowest, labelled):
+    axes = Figure().subplots()
+    axes.plot([1, 2], [lowest, 5])
+    panels.loss_axis(axes)
+    axes.set_ylim(lowest, 5)
+    axes.figure.draw_without_rendering()
+    shown = [tick.label1.get_text() for tick in axes.yaxis.get_major_ticks() if lowest <= tick.get_loc() <= 5]
+    assert [text for text in shown if text][:3] == labelled
+
+
 def assert_inside(figure: Figure) -> None:
     """No words of the title or the foot beyond the edge."""
     figure.draw_without_rendering()

@@ -35,6 +35,8 @@ STRATEGIES = ("icl", "ciwl", "iwl", "flip")
 UNORDERED = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#222222")
 # With fewer seeds an interval is wider than the axis.
 BAND_FROM = 3
+# Of a loss: highest over lowest, up to which 1, 2 and 5 times every power of ten are labelled.
+_FEW_DECADES = 1000
 Report = Mapping[str, Any]
 
 
@@ -304,8 +306,22 @@ def sequences_axis(axes: Axes) -> None:
 def loss_axis(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+    def label(value: float, _: int) -> str:
+        lowest, highest = axes.get_ylim()
+        # Over many decades there is no room between them.
+        return f"{value:g}" if highest < _FEW_DECADES * lowest or f"{value:e}".startswith("1.0") else ""
+
+    axes.yaxis.set_major_formatter(FuncFormatter(label))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def short(level: float) -> str:
+    """0.0003 -> "3e-4", where that is shorter: levels on an axis may be close to each other."""
+    plain = f"{level:g}"
+    mantissa, _, exponent = f"{level:e}".partition("e")
+    scientific = f"{float(mantissa):g}e{int(exponent)}"
+    return scientific if abs(level) < 1 and len(scientific) < len(plain) else plain
 
 
 def levels_axis(axes: Axes, axis: str, of_axis: Sequence[float]) -> None:
@@ -321,6 +337,6 @@ def levels_axis(axes: Axes, axis: str, of_axis: Sequence[float]) -> None:
         axes.set_xscale("symlog", linthresh=positive[0])
     axes.xaxis.set_major_locator(FixedLocator(list(of_axis)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.margins(x=0.08)
     axes.set_xlabel(axis)
