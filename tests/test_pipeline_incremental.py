@@ -152,7 +152,7 @@ def test_a_claim_is_judged_from_what_is_there_and_another_one_judged_alone(clone
     clone.change("  l2: {axes: {optimizer.l2.strength: [0, 1.0e-3]}}", CLAIM)
     assert clone.would_run() == {"verdicts": 1}
     output = clone.build()
-    assert "l2, claim less, undecided: it falls (final: difference " in output
+    assert "l2, claim less, undecided: it falls (final: l2.strength=0.001 < l2.strength=0; difference " in output
     assert "2 seeds give no p below 0.5: take 6 or more" in output
     assert clone.would_run() == {}
     for old, new in (

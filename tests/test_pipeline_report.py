@@ -22,9 +22,9 @@ SMALL = (
 )
 # A claim of several lines, of which one would put a file into the page.
 VERDICTS = (
-    "experiment,claim,text,source,of,statistic,effect,lower,upper,confidence,p_holm,verdict,seeds,note\n"
+    "experiment,claim,text,source,tested,statistic,effect,lower,upper,confidence,p_holm,verdict,seeds,note\n"
     'l2,kept,"L2 & time <keep> ICL\u2028\n\n.. include:: config.yaml\n",Fig. 5,'
-    "index,mean difference,0.25,0.126,0.375,0.95,0.03,supported,6,a note\n"
+    "index: some < none,mean difference,0.25,0.126,0.375,0.95,0.03,supported,6,a note\n"
 )
 
 # Notes what goes wrong from the first line on; then clicks on every category, and there on every eye and caption.
@@ -181,7 +181,10 @@ def test_captions_say_what_came_out_and_the_verdict_on_each_claim(shown):
     for entry in shown["categories"]["l2"].values():
         caption = " ".join(entry["caption"].split())
         assert "supported: L2 & time <keep> ICL .. include:: config.yaml (Fig. 5);" in caption
-        assert "index: 0.25, 95.0% interval 0.13 to 0.38 (mean difference); p = 0.03 after Holm" in caption
+        assert (
+            "tested: index: some < none; effect 0.25, 95.0% interval 0.13 to 0.38 (mean difference); p = 0.03"
+            in caption
+        )
     assert "supported" not in shown["categories"]["transience"]["curves"]["caption"]
     assert "supported: L2 & time <keep> ICL" in shown["start"]
 

@@ -126,7 +126,7 @@ class Captions(dict):
     def _verdicts(self) -> dict[str, list[dict[str, str]]]:
         """Experiment -> its rows of verdicts.csv; empty where the study has none."""
         path, found = Path(self.plan.study_folder, "verdicts.csv"), {}
-        if self.plan.verdict_files() and path.is_file():
+        if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 table = csv.DictReader(file)
                 if missing := [name for name in _OF_A_CLAIM if name not in (table.fieldnames or ())]:
