@@ -635,12 +635,10 @@ def test_a_blank_drawing_is_refused(tmp_path):
         build(tmp_path, drawings, exemplars=15, holdout_exemplars=5)
 
 
-def test_real_drawings_are_no_reason_to_refuse_in_either_layout(omniglot_folder):
+@pytest.mark.parametrize("layout", ["corrected", "released"])
+def test_real_drawings_are_all_of_one_class(omniglot_folder, layout):
     zips = ("images_background_small1.zip", "images_background_small2.zip")
-    for encoder, settings in (("pixels", {"side": 28, "dim": 784}), ("pca", {"side": 28, "dim": 16})):
-        for layout in ("corrected", "released"):
-            sizes = {"characters": 230, "holdout_characters": 12, "exemplars": 16, "holdout_exemplars": 4}
-            section = Omniglot(zips=zips, **sizes, encoder=encoder, layout=layout, **settings)
-            spec = BankSpec(source="omniglot", seed=0, omniglot=section)
-            said = banks.build(spec, [omniglot_folder / name for name in zips]).warnings
-            assert not any("all zeros" in warning and "; 0 are" not in warning for warning in said)
+    sizes = {"characters": 230, "holdout_characters": 12, "exemplars": 16, "holdout_exemplars": 4}
+    section = Omniglot(zips=zips, **sizes, encoder="pixels", layout=layout, side=28, dim=784)
+    bank = banks.build(BankSpec(source="omniglot", seed=0, omniglot=section), [omniglot_folder / name for name in zips])
+    assert not any("another class" in warning or "all zeros" in warning for warning in bank.warnings)

@@ -420,6 +420,10 @@ def test_a_few_equal_rows_in_a_large_table_are_warned_of(tmp_path):
     (warning,) = build(path, skip_rows=0).warnings
     assert f"2 of 1,032 rows of {NAME} are equal to another one; of these 2 are equal, rows 1030 to 1031" in warning
     assert "skip_last_rows: 2" in warning
+    # Ten are as many as a class has exemplars, though fewer than a hundredth of all.
+    rows[-10:] = 40
+    with pytest.raises(StudyError, match=r"10 are equal, rows 1022 to 1031.*skip_last_rows: 10`"):
+        build(write(tmp_path / "ten.safetensors", {NAME: rows}), skip_rows=0)
 
 
 def test_rows_left_out_at_the_end_count_as_missing(tmp_path):
