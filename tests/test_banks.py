@@ -13,6 +13,7 @@ from PIL import Image
 from icl_transience import banks, store
 from icl_transience.banks import Bank, encoders, omniglot
 from icl_transience.banks import gaussian as gaussian_bank
+from icl_transience.banks.bank import checked, equal_rows
 from icl_transience.spec import BankSpec, Gaussian, Manifold, Omniglot, StudyError
 
 # --- Gaussian classes, straight and on a curved manifold
@@ -551,3 +552,93 @@ def test_the_two_small_zips_hold_242_characters_that_make_1936_classes_of_20_dra
     # classes put together at random, ten exemplars each, the variance within would be 0.9 of all.
     within = trained.var(axis=1).mean()
     assert within < 0.8 * trained.var(axis=(0, 1)).mean()
+
+
+# --- Exemplars that tell no class from another
+
+
+def drawn(n_classes: int = 40, n_exemplars: int = 10, width: int = 6, holdout: int = 0) -> Bank:
+    embeddings = np.random.default_rng(0).standard_normal((n_classes, n_exemplars, width)).astype(np.float32)
+    return Bank(embeddings, n_classes - holdout, n_exemplars)
+
+
+@pytest.mark.parametrize("power", [-30, 0, 30])
+def test_a_bank_of_which_a_twentieth_stands_in_two_classes_is_refused_and_one_of_less_is_not(power):
+    bank = drawn()
+    bank.embeddings[1, :9] = bank.embeddings[0, :9]  # 18 of 400
+    scaled = replace(bank, embeddings=bank.embeddings * np.float32(10.0**power))
+    assert "18 of 400 training exemplars" in checked(scaled).warnings[0]
+    bank.embeddings[1] = bank.embeddings[0]
+    scaled = replace(bank, embeddings=bank.embeddings * np.float32(10.0**power))
+    with pytest.raises(StudyError, match=r"the bank: 20 of 400 .* \(5\.0%\) are equal to an exemplar of another class"):
+        checked(scaled)
+
+
+def test_a_held_out_part_counts_by_itself():
+    bank = drawn(holdout=2)
+    bank.embeddings[39, :3] = bank.embeddings[0, :3]  # 6 of 400, but 3 of 20
+    with pytest.raises(StudyError, match="3 of 20 training exemplars of held-out classes"):
+        checked(bank)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_bank_with_a_number_that_is_none_is_refused(value):
+    bank = drawn()
+    bank.embeddings[3, 2, 1] = value
+    with pytest.raises(StudyError, match=r"1 of 2,400 coordinates .* are not finite"):
+        checked(bank)
+    with pytest.raises(StudyError, match="are not finite"), np.errstate(all="ignore"):
+        gaussian(noise=1e100)
+
+
+def test_classes_that_are_points_are_warned_of_and_built():
+    _, bank = gaussian(noise=0.0)
+    assert bank.warnings == (
+        "the bank: 7,680 of 8,000 exemplars repeat another exemplar of their class (in 320 of 320 classes)",
+    )
+
+
+@both
+def test_drawn_classes_are_nothing_to_warn_of(source):
+    assert not source()[1].warnings
+
+
+def test_zeros_of_one_class_are_counted():
+    bank = drawn()
+    bank.embeddings[5] = -0.0
+    bank.embeddings[5, 0] = 0.0
+    said = "\n".join(checked(bank).warnings)
+    assert "9 of 400 exemplars repeat" in said
+    assert "10 of 400 exemplars are all zeros" in said
+
+
+def test_equal_rows_are_those_that_numpy_finds():
+    rows = np.random.default_rng(0).integers(-1, 2, (5000, 4)).astype(np.float32)
+    _, expected = np.unique(rows, axis=0, return_inverse=True)
+    found = equal_rows(rows)
+    # The same partition, under whatever numbers.
+    assert len(set(zip(found.tolist(), expected.ravel().tolist(), strict=True))) == len(set(found.tolist())) == 81
+
+
+@pytest.mark.parametrize("value", [0, 0.1, 1e-20, 1e20])
+@pytest.mark.parametrize("fit", [lambda x: encoders.fit_pca(x, 3), lambda x: encoders.fit_scale(x, "standard")])
+def test_constant_exemplars_have_neither_components_nor_a_scale(value, fit):
+    with pytest.raises(StudyError, match="one and the same point"):
+        fit(np.full((7, 3, 5), value, dtype=np.float32))
+
+
+def test_a_blank_drawing_is_refused(tmp_path):
+    drawings = strokes(CHARACTERS)
+    for name in drawings:
+        drawings[name][4] = False
+    with pytest.raises(StudyError, match=r"images\.zip: 5 of 100 drawings are blank, the first is drawing 5 of"):
+        build(tmp_path, drawings, exemplars=15, holdout_exemplars=5)
+
+
+@pytest.mark.parametrize("layout", ["corrected", "released"])
+def test_real_drawings_are_all_of_one_class(omniglot_folder, layout):
+    zips = ("images_background_small1.zip", "images_background_small2.zip")
+    sizes = {"characters": 230, "holdout_characters": 12, "exemplars": 16, "holdout_exemplars": 4}
+    section = Omniglot(zips=zips, **sizes, encoder="pixels", layout=layout, side=28, dim=784)
+    bank = banks.build(BankSpec(source="omniglot", seed=0, omniglot=section), [omniglot_folder / name for name in zips])
+    assert not any("another class" in warning or "all zeros" in warning for warning in bank.warnings)

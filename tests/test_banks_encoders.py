@@ -265,6 +265,15 @@ def released_section():
     return replace(OMNIGLOT_BANK.omniglot, layout="released")
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_are_codes_are_refused(tmp_path, dtype):
+    weights = random_weights()
+    weights["conv1.weight"] = weights["conv1.weight"].to(dtype)
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(StudyError, match=rf"conv1\.weight and 0 more .* are not floating-point numbers \({dtype}\)"):
+        resnet.load_resnet18(tmp_path / "weights.pth")
+
+
 def test_resnet18_embeds_whole_drawings_at_224_with_imagenets_statistics(tmp_path, pixel_bank, zip_path, capsys):
     weights = random_weights()
     torch.save(weights, tmp_path / "weights.pth")

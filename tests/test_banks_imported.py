@@ -110,6 +110,117 @@ def test_a_good_file_is_the_one_source_file_and_a_slash_in_front_says_nothing(pa
         assert paths == [path]
 
 
+def create(folder: Path, **settings) -> h5py.File:
+    file = h5py.File(folder / SECTION.file, "w")
+    file.create_dataset(SECTION.path, **settings)
+    return file
+
+
+def refusal(folder: Path, **changes) -> str:
+    with pytest.raises(StudyError) as error:
+        sources.resolve("imported", asdict(SECTION) | changes, folder)
+    return str(error.value)
+
+
+NO_NUMBERS = {
+    "booleans": bool,
+    "complex numbers": np.complex64,
+    "strings": h5py.string_dtype(),
+    "bytes": "S4",
+    "opaque bytes": np.dtype("V1"),
+    "a compound": [("re", "f4"), ("scale", "f4")],
+    "an enumeration": h5py.enum_dtype({"A": 0, "B": 1}, basetype="i1"),
+    "references": h5py.ref_dtype,
+    "arrays of numbers": np.dtype(("f4", (2,))),
+}
+
+
+@pytest.mark.parametrize("dtype", NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_what_is_no_real_number_is_refused_before_anything_runs(tmp_path, dtype):
+    create(tmp_path, shape=(9, 5, 5), dtype=dtype).close()
+    assert "expected numbers that are real (floating-point, or integers such as pixels)" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i8", "f2", "f4", "f8"])
+def test_integers_and_floating_point_numbers_are_coordinates(tmp_path, dtype):
+    array = np.random.default_rng(0).integers(0, 100, (9, 5, 5)).astype(dtype)
+    path = write(tmp_path, {SECTION.path: array})
+    assert sources.resolve("imported", asdict(SECTION), tmp_path)[1] == [path]
+    np.testing.assert_array_equal(build(path).embeddings, array[:8, :4].astype(np.float32))
+
+
+def test_codes_with_a_scale_beside_them_are_refused(tmp_path):
+    for dtype in ("u1", "f2"):
+        with create(tmp_path, data=np.ones((9, 5, 5), dtype)) as file:
+            file[f"{SECTION.path}_scale"] = np.ones(9)
+        assert f"holds {np.dtype(dtype)} and has {SECTION.path}_scale beside it" in refusal(tmp_path)
+    with create(tmp_path, data=np.ones((9, 5, 5), "i2")) as file:
+        file[SECTION.path].attrs["scale_factor"] = 0.01
+    assert "has attribute scale_factor beside it" in refusal(tmp_path)
+
+
+# Never written, or half of it.
+
+
+@pytest.mark.parametrize("storage", [{}, {"chunks": (1, 5, 5)}])
+def test_an_array_that_was_never_written_is_refused_before_anything_runs(tmp_path, storage):
+    create(tmp_path, shape=(9, 5, 5), dtype="f4", fillvalue=3, **storage).close()
+    assert "feat: was never written, and HDF5 gives 3.0 in place of what is missing" in refusal(tmp_path)
+
+
+def test_an_array_that_was_half_written_is_refused_with_how_much_is_missing(tmp_path):
+    with create(tmp_path, shape=(9, 5, 5), dtype="f4", chunks=(2, 5, 3), compression="gzip") as file:
+        file[SECTION.path][:6] = numbers()[:6]
+    # Of 8 classes, 4 x 2 chunks, two are missing; a fifth pair is not asked for.
+    assert "2 of its 8 chunks (25%) were never written" in refusal(tmp_path)
+    sources.resolve("imported", asdict(SECTION) | {"classes": 4}, tmp_path)
+
+
+def refused(array: np.ndarray, folder: Path, **changes) -> str:
+    with pytest.raises(StudyError) as error:
+        build(write(folder, {SECTION.path: array}), **changes)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("scale", ["raw", "standard"])
+@pytest.mark.parametrize("value", [0, 0.1, 1e-30])
+def test_half_of_the_classes_at_one_point_are_refused(tmp_path, scale, value):
+    array = numbers()
+    array[3:] = value
+    message = refused(array, tmp_path, scale=scale)
+    assert "features.h5: 9 of 18 training exemplars of training classes (50.0%) are equal to an exemplar of" in message
+    assert "such as exemplar 0 of class 3 to exemplar 0 of class 4" in message
+    assert "write the source's file whole" in message
+
+
+def test_held_out_exemplars_that_were_never_filled_in_are_refused(tmp_path):
+    array = numbers()
+    array[:, 3] = 0
+    message = refused(array, tmp_path)
+    assert "6 of 6 held-out exemplars of training classes (100.0%)" in message
+    assert "6 are all zeros" in message
+
+
+@pytest.mark.parametrize("scale", ["raw", "standard"])
+def test_a_few_equal_exemplars_and_constant_coordinates_are_warned_of_with_counts(tmp_path, scale):
+    array = np.random.default_rng(0).standard_normal((30, 8, 5))
+    array[:, :, 2] = 7
+    array[3, 1], array[5, 0] = array[3, 0], array[4, 0]
+    sizes = {"classes": 28, "exemplars": 7}
+    spec = BankSpec(source="imported", seed=0, imported=replace(SECTION, **sizes, scale=scale))
+    with (tmp_path / "log").open("w") as log:
+        bank = banks.build(spec, [write(tmp_path, {SECTION.path: array})], log)
+    said = "\n".join(bank.warnings)
+    assert "2 of 196 training exemplars of training classes (1.0%) are equal to an exemplar of another class" in said
+    assert "exemplar 0 of class 4 to exemplar 0 of class 5" in said
+    assert "1 of 240 exemplars repeat another exemplar of their class (in 1 of 30 classes)" in said
+    assert "1 of 5 coordinates are the same in all exemplars" in said
+    assert (tmp_path / "log").read_text() == "".join(f"warning: {warning}\n" for warning in bank.warnings)
+    banks.save(bank, tmp_path / "bank.h5", spec)
+    with h5py.File(tmp_path / "bank.h5") as file:
+        assert file["quality"].attrs["warnings"] == said
+
+
 # One-hot.
 
 
@@ -120,3 +231,4 @@ def test_one_hot_classes_are_a_coordinate_each_and_equally_far_apart(value):
     assert bank.shape == spec.shape
     assert bank.embeddings.dtype == np.float32
     np.testing.assert_array_equal(bank.embeddings[:, 0], value * np.eye(7))
+    assert not bank.warnings

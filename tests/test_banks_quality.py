@@ -168,6 +168,14 @@ def test_a_card_shows_every_number_and_coordinates_where_there_is_nothing_to_see
     assert "coordinates of exemplars" in said
 
 
+def test_a_card_shows_the_warnings_of_its_bank(tmp_path):
+    bank = replace(banks.build(TINY_BANK), warnings=("3 of 48 exemplars are odd", "and 2 coordinates"))
+    banks.save(bank, tmp_path / "bank.h5", TINY_BANK)
+    said = texts(tmp_path / "bank.h5")
+    assert "3 of 48 exemplars are odd" in said
+    assert "and 2 coordinates" in said
+
+
 def test_equal_banks_have_equal_cards(tmp_path):
     banks.save(banks.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
     for name in ("one", "two"):

@@ -13,7 +13,8 @@ import torch
 
 from icl_transience import banks, sources
 from icl_transience.banks import Bank, tokens
-from icl_transience.spec import BankSpec, StudyError, Tokens
+from icl_transience.banks.bank import equal_rows
+from icl_transience.spec import BankSpec, StudyError, Tokens, canonical, identity_values
 
 NAME = "model.embed_tokens.weight"
 # Six blobs far apart, of these sizes, after three rows that are no tokens.
@@ -309,6 +310,134 @@ def test_a_shard_that_is_missing_is_named(tmp_path):
         resolve(tmp_path)
 
 
+def write_header(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> Path:
+    """A safetensors file of zeros; types that PyTorch lacks among its tensors."""
+    entries, end = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end := end + 16 * int(np.prod(shape))]}
+    header = json.dumps(entries).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(end))
+    return path
+
+
+CODES = ("U32", "U8", "I8", "I64", "BOOL", "C64", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3")
+
+
+@pytest.mark.parametrize("dtype", CODES)
+def test_only_floating_point_values_are_a_table(tmp_path, dtype):
+    path = write_header(tmp_path / "m.safetensors", {NAME: (dtype, (99, 8))})
+    for tensor in ("", NAME):  # found by its usual name, or named
+        with pytest.raises(StudyError) as error:
+            resolve(tmp_path, tensor=tensor)
+        for fragment in (f"{path}: {NAME} is {dtype};", "expected F64, F32, F16 or BF16", "dequantise", "save_file("):
+            assert fragment in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", sources.FLOATS)
+def test_every_floating_point_type_that_holds_values_is_one(tmp_path, dtype):
+    path = write_header(tmp_path / "m.safetensors", {NAME: (dtype, (99, 8)), "model.norm.weight": ("U8", (8,))})
+    assert resolve(tmp_path) == (NAME, [path])
+
+
+LAYER = NAME.removesuffix(".weight")
+BESIDE = [
+    *("scales", "biases", "qzeros", "zeros", "g_idx", "SCB", "scale", "weight_scale", "weight_scale_inv"),
+    *("weight_packed", "weight_zero_point", "weight.absmax", "weight.quant_map", "weight._data"),
+    *("weight.quant_state.bitsandbytes__nf4", "weight.nested_absmax", "absmax"),
+]
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize("dtype", ["F16", "U32"])
+def test_a_table_with_scales_beside_it_is_quantised_whatever_its_type(tmp_path, dtype, beside):
+    write_header(tmp_path / "m.safetensors", {NAME: (dtype, (99, 8)), f"{LAYER}.{beside}": ("F16", (99, 1))})
+    with pytest.raises(StudyError, match=rf"{NAME} is {dtype} and has {LAYER}\.{beside} beside it, .*dequantise"):
+        resolve(tmp_path)
+
+
+def test_scales_may_lie_in_another_shard(tmp_path):
+    shard = write_header(tmp_path / "model-2.safetensors", {NAME: ("F16", (99, 8))})
+    index = {"weight_map": {f"{LAYER}.scales": "model-1.safetensors", NAME: shard.name}}
+    (tmp_path / sources.INDEX).write_text(json.dumps(index))
+    with pytest.raises(StudyError, match=r"embed_tokens\.scales beside it"):
+        resolve(tmp_path)
+
+
+def test_a_matrix_that_is_there_in_packed_words_alone_is_said_to_be_quantised(tmp_path):
+    tensors = {f"{LAYER}.qweight": ("I32", (99, 8)), f"{LAYER}.qzeros": ("I32", (9, 8))}
+    write_header(tmp_path / "m.safetensors", tensors)
+    with pytest.raises(StudyError, match=r"embed_tokens\.qweight is I32 and has .*qzeros beside it"):
+        resolve(tmp_path)
+
+
+def test_what_other_layers_have_beside_them_does_not_count(tmp_path):
+    others = ["lm_head.scales", "model.layers.0.q_proj.weight_scale", f"{LAYER}_norm.weight", f"{LAYER}.bias"]
+    path = write_header(tmp_path / "m.safetensors", {NAME: ("F16", (99, 8)), **dict.fromkeys(others, ("F16", (9,)))})
+    assert resolve(tmp_path) == (NAME, [path])
+
+
+# Rows that pad the vocabulary.
+
+
+def padded(folder: Path, rows: np.ndarray) -> Path:
+    return write(folder / "padded.safetensors", {NAME: np.concatenate([blobs(), rows.astype(np.float32)])})
+
+
+def test_trailing_rows_are_left_out(table, tmp_path):
+    path = padded(tmp_path, np.full((12, 8), 30))
+    whole, without = build(table), build(path, skip_last_rows=12)
+    np.testing.assert_array_equal(whole.embeddings, without.embeddings)
+    np.testing.assert_array_equal(whole.exemplar_table["token"], without.exemplar_table["token"])
+
+
+@pytest.mark.parametrize("value", [0, 0.25])
+def test_as_many_equal_rows_as_make_a_class_are_refused_with_the_key_that_leaves_them_out(tmp_path, value):
+    last = len(blobs())
+    path = padded(tmp_path, np.full((12, 8), value))
+    for rows in ("raw", "unit"):
+        with pytest.raises(StudyError) as error:
+            build(path, rows=rows)
+        assert f"12 are {'equal' if value else 'all zeros'}, rows {last} to {last + 11}" in str(error.value)
+        assert "say `bank.tokens.skip_last_rows: 12`" in str(error.value)
+    with pytest.raises(StudyError, match="skip_last_rows: 12`"):  # the number for the whole table
+        build(path, skip_last_rows=1)
+    leading = write(tmp_path / "leading.safetensors", {NAME: np.concatenate([np.full((12, 8), value), blobs()[3:]])})
+    with pytest.raises(StudyError, match=r"say `bank\.tokens\.skip_rows: 12`"):
+        build(leading.rename(tmp_path / "l.safetensors"), skip_rows=0)
+
+
+def test_a_table_that_repeats_its_rows_is_refused(tmp_path):
+    path = padded(tmp_path, blobs()[SKIPPED:])  # each row twice, fewer times than a class has exemplars
+    with pytest.raises(StudyError, match=r"172 of 172 rows of .* are equal to another one"):
+        build(path)
+
+
+def test_a_few_equal_rows_in_a_large_table_are_warned_of(tmp_path):
+    rows = np.tile(blobs()[SKIPPED:], (12, 1))
+    rows += 0.05 * np.random.default_rng(1).standard_normal(rows.shape).astype(np.float32)
+    rows[-2:] = 40
+    path = write(tmp_path / "m.safetensors", {NAME: rows})
+    (warning,) = build(path, skip_rows=0).warnings
+    assert f"2 of 1,032 rows of {NAME} are equal to another one; of these 2 are equal, rows 1030 to 1031" in warning
+    assert "skip_last_rows: 2" in warning
+    # Ten are as many as a class has exemplars, though fewer than a hundredth of all.
+    rows[-10:] = 40
+    with pytest.raises(StudyError, match=r"10 are equal, rows 1022 to 1031.*skip_last_rows: 10`"):
+        build(write(tmp_path / "ten.safetensors", {NAME: rows}), skip_rows=0)
+
+
+def test_rows_left_out_at_the_end_count_as_missing(tmp_path):
+    write(tmp_path / "model.safetensors", {NAME: np.zeros((99, 8), np.float32)})
+    with pytest.raises(StudyError, match="has 36 rows after the first 3 and before the last 60: ask for fewer"):
+        resolve(tmp_path, skip_last_rows=60)
+
+
+def test_the_key_for_trailing_rows_changes_no_bank_that_has_none():
+    spec = BankSpec(source="tokens", seed=0, tokens=SECTION)
+    assert "skip_last_rows" not in canonical(identity_values(spec))
+    assert replace(spec, tokens=replace(SECTION, skip_last_rows=1)).id != spec.id
+
+
 @pytest.mark.parametrize("content", ["[]", '{"weight_map": 3}', "no json"])
 def test_an_index_that_is_none_is_refused(tmp_path, content):
     (tmp_path / sources.INDEX).write_text(content)
@@ -362,6 +491,8 @@ def test_a_large_file_is_not_hashed_again_while_its_time_is_what_it_was(tmp_path
 def test_the_real_table_makes_classes_of_words_near_each_other(tokens_folder):
     tensor, (path,) = resolve(tokens_folder, skip_rows=999, clusters=1000, encoder="pca", dim=64)
     assert tensor == "embeddings.word_embeddings.weight"
+    rows = tokens.read_table(path, tensor)
+    assert len(np.unique(equal_rows(rows))) == len(rows)
     section = {"tensor": tensor, "skip_rows": 999, "clusters": 1000, "classes": 300, "holdout_classes": 30}
     bank = build(path, **section, exemplars=8, holdout_exemplars=2, encoder="pca", dim=64)
     assert bank.embeddings.shape == (330, 10, 64)

@@ -231,7 +231,7 @@ def test_names_of_experiments_runs_and_kinds_are_plain_words(tmp_path, name):
 def test_a_run_named_after_a_path_stays_in_its_folder(tmp_path):
     with h5py.File(tmp_path / "embeddings.h5", "w") as file:
         for name in ("one/two", "one/$(touch was-here)"):
-            file.create_dataset(name, (1700, 20, 64), dtype="float32")
+            file[name] = np.zeros((1700, 20, 64), dtype="float32")
     study = {"experiments": {"a": {"bank": {"source": "imported"}}}}
     study["experiments"]["a"]["axes"] = {"bank.imported.path": ["one/two", "one/$(touch was-here)"]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))

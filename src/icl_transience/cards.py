@@ -133,3 +133,7 @@ def _numbers(axes: Axes, card: dict[str, Any]) -> None:
         axes.text(0, height, value, fontsize=12, fontweight="bold", va="top", transform=axes.transAxes)
         axes.text(0.24, height, "\n".join(lines), fontsize=8, va="top", transform=axes.transAxes)
         height -= 0.065 * len(lines) + 0.05
+    for warning in filter(None, card.get("warnings", "").split("\n")):
+        lines = textwrap.wrap(warning, 54)
+        axes.text(0, height, "\n".join(lines), fontsize=7, va="top", color="#D55E00", transform=axes.transAxes)
+        height -= 0.055 * len(lines) + 0.03

@@ -8,12 +8,13 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,20 @@ EMBEDDING_NAMES = (
     "token_embedding.weight",
 )
 INDEX = "model.safetensors.index.json"
+# Of tensors that hold the values themselves; others are codes, scales or parts of numbers.
+FLOATS = ("F64", "F32", "F16", "BF16")
+# What quantised checkpoints put beside a layer's weight, or in its place: MLX; bitsandbytes; GPTQ and AWQ; compressed
+# tensors and FP8; torchao, quanto and others.
+_QUANTISED = re.compile(
+    r"scales?|biases|(nested_)?(absmax|quant_map)|quant_state(\..+)?|SCB|weight_format|qweight|qzeros|zeros|g_idx|packed|"
+    r"scale_inv|zero_points?|codebooks?|_data|_scale|_zero_point"
+)
+_DEQUANTISE = (
+    "`model = AutoModel.from_pretrained(folder, dtype=torch.float32)` (transformers; then `model = model.dequantize()` "
+    "where it is still quantised), `rows = model.get_input_embeddings().weight.detach().float().contiguous()`, "
+    '`save_file({"embed_tokens.weight": rows}, "table.safetensors")` (safetensors.torch), and say '
+    "`bank.tokens.file: table.safetensors`"
+)
 # What zipfile raises on archives that are damaged, encrypted or of a kind it does not know.
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, ValueError, EOFError)
 # The safetensors library reads no longer header either.
@@ -233,10 +248,14 @@ def _tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any], l
     path = shards[tensor]
     if tensor not in stored_tensors(path):
         raise StudyError(f"{file} says that {path.name} holds {tensor}, but it does not: get the checkpoint again")
+    _refuse_codes(path, tensor, stored_tensors(path)[tensor].dtype, quantisation(tensor, shards))
     shape = stored_tensors(path)[tensor].shape
     if len(shape) != 2:
         raise StudyError(f"{path}: {tensor} is {list(shape)}, expected [tokens, dim]: name another tensor")
-    rows, width = shape[0] - parameters["skip_rows"], shape[1]
+    # At its neutral value a spec's values lack the key.
+    first, last = parameters["skip_rows"], parameters.get("skip_last_rows", 0)
+    rows, width = max(0, shape[0] - first - last), shape[1]
+    without = f"after the first {first}" + (f" and before the last {last}" if last else "")
     section, encoder, dim = "bank.tokens", parameters["encoder"], parameters["dim"]
     if encoder == "table" and dim != width:
         raise StudyError(
@@ -247,8 +266,8 @@ def _tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any], l
         raise StudyError(f"`{section}.dim` is {dim}: {tensor} in {path.name} has at most {width} components")
     if parameters["clusters"] > rows:
         raise StudyError(
-            f"`{section}.clusters` is {parameters['clusters']}, but {tensor} in {path.name} has {max(rows, 0)} rows "
-            f"after the first {parameters['skip_rows']}: ask for fewer"
+            f"`{section}.clusters` is {parameters['clusters']}, but {tensor} in {path.name} has {rows} rows "
+            f"{without}: ask for fewer"
         )
     wanted = (parameters["classes"] + parameters["holdout_classes"]) * (
         parameters["exemplars"] + parameters["holdout_exemplars"]
@@ -256,9 +275,39 @@ def _tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any], l
     if wanted > rows:
         raise StudyError(
             f"`{section}`: classes x exemplars, held-out ones included, are {wanted}, but {tensor} in {path.name} has "
-            f"{rows} rows after the first {parameters['skip_rows']}: ask for fewer of either"
+            f"{rows} rows {without}: ask for fewer of either"
         )
     return parameters | {"tensor": tensor}, [path]
+
+
+def _refuse_codes(path: Path, tensor: str, dtype: str, beside: Sequence[str]) -> None:
+    """Raise StudyError where a tensor does not hold its values. beside: what `quantisation` finds."""
+    if dtype in FLOATS and not beside:
+        return
+    why = f" and has {', '.join(beside[:5])} beside it, as in quantised checkpoints" if beside else ""
+    raise StudyError(
+        f"{path}: {tensor} is {dtype}{why}; expected {', '.join(FLOATS[:-1])} or {FLOATS[-1]}, the embeddings "
+        f"themselves: name a checkpoint that holds them, or dequantise this one: {_DEQUANTISE}"
+    )
+
+
+def _refuse_packed(shards: Mapping[str, Path]) -> None:
+    """Raise StudyError where an embedding matrix is there under the names of a quantised one alone."""
+    for name in EMBEDDING_NAMES:
+        layer = name.removesuffix("weight")
+        for part in (part for part in shards if layer in part):
+            matrix = part[: part.index(layer)] + name
+            if (beside := quantisation(matrix, shards)) and shards[part].is_file():
+                stored = stored_tensors(shards[part]).get(part)
+                _refuse_codes(shards[part], part, stored.dtype if stored else "absent", beside)
+
+
+def quantisation(array: str, names: Iterable[str]) -> list[str]:
+    """The names of what a quantised array has beside it: scales, zero points, a codebook, packed codes."""
+    layer = array.removesuffix("weight").rstrip("._/")
+    starts = [stem + joint for stem in {array, layer} - {""} for joint in "._/"]
+    rests = ((name, name.removeprefix(start)) for name in names for start in starts if name.startswith(start))
+    return sorted({name for name, rest in rests if _QUANTISED.fullmatch(rest)})
 
 
 def _checkpoint_file(folder: Path, name: str) -> Path:
@@ -301,6 +350,8 @@ def _embedding_name(file: Path, shards: Mapping[str, Path], named: str) -> str:
             )
         return named
     found = [name for name in shards if name.endswith(EMBEDDING_NAMES)]
+    if not found:
+        _refuse_packed(shards)
     if len(found) != 1:
         many = f"several embedding matrices ({', '.join(found)})" if found else "no embedding matrix of a usual name"
         raise StudyError(f"{file} has {many}: name it in `bank.tokens.tensor` (candidates: {_candidates(shards)})")
@@ -334,7 +385,9 @@ def _imported(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any],
             lambda name, item: arrays.update({name: item.shape}) if isinstance(item, h5py.Dataset) else None
         )
         if (name := parameters["path"].strip("/")) in arrays:
-            _refuse_no_plain_numbers(path, name, file[name])
+            _refuse_no_plain_numbers(path, name, file[name], arrays)
+            if len(arrays[name]) == 3:
+                _refuse_unwritten(path, name, file[name], parameters)
     if name not in arrays:
         there = ", ".join(f"{found} {list(shape)}" for found, shape in arrays.items()) or "no array"
         raise StudyError(
@@ -361,15 +414,51 @@ def _imported(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any],
     return parameters, [path]
 
 
-def _refuse_no_plain_numbers(path: Path, name: str, array: Any) -> None:
-    """Raises StudyError where an h5py.Dataset is not numbers that lie in its own file."""
+def _refuse_no_plain_numbers(path: Path, name: str, array: Any, names: Iterable[str]) -> None:
+    """Raise StudyError where an h5py.Dataset is not numbers that lie in its own file and mean what they say."""
+    import h5py
+
     if array.external or array.is_virtual:
         raise StudyError(
             f"{path}: the numbers of {name} lie in other files (external or virtual storage), which neither its "
             "SHA-256 covers nor a stranger's file may read: copy them into one file"
         )
-    if array.dtype.kind not in "iuf":
-        raise StudyError(f"{path}: {name} holds {array.dtype}, expected numbers: name another array")
+    of_names = h5py.check_enum_dtype(array.dtype) is not None
+    if array.dtype.kind not in "iuf" or of_names:
+        raise StudyError(
+            f"{path}: {name} holds {f'names of numbers ({array.dtype}, enumerated)' if of_names else array.dtype}, "
+            "expected numbers that are real (floating-point, or integers such as pixels): name another array, or write "
+            "the coordinates as float32"
+        )
+    # Packed as netCDF does, or quantised.
+    beside = [f"attribute {key}" for key in ("scale_factor", "add_offset", "scale", "zero_point") if key in array.attrs]
+    beside += quantisation(name, names)
+    if beside:
+        raise StudyError(
+            f"{path}: {name} holds {array.dtype} and has {', '.join(beside[:5])} beside it: these are codes, expected "
+            "the embeddings themselves: write the unpacked coordinates as float32 into an array of their own"
+        )
+
+
+def _refuse_unwritten(path: Path, name: str, array: Any, parameters: Mapping[str, Any]) -> None:
+    """Raise StudyError where a part that the bank takes was never written, so that HDF5 gives its fill value."""
+    import h5py
+
+    asked = [parameters[key] + parameters[f"holdout_{key}"] for key in ("classes", "exemplars")] + [array.shape[2]]
+    asked = [min(wanted, there) for wanted, there in zip(asked, array.shape, strict=True)]
+    if array.chunks:
+        wanted = math.prod(-(-size // chunk) for size, chunk in zip(asked, array.chunks, strict=True))
+        stored: list[tuple[int, ...]] = []
+        array.id.chunk_iter(lambda chunk: stored.append(chunk.chunk_offset))
+        written = sum(all(start < size for start, size in zip(offset, asked, strict=True)) for offset in stored)
+    else:
+        wanted, written = 1, int(array.id.get_space_status() != h5py.h5d.SPACE_STATUS_NOT_ALLOCATED)
+    if written < wanted:
+        part = f"{wanted - written:,} of its {wanted:,} chunks ({1 - written / wanted:.0%}) were" if written else "was"
+        raise StudyError(
+            f"{path}: {name}: {part} never written, and HDF5 gives {array.fillvalue} in place of what is missing: "
+            "write the whole array, or ask for classes and exemplars that are there"
+        )
 
 
 _RESOLVE = {"omniglot": _omniglot, "tokens": _tokens, "imported": _imported}

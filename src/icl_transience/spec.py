@@ -189,6 +189,7 @@ class Tokens(_Cut):
     clusters: int
     members: str
     encoder: str
+    skip_last_rows: int = field(default=0, metadata={"neutral": 0})
 
 
 @dataclass(frozen=True, kw_only=True)

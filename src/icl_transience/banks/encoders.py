@@ -16,7 +16,7 @@ def fit_pca(training: np.ndarray, dim: int) -> Encoder:
     [..., pixels] to float32 [..., dim]: centred, projected on the `dim` leading components and divided by one
     number, so that a coordinate of the training images has mean square 1 on average; the spectrum is kept.
     """
-    flat = training.reshape(-1, training.shape[-1]).astype(np.float64)
+    flat = _rows(training)
     mean = flat.mean(axis=0)
     flat -= mean
     values, vectors = np.linalg.eigh(flat.T @ flat)  # ascending
@@ -37,13 +37,22 @@ def fit_scale(training: np.ndarray, scale: str) -> Encoder:
     """
     if scale == "raw":
         return lambda exemplars: exemplars.astype(np.float32)
-    flat = training.reshape(-1, training.shape[-1]).astype(np.float64)
+    flat = _rows(training)
     mean = flat.mean(axis=0)
     flat -= mean
     unit = np.sqrt(np.mean(np.square(flat, out=flat)))
-    if unit == 0:
-        raise StudyError("all training exemplars of the bank are one and the same point: there is nothing to learn")
     return _in_parts(lambda exemplars: ((exemplars - mean) / unit).astype(np.float32))
+
+
+def _rows(training: np.ndarray) -> np.ndarray:
+    """[..., width] as float64 [N, width]. Raises StudyError where all rows are equal: the scale is that of rounding."""
+    flat = training.reshape(-1, training.shape[-1])
+    if (flat == flat[0]).all():
+        raise StudyError(
+            "all training exemplars of the bank are one and the same point"
+            f"{', zeros' if not flat[0].any() else ''}: there is nothing to learn: was the source's file written?"
+        )
+    return flat.astype(np.float64)
 
 
 def _basis(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -152,7 +152,16 @@ def _chosen(spec: BankSpec, zips: Sequence[Path]) -> tuple[list[str], np.ndarray
     if omniglot.layout == "corrected":
         drawing_order = drawing_order[: omniglot.exemplars + omniglot.holdout_exemplars]
     names = ["{}/{:02d}".format(*characters[i]) for i in order]
-    return names, drawing_order + 1, np.stack([drawings[characters[i]][drawing_order] for i in order])
+    chosen = np.stack([drawings[characters[i]][drawing_order] for i in order])
+    blank = np.argwhere(chosen.all(axis=(2, 3)) | ~chosen.any(axis=(2, 3)))
+    if len(blank):
+        character, place = blank[0]
+        raise StudyError(
+            f"{', '.join(f.name for f in zips)}: {len(blank)} of {chosen[..., 0, 0].size} drawings are blank, the "
+            f"first is drawing {drawing_order[place] + 1} of {names[character]}; expected ink on paper: "
+            "download the zips again"
+        )
+    return names, drawing_order + 1, chosen
 
 
 def _resnet18(drawings: np.ndarray, n_variants: int, weights: Path, log: TextIO | None) -> np.ndarray:

@@ -140,7 +140,7 @@ def _spectrum(embeddings: np.ndarray, draw: Draw) -> np.ndarray:
 
 
 def write(card: Mapping[str, Any], group: h5py.Group) -> None:
-    """The card as attributes of a group of the bank's file."""
+    """The card as attributes of a group of the bank's file, with `warnings`, a line each, if the bank has any."""
     for name, value in card.items():
         group.attrs[name] = value
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from icl_transience.spec import StudyError
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions and a way around them, which is projected where the shape changes."""
@@ -76,6 +78,13 @@ def load_resnet18(path: Path) -> ResNet:
     wanted = {name: value.shape for name, value in model.state_dict().items() if not name.endswith("batches_tracked")}
     found = weights if isinstance(weights, dict) else {}
     wrong = [name for name, shape in wanted.items() if getattr(found.get(name), "shape", None) != shape]
+    codes = [name for name in wanted if name not in wrong and found[name].dtype not in _FLOATS]
+    if codes:
+        raise StudyError(
+            f"{path}: {codes[0]} and {len(codes) - 1} more of {len(wanted)} tensors are not floating-point numbers "
+            f"({found[codes[0]].dtype}): expected weights in float16, bfloat16, float32 or float64, not quantised: "
+            "get torchvision's published file"
+        )
     if wrong:
         raise StudyError(
             f"{path}: not the weights of a ResNet-18 under torchvision's names: {len(wrong)} of {len(wanted)} tensors "

@@ -21,17 +21,20 @@ import numpy as np
 import safetensors
 
 from icl_transience.banks import encoders
-from icl_transience.banks.bank import Bank, seeded
+from icl_transience.banks.bank import Bank, equal_rows, seeded
 from icl_transience.spec import BankSpec, StudyError
 
 ITERATIONS = 25
+# A table of which so large a share of rows repeats another is refused.
+REPEATED = 0.01
 
 
 def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
     """The bank of `spec` from a safetensors file; `exemplar_table` has the row of every exemplar, `token`."""
     tokens, shape = spec.tokens, spec.shape
     table = read_table(files[0], tokens.tensor)
-    rows = table[tokens.skip_rows :]
+    rows = table[tokens.skip_rows : len(table) - tokens.skip_last_rows]
+    warnings = _repeated(rows, spec, len(table))
     if tokens.rows == "unit":
         rows = _directions(rows, tokens.skip_rows)
     centroids, assigned = cluster(rows, tokens.clusters, spec.seed)
@@ -64,7 +67,53 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
         n_train_exemplars=shape.n_train_exemplars,
         class_table={"cluster_size": sizes[classes]},
         exemplar_table={"token": chosen + tokens.skip_rows},
+        warnings=warnings,
     )
+
+
+def _repeated(rows: np.ndarray, spec: BankSpec, n_table: int) -> tuple[str, ...]:
+    """At most one warning, of equal rows among those to cluster, such as pad a vocabulary. n_table: rows in the file.
+
+    Raises StudyError where as many rows are equal as make a class, or REPEATED of all or more repeat another.
+    """
+    group, first, needed = equal_rows(rows), spec.tokens.skip_rows, max(2, spec.shape.n_exemplars)
+    sizes = np.bincount(group)
+    repeated, largest = int((sizes[group] > 1).sum()), np.flatnonzero(group == sizes.argmax())
+    if not repeated:
+        return ()
+    # A block of equal rows at either end is left out by its length.
+    trailing, leading = _run(group[::-1]), _run(group)
+    if 1 < trailing < len(rows) and group[-1] == group[largest[0]]:
+        remedy = (
+            f"say `bank.tokens.skip_last_rows: {n_table - first - len(rows) + trailing}` to leave the last ones out"
+        )
+    elif 1 < leading < len(rows) and group[0] == group[largest[0]]:
+        remedy = f"say `bank.tokens.skip_rows: {first + leading}` to leave the first ones out"
+    else:
+        remedy = "write the table without them, or leave them out with `skip_rows` or `skip_last_rows`"
+    said = (
+        f"bank.tokens: {repeated:,} of {len(rows):,} rows of {spec.tokens.tensor} are equal to another one; of these "
+        f"{len(largest):,} are {'equal' if rows[largest[0]].any() else 'all zeros'}, {_ranges(largest + first)}"
+    )
+    if len(largest) >= needed or repeated >= REPEATED * len(rows):
+        raise StudyError(
+            f"{said}: they would be a class without differences; expected are fewer equal rows than a class has "
+            f"exemplars ({needed}), and less than {REPEATED:.0%} of all that repeat another: {remedy}"
+        )
+    return (f"{said}: {remedy}",)
+
+
+def _run(group: np.ndarray) -> int:
+    """How many leading entries are equal."""
+    other = np.flatnonzero(group != group[0])
+    return int(other[0]) if len(other) else len(group)
+
+
+def _ranges(numbers: np.ndarray) -> str:
+    """Ascending numbers of rows, runs as "rows first to last", at most five of them."""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    said = [f"rows {run[0]} to {run[-1]}" if len(run) > 1 else f"row {run[0]}" for run in runs[:5]]
+    return ", ".join(said) + (", …" if len(runs) > 5 else "")
 
 
 def _fewer(n_exemplars: int) -> Iterator[int]:
@@ -99,7 +148,7 @@ def _directions(rows: np.ndarray, first: int) -> np.ndarray:
     if (norms == 0).any():
         raise StudyError(
             f"bank.tokens.rows is 'unit', but row {first + int(norms.argmin())} is all zeros and has no direction: "
-            "say `rows: raw`, or leave leading rows out with `skip_rows`"
+            "say `rows: raw`, or leave rows out with `skip_rows` or `skip_last_rows`"
         )
     return rows / norms
 
