@@ -215,14 +215,16 @@ experiments:
 def test_every_source_becomes_a_bank_with_a_card_and_is_trained_on(tmp_path, omniglot_folder):
     generator = np.random.default_rng(0)
     clone = Clone.make(tmp_path / "clone", SOURCES)
-    folder = tmp_path / "files"
+    # Folders that a shell, and Snakemake where it fills in wildcards, would read otherwise.
+    folder, drawings = (tmp_path / f"{name} {{of}} \"mine\" it's $HOME #1 ä" for name in ("files", "drawings"))
     folder.mkdir()
+    drawings.symlink_to(omniglot_folder)
     rows = generator.standard_normal((20, 1, 12)) + 0.1 * generator.standard_normal((20, 30, 12))
     safetensors.numpy.save_file({"wte.weight": rows.reshape(600, 12).astype(np.float32)}, folder / "m.safetensors")
     (folder / "vocab.txt").write_text("\n".join(f"word{row}" for row in range(600)))
     with h5py.File(folder / "embeddings.h5", "w") as file:
         file["embeddings"] = generator.standard_normal((12, 8, 8))
-    env = {"ICL_TOKENS": str(folder), "ICL_IMPORTED": str(folder), "ICL_OMNIGLOT": str(omniglot_folder)}
+    env = {"ICL_TOKENS": str(folder), "ICL_IMPORTED": str(folder), "ICL_OMNIGLOT": str(drawings)}
     assert "train" not in clone.build("cards", **env)
     banks = sorted(path.stem for path in clone.folder.glob("results/banks/*.h5"))
     assert [name.split("-")[0] for name in banks] == ["imported", "omniglot", "onehot", "tokens"]

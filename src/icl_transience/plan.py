@@ -7,6 +7,7 @@ DAG is static. Writes nothing until `register`, which only a real run calls.
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -32,6 +33,8 @@ class Plan:
     """Everything a run of the workflow needs to know. Raises StudyError where the configuration is not right."""
 
     def __init__(self, config: Mapping[str, Any], base: Path):
+        if {"{", "}"} & set(str(base)):
+            raise StudyError(f"{base}: has braces in its path, which Snakemake reads as a rule's: move it, or rename it")
         config_schema = schema.read_yaml(base / "workflow/schemas/config.schema.yaml")
         schema.check(config, config_schema, "config")
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
@@ -119,6 +122,22 @@ class Plan:
             text = self.report(experiment, figures=True) + "\n"
             files.write_text(Path(self.experiment_path(experiment)), text)
         files.write_text(Path(self.claims_path), self.claims() + "\n")
+
+    def refuse_cluster(self, interpreter: str) -> None:
+        """Raises StudyError where a path would not reach a cluster's jobs as it is.
+
+        Their command lines name the interpreter without quotes, and stand in double quotes when they are submitted.
+        """
+        words = {key: value for key, value in self.config.items() if isinstance(value, str)}
+        checked = [("the Python that runs Snakemake", interpreter, r"[^\w/.,+=@%:-]")]
+        checked += [("this folder", str(self.base.absolute()), r"[$`\\]")]
+        checked += [(f"`{key}`", value, r"[$`\\]") for key, value in words.items()]
+        for what, text, special in checked:
+            if found := re.search(special, text):
+                raise StudyError(
+                    f"{what} is {text}: a shell on the way to a cluster's jobs reads the {found[0]!r} in it as something "
+                    "else: rename or move it (for the environment's Python: this folder)"
+                )
 
     def source_folder(self, source: str) -> Path | None:
         """Where a source's files are: its key in config.yaml, or the environment variable ICL_{SOURCE}."""

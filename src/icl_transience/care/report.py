@@ -5,6 +5,7 @@ Its words are in workflow/report/ and captions.py; its look, where Snakemake's w
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,8 +42,9 @@ def write(plan: Plan, snakefile: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         # Snakemake knows by its suffix what to write, and writes it in place.
         page = Path(scratch, path.name)
-        style = plan.base / "workflow/report/report.css"
-        snakemake(plan, snakefile, *_targets(plan), "--report", str(page), "--report-stylesheet", str(style))
+        # Beside it, since Snakemake puts environment variables in the path of a stylesheet where `$` stands in it.
+        style = shutil.copy(plan.base / "workflow/report/report.css", scratch)
+        snakemake(plan, snakefile, *_targets(plan), "--report", str(page), "--report-stylesheet", style)
         files.write_text(path, page.read_text(encoding="utf-8"))
     return path
 
