@@ -1,4 +1,4 @@
-"""The Makefile: in whatever folder, and whatever it is told, it touches its own folder's environment and nothing else."""
+"""The Makefile: whatever its folder's name and whatever it is told, it touches that folder's environment alone."""
 
 import os
 import shlex
@@ -64,7 +64,7 @@ def python(path: Path, record: Path) -> Path:
     """A Python that notes how it is called, and makes environments with one like it."""
     path.write_text(
         "#!/bin/bash\n"
-        f"{{ printf '%s\\0' \"$(command -v python)\" \"$PWD\" \"$@\"; printf '\\n'; }} >> {shlex.quote(str(record))}\n"
+        f'{{ printf \'%s\\0\' "$(command -v python)" "$PWD" "$@"; printf \'\\n\'; }} >> {shlex.quote(str(record))}\n'
         'if [[ "$1 $2" == "-m venv" ]]; then mkdir -p -- "$3/bin"; cp -- "$0" "$3/bin/python"; fi\n'
     )
     path.chmod(0o755)
@@ -151,7 +151,7 @@ STUDIES = [
     "2024",
     "yes",
     "my study.yaml",
-    "it's \"mine\" $HOME $$ ${x} #1 100% \\n.yaml",
+    'it\'s "mine" $HOME $$ ${x} #1 100% \\n.yaml',
     "$(shell touch was-here) $(touch was-here) `touch was-here`; touch was-here.yaml",
     "größe: [1, 2].yaml",
     "- {a: b}, &c *d.yaml",
@@ -201,12 +201,12 @@ experiments: {transience: {question: "does it come and go?"}}
 
 
 def test_make_runs_a_study_in_a_folder_of_any_name(tmp_path):
-    clone = Clone.make(tmp_path / "lab projects" / "ä pp's \"x\" $HOME #1 100% `touch was-here` \\n ;& [a]*")
-    study = "my study's \"$HOME\" #1 100%"
+    clone = Clone.make(tmp_path / "lab projects" / 'ä pp\'s "x" $HOME #1 100% `touch was-here` \\n ;& [a]*')
+    study = 'my study\'s "$HOME" #1 100%'
     (clone.folder / "own studies").mkdir()
     (clone.folder / "own studies" / f"{study}.yaml").write_text(TINY)
     settings = yaml.safe_load((clone.folder / "config.yaml").read_text())
-    results = "my \"res'ults\" $HOME #1 ä"
+    results = 'my "res\'ults" $HOME #1 ä'
     (clone.folder / "config.yaml").write_text(yaml.safe_dump(settings | {"results": results}))
     shutil.copy(ROOT / "Makefile", clone.folder)
     shutil.copy(ROOT / "pyproject.toml", clone.folder)

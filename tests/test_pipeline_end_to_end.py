@@ -216,7 +216,7 @@ def test_every_source_becomes_a_bank_with_a_card_and_is_trained_on(tmp_path, omn
     generator = np.random.default_rng(0)
     clone = Clone.make(tmp_path / "clone", SOURCES)
     # Folders that a shell, and Snakemake where it fills in wildcards, would read otherwise.
-    folder, drawings = (tmp_path / f"{name} {{of}} \"mine\" it's $HOME #1 ä" for name in ("files", "drawings"))
+    folder, drawings = (tmp_path / f'{name} {{of}} "mine" it\'s $HOME #1 ä' for name in ("files", "drawings"))
     folder.mkdir()
     drawings.symlink_to(omniglot_folder)
     rows = generator.standard_normal((20, 1, 12)) + 0.1 * generator.standard_normal((20, 30, 12))

@@ -239,7 +239,7 @@ def test_no_job_is_submitted_with_a_python_that_a_shell_would_not_find(place):
 
 
 def test_jobs_are_submitted_from_a_folder_with_spaces_where_the_python_is_elsewhere(tmp_path):
-    clone = Clone.make(tmp_path / "Größe: it's \"my\" 100% #1")
+    clone = Clone.make(tmp_path / 'Größe: it\'s "my" 100% #1')
     Plan({"study": "synthetic", "results": "my results"}, clone.folder).refuse_cluster("/opt/Größe-3.11/bin/python")
 
 

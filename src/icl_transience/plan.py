@@ -20,8 +20,8 @@ from icl_transience.resources import Job
 from icl_transience.spec import L2, BankSpec, Export, Lane, Model, Optimizer, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study, axis_of_numbers
 
-# Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
-VOCABULARIES = ("vocab.txt", "tokenizer.json")
+# Of a checkpoint: a word a line, a tokenizer of Hugging Face's, or its words alone.
+VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json")
 TABLES = ("curves.csv", "transience.csv", "runs.csv", files.CHECKSUMS)
 VERDICTS = "verdicts.csv"
 
@@ -34,7 +34,7 @@ class Plan:
 
     def __init__(self, config: Mapping[str, Any], base: Path):
         if {"{", "}"} & set(str(base)):
-            raise StudyError(f"{base}: has braces in its path, which Snakemake reads as a rule's: move it, or rename it")
+            raise StudyError(f"{base}: has braces in its path, which Snakemake fills in: move it, or rename it")
         config_schema = schema.read_yaml(base / "workflow/schemas/config.schema.yaml")
         schema.check(config, config_schema, "config")
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
@@ -135,8 +135,8 @@ class Plan:
         for what, text, special in checked:
             if found := re.search(special, text):
                 raise StudyError(
-                    f"{what} is {text}: a shell on the way to a cluster's jobs reads the {found[0]!r} in it as something "
-                    "else: rename or move it (for the environment's Python: this folder)"
+                    f"{what} is {text}: a shell on the way to a cluster's jobs reads the {found[0]!r} in it as "
+                    "something else: rename or move it (for the environment's Python: this folder)"
                 )
 
     def source_folder(self, source: str) -> Path | None:
