@@ -168,12 +168,16 @@ class Plan:
         return f"{self.results}/banks/{bank_id}.h5"
 
     def vocabulary(self, bank_id: str) -> list[str]:
-        """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it."""
+        """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it.
+
+        Empty too where braces are in its path, in which no input of a rule can be named: cards then show rows.
+        """
         bank = self.banks[bank_id]
         if not bank.tokens:
             return []
         (file,) = self.bank_files(bank_id)
-        return [str(path) for path in (Path(file).with_name(name) for name in VOCABULARIES) if path.is_file()][:1]
+        found = [str(path) for path in (Path(file).with_name(name) for name in VOCABULARIES) if path.is_file()]
+        return [path for path in found[:1] if not {"{", "}"} & set(path)]
 
     def cards(self) -> list[str]:
         """The quality cards of all banks."""
