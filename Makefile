@@ -2,7 +2,7 @@
 # make test       run the whole test suite in the same environment
 # make lint       ruff, snakefmt, snakemake --lint
 # make unlock     after Snakemake itself was killed; refuses while one of its jobs is still at work
-# make clean      remove .venv; results stay
+# make clean      remove this folder's .venv; results stay
 #
 # TORCH_INDEX=<url> adds a package index to look for torch in; https://download.pytorch.org/whl/cpu has builds without
 # CUDA, which are some gigabytes smaller.
@@ -11,40 +11,59 @@ STUDY ?=
 PYTHON ?= python3
 TORCH_INDEX ?=
 
-SHELL := /bin/bash
-VENV := $(CURDIR)/.venv
-INSTALLED := $(VENV)/.installed
-REQUIREMENTS := envs/requirements.txt envs/requirements-test.txt envs/constraints.txt
-INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-export PATH := $(VENV)/bin:$(PATH)
+# Values from outside reach recipes through the shell's environment, as they were given: make would read a dollar in them,
+# and take a path with spaces for several. For the same reason no path here is absolute.
+override STUDY := $(value STUDY)
+override PYTHON := $(value PYTHON)
+override TORCH_INDEX := $(value TORCH_INDEX)
+export STUDY PYTHON TORCH_INDEX
 
-.PHONY: study test lint unlock clean
+ifneq ($(lastword $(MAKEFILE_LIST)),Makefile)
+$(error run make in the folder of this Makefile: cd there first, or say make -C FOLDER)
+endif
+
+SHELL := /bin/bash
+REQUIREMENTS := envs/requirements.txt envs/requirements-test.txt envs/constraints.txt
+# Rules and Snakemake's jobs find the environment by PATH. Programs are called as modules: the scripts that pip writes do not
+# start where their path has quotes or dollars in it.
+RUN = PATH="$$PWD/.venv/bin:$$PATH" python -m
+# Snakemake reads a value as YAML, a number where it is one, once it has taken quotes from its ends: spaces keep them.
+CONFIG = $${STUDY:+--config "study= '$${STUDY//$$QUOTE/$$QUOTE$$QUOTE}' "}
+
+.PHONY: study test lint unlock clean place
 .DEFAULT_GOAL := study
 
-study: $(INSTALLED)
-	snakemake $(if $(STUDY),--config study=$(STUDY))
-	@python -m icl_transience words $(if $(STUDY),--study $(STUDY)) | tail -n 1
+study: .venv/.installed
+	QUOTE=\'; $(RUN) snakemake $(CONFIG)
+	@$(RUN) icl_transience words $${STUDY:+"--study=$$STUDY"} | tail -n 1
 
-test: $(INSTALLED)
-	python -m pytest -n auto
+test: .venv/.installed
+	$(RUN) pytest -n auto
 
-lint: $(INSTALLED)
-	ruff check .
-	ruff format --check .
-	snakefmt --check .
-	snakemake --lint
+lint: .venv/.installed
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) snakefmt --check .
+	$(RUN) snakemake --lint
 
-unlock: $(INSTALLED)
-	python -m icl_transience writers
-	snakemake --unlock
+unlock: .venv/.installed
+	$(RUN) icl_transience writers
+	$(RUN) snakemake --unlock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf .venv
 
-$(INSTALLED): $(REQUIREMENTS) pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "$(PYTHON) is older than 3.11: say PYTHON=<a newer one>"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet $(INDEX) -c envs/constraints.txt -r envs/requirements.txt -r envs/requirements-test.txt
-	$(VENV)/bin/pip install --quiet --no-deps -e .
+# Where PATH cannot name the environment, or Snakemake its rules.
+place:
+	@case "$$PWD" in (*[:{}]*|*$$'\n'*) \
+		printf '%q: nothing can be installed or run in a folder with a colon, a brace or a line break in its path:' "$$PWD"; \
+		echo " move this one"; exit 1;; esac >&2
+
+.venv/.installed: $(REQUIREMENTS) pyproject.toml | place
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$$PYTHON is older than 3.11: say PYTHON=<a newer one>"; exit 1; }
+	"$$PYTHON" -m venv .venv
+	.venv/bin/python -m pip install --quiet $${TORCH_INDEX:+--extra-index-url "$$TORCH_INDEX"} \
+		-c envs/constraints.txt -r envs/requirements.txt -r envs/requirements-test.txt
+	.venv/bin/python -m pip install --quiet --no-deps -e .
 	touch $@

@@ -1,5 +1,6 @@
 # Entry point. Read on in workflow/rules/, in the order data flows: banks, sequences, training, evaluation, results.
 import re
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -53,6 +54,8 @@ include: "workflow/rules/care.smk"
 onstart:
     if not only_care():
         with stated():
+            if not workflow.local_exec:
+                PLAN.refuse_cluster(sys.executable)
             PLAN.register()
 
 

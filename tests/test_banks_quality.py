@@ -124,11 +124,14 @@ def test_a_changed_card_is_a_damaged_bank(tmp_path):
 # The figure.
 
 
+def drawn(bank, vocabulary=None) -> Figure:
+    with store.reading(bank, "bank") as file:
+        return cards._card(spec_of(file), file, cards.words_of_rows(vocabulary))
+
+
 def texts(bank, vocabulary=None) -> str:
     """Everything that a card says in words."""
-    with store.reading(bank, "bank") as file:
-        spec = spec_of(file)
-        figure = cards._card(spec, file, cards.read_vocabulary(vocabulary) if vocabulary else None)
+    figure = drawn(bank, vocabulary)
     found = [text.get_text() for axes in figure.axes for text in axes.texts]
     return " ".join([figure.get_suptitle(), *found, *(axes.get_title() for axes in figure.axes)])
 
@@ -236,10 +239,127 @@ def test_without_a_vocabulary_rows_are_shown_by_their_numbers(tmp_path):
     assert "rows of the table" in said
 
 
-def test_a_tokenizer_without_a_vocabulary_is_refused(tmp_path):
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(StudyError, match=r"tokenizer\.json: not a tokenizer with a vocabulary"):
-        cards.read_vocabulary(tmp_path / "tokenizer.json")
+# Rows of a table 0, 1, …, whatever rows a vocabulary leaves out or says elsewhere.
+VOCABULARIES = {
+    "holes": ({"model": {"vocab": {"a": 3, "b": 7, "word30": 30, "word33": 33}}}, {3: "a", 7: "b", 30: "word30"}),
+    "above 0": ({"model": {"vocab": {"a": 100, "b": 101}}}, {100: "a", 101: "b"}),
+    "added in front": (
+        {"added_tokens": [{"id": 0, "content": "<s>"}], "model": {"vocab": {"a": 1, "b": 2}}},
+        {0: "<s>", 1: "a", 2: "b"},
+    ),
+    "added behind": (
+        {"added_tokens": [{"id": 9, "content": "<pad>", "special": True}], "model": {"vocab": {"a": 0}}},
+        {0: "a", 9: "<pad>"},
+    ),
+    "added in place": ({"added_tokens": [{"id": 0, "content": "<s>"}], "model": {"vocab": {"a": 0}}}, {0: "<s>"}),
+    "added alone": ({"added_tokens": [{"id": 31, "content": "a"}]}, {31: "a"}),
+    "unigram": (
+        {"added_tokens": [{"id": 2, "content": "<m>"}], "model": {"vocab": [["a", -1.5], ["b", -2]]}},
+        {0: "a", 1: "b", 2: "<m>"},
+    ),
+    "words alone": ({"a": 5, "model": 6, "added_tokens": 8}, {5: "a", 6: "model", 8: "added_tokens"}),
+    "of no order": ({"model": {"vocab": {"b": 1, "c": 2, "a": 0}}}, {0: "a", 1: "b", 2: "c"}),
+}
+
+
+@pytest.mark.parametrize(("document", "expected"), VOCABULARIES.values(), ids=VOCABULARIES)
+def test_a_word_belongs_to_the_row_that_its_tokenizer_says(tmp_path, document, expected):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    words = cards.read_vocabulary(tmp_path / "tokenizer.json")
+    assert {row: words.get(row) for row in expected} == expected
+    assert sorted(words.values()) == sorted(set(words.values()))
+    assert not set(words) - set(expected) - {33}
+
+
+def test_a_row_without_a_word_is_a_row_among_words(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"far": 10_000_000, "here": 33}}}))
+    figure = drawn(tokens_bank(tmp_path), tmp_path / "tokenizer.json")
+    said = [text.get_text() for text in figure.axes[0].texts]
+    assert said == ["row 30", "row 31", "row 32", "here", "row 34", "row 35"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"far": 10_000_000}}}))
+    assert "rows of the table" in texts(tokens_bank(tmp_path), tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("café\nß\n".encode("latin-1"), {0: "caf\\xe9", 1: "\\xdf"}),
+        ("\ufeffa\nb".encode(), {0: "a", 1: "b"}),
+        (b"a\r\nb\r\n\r\n", {0: "a", 1: "b", 2: ""}),
+        ("a\n\r\n\x0b\n\x85\n\u2029\nb\n".encode(), {0: "a", 1: "\r", 2: "\x0b", 3: "\x85", 4: "\u2029", 5: "b"}),
+        (b"a\n\nb\n", {0: "a", 1: "", 2: "b"}),
+    ],
+    ids=["Latin-1", "a mark in front", "of Windows", "odd line breaks", "an empty line"],
+)
+def test_a_line_of_a_vocabulary_is_a_row_in_whatever_encoding(tmp_path, content, expected):
+    (tmp_path / "vocab.txt").write_bytes(content)
+    assert cards.read_vocabulary(tmp_path / "vocab.txt") == expected
+
+
+def test_a_vocabulary_in_another_encoding_is_named(tmp_path, capsys):
+    (tmp_path / "vocab.txt").write_bytes("one\ncafé\n".encode("latin-1"))
+    cards.read_vocabulary(tmp_path / "vocab.txt")
+    assert f"{tmp_path / 'vocab.txt'}: line 2 is not UTF-8" in capsys.readouterr().err
+
+
+DAMAGED = {
+    "empty": b"",
+    "no JSON": b'{"model": {"vocab": {"a": 0',
+    "no UTF-8": '{"model": {"vocab": {"é": 0}}}'.encode("latin-1"),
+    "without end": b"[" * 100_000,
+    "an empty object": b"{}",
+    "a list": b"[1, 2]",
+    "a number": b"3",
+    "nothing": b"null",
+    "an empty vocabulary": b'{"model": {"vocab": {}}}',
+    "a vocabulary of text": b'{"model": {"vocab": "abc"}}',
+    "a vocabulary of numbers": b'{"model": {"vocab": [1, 2]}}',
+    "a word that is none": b'{"model": {"vocab": [[1, -1.0]]}}',
+    "a row of text": b'{"model": {"vocab": {"a": "0"}}}',
+    "a row of halves": b'{"model": {"vocab": {"a": 0.5}}}',
+    "a row below 0": b'{"model": {"vocab": {"a": -1}}}',
+    "a row that is true": b'{"model": {"vocab": {"a": true}}}',
+    "an added word without a row": b'{"added_tokens": [{"content": "a"}], "model": {"vocab": {"b": 1}}}',
+    "added words of text": b'{"added_tokens": ["a"], "model": {"vocab": {"b": 1}}}',
+    "a configuration": b'{"version": "1.0", "model_type": "bert"}',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_vocabulary_is_named_and_the_card_shows_rows(tmp_path, content, capsys):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match=r"tokenizer\.json: not a tokenizer with a vocabulary .*put another there"):
+        cards.read_vocabulary(path)
+    assert texts(tokens_bank(tmp_path), path) == texts(tokens_bank(tmp_path))
+    assert "rows of the table by their numbers, not by words" in (said := capsys.readouterr().err)
+    assert str(path) in said
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "vocab.json"])
+def test_a_vocabulary_that_is_no_text_no_file_or_too_large_is_none(tmp_path, name, capsys):
+    path = tmp_path / name
+    without = texts(tokens_bank(tmp_path))
+    assert texts(tokens_bank(tmp_path), path) == without  # it went meanwhile
+    path.write_bytes("a\nb\n".encode("utf-16"))
+    assert texts(tokens_bank(tmp_path), path) == without
+    with path.open("wb") as file:
+        file.truncate(10**10)
+    assert texts(tokens_bank(tmp_path), path) == without
+    assert capsys.readouterr().err.count(str(path)) >= 3
+    path.unlink()
+    path.mkdir()
+    assert texts(tokens_bank(tmp_path), path) == without
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_words_of_odd_characters_are_drawn_on_one_line(tmp_path):
+    odd = ["$\\frac{$", "a\nb\0\x1b[0m", "\ud83d", "", " \t ", "\u202eשלום𠀀🙂"]
+    (tmp_path / "vocab.json").write_text(json.dumps({word: 30 + place for place, word in enumerate(odd)}))
+    cards.draw(tokens_bank(tmp_path), tmp_path / "vocab.json", tmp_path / "card.svg", tmp_path / "card.png")
+    assert (tmp_path / "card.png").read_bytes()[1:4] == b"PNG"
+    said = [text.get_text() for text in drawn(tokens_bank(tmp_path), tmp_path / "vocab.json").axes[0].texts]
+    assert said == ["$\\frac{$", "a\\nb\\x00\\x…", "\\ud83d", "''", " \\t ", "\\u202eשלום…"]
 
 
 def test_a_bank_without_a_card_says_what_to_do(tmp_path):

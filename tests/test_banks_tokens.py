@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import yaml
+from pipeline import ROOT
 
 from icl_transience import banks, sources
 from icl_transience.banks import Bank, tokens
 from icl_transience.banks.bank import equal_rows
+from icl_transience.plan import Plan
 from icl_transience.spec import BankSpec, StudyError, Tokens, canonical, identity_values
 
 NAME = "model.embed_tokens.weight"
@@ -500,3 +503,27 @@ def test_the_real_table_makes_classes_of_words_near_each_other(tokens_folder):
     assert np.mean(trained**2) == pytest.approx(1, rel=1e-5)
     # Of rows put together at random, eight a class, the variance within would be 7/8 of all.
     assert trained.var(axis=1).mean() < 0.75 * trained.var(axis=(0, 1)).mean()
+
+
+@pytest.mark.parametrize(
+    ("place", "names", "expected"),
+    [
+        ('my "tokens"', ["vocab.json", "tokenizer.json", "vocab.txt"], "vocab.txt"),
+        ("tokens", ["vocab.json", "tokenizer.json"], "tokenizer.json"),
+        ("tokens", ["vocab.json"], "vocab.json"),
+        ("tokens", [], None),
+        ("{tokens}", ["vocab.txt"], None),  # no rule can have it as its input
+    ],
+)
+def test_the_vocabulary_beside_a_table_is_an_input_of_its_card(tmp_path, place, names, expected):
+    folder = tmp_path / place
+    folder.mkdir()
+    write(folder / "model.safetensors", {"wte.weight": np.zeros((600, 8), dtype=np.float32)})
+    for name in names:
+        (folder / name).write_text("{}")
+    section = {"clusters": 20, "classes": 12, "exemplars": 5, "holdout_classes": 2, "dim": 8}
+    study = {"experiments": {"a": {"bank": {"source": "tokens", "tokens": section}}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
+    plan = Plan({"study": str(tmp_path / "mine.yaml"), "tokens": str(folder)}, ROOT)
+    (bank_id,) = plan.banks
+    assert plan.vocabulary(bank_id) == ([str(folder / expected)] if expected else [])

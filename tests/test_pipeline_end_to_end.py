@@ -215,20 +215,26 @@ experiments:
 def test_every_source_becomes_a_bank_with_a_card_and_is_trained_on(tmp_path, omniglot_folder):
     generator = np.random.default_rng(0)
     clone = Clone.make(tmp_path / "clone", SOURCES)
-    folder = tmp_path / "files"
+    # Folders that a shell, and Snakemake where it fills in wildcards, would read otherwise. Of tokens without braces,
+    # which no input may have: the vocabulary is one.
+    odd = '"mine" it\'s $HOME #1 ä'
+    folder, drawings = tmp_path / f"files {odd}", tmp_path / f"drawings {{of}} {odd}"
     folder.mkdir()
+    drawings.symlink_to(omniglot_folder)
     rows = generator.standard_normal((20, 1, 12)) + 0.1 * generator.standard_normal((20, 30, 12))
     safetensors.numpy.save_file({"wte.weight": rows.reshape(600, 12).astype(np.float32)}, folder / "m.safetensors")
-    (folder / "vocab.txt").write_text("\n".join(f"word{row}" for row in range(600)))
+    # In Latin-1, and with an end before the table's: a card stops nothing.
+    (folder / "vocab.txt").write_bytes("\n".join(f"wörd{row}" for row in range(500)).encode("latin-1"))
     with h5py.File(folder / "embeddings.h5", "w") as file:
         file["embeddings"] = generator.standard_normal((12, 8, 8))
-    env = {"ICL_TOKENS": str(folder), "ICL_IMPORTED": str(folder), "ICL_OMNIGLOT": str(omniglot_folder)}
+    env = {"ICL_TOKENS": str(folder), "ICL_IMPORTED": str(folder), "ICL_OMNIGLOT": str(drawings)}
     assert "train" not in clone.build("cards", **env)
     banks = sorted(path.stem for path in clone.folder.glob("results/banks/*.h5"))
     assert [name.split("-")[0] for name in banks] == ["imported", "omniglot", "onehot", "tokens"]
     for name in banks:
         for kind in ("svg", "png"):
             assert clone.path(f"banks/{name}.{kind}").stat().st_size > 10_000
+    assert "line 1 is not UTF-8" in clone.path("logs/banks/tokens-*-card.log").read_text()
     with h5py.File(clone.path("encoders/*.h5")) as file:
         assert 0 <= file.attrs["training_accuracy"] <= 1
     clone.build(**env)

@@ -197,7 +197,7 @@ def test_words_from_a_study_run_nothing_wherever_they_stand(tmp_path):
         # A word of Python's.
         "experiments": {"class": {"question": question, "claims": {"c": claim}}},
     }
-    clone = Clone.make(tmp_path / "clone", yaml.safe_dump(study))
+    clone = Clone.make(tmp_path / "lab projects" / f'ä "b" {HOSTILE} it\'s #1 100% \\n [c]* &', yaml.safe_dump(study))
     name, results = f"my 'study' {HOSTILE}", f'my "res\'ults" {HOSTILE} & x'
     clone.study.rename(clone.study.with_name(f"{name}.yaml"))
     settings = (f"study={name}", f"results={results}")
@@ -211,6 +211,36 @@ def test_words_from_a_study_run_nothing_wherever_they_stand(tmp_path):
     assert {path.name for path in clone.folder.iterdir()} <= {
         *("Snakefile", "config.yaml", "workflow", "profiles", "envs", ".snakemake", results.split("/")[0])
     }
+
+
+def test_a_checkout_with_braces_in_its_path_is_refused_in_words(tmp_path):
+    clone = Clone.make(tmp_path / "a {b} c")
+    done = clone.snakemake("-n")
+    assert done.returncode != 0
+    assert f"{clone.folder}: has braces in its path" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("place", ["clone", "$(touch was-here)", "a `touch was-here`", "back\\slash", "$HOME"])
+def test_no_job_is_submitted_from_where_a_shell_would_read_its_path(tmp_path, place):
+    clone = Clone.make(tmp_path / place)
+    results = "results" if place != "clone" else "$(touch was-here)"
+    # Without sbatch: one that has been asked for would be missed, not refused.
+    done = clone.snakemake("--workflow-profile", "profiles/slurm", "--retries", "0", config=(f"results={results}",))
+    assert done.returncode != 0
+    what = f"this folder is {clone.folder}" if place != "clone" else f"`results` is {results}"
+    assert f"{what}: a shell on the way to a cluster's jobs reads" in done.stdout + done.stderr
+    assert not (clone.folder / results).exists()
+
+
+@pytest.mark.parametrize("place", ["/lab projects/app", "/it's", "/a;b", "/a&b", '/"a"', "/a(b)", "/~a", "/a*"])
+def test_no_job_is_submitted_with_a_python_that_a_shell_would_not_find(place):
+    with pytest.raises(StudyError, match="the Python that runs Snakemake is"):
+        Plan({"study": "synthetic"}, ROOT).refuse_cluster(f"{place}/.venv/bin/python")
+
+
+def test_jobs_are_submitted_from_a_folder_with_spaces_where_the_python_is_elsewhere(tmp_path):
+    clone = Clone.make(tmp_path / 'Größe: it\'s "my" 100% #1')
+    Plan({"study": "synthetic", "results": "my results"}, clone.folder).refuse_cluster("/opt/Größe-3.11/bin/python")
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
 
     card = command("card", _card, "Draw the quality card of a bank.")
     add(card, "bank")
-    card.add_argument("--vocabulary", type=Path, nargs="?", help="vocab.txt or tokenizer.json of a bank of tokens")
+    card.add_argument("--vocabulary", type=Path, nargs="?", help="vocab.txt, tokenizer.json or vocab.json of tokens")
     card.add_argument("--vector", type=Path, required=True, help="the SVG to write")
     card.add_argument("--raster", type=Path, required=True, help="the PNG to write")
 

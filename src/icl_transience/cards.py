@@ -1,8 +1,10 @@
 """The figure of a bank's quality card: exemplars, spectrum, and the numbers that banks/quality.py measures."""
 
+import codecs
 import json
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from icl_transience.spec import BankSpec, StudyError, from_values
 
 _WORD_LENGTH = 11
 _COORDINATES = 64
+# The tokenizers of large language models have some tens of megabytes.
+_LARGEST_VOCABULARY = 1 << 27
 
 
 def draw(bank: Path, vocabulary: Path | None, vector: Path, raster: Path) -> None:
@@ -27,26 +31,81 @@ def draw(bank: Path, vocabulary: Path | None, vector: Path, raster: Path) -> Non
     with store.reading(bank, "bank") as file:
         spec = from_values(BankSpec, json.loads(file.attrs["spec"]))
         with matplotlib.rc_context(drawing.STYLE):
-            drawing.save(_card(spec, file, read_vocabulary(vocabulary) if vocabulary else None), vector, raster)
+            drawing.save(_card(spec, file, words_of_rows(vocabulary)), vector, raster)
 
 
-def read_vocabulary(path: Path) -> list[str]:
-    """Row -> word, from vocab.txt (a word a line) or tokenizer.json (Hugging Face's)."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".txt":
-        return text.removesuffix("\n").split("\n")  # splitlines() would cut words of odd characters
+def words_of_rows(vocabulary: Path | None) -> dict[int, str]:
+    """As `read_vocabulary`; none of a file that cannot be read, which stderr then says: rows have numbers too."""
+    if vocabulary is None:
+        return {}
     try:
-        words = json.loads(text)["model"]["vocab"]
-        if isinstance(words, dict):
-            return [word for word, _ in sorted(words.items(), key=lambda item: item[1])]
-        return [word for word, _ in words]
-    except (ValueError, KeyError, TypeError) as error:
+        return read_vocabulary(vocabulary)
+    except StudyError as error:
+        print(f"the card shows rows of the table by their numbers, not by words: {error}", file=sys.stderr)
+        return {}
+
+
+def read_vocabulary(path: Path) -> dict[int, str]:
+    """Row -> word, from vocab.txt (a word a line), vocab.json (word -> row) or tokenizer.json (Hugging Face's).
+
+    Raises StudyError where there is no such vocabulary in the file.
+    """
+    try:
+        if (size := path.stat().st_size) > _LARGEST_VOCABULARY:
+            raise ValueError(f"it has {size:,} bytes, at most {_LARGEST_VOCABULARY:,} are read")
+        content = path.read_bytes()
+        return _lines(path, content) if path.suffix == ".txt" else _entries(json.loads(content))
+    # RecursionError: JSON that is nested without end.
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StudyError(
             f"{path}: not a tokenizer with a vocabulary ({error!r}): put another there, or none"
         ) from error
 
 
-def _card(spec: BankSpec, file: h5py.File, words: Sequence[str] | None) -> Figure:
+def _lines(path: Path, content: bytes) -> dict[int, str]:
+    """A word a line. Bytes that are no UTF-8 are shown as what they are, and move no line."""
+    if b"\0" in content:
+        raise ValueError("it is not text in UTF-8")
+    # splitlines() would cut words of odd characters.
+    lines = content.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n")
+    if all(line.endswith(b"\r") for line in lines[:-1]):  # written on Windows
+        lines = [line.removesuffix(b"\r") for line in lines]
+    words = {row: line.decode("utf-8", "backslashreplace") for row, line in enumerate(lines)}
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        row = content[: error.start].count(b"\n")
+        print(f"{path}: line {row + 1} is not UTF-8: {words[row]!r} has its bytes for characters", file=sys.stderr)
+    return words
+
+
+def _entries(document: Any) -> dict[int, str]:
+    """Row -> word, of what tokenizer.json or vocab.json holds."""
+    if not isinstance(document, dict):
+        raise TypeError("it is no JSON object")
+    model, added = document.get("model"), document.get("added_tokens")
+    if isinstance(model, dict) or isinstance(added, list):
+        # Some words stand beside the model's own, and some in place of them.
+        vocabulary, beside = (model or {}).get("vocab") or {}, [(one["content"], one["id"]) for one in added or []]
+    else:
+        vocabulary, beside = document, []
+    # Words with their rows, or (Unigram) with their log probabilities, in the order of rows.
+    own = (
+        vocabulary.items()
+        if isinstance(vocabulary, dict)
+        else [(word, row) for row, (word, _) in enumerate(vocabulary)]
+    )
+    words = {}
+    for word, row in [*own, *beside]:
+        if type(word) is not str or type(row) is not int or row < 0:
+            raise TypeError(f"{word!r} is said to be row {row!r}"[:200])
+        words[row] = word
+    if not words:
+        raise ValueError("no word in it")
+    return words
+
+
+def _card(spec: BankSpec, file: h5py.File, words: Mapping[int, str]) -> Figure:
     if "quality" not in file:
         raise StudyError(f"{file.filename}: was made before banks had quality cards: delete it and make it again")
     card = quality.read(file["quality"])
@@ -66,7 +125,7 @@ def describe(spec: BankSpec) -> str:
     return text + (f", encoder {encoder}" if encoder else "") + f", seed {spec.seed}"
 
 
-def _sheet(axes: Axes, spec: BankSpec, file: h5py.File, words: Sequence[str] | None) -> None:
+def _sheet(axes: Axes, spec: BankSpec, file: h5py.File, words: Mapping[int, str]) -> None:
     """Exemplars, a row a class: images, words, or coordinates as colours."""
     classes, exemplars = banks.contact_sheet(spec.shape)
     axes.set(xticks=[], ylabel="class")
@@ -77,11 +136,12 @@ def _sheet(axes: Axes, spec: BankSpec, file: h5py.File, words: Sequence[str] | N
         ticks, title = side * (np.arange(rows) + 0.5), "exemplars"
     elif "exemplars/token" in file:
         tokens = file["exemplars/token"][()][np.ix_(classes, exemplars)]
+        named = any(token in words for token in tokens.flat)
         for (row, column), token in np.ndenumerate(tokens):
-            word = _shown(words[token]) if words and token < len(words) else str(token)
+            word = _shown(words[token]) if token in words else f"row {token}" if named else str(token)
             axes.text(column, row, word, fontsize=6, ha="center", va="center")
         axes.set(xlim=(-0.5, len(exemplars) - 0.5), ylim=(len(classes) - 0.5, -0.5))
-        ticks, title = np.arange(len(classes)), "exemplars" if words else "exemplars: rows of the table"
+        ticks, title = np.arange(len(classes)), "exemplars" if named else "exemplars: rows of the table"
     else:
         values = file["embeddings"][:, : len(exemplars)][classes][..., :_COORDINATES]
         limit = np.abs(values).max() or 1
@@ -101,7 +161,12 @@ def _sheet(axes: Axes, spec: BankSpec, file: h5py.File, words: Sequence[str] | N
 
 
 def _shown(word: str) -> str:
-    """A word that fits its cell; characters that the figure's font lacks would be boxes all the same."""
+    """A word that fits its cell, on one line; characters that the figure's font lacks are boxes all the same."""
+    if not word.strip(" "):
+        return repr(word[:_WORD_LENGTH])
+    # What no font has, line breaks and halves of characters among it, by its number.
+    parts = [one if one.isprintable() else one.encode("unicode_escape").decode() for one in word[: _WORD_LENGTH + 1]]
+    word = "".join(parts)
     return word if len(word) <= _WORD_LENGTH else word[: _WORD_LENGTH - 1] + "…"
 
 

@@ -7,6 +7,7 @@ DAG is static. Writes nothing until `register`, which only a real run calls.
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -19,8 +20,8 @@ from icl_transience.resources import Job
 from icl_transience.spec import L2, BankSpec, Export, Lane, Model, Optimizer, Recipe, Run, SequenceSet, StudyError
 from icl_transience.study import Experiment, NamedRun, Study, axis_of_numbers
 
-# Of a checkpoint: a word a line, or a tokenizer of Hugging Face's.
-VOCABULARIES = ("vocab.txt", "tokenizer.json")
+# Of a checkpoint: a word a line, a tokenizer of Hugging Face's, or its words alone.
+VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json")
 TABLES = ("curves.csv", "transience.csv", "runs.csv", files.CHECKSUMS)
 VERDICTS = "verdicts.csv"
 
@@ -32,6 +33,8 @@ class Plan:
     """Everything a run of the workflow needs to know. Raises StudyError where the configuration is not right."""
 
     def __init__(self, config: Mapping[str, Any], base: Path):
+        if {"{", "}"} & set(str(base)):
+            raise StudyError(f"{base}: has braces in its path, which Snakemake fills in: move it, or rename it")
         config_schema = schema.read_yaml(base / "workflow/schemas/config.schema.yaml")
         schema.check(config, config_schema, "config")
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
@@ -120,6 +123,22 @@ class Plan:
             files.write_text(Path(self.experiment_path(experiment)), text)
         files.write_text(Path(self.claims_path), self.claims() + "\n")
 
+    def refuse_cluster(self, interpreter: str) -> None:
+        """Raises StudyError where a path would not reach a cluster's jobs as it is.
+
+        Their command lines name the interpreter without quotes, and stand in double quotes when they are submitted.
+        """
+        words = {key: value for key, value in self.config.items() if isinstance(value, str)}
+        checked = [("the Python that runs Snakemake", interpreter, r"[^\w/.,+=@%:-]")]
+        checked += [("this folder", str(self.base.absolute()), r"[$`\\]")]
+        checked += [(f"`{key}`", value, r"[$`\\]") for key, value in words.items()]
+        for what, text, special in checked:
+            if found := re.search(special, text):
+                raise StudyError(
+                    f"{what} is {text}: a shell on the way to a cluster's jobs reads the {found[0]!r} in it as "
+                    "something else: rename or move it (for the environment's Python: this folder)"
+                )
+
     def source_folder(self, source: str) -> Path | None:
         """Where a source's files are: its key in config.yaml, or the environment variable ICL_{SOURCE}."""
         folder = self.config[source] or os.environ.get(f"ICL_{source.upper()}")
@@ -149,12 +168,16 @@ class Plan:
         return f"{self.results}/banks/{bank_id}.h5"
 
     def vocabulary(self, bank_id: str) -> list[str]:
-        """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it."""
+        """The file that says which word a row of a table of tokens is, in a list; empty where none lies beside it.
+
+        Empty too where braces are in its path, in which no input of a rule can be named: cards then show rows.
+        """
         bank = self.banks[bank_id]
         if not bank.tokens:
             return []
         (file,) = self.bank_files(bank_id)
-        return [str(path) for path in (Path(file).with_name(name) for name in VOCABULARIES) if path.is_file()][:1]
+        found = [str(path) for path in (Path(file).with_name(name) for name in VOCABULARIES) if path.is_file()]
+        return [path for path in found[:1] if not {"{", "}"} & set(path)]
 
     def cards(self) -> list[str]:
         """The quality cards of all banks."""

@@ -119,7 +119,7 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
         words = write_card_data(Path(plan.bank_path(bank_id)), [Path(p) for p in plan.vocabulary(bank_id)], shown)
         yield f"banks/{shown.name}", shown.read_bytes()
         if words is not None:
-            yield f"banks/{bank_id}.words.json", _json({"model": {"vocab": words}})
+            yield f"banks/{bank_id}.words.json", _json({"added_tokens": words})
     if page := _report(plan, snakefile):
         yield "report.html", page.read_bytes()
     yield from _sources(plan)
@@ -159,8 +159,8 @@ def _report(plan: Plan, snakefile: Path) -> Path | None:
     return path
 
 
-def write_card_data(bank: Path, vocabulary: list[Path], path: Path) -> list[list] | None:
-    """Copies to `path` what the card of `bank` is drawn from; returns [word, row] of the words on it, if any.
+def write_card_data(bank: Path, vocabulary: list[Path], path: Path) -> list[dict] | None:
+    """Copies to `path` what the card of `bank` is drawn from; returns the words on it as a tokenizer's, if any.
 
     The embeddings keep their shape, but only what is on the contact sheet has values; the rest takes no space.
     """
@@ -178,10 +178,11 @@ def write_card_data(bank: Path, vocabulary: list[Path], path: Path) -> list[list
         file.attrs["checksum"] = store.checksum(file)
         if "contact" in full or "exemplars/token" not in full or not vocabulary:
             return None
-        from icl_transience.cards import read_vocabulary
+        from icl_transience.cards import words_of_rows
 
-        shown = set(full["exemplars/token"][()][np.ix_(classes, exemplars)].ravel().tolist())
-        return [[word if row in shown else "", row] for row, word in enumerate(read_vocabulary(vocabulary[0]))]
+        shown = full["exemplars/token"][()][np.ix_(classes, exemplars)].ravel().tolist()
+        words = words_of_rows(vocabulary[0])
+        return [{"id": row, "content": words[row]} for row in sorted(shown) if row in words] or None
 
 
 def _copy_part(full: h5py.File, file: h5py.File, name: str, classes: np.ndarray, exemplars: np.ndarray) -> None:

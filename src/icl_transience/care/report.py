@@ -4,6 +4,7 @@ Its words are in workflow/report/ and captions.py; its look, where Snakemake's w
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -41,8 +42,9 @@ def write(plan: Plan, snakefile: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         # Snakemake knows by its suffix what to write, and writes it in place.
         page = Path(scratch, path.name)
-        style = plan.base / "workflow/report/report.css"
-        snakemake(plan, snakefile, *_targets(plan), "--report", str(page), "--report-stylesheet", str(style))
+        # From here: what the checkout's own path may have in it, Snakemake would take for environment variables.
+        style = os.path.relpath(plan.base / "workflow/report/report.css")
+        snakemake(plan, snakefile, *_targets(plan), "--report", str(page), "--report-stylesheet", style)
         files.write_text(path, page.read_text(encoding="utf-8"))
     return path
 

@@ -1,0 +1,229 @@
+"""The Makefile: whatever its folder's name and whatever it is told, it touches that folder's environment alone."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pipeline import ROOT, Clone
+from snakemake.cli import parse_config
+
+# Parts of a path that a shell, make, pip or Snakemake reads as something else.
+PLACES = [
+    "lab projects/app",
+    "it's/app",
+    'a "quoted" one/app',
+    "$HOME $PWD $(touch was-here) `touch was-here`/app",
+    "a #1/app",
+    "100% $$ %s/app",
+    "Größe/äpp",
+    "a;b & c|d/app",
+    "back\\slash \\n/app",
+    "-rf/-rf",
+    "~/*",
+    "[a]? (b)/app",
+]
+NO_PLACES = ["a:b/app", "a {b}/app", "two\nlines/app"]
+
+
+def make(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess:
+    # Of a make that runs these tests, and of a shell that calls them, nothing is passed on.
+    of_make = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEFILES", "STUDY", "PYTHON", "TORCH_INDEX", "PWD")
+    outside = {key: value for key, value in os.environ.items() if key not in of_make}
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=folder, env=outside | env, capture_output=True, text=True, timeout=300)
+
+
+def checkout(folder: Path) -> Path:
+    """A folder with the Makefile, what it installs from, and an environment."""
+    (folder / ".venv/bin").mkdir(parents=True)
+    shutil.copytree(ROOT / "envs", folder / "envs")
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def neighbours(tmp_path: Path, place: str) -> None:
+    """Folders that a path cut at its spaces or a pattern in it would name, each with a file."""
+    words = {word for part in (place, f"{place}/.venv") for word in part.split()}
+    for folder in {tmp_path / word for word in words} | {tmp_path / place / word for word in words}:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "precious").touch()
+    (tmp_path / "precious").touch()
+
+
+def tree(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def python(path: Path, record: Path) -> Path:
+    """A Python that notes how it is called, and makes environments with one like it."""
+    path.write_text(
+        "#!/bin/bash\n"
+        f'{{ printf \'%s\\0\' "$(command -v python)" "$PWD" "$@"; printf \'\\n\'; }} >> {shlex.quote(str(record))}\n'
+        'if [[ "$1 $2" == "-m venv" ]]; then mkdir -p -- "$3/bin"; cp -- "$0" "$3/bin/python"; fi\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+def calls(record: Path) -> list[list[str]]:
+    """The `python` that the shell would find, the working folder and the arguments of every call."""
+    return [line.removesuffix("\0").split("\0") for line in record.read_text().split("\n")[:-1]]
+
+
+@pytest.mark.parametrize("place", [*PLACES, *NO_PLACES])
+def test_clean_removes_the_environment_of_its_own_folder_and_nothing_else(tmp_path, place):
+    folder = checkout(tmp_path / place)
+    neighbours(tmp_path, place)
+    # A neighbour's environment may bear that name too; ours is the one that goes.
+    expected = {path for path in tree(tmp_path) if folder / ".venv" not in (path, *path.parents)}
+    done = make(folder, "clean")
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", ["VENV", "CURDIR", "INSTALLED", "PWD", "PYTHON", "STUDY"])
+def test_no_setting_leads_clean_elsewhere(tmp_path, name):
+    (tmp_path / "home/.venv").mkdir(parents=True)
+    home = str(tmp_path / "home")
+    for arguments, env in (((f"{name}={home}",), {}), ((), {name: home}), (("-e",), {name: home})):
+        folder = checkout(tmp_path / f"lab projects/app {len(arguments)}{len(env)}")
+        done = make(folder, "clean", *arguments, **env)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "home/.venv").is_dir()
+        assert not (folder / ".venv").exists()
+
+
+@pytest.mark.parametrize("place", ["app", "lab projects/app"])
+@pytest.mark.parametrize("target", ["clean", "study"])
+def test_in_another_folder_than_its_own_the_makefile_does_nothing(tmp_path, place, target):
+    folder = checkout(tmp_path / place)
+    (tmp_path / ".venv").mkdir()
+    before = tree(tmp_path)
+    done = make(tmp_path, "-f", str(folder / "Makefile"), target)
+    assert done.returncode != 0
+    assert "run make in the folder of this Makefile" in done.stderr
+    assert tree(tmp_path) == before
+
+
+def test_an_environment_that_is_a_link_is_unlinked_and_not_emptied(tmp_path):
+    folder = checkout(tmp_path / "app")
+    (tmp_path / "shared/bin").mkdir(parents=True)
+    shutil.rmtree(folder / ".venv")
+    (folder / ".venv").symlink_to(tmp_path / "shared")
+    assert make(folder, "clean").returncode == 0
+    assert (tmp_path / "shared/bin").is_dir()
+    assert not (folder / ".venv").is_symlink()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_environment_is_made_in_the_folder_itself_and_used_from_there(tmp_path, place):
+    folder = checkout(tmp_path / place)
+    neighbours(tmp_path, place)
+    shutil.rmtree(folder / ".venv")
+    before = tree(tmp_path)
+    record = tmp_path / "called"
+    fake = python(tmp_path / "my $python's", record)
+    done = make(folder, f"PYTHON={fake}", "TORCH_INDEX=https://x.org/a b$c")
+    assert done.returncode == 0, done.stderr
+    made = tree(tmp_path) - before - {record, fake}
+    assert made == {folder / ".venv", *(folder / ".venv" / name for name in ("bin", "bin/python", ".installed"))}
+    asked, venv, install, editable, study, words = calls(record)
+    assert asked[2] == "-c"
+    assert venv[2:] == ["-m", "venv", ".venv"]
+    assert install[2:8] == ["-m", "pip", "install", "--quiet", "--extra-index-url", "https://x.org/a b$c"]
+    assert editable[-3:] == ["--no-deps", "-e", "."]
+    assert {call[1] for call in calls(record)} == {str(folder)}
+    # Jobs say `python` and get this one.
+    for call in (study, words):
+        assert call[0] == str(folder / ".venv/bin/python")
+    assert study[2:] == ["-m", "snakemake"]
+    assert words[2:] == ["-m", "icl_transience", "words"]
+
+
+STUDIES = [
+    "omniglot",
+    "2024",
+    "yes",
+    "my study.yaml",
+    'it\'s "mine" $HOME $$ ${x} #1 100% \\n.yaml',
+    "$(shell touch was-here) $(touch was-here) `touch was-here`; touch was-here.yaml",
+    "größe: [1, 2].yaml",
+    "- {a: b}, &c *d.yaml",
+]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("given", ["on the command line", "in the environment"])
+def test_a_study_reaches_snakemake_as_it_was_given(tmp_path, study, given):
+    folder = checkout(tmp_path / "lab projects/app")
+    record = tmp_path / "called"
+    python(folder / ".venv/bin/python", record)
+    (folder / ".venv/.installed").touch()
+    done = make(folder, f"STUDY={study}") if given == "on the command line" else make(folder, STUDY=study)
+    assert done.returncode == 0, done.stderr
+    snakemake, words = (call[2:] for call in calls(record))
+    assert snakemake[:3] == ["-m", "snakemake", "--config"]
+    assert parse_config(snakemake[3:]) == {"study": study}
+    assert words == ["-m", "icl_transience", "words", f"--study={study}"]
+    assert not list(tmp_path.rglob("was-here"))
+
+
+@pytest.mark.parametrize("target", ["study", "test", "lint", "unlock"])
+@pytest.mark.parametrize("place", NO_PLACES)
+def test_a_folder_that_path_or_snakemake_cannot_name_is_refused_before_anything_is_touched(tmp_path, place, target):
+    folder = checkout(tmp_path / place)
+    shutil.rmtree(folder / ".venv")
+    fake = python(tmp_path / "python", tmp_path / "called")
+    before = tree(tmp_path)
+    done = make(folder, target, f"PYTHON={fake}")
+    assert done.returncode != 0
+    assert "a colon, a brace or a line break in its path: move this one" in done.stderr
+    assert tree(tmp_path) == before
+
+
+TINY = """
+description: made by `make`
+defaults:
+  bank: {source: gaussian, gaussian: {classes: 40, holdout_classes: 10, exemplars: 3, holdout_exemplars: 2, dim: 4}}
+  model: {width: 16, heads: 2}
+  snapshots: {first: 256, every: 512}
+  evaluation: {sequences: 64}
+  horizon: 512
+  seeds: [0]
+experiments: {transience: {question: "does it come and go?"}}
+"""
+
+
+def test_make_runs_a_study_in_a_folder_of_any_name(tmp_path):
+    clone = Clone.make(tmp_path / "lab projects" / 'ä pp\'s "x" $HOME #1 100% `touch was-here` \\n ;& [a]*')
+    study = 'my study\'s "$HOME" #1 100%'
+    (clone.folder / "own studies").mkdir()
+    (clone.folder / "own studies" / f"{study}.yaml").write_text(TINY)
+    settings = yaml.safe_load((clone.folder / "config.yaml").read_text())
+    results = 'my "res\'ults" $HOME #1 ä'
+    (clone.folder / "config.yaml").write_text(yaml.safe_dump(settings | {"results": results}))
+    shutil.copy(ROOT / "Makefile", clone.folder)
+    shutil.copy(ROOT / "pyproject.toml", clone.folder)
+    (clone.folder / ".venv/bin").mkdir(parents=True)
+    interpreter = clone.folder / ".venv/bin/python"
+    interpreter.write_text(f'#!/bin/bash\nexec {shlex.quote(sys.executable)} "$@"\n')
+    interpreter.chmod(0o755)
+    (clone.folder / ".venv/.installed").touch()
+    done = make(clone.folder, f"STUDY=own studies/{study}.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = clone.folder / results / "studies" / study / "transience"
+    assert (folder / "curves.svg").is_file()
+    again = make(clone.folder, f"STUDY=own studies/{study}.yaml")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    in_yaml = f"own studies/{study}.yaml".replace("'", "''")
+    for target, said in (("report", "report: "), ("orphans", "nothing that no study refers to"), ("status", "done")):
+        care = clone.snakemake(target, config=(f"study= '{in_yaml}' ",))
+        assert care.returncode == 0, care.stdout + care.stderr
+        assert said in care.stdout
+    assert not list(tmp_path.rglob("was-here"))
