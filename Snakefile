@@ -6,10 +6,13 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from icl_transience import code, sources
-from icl_transience.care.captions import Captions
-from icl_transience.plan import Plan
-from icl_transience.spec import StudyError, canonical
+from icl_transience.planning import limits
+from icl_transience.planning.plan import Plan
+from icl_transience.report.captions import Captions
+from icl_transience.specs import code_digest
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.identity import canonical
+from icl_transience.study.sources.files import PUBLIC
 
 min_version("9.0")
 
@@ -39,7 +42,7 @@ report: "workflow/report/overview.rst"
 rule all:
     default_target: True
     input:
-        PLAN.targets(),
+        PLAN.targets.all(),
     localrule: True
 
 
@@ -55,7 +58,7 @@ onstart:
     if not only_care():
         with stated():
             if not workflow.local_exec:
-                PLAN.refuse_cluster(sys.executable)
+                limits.refuse_cluster(PLAN.config, PLAN.base, sys.executable)
             PLAN.register()
 
 
@@ -64,13 +67,13 @@ onsuccess:
         with stated():
             provenance.record(PLAN)
         # Here and not above: parsing need not wait for pandas.
-        from icl_transience import tables, verdicts
+        from icl_transience.analysis import verdicts, words
 
         with stated():
-            for folder in PLAN.judged_folder():
-                print(*verdicts.in_words(Path(folder)), sep="\n")
-            for folder in PLAN.finished_folders():
-                print(*tables.experiment_in_words(Path(folder)), sep="\n")
+            if PLAN.targets.is_judged():
+                print(*verdicts.in_words(Path(PLAN.paths.study_folder)), sep="\n")
+            for folder in PLAN.targets.finished():
+                print(*words.experiment_in_words(Path(folder)), sep="\n")
     take_care()
 
 

@@ -50,9 +50,9 @@ class Shape:
 
     def flop(self) -> int:
         """Model FLOP of training on one sequence."""
-        from icl_transience import resources
+        from icl_transience.specs.compute import training_flop
 
-        return resources.training_flop(pack_of(self, 1, "float32").run)
+        return training_flop(pack_of(self, 1, "float32").run)
 
 
 SHAPES = {
@@ -64,22 +64,25 @@ SHAPES = {
 
 
 def pack_of(shape: Shape, lanes: int, numerics: str):
-    from icl_transience import spec
-    from icl_transience.packs import PackSpec
+    from icl_transience.specs.banks import BankSpec, Gaussian
+    from icl_transience.specs.model import Model
+    from icl_transience.specs.recipes import Recipe
+    from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
+    from icl_transience.specs.training import Optimizer, Snapshots
 
-    bank = spec.Gaussian(
+    bank = Gaussian(
         classes=shape.classes, holdout_classes=0, exemplars=20, holdout_exemplars=0, dim=shape.dim, noise=0.1
     )
-    run = spec.Run(
-        bank=spec.BankSpec(source="gaussian", seed=0, gaussian=bank),
-        recipe=spec.Recipe(context=shape.context, burstiness=shape.burstiness),
-        model=spec.Model(depth=shape.depth, width=shape.width, heads=shape.heads, mlp_ratio=shape.mlp_ratio),
-        optimizer=spec.Optimizer(learning_rate=3e-4),
+    run = Run(
+        bank=BankSpec(source="gaussian", seed=0, gaussian=bank),
+        recipe=Recipe(context=shape.context, burstiness=shape.burstiness),
+        model=Model(depth=shape.depth, width=shape.width, heads=shape.heads, mlp_ratio=shape.mlp_ratio),
+        optimizer=Optimizer(learning_rate=3e-4),
         batch_size=BATCH,
         numerics=numerics,
-        snapshots=spec.Snapshots(first=2**62, per_doubling=1, every=2**62),
+        snapshots=Snapshots(first=2**62, per_doubling=1, every=2**62),
     )
-    return PackSpec(lanes=tuple(spec.Lane(run=run, seed=spec.Seed(init=n, data=n)) for n in range(lanes)))
+    return PackSpec(lanes=tuple(Lane(run=run, seed=Seed(init=n, data=n)) for n in range(lanes)))
 
 
 class Training:
@@ -88,26 +91,30 @@ class Training:
     def __init__(self, shape: Shape, lanes: int, options: argparse.Namespace):
         import torch
 
-        from icl_transience import engines, training
+        from icl_transience.engines import select
+        from icl_transience.engines.interface import DTYPES
+        from icl_transience.engines.state import initial_state
 
         self.pack = pack_of(shape, lanes, options.numerics)
-        self.device, self.training = torch.device(options.device), training
+        self.device = torch.device(options.device)
         bank = self.pack.run.bank.shape
         generator = torch.Generator().manual_seed(0)
         embeddings = torch.randn(bank.n_classes, bank.n_exemplars, bank.width, generator=generator)
-        self.embeddings = embeddings.to(self.device, engines.DTYPES[options.numerics])
-        self.state = training.initial_state(self.pack, options.device)
-        self.engine = engines.chosen(options.engine, self.pack.run, self.device)
+        self.embeddings = embeddings.to(self.device, DTYPES[options.numerics])
+        self.state = initial_state(self.pack, options.device)
+        self.engine = select.chosen(options.engine, self.pack.run, self.device)
         # Made once, as in a segment, where it lasts for hundreds of thousands of batches.
-        self.step = engines.step_for(self.pack, self.state, self.embeddings, self.engine)
+        self.step = select.step_for(self.pack, self.state, self.embeddings, self.engine)
 
     def __call__(self, batches: int) -> float:
         """Seconds that `batches` batches of every lane take."""
         return timed(self._train, batches, self.device)
 
     def _train(self, batches: int) -> None:
+        from icl_transience.training import loop
+
         until = self.state.sequences_seen + batches * BATCH
-        self.training.train(self.pack, self.state, self.embeddings, until, lambda state: None, step=self.step)
+        loop.train(self.pack, self.state, self.embeddings, until, lambda state: None, step=self.step)
 
 
 def timed(work, amount: int, device) -> float:
@@ -183,7 +190,7 @@ def ceilings(device, numerics: str) -> tuple[float, float]:
     """(FLOP/s of a large matrix product, bytes/s of a large copy, read plus written), medians of 5."""
     import torch
 
-    from icl_transience import engines
+    from icl_transience.engines.interface import tensor_cores
 
     dtype = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(numerics, torch.float32)
     size = 8192 if device.type == "cuda" else 2048
@@ -195,7 +202,7 @@ def ceilings(device, numerics: str) -> tuple[float, float]:
         work(1)
         return statistics.median(timed(work, 1, device) for _ in range(5))
 
-    with engines.tensor_cores(numerics):
+    with tensor_cores(numerics):
         gemm = median(lambda _: torch.mm(a, b, out=product))
     copy = median(lambda _: target.copy_(source))
     return 2 * size**3 / gemm, 2 * source.nbytes / copy
@@ -257,7 +264,7 @@ def profile(shape: str, options: argparse.Namespace) -> list[str]:
     """Where the time of a step of one lane goes: calls a step, microseconds a step, share."""
     import torch
 
-    from icl_transience import optimizers
+    from icl_transience.engines import optimizers
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

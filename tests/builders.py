@@ -4,20 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from icl_transience.packs import PackSpec
-from icl_transience.spec import (
-    BankSpec,
-    Gaussian,
-    Lane,
-    Model,
-    Omniglot,
-    Optimizer,
-    Recipe,
-    Run,
-    Seed,
-    SequenceSet,
-    Snapshots,
-)
+from icl_transience.specs.banks import BankSpec, Gaussian, Omniglot
+from icl_transience.specs.evaluators import SequenceSet
+from icl_transience.specs.model import Model
+from icl_transience.specs.recipes import Recipe
+from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
+from icl_transience.specs.training import Optimizer, Snapshots
 
 TINY_BANK = BankSpec(
     source="gaussian",

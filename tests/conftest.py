@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 import torch
 
-from icl_transience import schema
+from icl_transience.study import document
 
 torch.set_num_threads(1)
 
@@ -40,9 +40,9 @@ def denormals_are_numbers():
 @pytest.fixture(scope="module")
 def schemas_read_once() -> Iterator[None]:
     """For tests that plan hundreds of studies: reading the schemas is most of the time that a plan takes."""
-    read, once = schema.read_yaml, functools.cache(schema.read_yaml)
+    read, once = document.read_yaml, functools.cache(document.read_yaml)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "read_yaml", lambda path: (once if path.parent.name == "schemas" else read)(path))
+        patch.setattr(document, "read_yaml", lambda path: (once if path.parent.name == "schemas" else read)(path))
         yield
 
 

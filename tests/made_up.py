@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from icl_transience.evaluation import DEFAULT_METRIC
+from icl_transience.specs.evaluators import DEFAULT_METRIC
 
 SEEN = [0, 1000, 2000, 4000, 8000, 16_000, 32_000]
 RISES_AND_FALLS = [0.5, 0.6, 0.8, 0.9, 0.8, 0.7, 0.6]

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from pipeline import ROOT, TINY, Clone
 
-from icl_transience import schema, study
-from icl_transience.packs import MOST_SEGMENTS
-from icl_transience.plan import Plan
-from icl_transience.spec import StudyError
+from icl_transience.planning.packs import MOST_SEGMENTS
+from icl_transience.planning.plan import Plan
+from icl_transience.specs.errors import StudyError
+from icl_transience.study import document, load, schema
 
 pytestmark = pytest.mark.usefixtures("schemas_read_once")
 
@@ -686,13 +686,13 @@ def test_every_kind_of_rule_in_the_schemas_is_broken_by_a_study_or_a_config_abov
             return set().union(*map(rules, part))
         return set(part).union(*map(rules, part.values())) if isinstance(part, dict) else set()
 
-    known = {word for name in ("study", "config") for word in rules(schema.read_yaml(_schema(name)))}
+    known = {word for name in ("study", "config") for word in rules(document.read_yaml(_schema(name)))}
     broken = set()
     for name, texts in (
         ("study", [text for text, _ in AGAINST_THE_SCHEMA.values()] + [text for text, _ in CONTRADICTIONS.values()]),
         ("config", [yaml.safe_dump(config) for config, _ in CONFIGS.values()]),
     ):
-        validator = schema._Validator(schema.read_yaml(_schema(name)))
+        validator = schema._Validator(document.read_yaml(_schema(name)))
         for text in texts:
             try:
                 broken |= {error.validator for error in validator.iter_errors(yaml.safe_load(text))}
@@ -719,7 +719,7 @@ def test_an_alias_and_a_byte_order_mark_are_read(tmp_path, text):
 
 
 def test_as_many_lanes_and_segments_as_are_allowed_are_accepted_and_one_more_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "MOST_LANES", 6)
+    monkeypatch.setattr(load, "MOST_LANES", 6)
     six, seven = (in_a(f"axes: {{model.depth: [1, 2]}}, seeds: {seeds}") for seeds in ([1, 2, 3], [1, 2, 3, 4]))
     (tmp_path / "six.yaml").write_text(six)
     lanes = Plan({"study": str(tmp_path / "six.yaml"), "results": str(tmp_path)}, ROOT).study.experiments["a"].lanes()
@@ -826,7 +826,7 @@ def test_a_source_folder_that_is_none_is_refused(tmp_path, source):
 def test_every_rule_of_the_workflow_is_no_name_of_an_experiment():
     text = "".join(path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")])
     rules = {line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith("rule ")}
-    assert {"all", "bank", "train", "tables"} < rules <= set(study.RESERVED_NAMES)
+    assert {"all", "bank", "train", "tables"} < rules <= set(load.RESERVED_NAMES)
 
 
 # The same through Snakemake.

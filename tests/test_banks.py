@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icl_transience import banks, store
-from icl_transience.banks import Bank, encoders, omniglot
+from icl_transience.banks import bank as banks_bank
+from icl_transience.banks import encoders
 from icl_transience.banks import gaussian as gaussian_bank
-from icl_transience.banks.bank import checked, equal_rows
-from icl_transience.spec import BankSpec, Gaussian, Manifold, Omniglot, StudyError
+from icl_transience.banks.bank import Bank, checked, equal_rows
+from icl_transience.banks.drawings import Character, downsample, read_drawings, rotate_and_flip
+from icl_transience.specs.banks import BankSpec, Gaussian, Manifold, Omniglot
+from icl_transience.specs.errors import StudyError
+from icl_transience.store import bank_file, hdf5
 
 # --- Gaussian classes, straight and on a curved manifold
 
@@ -23,13 +26,13 @@ SIZES = {"classes": 300, "holdout_classes": 20, "exemplars": 20, "holdout_exempl
 
 def gaussian(seed: int = 0, **changes) -> tuple[BankSpec, Bank]:
     spec = BankSpec(source="gaussian", seed=seed, gaussian=Gaussian(**(SIZES | changes)))
-    return spec, banks.build(spec)
+    return spec, banks_bank.build(spec)
 
 
 def manifold(seed: int = 0, **changes) -> tuple[BankSpec, Bank]:
     section = Manifold(**(SIZES | {"latent_dim": 16, "curvature": 1.0} | changes))
     spec = BankSpec(source="manifold", seed=seed, manifold=section)
-    return spec, banks.build(spec)
+    return spec, banks_bank.build(spec)
 
 
 both = pytest.mark.parametrize("source", [gaussian, manifold])
@@ -135,16 +138,16 @@ def test_exemplars_of_different_classes_have_nothing_in_common():
 
 def test_a_bank_comes_back_from_its_file_bit_for_bit_and_only_as_what_it_is(tmp_path):
     spec, bank = gaussian(dim=4)
-    banks.save(bank, tmp_path / "bank.h5", spec)
-    np.testing.assert_array_equal(banks.load(tmp_path / "bank.h5", spec), bank.embeddings)
-    with pytest.raises(store.StoreError, match="identity"):
-        banks.load(tmp_path / "bank.h5", replace(spec, seed=1))
+    banks_bank.save(bank, tmp_path / "bank.h5", spec)
+    np.testing.assert_array_equal(bank_file.load(tmp_path / "bank.h5", spec), bank.embeddings)
+    with pytest.raises(hdf5.StoreError, match="identity"):
+        bank_file.load(tmp_path / "bank.h5", replace(spec, seed=1))
 
 
 def test_a_bank_of_another_shape_than_declared_is_not_written(tmp_path):
     spec, bank = gaussian(dim=4)
     with pytest.raises(AssertionError, match="the study asked for"):
-        banks.save(replace(bank, n_train_classes=299), tmp_path / "bank.h5", spec)
+        banks_bank.save(replace(bank, n_train_classes=299), tmp_path / "bank.h5", spec)
     assert not list(tmp_path.iterdir())
 
 
@@ -212,7 +215,7 @@ def test_the_encoder_of_images_in_all_orientations_does_not_depend_on_rounding()
     # others the largest entry stands at several pixels with either sign: which basis comes out of a solver is a matter
     # of rounding unless it is chosen. Here the sum over images runs in another order.
     drawn = np.random.default_rng(0).random((20, 4, 6, 6)).astype(np.float32)
-    training = omniglot.rotate_and_flip(drawn).reshape(160, 4, 36)
+    training = rotate_and_flip(drawn).reshape(160, 4, 36)
     one, other = encoders.fit_pca(training, 12), encoders.fit_pca(training[::-1], 12)
     np.testing.assert_allclose(one(training), other(training), atol=1e-4)
 
@@ -222,7 +225,7 @@ def test_the_encoder_of_images_in_all_orientations_does_not_depend_on_rounding()
 
 def test_a_variant_is_its_rotation_times_two_plus_its_flip():
     image = np.arange(16).reshape(1, 1, 4, 4)  # no symmetry
-    variants = omniglot.rotate_and_flip(image)
+    variants = rotate_and_flip(image)
     assert variants.shape == (1, 8, 1, 4, 4)
     for rotation in range(4):
         turned = image[0, 0]
@@ -236,19 +239,19 @@ def test_the_eight_variants_differ_and_are_a_group():
     image = np.arange(16).reshape(1, 1, 4, 4)
 
     def variants(of: np.ndarray) -> set[bytes]:
-        return {variant.tobytes() for variant in omniglot.rotate_and_flip(of)[0, :, 0]}
+        return {variant.tobytes() for variant in rotate_and_flip(of)[0, :, 0]}
 
     orbit = variants(image)
     assert len(orbit) == 8
-    for variant in omniglot.rotate_and_flip(image)[0]:
+    for variant in rotate_and_flip(image)[0]:
         assert variants(variant[None]) == orbit
 
 
 def test_every_character_and_drawing_is_turned_alike():
     stack = np.random.default_rng(0).random((3, 2, 5, 5))
-    variants = omniglot.rotate_and_flip(stack)
+    variants = rotate_and_flip(stack)
     for character, drawing in np.ndindex(3, 2):
-        alone = omniglot.rotate_and_flip(stack[character : character + 1, drawing : drawing + 1])
+        alone = rotate_and_flip(stack[character : character + 1, drawing : drawing + 1])
         np.testing.assert_array_equal(variants[character, :, drawing], alone[0, :, 0])
 
 
@@ -260,7 +263,7 @@ def some_ink(n: int, seed: int = 0) -> np.ndarray:
 def test_a_pixel_of_a_smaller_drawing_is_the_fraction_of_ink_in_its_box(side):
     ink, box = some_ink(3), 105 // side
     expected = ink.reshape(3, side, box, side, box).mean(axis=(2, 4))
-    small = omniglot.downsample(ink, side)
+    small = downsample(ink, side)
     assert small.dtype == np.float32
     np.testing.assert_allclose(small, expected, atol=1e-6)
 
@@ -268,20 +271,20 @@ def test_a_pixel_of_a_smaller_drawing_is_the_fraction_of_ink_in_its_box(side):
 @pytest.mark.parametrize("side", [4, 28, 64])
 def test_where_boxes_do_not_divide_the_drawing_no_ink_is_lost_or_made(side):
     ink = some_ink(20)
-    small = omniglot.downsample(ink, side)
+    small = downsample(ink, side)
     assert small.min() >= 0
     assert small.max() <= 1 + 1e-6
     # Boxes then differ by a pixel a side, so pixels weigh differently, at side 64 by 0.49 (r.m.s.): of 20 * 105^2
     # independent pixels of standard deviation 0.4 the mean then moves by 4e-4 (r.m.s.).
     assert small.mean() == pytest.approx(ink.mean(), abs=5 * 4e-4)
-    np.testing.assert_allclose(omniglot.downsample(np.ones((1, 105, 105), dtype=bool), side), 1, atol=1e-6)
-    assert not omniglot.downsample(np.zeros((1, 105, 105), dtype=bool), side).any()
+    np.testing.assert_allclose(downsample(np.ones((1, 105, 105), dtype=bool), side), 1, atol=1e-6)
+    assert not downsample(np.zeros((1, 105, 105), dtype=bool), side).any()
 
 
 # --- Omniglot, from zips written here
 
 
-Drawings = dict[omniglot.Character, np.ndarray]
+Drawings = dict[Character, np.ndarray]
 
 
 def strokes(characters: list[tuple[str, int]], seed: int = 0) -> Drawings:
@@ -327,7 +330,7 @@ def test_drawings_are_read_in_order_with_ink_true(zip_path):
     contents = entries(zip_path, drawings)
     extras = {"images/": b"", "images/Greek/": b"", "images/README.txt": b"read me"}
     write_zip(zip_path, extras | dict(reversed(contents.items())))
-    found = omniglot.read_drawings([zip_path])
+    found = read_drawings([zip_path])
     assert set(found) == set(FIVE)
     for character in FIVE:
         assert found[character].dtype == bool
@@ -341,7 +344,7 @@ def test_a_character_in_several_zips_counts_once(tmp_path):
         write_zip(tmp_path / name, entries(tmp_path / name, {character: drawings[character] for character in part}))
         for name, part in parts
     ]
-    found = omniglot.read_drawings(files)
+    found = read_drawings(files)
     assert set(found) == set(FIVE)
     for character in FIVE:
         np.testing.assert_array_equal(found[character], drawings[character])
@@ -354,7 +357,7 @@ def test_zips_that_disagree_on_a_drawing_are_refused(tmp_path):
     drawings["Latin", 12][6, 50, 50] ^= True
     write_zip(two, entries(two, drawings))
     with pytest.raises(StudyError, match=r"small2\.zip: .*Latin/character12/.*_07\.png differs"):
-        omniglot.read_drawings([one, two])
+        read_drawings([one, two])
 
 
 def without_drawing_7(contents: dict[str, bytes]) -> dict[str, bytes]:
@@ -389,7 +392,7 @@ def with_a_drawing_that_is_none(contents: dict[str, bytes]) -> dict[str, bytes]:
 def test_drawings_that_are_missing_or_damaged_are_refused_by_name(zip_path, spoil, message):
     write_zip(zip_path, spoil(entries(zip_path, strokes(FIVE))))
     with pytest.raises(StudyError, match=message):
-        omniglot.read_drawings([zip_path])
+        read_drawings([zip_path])
 
 
 def cut_in_half(path: Path) -> None:
@@ -410,7 +413,7 @@ def test_a_zip_that_cannot_be_read_is_refused_with_a_way_to_get_it_again(zip_pat
     write_zip(zip_path, entries(zip_path, strokes(FIVE)))
     damage(zip_path)
     with pytest.raises(StudyError, match=r"images\.zip.*download it again"):
-        omniglot.read_drawings([zip_path])
+        read_drawings([zip_path])
 
 
 @dataclass(frozen=True)
@@ -429,7 +432,7 @@ def build(folder: Path, drawings: Drawings, **changes) -> Built:
     values = {"zips": (path.name,), "characters": 3, "holdout_characters": 2, "exemplars": 6, "holdout_exemplars": 3}
     section = Omniglot(**(values | {"side": 7, "encoder": "pca", "dim": 49} | changes))
     spec = BankSpec(source="omniglot", seed=1, omniglot=section)
-    return Built(spec, drawings, banks.build(spec, [path]))
+    return Built(spec, drawings, banks_bank.build(spec, [path]))
 
 
 @pytest.fixture(scope="module")
@@ -500,9 +503,9 @@ def test_what_is_held_out_does_not_touch_what_is_trained_on(built, tmp_path):
 
 def test_the_seed_chooses_characters_and_drawings(built, tmp_path):
     path = write_zip(tmp_path / "images.zip", entries(tmp_path / "images.zip", built.drawings))
-    again = banks.build(built.spec, [path])
+    again = banks_bank.build(built.spec, [path])
     np.testing.assert_array_equal(again.embeddings, built.bank.embeddings)
-    others = [banks.build(replace(built.spec, seed=seed), [path]) for seed in (2, 3)]
+    others = [banks_bank.build(replace(built.spec, seed=seed), [path]) for seed in (2, 3)]
     choices = [
         (tuple(bank.class_table["character"]), tuple(bank.exemplar_table["drawing"])) for bank in (again, *others)
     ]
@@ -516,8 +519,8 @@ def test_asking_for_more_characters_than_there_are_is_refused(built, tmp_path):
 
 
 def test_the_file_of_an_omniglot_bank_says_what_its_classes_and_exemplars_are(built, tmp_path):
-    banks.save(built.bank, tmp_path / "bank.h5", built.spec)
-    with store.reading(tmp_path / "bank.h5", "bank", built.spec.id) as file:
+    banks_bank.save(built.bank, tmp_path / "bank.h5", built.spec)
+    with hdf5.reading(tmp_path / "bank.h5", "bank", built.spec.id) as file:
         names = [name.decode() for name in file["classes/character"][()]]
         assert names == built.bank.class_table["character"].tolist()
         for column in ("rotation", "flip"):
@@ -541,7 +544,7 @@ def test_the_two_small_zips_hold_242_characters_that_make_1936_classes_of_20_dra
         dim=32,
     )
     spec = BankSpec(source="omniglot", seed=0, omniglot=section)
-    bank = banks.build(spec, [omniglot_folder / name for name in names])
+    bank = banks_bank.build(spec, [omniglot_folder / name for name in names])
     assert bank.embeddings.shape == (1936, 20, 32)
     assert bank.shape == spec.shape
     assert len(set(bank.class_table["character"])) == 242
@@ -640,5 +643,7 @@ def test_real_drawings_are_all_of_one_class(omniglot_folder, layout):
     zips = ("images_background_small1.zip", "images_background_small2.zip")
     sizes = {"characters": 230, "holdout_characters": 12, "exemplars": 16, "holdout_exemplars": 4}
     section = Omniglot(zips=zips, **sizes, encoder="pixels", layout=layout, side=28, dim=784)
-    bank = banks.build(BankSpec(source="omniglot", seed=0, omniglot=section), [omniglot_folder / name for name in zips])
+    bank = banks_bank.build(
+        BankSpec(source="omniglot", seed=0, omniglot=section), [omniglot_folder / name for name in zips]
+    )
     assert not any("another class" in warning or "all zeros" in warning for warning in bank.warnings)

@@ -12,10 +12,12 @@ from PIL import Image
 from test_banks import CHARACTERS, build, strokes
 from torch.nn import functional
 
-from icl_transience import banks, store
+from icl_transience.banks import bank as banks_bank
 from icl_transience.banks import omniglot, resnet, trained
 from icl_transience.banks.bank import contact_sheet
-from icl_transience.spec import StudyError, Trained
+from icl_transience.specs.banks import Trained
+from icl_transience.specs.errors import StudyError
+from icl_transience.store import hdf5
 
 # --- ResNet-18
 
@@ -166,7 +168,7 @@ def test_class_is_character_rotation_and_flip_and_exemplar_is_drawing_to_the_pix
 
 def test_with_one_variant_a_class_is_a_character_as_it_was_drawn(tmp_path, pixel_bank, zip_path):
     section = replace(pixel_bank.spec.omniglot, variants=1)
-    upright = banks.build(replace(pixel_bank.spec, omniglot=section), [zip_path])
+    upright = banks_bank.build(replace(pixel_bank.spec, omniglot=section), [zip_path])
     assert (section.shape.n_train_classes, section.shape.n_classes) == (2, 3)
     assert upright.n_train_classes == 2
     np.testing.assert_array_equal(upright.embeddings, pixel_bank.bank.embeddings[::8])
@@ -279,10 +281,12 @@ def test_resnet18_embeds_whole_drawings_at_224_with_imagenets_statistics(tmp_pat
     torch.save(weights, tmp_path / "weights.pth")
     section = replace(pixel_bank.spec.omniglot, encoder="resnet18", dim=512, weights="weights.pth")
     spec = replace(pixel_bank.spec, omniglot=section)
-    bank = banks.build(spec, [zip_path, tmp_path / "weights.pth"])
+    bank = banks_bank.build(spec, [zip_path, tmp_path / "weights.pth"])
     assert bank.embeddings.shape == (24, 4, 512)
     assert "96 of 96 seen" in capsys.readouterr().err
-    upright = banks.build(replace(spec, omniglot=replace(section, variants=1)), [zip_path, tmp_path / "weights.pth"])
+    upright = banks_bank.build(
+        replace(spec, omniglot=replace(section, variants=1)), [zip_path, tmp_path / "weights.pth"]
+    )
     assert "12 of 12 seen" in capsys.readouterr().err
     np.testing.assert_array_equal(upright.embeddings, bank.embeddings[::8])
     pictures = of_tables(pixel_bank)
@@ -347,8 +351,8 @@ def test_a_bank_of_a_trained_encoder_is_what_its_file_embeds(pixel_bank, zip_pat
     spec = replace(pixel_bank.spec, omniglot=section)
     model, accuracy = trained.train(omniglot.training_images(spec, [zip_path]), 8, section.trained, spec.seed)
     trained.save(model, accuracy, tmp_path / "encoder.h5", spec)
-    bank = banks.build(spec, [zip_path, tmp_path / "encoder.h5"])
+    bank = banks_bank.build(spec, [zip_path, tmp_path / "encoder.h5"])
     small = of_tables(pixel_bank).reshape(24, 4, 21, 5, 21, 5).mean(axis=(3, 5)).astype(np.float32)
     np.testing.assert_allclose(bank.embeddings, trained.embed(model, small), atol=1e-5)
-    with pytest.raises(store.StoreError, match="identity"):
+    with pytest.raises(hdf5.StoreError, match="identity"):
         trained.load(tmp_path / "encoder.h5", replace(spec, seed=9))

@@ -7,9 +7,11 @@ import h5py
 import numpy as np
 import pytest
 
-from icl_transience import banks, sources
-from icl_transience.banks import Bank
-from icl_transience.spec import BankSpec, Imported, OneHot, StudyError
+from icl_transience.banks import bank as banks_bank
+from icl_transience.banks.bank import Bank
+from icl_transience.specs.banks import BankSpec, Imported, OneHot
+from icl_transience.specs.errors import StudyError
+from icl_transience.study.sources import resolve
 
 SECTION = Imported(
     file="features.h5",
@@ -40,7 +42,7 @@ def path(tmp_path) -> Path:
 
 
 def build(path: Path, **changes) -> Bank:
-    return banks.build(BankSpec(source="imported", seed=0, imported=replace(SECTION, **changes)), [path])
+    return banks_bank.build(BankSpec(source="imported", seed=0, imported=replace(SECTION, **changes)), [path])
 
 
 def test_classes_and_exemplars_are_those_of_the_file_in_its_order(path):
@@ -93,7 +95,7 @@ REFUSED = {
 @pytest.mark.parametrize(("changes", "expected"), REFUSED.values(), ids=REFUSED)
 def test_a_file_that_cannot_feed_the_bank_is_refused_before_anything_runs(path, changes, expected):
     with pytest.raises(StudyError) as error:
-        sources.resolve("imported", asdict(SECTION) | changes, path.parent)
+        resolve.resolve("imported", asdict(SECTION) | changes, path.parent)
     for fragment in expected:
         assert fragment in str(error.value)
 
@@ -101,12 +103,12 @@ def test_a_file_that_cannot_feed_the_bank_is_refused_before_anything_runs(path, 
 def test_a_file_that_is_no_hdf5_is_refused(path):
     path.write_bytes(b"no HDF5")
     with pytest.raises(StudyError, match=r"features\.h5: not an HDF5 file"):
-        sources.resolve("imported", asdict(SECTION), path.parent)
+        resolve.resolve("imported", asdict(SECTION), path.parent)
 
 
 def test_a_good_file_is_the_one_source_file_and_a_slash_in_front_says_nothing(path):
     for name in (SECTION.path, f"/{SECTION.path}"):
-        _, paths = sources.resolve("imported", asdict(SECTION) | {"path": name}, path.parent)
+        _, paths = resolve.resolve("imported", asdict(SECTION) | {"path": name}, path.parent)
         assert paths == [path]
 
 
@@ -118,7 +120,7 @@ def create(folder: Path, **settings) -> h5py.File:
 
 def refusal(folder: Path, **changes) -> str:
     with pytest.raises(StudyError) as error:
-        sources.resolve("imported", asdict(SECTION) | changes, folder)
+        resolve.resolve("imported", asdict(SECTION) | changes, folder)
     return str(error.value)
 
 
@@ -145,7 +147,7 @@ def test_what_is_no_real_number_is_refused_before_anything_runs(tmp_path, dtype)
 def test_integers_and_floating_point_numbers_are_coordinates(tmp_path, dtype):
     array = np.random.default_rng(0).integers(0, 100, (9, 5, 5)).astype(dtype)
     path = write(tmp_path, {SECTION.path: array})
-    assert sources.resolve("imported", asdict(SECTION), tmp_path)[1] == [path]
+    assert resolve.resolve("imported", asdict(SECTION), tmp_path)[1] == [path]
     np.testing.assert_array_equal(build(path).embeddings, array[:8, :4].astype(np.float32))
 
 
@@ -173,7 +175,7 @@ def test_an_array_that_was_half_written_is_refused_with_how_much_is_missing(tmp_
         file[SECTION.path][:6] = numbers()[:6]
     # Of 8 classes, 4 x 2 chunks, two are missing; a fifth pair is not asked for.
     assert "2 of its 8 chunks (25%) were never written" in refusal(tmp_path)
-    sources.resolve("imported", asdict(SECTION) | {"classes": 4}, tmp_path)
+    resolve.resolve("imported", asdict(SECTION) | {"classes": 4}, tmp_path)
 
 
 def refused(array: np.ndarray, folder: Path, **changes) -> str:
@@ -209,14 +211,14 @@ def test_a_few_equal_exemplars_and_constant_coordinates_are_warned_of_with_count
     sizes = {"classes": 28, "exemplars": 7}
     spec = BankSpec(source="imported", seed=0, imported=replace(SECTION, **sizes, scale=scale))
     with (tmp_path / "log").open("w") as log:
-        bank = banks.build(spec, [write(tmp_path, {SECTION.path: array})], log)
+        bank = banks_bank.build(spec, [write(tmp_path, {SECTION.path: array})], log)
     said = "\n".join(bank.warnings)
     assert "2 of 196 training exemplars of training classes (1.0%) are equal to an exemplar of another class" in said
     assert "exemplar 0 of class 4 to exemplar 0 of class 5" in said
     assert "1 of 240 exemplars repeat another exemplar of their class (in 1 of 30 classes)" in said
     assert "1 of 5 coordinates are the same in all exemplars" in said
     assert (tmp_path / "log").read_text() == "".join(f"warning: {warning}\n" for warning in bank.warnings)
-    banks.save(bank, tmp_path / "bank.h5", spec)
+    banks_bank.save(bank, tmp_path / "bank.h5", spec)
     with h5py.File(tmp_path / "bank.h5") as file:
         assert file["quality"].attrs["warnings"] == said
 
@@ -227,7 +229,7 @@ def test_a_few_equal_exemplars_and_constant_coordinates_are_warned_of_with_count
 @pytest.mark.parametrize("value", [1.0, 3.5])
 def test_one_hot_classes_are_a_coordinate_each_and_equally_far_apart(value):
     spec = BankSpec(source="onehot", seed=0, onehot=OneHot(classes=5, holdout_classes=2, value=value))
-    bank = banks.build(spec)
+    bank = banks_bank.build(spec)
     assert bank.shape == spec.shape
     assert bank.embeddings.dtype == np.float32
     np.testing.assert_array_equal(bank.embeddings[:, 0], value * np.eye(7))

@@ -12,10 +12,13 @@ import pytest
 from builders import TINY_BANK
 from matplotlib.figure import Figure
 
-from icl_transience import banks, cards, drawing, store
+from icl_transience.banks import bank as banks_bank
 from icl_transience.banks import quality
 from icl_transience.banks.bank import seeded
-from icl_transience.spec import BankSpec, Gaussian, StudyError, Tokens
+from icl_transience.report.figures import bank_card, style
+from icl_transience.specs.banks import BankSpec, Gaussian, Tokens
+from icl_transience.specs.errors import StudyError
+from icl_transience.store import bank_file, hdf5
 
 DRAW = functools.partial(seeded, 0)
 
@@ -97,11 +100,11 @@ def test_what_few_exemplars_cannot_say_is_not_a_number(exemplars):
 
 
 def test_a_card_is_of_training_classes_and_exemplars_alone(tmp_path):
-    bank = banks.build(TINY_BANK)
+    bank = banks_bank.build(TINY_BANK)
     garbled = bank.embeddings.copy()
     garbled[10:], garbled[:, 3:] = 100, 100
     for name, embeddings in (("one", bank.embeddings), ("other", garbled)):
-        banks.save(replace(bank, embeddings=embeddings), tmp_path / f"{name}.h5", TINY_BANK)
+        banks_bank.save(replace(bank, embeddings=embeddings), tmp_path / f"{name}.h5", TINY_BANK)
     found = []
     for name in ("one", "other"):
         with h5py.File(tmp_path / f"{name}.h5") as file:
@@ -114,19 +117,19 @@ def test_a_card_is_of_training_classes_and_exemplars_alone(tmp_path):
 
 
 def test_a_changed_card_is_a_damaged_bank(tmp_path):
-    banks.save(banks.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
+    banks_bank.save(banks_bank.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
     with h5py.File(tmp_path / "bank.h5", "a") as file:
         file["quality"].attrs["nearest_exemplar"] = 1.0
-    with pytest.raises(store.StoreError, match="checksum"):
-        banks.load(tmp_path / "bank.h5", TINY_BANK)
+    with pytest.raises(hdf5.StoreError, match="checksum"):
+        bank_file.load(tmp_path / "bank.h5", TINY_BANK)
 
 
 # The figure.
 
 
 def drawn(bank, vocabulary=None) -> Figure:
-    with store.reading(bank, "bank") as file:
-        return cards._card(spec_of(file), file, cards.words_of_rows(vocabulary))
+    with hdf5.reading(bank, "bank") as file:
+        return bank_card._card(spec_of(file), file, bank_card.words_of_rows(vocabulary))
 
 
 def texts(bank, vocabulary=None) -> str:
@@ -137,7 +140,7 @@ def texts(bank, vocabulary=None) -> str:
 
 
 def spec_of(file: h5py.File) -> BankSpec:
-    from icl_transience.spec import from_values
+    from icl_transience.specs.identity import from_values
 
     return from_values(BankSpec, json.loads(file.attrs["spec"]))
 
@@ -145,10 +148,10 @@ def spec_of(file: h5py.File) -> BankSpec:
 @pytest.mark.parametrize("n_components", [4, 64, 1000])
 def test_the_ticks_of_a_spectrum_are_plain_numbers(n_components):
     shares = np.arange(1, n_components + 1) ** -1.5
-    with matplotlib.rc_context(drawing.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         figure = Figure(figsize=(2.5, 3.5))
         axes = figure.subplots()
-        cards._spectrum(axes, shares / shares.sum())
+        bank_card._spectrum(axes, shares / shares.sum())
         figure.canvas.draw()
     for axis in (axes.xaxis, axes.yaxis):
         lowest, highest = axis.get_view_interval()
@@ -158,8 +161,8 @@ def test_the_ticks_of_a_spectrum_are_plain_numbers(n_components):
 
 def test_a_card_shows_every_number_and_coordinates_where_there_is_nothing_to_see(tmp_path):
     spec = replace(TINY_BANK, gaussian=Gaussian(**(vars(TINY_BANK.gaussian) | {"exemplars": 6})))
-    banks.save(banks.build(spec), tmp_path / "bank.h5", spec)
-    cards.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")
+    banks_bank.save(banks_bank.build(spec), tmp_path / "bank.h5", spec)
+    bank_card.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")
     assert (tmp_path / "card.svg").stat().st_size > 10_000
     assert (tmp_path / "card.png").read_bytes()[1:4] == b"PNG"
     said = texts(tmp_path / "bank.h5")
@@ -172,17 +175,17 @@ def test_a_card_shows_every_number_and_coordinates_where_there_is_nothing_to_see
 
 
 def test_a_card_shows_the_warnings_of_its_bank(tmp_path):
-    bank = replace(banks.build(TINY_BANK), warnings=("3 of 48 exemplars are odd", "and 2 coordinates"))
-    banks.save(bank, tmp_path / "bank.h5", TINY_BANK)
+    bank = replace(banks_bank.build(TINY_BANK), warnings=("3 of 48 exemplars are odd", "and 2 coordinates"))
+    banks_bank.save(bank, tmp_path / "bank.h5", TINY_BANK)
     said = texts(tmp_path / "bank.h5")
     assert "3 of 48 exemplars are odd" in said
     assert "and 2 coordinates" in said
 
 
 def test_equal_banks_have_equal_cards(tmp_path):
-    banks.save(banks.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
+    banks_bank.save(banks_bank.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
     for name in ("one", "two"):
-        cards.draw(tmp_path / "bank.h5", None, tmp_path / f"{name}.svg", tmp_path / f"{name}.png")
+        bank_card.draw(tmp_path / "bank.h5", None, tmp_path / f"{name}.svg", tmp_path / f"{name}.png")
     for kind in ("svg", "png"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
 
@@ -207,7 +210,7 @@ def tokens_bank(folder):
     )
     embeddings = np.random.default_rng(0).standard_normal((3, 2, 4)).astype(np.float32)
     token = np.arange(30, 36).reshape(3, 2)
-    banks.save(banks.Bank(embeddings, 3, 2, exemplar_table={"token": token}), folder / "bank.h5", spec)
+    banks_bank.save(banks_bank.Bank(embeddings, 3, 2, exemplar_table={"token": token}), folder / "bank.h5", spec)
     return folder / "bank.h5"
 
 
@@ -265,7 +268,7 @@ VOCABULARIES = {
 @pytest.mark.parametrize(("document", "expected"), VOCABULARIES.values(), ids=VOCABULARIES)
 def test_a_word_belongs_to_the_row_that_its_tokenizer_says(tmp_path, document, expected):
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
-    words = cards.read_vocabulary(tmp_path / "tokenizer.json")
+    words = bank_card.read_vocabulary(tmp_path / "tokenizer.json")
     assert {row: words.get(row) for row in expected} == expected
     assert sorted(words.values()) == sorted(set(words.values()))
     assert not set(words) - set(expected) - {33}
@@ -293,12 +296,12 @@ def test_a_row_without_a_word_is_a_row_among_words(tmp_path):
 )
 def test_a_line_of_a_vocabulary_is_a_row_in_whatever_encoding(tmp_path, content, expected):
     (tmp_path / "vocab.txt").write_bytes(content)
-    assert cards.read_vocabulary(tmp_path / "vocab.txt") == expected
+    assert bank_card.read_vocabulary(tmp_path / "vocab.txt") == expected
 
 
 def test_a_vocabulary_in_another_encoding_is_named(tmp_path, capsys):
     (tmp_path / "vocab.txt").write_bytes("one\ncafé\n".encode("latin-1"))
-    cards.read_vocabulary(tmp_path / "vocab.txt")
+    bank_card.read_vocabulary(tmp_path / "vocab.txt")
     assert f"{tmp_path / 'vocab.txt'}: line 2 is not UTF-8" in capsys.readouterr().err
 
 
@@ -330,7 +333,7 @@ def test_a_damaged_vocabulary_is_named_and_the_card_shows_rows(tmp_path, content
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
     with pytest.raises(StudyError, match=r"tokenizer\.json: not a tokenizer with a vocabulary .*put another there"):
-        cards.read_vocabulary(path)
+        bank_card.read_vocabulary(path)
     assert texts(tokens_bank(tmp_path), path) == texts(tokens_bank(tmp_path))
     assert "rows of the table by their numbers, not by words" in (said := capsys.readouterr().err)
     assert str(path) in said
@@ -356,14 +359,14 @@ def test_a_vocabulary_that_is_no_text_no_file_or_too_large_is_none(tmp_path, nam
 def test_words_of_odd_characters_are_drawn_on_one_line(tmp_path):
     odd = ["$\\frac{$", "a\nb\0\x1b[0m", "\ud83d", "", " \t ", "\u202eשלום𠀀🙂"]
     (tmp_path / "vocab.json").write_text(json.dumps({word: 30 + place for place, word in enumerate(odd)}))
-    cards.draw(tokens_bank(tmp_path), tmp_path / "vocab.json", tmp_path / "card.svg", tmp_path / "card.png")
+    bank_card.draw(tokens_bank(tmp_path), tmp_path / "vocab.json", tmp_path / "card.svg", tmp_path / "card.png")
     assert (tmp_path / "card.png").read_bytes()[1:4] == b"PNG"
     said = [text.get_text() for text in drawn(tokens_bank(tmp_path), tmp_path / "vocab.json").axes[0].texts]
     assert said == ["$\\frac{$", "a\\nb\\x00\\x…", "\\ud83d", "''", " \\t ", "\\u202eשלום…"]
 
 
 def test_a_bank_without_a_card_says_what_to_do(tmp_path):
-    with store.writing(tmp_path / "bank.h5", "bank", TINY_BANK.id) as file:
+    with hdf5.writing(tmp_path / "bank.h5", "bank", TINY_BANK.id) as file:
         file.attrs["spec"] = json.dumps({"source": "gaussian", "seed": 0, "gaussian": vars(TINY_BANK.gaussian)})
     with pytest.raises(StudyError, match=r"bank\.h5: was made before .* delete it"):
-        cards.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")
+        bank_card.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")

@@ -13,11 +13,15 @@ import torch
 import yaml
 from pipeline import ROOT
 
-from icl_transience import banks, sources
-from icl_transience.banks import Bank, tokens
-from icl_transience.banks.bank import equal_rows
-from icl_transience.plan import Plan
-from icl_transience.spec import BankSpec, StudyError, Tokens, canonical, identity_values
+from icl_transience.banks import bank as banks_bank
+from icl_transience.banks import tokens
+from icl_transience.banks.bank import Bank, equal_rows
+from icl_transience.planning.plan import Plan
+from icl_transience.specs.banks import BankSpec, Tokens
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.identity import canonical, identity_values
+from icl_transience.store import checksums
+from icl_transience.study.sources import resolve as sources_resolve
 
 NAME = "model.embed_tokens.weight"
 # Six blobs far apart, of these sizes, after three rows that are no tokens.
@@ -65,7 +69,7 @@ def clusters(seed: int = 0) -> np.ndarray:
 
 
 def build(path: Path, seed: int = 0, **changes) -> Bank:
-    return banks.build(BankSpec(source="tokens", seed=seed, tokens=replace(SECTION, **changes)), [path])
+    return banks_bank.build(BankSpec(source="tokens", seed=seed, tokens=replace(SECTION, **changes)), [path])
 
 
 # Classes and exemplars.
@@ -224,7 +228,7 @@ def test_a_table_with_a_hole_is_refused_with_its_row(tmp_path, value, dtype, exp
 
 def resolve(folder: Path, **changes) -> tuple[str, list[Path]]:
     parameters = {key: getattr(SECTION, key) for key in SECTION.__dataclass_fields__} | {"tensor": ""} | changes
-    found, paths = sources.resolve("tokens", parameters, folder)
+    found, paths = sources_resolve.resolve("tokens", parameters, folder)
     return found["tensor"], paths
 
 
@@ -254,10 +258,10 @@ def test_another_tensor_can_be_named(tmp_path):
 def test_of_a_sharded_checkpoint_the_shard_with_the_matrix_alone_is_read(tmp_path):
     shard = write(tmp_path / "model-00002-of-00002.safetensors", {NAME: blobs()})
     index = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors", NAME: shard.name}}
-    (tmp_path / sources.INDEX).write_text(json.dumps(index))
+    (tmp_path / tokens.INDEX).write_text(json.dumps(index))
     assert resolve(tmp_path) == (NAME, [shard])
     assert resolve(tmp_path.parent, file=tmp_path.name) == (NAME, [shard])
-    assert resolve(tmp_path, file=sources.INDEX) == (NAME, [shard])
+    assert resolve(tmp_path, file=tokens.INDEX) == (NAME, [shard])
 
 
 def test_a_checkpoint_in_a_folder_within_is_named_by_that_folder(tmp_path):
@@ -308,7 +312,7 @@ def test_a_folder_with_several_files_wants_one_named(tmp_path):
 
 
 def test_a_shard_that_is_missing_is_named(tmp_path):
-    (tmp_path / sources.INDEX).write_text(json.dumps({"weight_map": {NAME: "model-1.safetensors"}}))
+    (tmp_path / tokens.INDEX).write_text(json.dumps({"weight_map": {NAME: "model-1.safetensors"}}))
     with pytest.raises(StudyError, match=r"model-1\.safetensors, which is not there"):
         resolve(tmp_path)
 
@@ -336,7 +340,7 @@ def test_only_floating_point_values_are_a_table(tmp_path, dtype):
             assert fragment in str(error.value)
 
 
-@pytest.mark.parametrize("dtype", sources.FLOATS)
+@pytest.mark.parametrize("dtype", tokens.FLOATS)
 def test_every_floating_point_type_that_holds_values_is_one(tmp_path, dtype):
     path = write_header(tmp_path / "m.safetensors", {NAME: (dtype, (99, 8)), "model.norm.weight": ("U8", (8,))})
     assert resolve(tmp_path) == (NAME, [path])
@@ -361,7 +365,7 @@ def test_a_table_with_scales_beside_it_is_quantised_whatever_its_type(tmp_path, 
 def test_scales_may_lie_in_another_shard(tmp_path):
     shard = write_header(tmp_path / "model-2.safetensors", {NAME: ("F16", (99, 8))})
     index = {"weight_map": {f"{LAYER}.scales": "model-1.safetensors", NAME: shard.name}}
-    (tmp_path / sources.INDEX).write_text(json.dumps(index))
+    (tmp_path / tokens.INDEX).write_text(json.dumps(index))
     with pytest.raises(StudyError, match=r"embed_tokens\.scales beside it"):
         resolve(tmp_path)
 
@@ -443,7 +447,7 @@ def test_the_key_for_trailing_rows_changes_no_bank_that_has_none():
 
 @pytest.mark.parametrize("content", ["[]", '{"weight_map": 3}', "no json"])
 def test_an_index_that_is_none_is_refused(tmp_path, content):
-    (tmp_path / sources.INDEX).write_text(content)
+    (tmp_path / tokens.INDEX).write_text(content)
     with pytest.raises(StudyError, match="not the index of a sharded checkpoint"):
         resolve(tmp_path)
 
@@ -466,7 +470,9 @@ def test_a_file_cut_short_is_refused(table):
 
 def test_faiss_and_safetensors_are_loaded_in_the_banks_job_alone():
     code = (
-        "import sys; from icl_transience import __main__, banks, engines, evaluation, plan, segments, tables, training;"
+        "import sys; from icl_transience import __main__; from icl_transience.analysis import curves;"
+        "from icl_transience.evaluation import evaluate; from icl_transience.planning import plan;"
+        "from icl_transience.training import segments;"
         "print([name for name in ('faiss', 'safetensors') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -475,17 +481,17 @@ def test_faiss_and_safetensors_are_loaded_in_the_banks_job_alone():
 
 def test_a_large_file_is_not_hashed_again_while_its_time_is_what_it_was(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "_REMEMBERED_BYTES", 10)
+    monkeypatch.setattr(checksums, "_REMEMBERED_BYTES", 10)
     path = tmp_path / "large"
     path.write_bytes(b"0123456789")
-    first = sources.file_digest(path)
-    monkeypatch.setattr(sources, "_sha256", lambda path: "hashed again")
-    sources.file_digest.cache_clear()
-    assert sources.file_digest(path) == first
+    first = checksums.file_digest(path)
+    monkeypatch.setattr(checksums, "sha256", lambda path: "hashed again")
+    checksums.file_digest.cache_clear()
+    assert checksums.file_digest(path) == first
     path.write_bytes(b"0123456789a")
-    sources.file_digest.cache_clear()
-    assert sources.file_digest(path) == "hashed again"
-    sources.file_digest.cache_clear()
+    checksums.file_digest.cache_clear()
+    assert checksums.file_digest(path) == "hashed again"
+    checksums.file_digest.cache_clear()
 
 
 # The real table.
@@ -526,4 +532,4 @@ def test_the_vocabulary_beside_a_table_is_an_input_of_its_card(tmp_path, place, 
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
     plan = Plan({"study": str(tmp_path / "mine.yaml"), "tokens": str(folder)}, ROOT)
     (bank_id,) = plan.banks
-    assert plan.vocabulary(bank_id) == ([str(folder / expected)] if expected else [])
+    assert plan.sources.vocabulary(bank_id) == (str(folder / expected) if expected else None)

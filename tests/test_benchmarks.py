@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from icl_transience import engines
-from icl_transience import model as transformer
+from icl_transience.engines import eager
+from icl_transience.model import transformer
+from icl_transience.specs.model import parameter_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = ROOT / "benchmarks" / "throughput.py"
@@ -35,13 +36,13 @@ def test_model_flop_are_those_of_the_products_a_step_needs(letter):
     """PyTorch's own counter, on the eager engine, which differs in two ways that can be told exactly."""
     shape = replace(throughput.SHAPES[letter], classes=48)
     run = throughput.pack_of(shape, 1, "float32").run
-    shapes = transformer.parameter_shapes(run.model, shape.dim, shape.classes)
+    shapes = parameter_shapes(run.model, shape.dim, shape.classes)
     parameters = {name: torch.randn(1, *size, requires_grad=True) for name, size in shapes.items()}
     exemplars = torch.randn(1, 3, shape.context + 1, shape.dim)
     labels = torch.randint(shape.classes, (1, 3, shape.context + 1))
     geometry = transformer.Geometry(run.model, run.recipe.context, torch.float32)
     with FlopCounterMode(display=False) as counter:
-        engines.query_loss(parameters, run.model, geometry, exemplars, labels).sum().backward()
+        eager.query_loss(parameters, run.model, geometry, exemplars, labels).sum().backward()
     tokens = 2 * shape.context + 1
     # Eager scores every pair of tokens, causal attention needs T(T+1)/2 of T^2; exemplars need no gradient.
     masked = 3 * (shape.depth - 1) * 2 * shape.width * tokens * (tokens - 1)

@@ -9,11 +9,11 @@ import pytest
 from docutils.core import publish_parts
 from pipeline import ROOT, TINY
 
-from icl_transience import files
-from icl_transience.care import captions
-from icl_transience.care.captions import Captions
-from icl_transience.plan import Plan
-from icl_transience.spec import StudyError
+from icl_transience.planning.plan import Plan
+from icl_transience.report import captions
+from icl_transience.report.captions import Captions
+from icl_transience.specs.errors import StudyError
+from icl_transience.store import checksums
 
 RUN = {
     "run": "l2.strength=0",
@@ -84,18 +84,18 @@ def write(path: str, *rows: dict[str, str]) -> None:
 
 
 def build(plan: Plan, experiment: str, runs: list[dict[str, str]]) -> None:
-    for path in map(Path, plan.experiment_files(experiment)):
+    for path in map(Path, plan.targets.experiment(experiment)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    folder = plan.folder(experiment)
+    folder = plan.paths.experiment_folder(experiment)
     write(f"{folder}/runs.csv", *runs)
     write(f"{folder}/curves.csv", {"run": "l2.strength=0", "sequences_seen": "1920000"})
-    files.write_checksums(Path(folder), ("curves.csv", "transience.csv", "runs.csv"))
+    checksums.write_checksums(Path(folder), ("curves.csv", "transience.csv", "runs.csv"))
 
 
 def tabulate(plan: Plan, name: str, *rows: dict[str, str]) -> None:
-    write(f"{plan.folder('l2')}/{name}", *rows)
-    files.write_checksums(Path(plan.folder("l2")), [name])
+    write(f"{plan.paths.experiment_folder('l2')}/{name}", *rows)
+    checksums.write_checksums(Path(plan.paths.experiment_folder("l2")), [name])
 
 
 def page(caption: str) -> str:
@@ -106,7 +106,7 @@ def page(caption: str) -> str:
 def test_an_experiment_is_built_once_all_of_its_tables_and_figures_are_there(plan):
     build(plan, "l2", [RUN])
     assert captions.built(plan) == ["l2"]
-    Path(plan.folder("l2"), "comparison.png").unlink()
+    Path(plan.paths.experiment_folder("l2"), "comparison.png").unlink()
     assert captions.built(plan) == []
 
 
@@ -157,11 +157,11 @@ def test_a_claim_stands_with_its_verdict_effect_and_p(plan):
 
 def test_damaged_tables_are_refused_by_name(plan):
     tabulate(plan, "runs.csv", RUN)
-    write(f"{plan.folder('l2')}/runs.csv", RUN | {"peak": "0.9"})
+    write(f"{plan.paths.experiment_folder('l2')}/runs.csv", RUN | {"peak": "0.9"})
     with pytest.raises(StudyError, match=r"l2/runs\.csv: .*: unless a job is writing it now, delete it"):
         Captions(plan).table("l2", "runs.csv")
     # It may be a job's that has not yet written the checksum.
-    assert Path(plan.folder("l2"), "runs.csv").exists()
+    assert Path(plan.paths.experiment_folder("l2"), "runs.csv").exists()
     write("results/studies/tiny/verdicts.csv", {"experiment": "l2", "verdict": "supported"})
     with pytest.raises(StudyError, match=r"verdicts\.csv: lacks text, .*: delete it, and snakemake writes it again"):
         Captions(plan).claims("l2")

@@ -13,11 +13,17 @@ import pytest
 from builders import OMNIGLOT_BANK
 from pipeline import ROOT, TINY
 
-from icl_transience import cards, files, packs, spec, store
-from icl_transience.banks import bank as banks
-from icl_transience.care import archive, orphans, provenance, report, status
-from icl_transience.plan import Plan
-from icl_transience.spec import StudyError
+from icl_transience.banks import bank as banks_bank
+from icl_transience.planning.plan import Plan
+from icl_transience.planning.targets import Targets
+from icl_transience.report import archive, page
+from icl_transience.report.figures import bank_card
+from icl_transience.results import orphans, provenance, status
+from icl_transience.specs.banks import BankSpec, Gaussian, Tokens
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.identity import canonical, from_values, identity_values
+from icl_transience.specs.runs import Run
+from icl_transience.store import atomic, hdf5, layout, locks
 
 OTHER = TINY.replace("dim: 4", "dim: 5")
 
@@ -52,7 +58,7 @@ def folder(pack_id: str) -> Path:
 
 def train(pack_id: str, start: int = 0, end: int = 1024, *, diverged_at=(-1, -1), rate=100.0, **made) -> Path:
     """A finished segment, as far as this module's claims reach."""
-    path = folder(pack_id) / packs.segment_name(start, end)
+    path = folder(pack_id) / layout.segment_name(start, end)
     path.parent.mkdir(parents=True, exist_ok=True)
     made = {"in_seconds": 2.0, "with": "torch 2, 1 thread(s), cpu, native engine", "on": "here", "at": "now"} | made
     with h5py.File(path, "w") as file:
@@ -65,7 +71,7 @@ def train(pack_id: str, start: int = 0, end: int = 1024, *, diverged_at=(-1, -1)
 
 def evaluate(plan: Plan, pack_id: str, start: int = 0, end: int = 1024) -> Path:
     (set_id,) = plan.sets
-    path = folder(pack_id) / packs.metrics_name(set_id, start, end)
+    path = folder(pack_id) / layout.metrics_name(set_id, start, end)
     path.touch()
     return path
 
@@ -123,8 +129,8 @@ def test_what_is_trained_but_not_evaluated_is_missing(tiny):
 def test_a_segment_that_is_kept_need_not_be_trained_again(tiny):
     finish(tiny)
     (pack_id, *_) = tiny.packs
-    segment = folder(pack_id) / packs.segment_name(0, 1024)
-    files.link(segment, segment.parent / ".kept" / segment.name)
+    segment = folder(pack_id) / layout.segment_name(0, 1024)
+    atomic.link(segment, segment.parent / ".kept" / segment.name)
     segment.unlink()
     assert states(tiny) == [("done", 2048)] * 2
 
@@ -157,14 +163,14 @@ def test_a_pack_whose_lock_is_held_is_running_and_its_log_says_how_far(tiny):
         "5c63bf seeds 0 1: 0:02 left, 500 sequences/s, 1,548 of 2,048 seen\n"
     )
     assert states(tiny) == [("missing", 1024)] * 2
-    with files.locked(folder(pack_id) / ".lock"):
+    with locks.locked(folder(pack_id) / ".lock"):
         row = first_row(tiny)
     assert (row.state, row.sequences_seen, row.sequences_per_second, row.seconds_left) == ("running", 1548, 250, 2)
 
 
 def test_a_job_that_has_written_no_log_yet_is_running_too(tiny):
     (pack_id, *_) = tiny.packs
-    with files.locked(folder(pack_id) / ".lock"):
+    with locks.locked(folder(pack_id) / ".lock"):
         assert states(tiny) == [("running", 0)] * 2
         assert states(tiny, "l2") == [("running", 0)] * 2 + [("missing", 0)] * 2
 
@@ -178,7 +184,7 @@ def test_a_job_that_was_told_to_stop_is_interrupted_where_it_saved(tiny):
         file.attrs["sequences_seen"] = 1500
     assert states(tiny) == [("interrupted", 1500)] * 2
     assert first_row(tiny).note == "saved at 1,500"
-    with files.locked(folder(pack_id) / ".lock"):
+    with locks.locked(folder(pack_id) / ".lock"):
         assert states(tiny) == [("running", 1500)] * 2
 
 
@@ -203,7 +209,7 @@ def test_a_lane_that_diverged_beyond_an_experiments_horizon_is_done(base):
 def test_a_segment_that_cannot_be_read_is_named_and_stops_nothing(tiny):
     finish(tiny)
     (pack_id, *_) = tiny.packs
-    broken = folder(pack_id) / packs.segment_name(1024, 2048)
+    broken = folder(pack_id) / layout.segment_name(1024, 2048)
     broken.write_bytes(b"no HDF5")
     assert f"{broken} cannot be read" in first_row(tiny).note
     assert broken.exists()
@@ -249,7 +255,7 @@ def test_results_that_a_study_refers_to_are_no_orphans(tiny):
         f"results/encoders/{bank}.h5",
         f"results/sequences/{set_id}.h5",
         f"results/logs/banks/{bank}-card.log",
-        f"results/logs/packs/{pack_id}/{Path(packs.metrics_name(set_id, 0, 1024)).stem}.log",
+        f"results/logs/packs/{pack_id}/{Path(layout.metrics_name(set_id, 0, 1024)).stem}.log",
         f"results/benchmarks/sequences/{set_id}.tsv",
         "results/studies/tiny/l2/curves.csv",
         "results/studies/tiny/report.html",
@@ -295,7 +301,7 @@ def test_what_no_study_refers_to_is_an_orphan(path, tiny):
 def test_metrics_of_a_set_that_no_study_asks_for_are_orphans_with_their_logs_and_kept_names(tiny):
     finish(tiny)
     (pack_id, *_) = tiny.packs
-    name = packs.metrics_name("gaussian-40x3-000000000000", 0, 1024)
+    name = layout.metrics_name("gaussian-40x3-000000000000", 0, 1024)
     paths = {
         f"results/packs/{pack_id}/{name}",
         f"results/packs/{pack_id}/.kept/{name}",
@@ -311,7 +317,7 @@ def test_segments_beyond_every_horizon_are_listed_apart(base, tiny):
     study.write_text(TINY.replace("horizon: 2048", "horizon: 1024"))
     shorter = planned()
     (set_id,) = shorter.sets
-    names = (packs.segment_name(1024, 2048), packs.metrics_name(set_id, 1024, 2048))
+    names = (layout.segment_name(1024, 2048), layout.metrics_name(set_id, 1024, 2048))
     beyond = {str(folder(pack_id) / name) for pack_id in shorter.packs for name in names}
     assert found(shorter) == dict.fromkeys(beyond, orphans.BEYOND)
     touch("results/banks/gaussian-9x9-000000000000.h5")
@@ -392,7 +398,7 @@ def test_a_study_that_does_not_say_what_it_reads_may_own_anything(text, base, ti
 def test_damaged_files_and_abandoned_temporaries_may_go_but_not_those_being_written(tiny):
     finish(tiny)
     touch("results/banks/b.h5.damaged", "results/banks/.b.h5.1234abcd.tmp", "results/banks/.b.h5.1234abcd.link")
-    with files.replacing(Path("results/banks/c.h5")):
+    with atomic.replacing(Path("results/banks/c.h5")):
         assert found(tiny) == {
             "results/banks/b.h5.damaged": "damaged",
             "results/banks/.b.h5.1234abcd.tmp": "temporary",
@@ -404,7 +410,7 @@ def test_damaged_files_and_abandoned_temporaries_may_go_but_not_those_being_writ
 def test_a_pack_that_is_training_is_not_listed(tiny):
     pack = Path("results/packs/gaussian-9x9-2x16-000000000000")
     pack.mkdir()
-    with files.locked(pack / ".lock"):
+    with locks.locked(pack / ".lock"):
         assert found(tiny) == {}
     assert found(tiny) == {str(pack): orphans.ORPHAN}
 
@@ -412,7 +418,7 @@ def test_a_pack_that_is_training_is_not_listed(tiny):
 def test_a_file_with_two_names_counts_once(tiny):
     path = "results/packs/gaussian-9x9-2x16-000000000000/metrics-set-000000000000-000000001024.h5"
     touch(path)
-    files.link(Path(path), Path(path).parent / ".kept" / Path(path).name)
+    atomic.link(Path(path), Path(path).parent / ".kept" / Path(path).name)
     assert orphans.size([Path(path).parent]) == 5
     assert "(5 B)" in orphans.report(tiny)
 
@@ -450,7 +456,7 @@ def test_an_entry_says_what_was_asked_for_from_what_and_with_which_software(tiny
     runs = entry["experiments"]["l2"]["runs"]
     assert runs["l2.strength=0.001"]["axes"] == {"optimizer.l2.strength": 0.001}
     for run_id, values in entry["runs"].items():
-        assert spec.from_values(spec.Run, values).id == run_id
+        assert from_values(Run, values).id == run_id
     assert {run["run"] for run in runs.values()} == set(entry["runs"])
     assert entry["versions"]["h5py"] == h5py.__version__
     assert set(entry["code"]) == {"metrics", "tables", "verdicts", "figures", "cards"}
@@ -537,7 +543,7 @@ def test_a_record_of_newer_software_is_left_as_it_is(tiny):
 def test_two_runs_that_end_at_once_write_one_after_the_other(base, tiny):
     (base / "workflow/studies/other.yaml").write_text(OTHER)
     other = threading.Thread(target=provenance.record, args=(planned("other"),))
-    with files.locked(Path("results/.provenance.json.lock")):
+    with locks.locked(Path("results/.provenance.json.lock")):
         other.start()
         other.join(timeout=0.2)
         assert other.is_alive()
@@ -575,12 +581,12 @@ def test_git_says_which_commit_and_whether_anything_differs_from_it(tmp_path):
 # The archive.
 
 
-def _token_bank() -> spec.BankSpec:
-    tokens = spec.Tokens(
+def _token_bank() -> BankSpec:
+    tokens = Tokens(
         classes=10, holdout_classes=2, exemplars=3, holdout_exemplars=1, dim=6, file="", scale="standard",
         tensor="wte.weight", skip_rows=0, rows="all", clusters=12, members="nearest", encoder="pca",
     )  # fmt: skip
-    return spec.BankSpec(source="tokens", seed=0, tokens=tokens, files=("0" * 64,))
+    return BankSpec(source="tokens", seed=0, tokens=tokens, files=("0" * 64,))
 
 
 @pytest.mark.parametrize(
@@ -597,42 +603,42 @@ def test_a_card_is_drawn_the_same_from_the_little_that_is_archived_of_its_bank(o
     embeddings = generator.standard_normal((shape.n_classes, shape.n_exemplars, shape.width)).astype(np.float32)
     extra = {}
     if of.omniglot:
-        rows, columns = (len(part) for part in banks.contact_sheet(shape))
+        rows, columns = (len(part) for part in banks_bank.contact_sheet(shape))
         extra["contact"] = generator.integers(0, 256, (rows, columns, 35, 35), dtype=np.uint8)
     if of.tokens:
         tokens = generator.permutation(shape.n_classes * shape.n_exemplars).reshape(shape.n_classes, shape.n_exemplars)
         extra["exemplar_table"] = {"token": tokens}
     bank = tmp_path / "bank.h5"
-    banks.save(banks.Bank(embeddings, shape.n_train_classes, shape.n_train_exemplars, **extra), bank, of)
+    banks_bank.save(banks_bank.Bank(embeddings, shape.n_train_classes, shape.n_train_exemplars, **extra), bank, of)
     words = [f"word {row}" for row in range(shape.n_classes * shape.n_exemplars)]
     whole = [tmp_path / vocabulary] if vocabulary else []
     for path in whole:
         path.write_text("\n".join(words))
     little = tmp_path / "little.h5"
-    kept = archive.write_card_data(bank, whole, little)
+    kept = archive.write_card_data(bank, str(whole[0]) if whole else None, little)
     assert (kept is None) == (vocabulary is None)
     some = tmp_path / "words.json"
     if kept is not None:
         some.write_text(json.dumps({"added_tokens": kept}))
         # 10 classes of 3 exemplars are on the sheet; the other words are not the archive's business.
         assert len(kept) == 30
-    cards.draw(bank, whole[0] if whole else None, tmp_path / "a.svg", tmp_path / "a.png")
-    cards.draw(little, some if kept is not None else None, tmp_path / "b.svg", tmp_path / "b.png")
+    bank_card.draw(bank, whole[0] if whole else None, tmp_path / "a.svg", tmp_path / "a.png")
+    bank_card.draw(little, some if kept is not None else None, tmp_path / "b.svg", tmp_path / "b.png")
     for kind in ("svg", "png"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 
 def test_what_is_archived_of_a_large_bank_is_little(tmp_path):
-    changed = spec.Gaussian(classes=1000, holdout_classes=0, exemplars=40, holdout_exemplars=0, dim=64, noise=0.5)
-    of = spec.BankSpec(source="gaussian", seed=0, gaussian=changed)
+    changed = Gaussian(classes=1000, holdout_classes=0, exemplars=40, holdout_exemplars=0, dim=64, noise=0.5)
+    of = BankSpec(source="gaussian", seed=0, gaussian=changed)
     embeddings = np.ones((1000, 40, 64), dtype=np.float32)
     with h5py.File(tmp_path / "bank.h5", "w") as file:
         file.attrs["kind"], file.attrs["schema"], file.attrs["identity"] = "bank", 1, of.id
-        file.attrs["spec"] = spec.canonical(spec.identity_values(of))
+        file.attrs["spec"] = canonical(identity_values(of))
         file["embeddings"] = embeddings
         file.create_group("quality")
-        file.attrs["checksum"] = store.checksum(file)
-    archive.write_card_data(tmp_path / "bank.h5", [], tmp_path / "little.h5")
+        file.attrs["checksum"] = hdf5.checksum(file)
+    archive.write_card_data(tmp_path / "bank.h5", None, tmp_path / "little.h5")
     assert (tmp_path / "bank.h5").stat().st_size > 10_000_000
     assert (tmp_path / "little.h5").stat().st_size < 100_000
 
@@ -641,8 +647,8 @@ def test_an_archive_goes_without_a_report_that_cannot_be_made(tiny, monkeypatch,
     def no_records(*arguments) -> str:
         raise StudyError("no records")
 
-    monkeypatch.setattr(report, "snakemake", no_records)
-    monkeypatch.setattr(Plan, "targets", lambda plan: ["results/packs"])
+    monkeypatch.setattr(page, "snakemake", no_records)
+    monkeypatch.setattr(Targets, "all", lambda targets: ["results/packs"])
     assert archive._report(tiny, Path("Snakefile")) is None
     assert "goes without report.html: no records" in capsys.readouterr().err
 

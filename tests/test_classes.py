@@ -8,26 +8,27 @@ import pytest
 import torch
 from chances import assert_probabilities, assert_uniform
 
-from icl_transience import classes, counter
-from icl_transience.spec import Labelling, Zipf
+from icl_transience import philox
+from icl_transience.sequences import classes
+from icl_transience.specs.recipes import Labelling, Zipf
 
 CPU = torch.device("cpu")
 
 
-def weighted(lengths: list[int], labels: list[int] | None = None) -> classes.Weighted:
+def weighted(lengths: list[int], labels: list[int] | None = None) -> classes.WeightedClasses:
     """A line of classes in the order given; those of a label must adjoin."""
     label = torch.tensor(labels or list(range(len(lengths))))
     length = torch.tensor(lengths)
     of_label = torch.zeros(int(label.max()) + 1, dtype=torch.int64).index_add_(0, label, length)
     start = of_label.cumsum(0) - of_label
-    return classes.Weighted(
+    return classes.WeightedClasses(
         torch.arange(len(lengths)), label, length.cumsum(0), start[label], of_label[label], sum(lengths)
     )
 
 
 def drawn(choice: classes.Classes, n: int, excluded: torch.Tensor | None = None, seed: int = 0) -> np.ndarray:
     """Places of n draws."""
-    high, low = counter.words(seed, 0, torch.arange(n), 0, 2)
+    high, low = philox.words(seed, 0, torch.arange(n), 0, 2)
     if excluded is None:
         excluded = torch.empty(n, 0, dtype=torch.int64)
     return choice.draw(high, low, excluded.expand(n, -1)).numpy()

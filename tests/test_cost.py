@@ -11,10 +11,17 @@ import torch
 from builders import TINY_RUN, TINY_SET, changed, pack
 from pipeline import ROOT
 
-from icl_transience import banks, engines, evaluation, packs, resources, segments
-from icl_transience.care import cost
-from icl_transience.care.cost import Cost
-from icl_transience.plan import Plan
+from icl_transience.banks import bank as banks_bank
+from icl_transience.engines import select
+from icl_transience.planning import resources
+from icl_transience.planning.plan import Plan
+from icl_transience.results import cost
+from icl_transience.results.cost import Cost
+from icl_transience.sequences import frozen
+from icl_transience.specs.compute import lane_bytes, training_flop
+from icl_transience.store import layout
+from icl_transience.system.formatting import short
+from icl_transience.training import segments
 
 # `again` shares a run with `first`, trains it twice as far, and has one of its own.
 STUDY = """
@@ -137,15 +144,15 @@ def test_files_are_as_large_as_is_said(tmp_path):
     """But for what their formulas leave out: HDF5's own, losses, a bank's quality card."""
     bank = changed(TINY_RUN.bank, {"gaussian.classes": 400, "gaussian.exemplars": 8, "gaussian.dim": 64})
     run = changed(TINY_RUN, {"bank": bank, "model.width": 64})
-    spec, exemplars = pack(run, run), banks.build(bank, [])
+    spec, exemplars = pack(run, run), banks_bank.build(bank, [])
     segment, sequences, bank_file = (tmp_path / name for name in ("segment-0.h5", "sequences.h5", "bank.h5"))
     segments.run_segment(segment, spec, exemplars.embeddings, None, 0, 32)
     # 0, 8, 16 and 32.
-    assert 1 < segment.stat().st_size / (2 * segments.lane_bytes(run, 4)) < 1.05
+    assert 1 < segment.stat().st_size / (2 * lane_bytes(run, 4)) < 1.05
     sequence_set = changed(TINY_SET, {"bank": bank, "sequences": 1000})
-    evaluation.write_sequences(sequences, sequence_set, exemplars.embeddings)
+    frozen.write_sequences(sequences, sequence_set, exemplars.embeddings)
     assert 1 < sequences.stat().st_size / resources.sequences_bytes(sequence_set) < 1.05
-    banks.save(exemplars, bank_file, bank)
+    banks_bank.save(exemplars, bank_file, bank)
     assert 1 < bank_file.stat().st_size / resources.bank_bytes(bank) < 1.05
 
 
@@ -164,11 +171,11 @@ def test_finished_segments_and_their_metrics_are_done_and_the_rest_is_left(base)
     assert cost.count(plan).done == Cost()
     assert not Path("results").exists()
     (shared, own), (set_id,) = plan.packs, plan.sets
-    finish(shared, packs.segment_name(0, 1024))
-    finish(f"{own}/.kept", packs.segment_name(0, 1024))
+    finish(shared, layout.segment_name(0, 1024))
+    finish(f"{own}/.kept", layout.segment_name(0, 1024))
     done = cost.count(plan).done
     assert (done.sequences, done.flop) == (4 * 1024, 4 * 1024 * TRAINING)
-    finish(shared, packs.metrics_name(set_id, 0, 1024))
+    finish(shared, layout.metrics_name(set_id, 0, 1024))
     done = cost.count(plan).done
     assert done.flop == 4 * 1024 * TRAINING + 2 * 4 * SNAPSHOT
     assert done.hours == pytest.approx(done.flop / 1e9 / 3600)
@@ -180,7 +187,7 @@ def test_finished_segments_and_their_metrics_are_done_and_the_rest_is_left(base)
 def test_a_segment_after_one_that_is_missing_is_not_done(base):
     plan = planned(base)
     (shared, _) = plan.packs
-    finish(shared, packs.segment_name(1024, 2048))
+    finish(shared, layout.segment_name(1024, 2048))
     assert cost.count(plan).done.sequences == 0
 
 
@@ -189,7 +196,7 @@ def test_what_is_trained_beyond_the_horizon_is_not_done_twice(base):
     plan.register()
     for pack_id, of_pack in plan.packs.items():
         for segment in of_pack.segments(2048):
-            finish(pack_id, packs.segment_name(*segment))
+            finish(pack_id, layout.segment_name(*segment))
     shorter = cost.count(planned(base, STUDY.replace("2048", "1024")))
     assert shorter.done.sequences == shorter.total.sequences == 4 * 1024
 
@@ -267,10 +274,10 @@ def test_of_several_machines_the_one_recorded_last_that_has_such_a_case_counts(b
 )
 def test_the_rate_is_that_of_the_engine_that_will_train(changes, engine):
     spec = pack(changed(TINY_RUN, changes))
-    flop = resources.training_flop(TINY_RUN)
+    flop = training_flop(TINY_RUN)
     cases = [case(flop, 1, engine=name, numerics=spec.run.numerics) for name in ("eager", "native")]
     rate = cost._rate({"device": "cpu", "engine": engine, "gflops": None}, [machine(*cases)], spec)
-    assert f", {engines.chosen(engine, spec.run, torch.device('cpu'))}, " in rate.source
+    assert f", {select.chosen(engine, spec.run, torch.device('cpu'))}, " in rate.source
 
 
 def test_what_the_benchmark_has_recorded_is_found(base):
@@ -296,4 +303,4 @@ def test_what_the_benchmark_has_recorded_is_found(base):
     ],
 )
 def test_large_numbers_have_three_digits(number, text):
-    assert cost.short(number) == text
+    assert short(number) == text

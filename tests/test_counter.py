@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from icl_transience import counter
+from icl_transience import philox
 
 # Seeds are fixed, so a test either always passes or always fails. A right generator has p-values uniform on (0, 1):
 # with under 30 of them here, the chance that it would have been refused when the seeds were chosen is 0.3 %.
@@ -21,7 +21,7 @@ word = st.integers(0, WORDS - 1)
 
 def draw(count: int = 1, *, seed: int = 0, domain: int = 1, stream: int = 0, start: int = 0, n: int = N) -> np.ndarray:
     """Words [n, count] of consecutive positions."""
-    return np.stack(counter.words(seed, domain, np.arange(start, start + n), stream, count), axis=1)
+    return np.stack(philox.words(seed, domain, np.arange(start, start + n), stream, count), axis=1)
 
 
 def unsigned_philox(words: list[int], key: list[int]) -> list[int]:
@@ -47,19 +47,19 @@ def unsigned_philox(words: list[int], key: list[int]) -> list[int]:
 def test_philox_gives_the_known_answers_of_random123(counter_words, key, answer, array):
     # kat_vectors, lines "philox4x32 10", of https://github.com/DEShawResearch/random123
     words = [array([int(digits, 16)]) for digits in counter_words.split()]
-    drawn = counter.philox4x32(words, [int(digits, 16) for digits in key.split()])
+    drawn = philox.philox4x32(words, [int(digits, 16) for digits in key.split()])
     assert " ".join(f"{value.item():08x}" for value in drawn) == answer
 
 
 @given(words=st.lists(word, min_size=4, max_size=4), key=st.lists(word, min_size=2, max_size=2))
 def test_signed_arithmetic_gives_the_words_of_unsigned_arithmetic(words, key):
-    drawn = counter.philox4x32([np.array([value]) for value in words], key)
+    drawn = philox.philox4x32([np.array([value]) for value in words], key)
     assert [int(value[0]) for value in drawn] == unsigned_philox(words, key)
 
 
 @given(seed=word, domain=word, position=st.integers(0, 2**63 - 1), stream=word, count=st.integers(1, 9))
 def test_a_word_is_philox_of_position_block_and_stream_under_seed_and_domain(seed, domain, position, stream, count):
-    drawn = counter.words(seed, domain, np.array([position]), stream, count)
+    drawn = philox.words(seed, domain, np.array([position]), stream, count)
     blocks = [[position % WORDS, position // WORDS, block, stream] for block in range(3)]
     expected = [value for block in blocks for value in unsigned_philox(block, [seed, domain])]
     assert [int(value[0]) for value in drawn] == expected[:count]
@@ -71,8 +71,8 @@ def test_a_word_is_philox_of_position_block_and_stream_under_seed_and_domain(see
 )
 def test_numpy_and_torch_draw_the_same_words_on_every_device(device):
     positions = np.array([0, 1, 2, 31, WORDS - 1, WORDS, 2**40 + 5, 2**63 - 1])
-    from_numpy = counter.words(7, counter.domain("training"), positions, 3, 9)
-    from_torch = counter.words(7, counter.domain("training"), torch.from_numpy(positions).to(device), 3, 9)
+    from_numpy = philox.words(7, philox.domain("training"), positions, 3, 9)
+    from_torch = philox.words(7, philox.domain("training"), torch.from_numpy(positions).to(device), 3, 9)
     np.testing.assert_array_equal(np.stack(from_numpy), torch.stack(from_torch).cpu().numpy())
 
 
@@ -96,7 +96,7 @@ def test_another_seed_domain_stream_or_position_shares_nothing_with_the_first(ot
 
 def test_names_draw_in_domains_of_their_own():
     names = ["training", "evaluator/icl", "evaluator/icl_holdout", "initial weights/embedder.weight"]
-    domains = [counter.domain(name) for name in names]
+    domains = [philox.domain(name) for name in names]
     assert len(set(domains)) == len(names)
     assert all(0 <= number < WORDS for number in domains)
     # `printf training | sha256sum` begins c2fb788c; another number would change every sequence ever drawn.
@@ -117,19 +117,19 @@ def test_the_words_of_neighbouring_positions_are_independent():
 
 @given(drawn=word, bound=st.integers(1, 2**31 - 1))
 def test_below_scales_a_word_exactly_and_stays_below(drawn, bound):
-    number = int(counter.below(np.array([drawn]), bound)[0])
+    number = int(philox.below(np.array([drawn]), bound)[0])
     assert number == drawn * bound // WORDS
     assert 0 <= number < bound
 
 
 @pytest.mark.parametrize("bound", [1, 2, 3, 12, 1600, 2**31 - 1])
 def test_below_reaches_both_ends(bound):
-    assert counter.below(np.array([0, WORDS - 1]), bound).tolist() == [0, bound - 1]
+    assert philox.below(np.array([0, WORDS - 1]), bound).tolist() == [0, bound - 1]
 
 
 @pytest.mark.parametrize("bound", [2, 3, 7, 1600, 12_800])
 def test_below_is_uniform(bound):
-    counts = np.bincount(counter.below(draw(seed=bound)[:, 0], bound), minlength=bound)
+    counts = np.bincount(philox.below(draw(seed=bound)[:, 0], bound), minlength=bound)
     assert len(counts) == bound
     assert stats.chisquare(counts).pvalue > P_MIN  # at least 15 expected in every cell
 
@@ -137,15 +137,15 @@ def test_below_is_uniform(bound):
 @pytest.mark.parametrize(
     ("draw", "distribution"),
     [
-        (counter.uniform, stats.uniform()),
-        (counter.normal, stats.norm()),
-        (counter.truncated_normal, stats.truncnorm(-2, 2)),
-        (lambda *place: counter.truncated_normal(*place, bound=0.5), stats.truncnorm(-0.5, 0.5)),
+        (philox.uniform, stats.uniform()),
+        (philox.normal, stats.norm()),
+        (philox.truncated_normal, stats.truncnorm(-2, 2)),
+        (lambda *place: philox.truncated_normal(*place, bound=0.5), stats.truncnorm(-0.5, 0.5)),
     ],
     ids=["uniform", "normal", "truncated_normal", "truncated_normal_0.5"],
 )
 def test_real_numbers_follow_their_distribution(draw, distribution):
-    numbers = draw(5, counter.domain("a weight"), N)
+    numbers = draw(5, philox.domain("a weight"), N)
     assert numbers.dtype == torch.float64
     assert numbers.shape == (N,)
     numbers = numbers.numpy()
@@ -159,18 +159,18 @@ def test_real_numbers_follow_their_distribution(draw, distribution):
 
 def test_real_numbers_are_as_many_as_asked_and_another_place_gives_others():
     for count in (1, 3, 4, 5):
-        assert counter.normal(0, 1, count).shape == (count,)
-    assert not set(counter.normal(0, 1, 100).tolist()) & set(counter.normal(1, 1, 100).tolist())
-    assert not set(counter.normal(0, 1, 100).tolist()) & set(counter.normal(0, 2, 100).tolist())
+        assert philox.normal(0, 1, count).shape == (count,)
+    assert not set(philox.normal(0, 1, 100).tolist()) & set(philox.normal(1, 1, 100).tolist())
+    assert not set(philox.normal(0, 1, 100).tolist()) & set(philox.normal(0, 2, 100).tolist())
 
 
 @pytest.mark.parametrize("extreme", [0, WORDS - 1])
 def test_real_numbers_stay_in_bounds_whatever_the_word(monkeypatch, extreme):
-    monkeypatch.setattr(counter, "words", lambda _seed, _domain, position, _stream, n: [position * 0 + extreme] * n)
-    assert 0 < counter.uniform(0, 0, 1) < 1
-    assert 6 < abs(counter.normal(0, 0, 1)) < 6.4  # the normal quantile of 2**-33 is -6.3
-    assert 1.99 < abs(counter.truncated_normal(0, 0, 1)) <= 2
-    assert abs(counter.truncated_normal(0, 0, 1, bound=0.5)) <= 0.5
+    monkeypatch.setattr(philox, "words", lambda _seed, _domain, position, _stream, n: [position * 0 + extreme] * n)
+    assert 0 < philox.uniform(0, 0, 1) < 1
+    assert 6 < abs(philox.normal(0, 0, 1)) < 6.4  # the normal quantile of 2**-33 is -6.3
+    assert 1.99 < abs(philox.truncated_normal(0, 0, 1)) <= 2
+    assert abs(philox.truncated_normal(0, 0, 1, bound=0.5)) <= 0.5
 
 
 # A table of words, wide bounds, and what happens with a probability.
@@ -179,24 +179,24 @@ def test_real_numbers_stay_in_bounds_whatever_the_word(monkeypatch, extreme):
 @pytest.mark.parametrize("count", [1, 4, 6, 577])
 def test_a_table_holds_the_words_of_every_position(count):
     position = torch.tensor([0, 3, 2**32 - 1, 2**40 + 5])
-    words = torch.stack(counter.words(7, 9, position, 2, count), dim=1)
-    assert torch.equal(counter.table(7, 9, position, 2, count), words)
+    words = torch.stack(philox.words(7, 9, position, 2, count), dim=1)
+    assert torch.equal(philox.table(7, 9, position, 2, count), words)
 
 
 @given(high=word, low=word, bound=st.integers(1, 2**60 - 1))
 def test_a_wide_bound_is_multiplied_exactly(high, low, bound):
-    found = counter.below_wide(torch.tensor([high]), torch.tensor([low]), torch.tensor([bound]))
+    found = philox.below_wide(torch.tensor([high]), torch.tensor([low]), torch.tensor([bound]))
     assert found.item() == (high * WORDS + low) * bound // 2**64
 
 
 @pytest.mark.parametrize("bound", [1, 2**31, 2**60 - 1])
 def test_wide_numbers_stay_below_their_bound(bound):
     last = torch.tensor([WORDS - 1])
-    assert counter.below_wide(last, last, bound).item() == bound - 1
-    assert counter.below_wide(0 * last, 0 * last, bound).item() == 0
+    assert philox.below_wide(last, last, bound).item() == bound - 1
+    assert philox.below_wide(0 * last, 0 * last, bound).item() == 0
 
 
 @pytest.mark.parametrize(("probability", "often"), [(0.0, 0), (2.0**-32, 1), (0.25, 2**30), (1.0, 2**32)])
 def test_what_has_a_probability_happens_for_that_share_of_all_words(probability, often):
     edges = [edge for edge in (0, often - 1, often, WORDS - 1) if 0 <= edge < WORDS]
-    assert counter.happens(torch.tensor(edges), probability).tolist() == [edge < often for edge in edges]
+    assert philox.happens(torch.tensor(edges), probability).tolist() == [edge < often for edge in edges]

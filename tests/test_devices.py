@@ -8,9 +8,9 @@ import tempfile
 import pytest
 from builders import pack
 
-from icl_transience import devices
 from icl_transience.__main__ import main
-from icl_transience.spec import StudyError
+from icl_transience.specs.errors import StudyError
+from icl_transience.system import devices
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def two_gpus(monkeypatch, tmp_path):
 # A job of its own process, which ends when its input does.
 JOB = """
 import sys, tempfile
-from icl_transience import devices
+from icl_transience.system import devices
 tempfile.tempdir, devices._names = sys.argv[1], lambda: ["GPU-a", "GPU-b"]
 print(devices.taken("cuda"), flush=True)
 sys.stdin.read()
@@ -69,7 +69,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_to_do(two_gpus):
 
 def test_a_job_told_cuda_on_a_machine_without_one_ends_without_a_traceback(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(devices, "_names", list)
-    arguments = ["train", "--spec", pack().to_json(), "--bank", "none", "--output", str(tmp_path / "segment")]
+    arguments = ["train", "--spec", pack().json, "--bank", "none", "--output", str(tmp_path / "segment")]
     assert main([*arguments, "--from", "0", "--to", "4", "--device", "cuda"]) == 1
     error = capsys.readouterr().err
     assert "`device` is 'cuda', but PyTorch sees 0 GPU(s)" in error

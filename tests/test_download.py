@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from icl_transience.__main__ import main
-from icl_transience.download import download
-from icl_transience.plan import Plan
-from icl_transience.sources import PUBLIC
-from icl_transience.spec import StudyError
+from icl_transience.planning.plan import Plan
+from icl_transience.specs.errors import StudyError
+from icl_transience.study.sources.files import PUBLIC
+from icl_transience.system.download import download
 
 ROOT = Path(__file__).parents[1]
 CONTENT = bytes(range(256)) * 2000
@@ -169,7 +169,7 @@ def test_without_a_folder_the_public_files_are_downloaded(tmp_path, monkeypatch)
     planned = plan(tmp_path, RESNET18)
     (bank_id,) = planned.banks
     names = ["images_background_small1.zip", "images_background_small2.zip", "resnet18-f37072fd.pth"]
-    assert planned.downloads(bank_id) == [str(tmp_path / "results/sources" / name) for name in names]
+    assert planned.sources.downloads(bank_id) == [str(tmp_path / "results/sources" / name) for name in names]
     assert planned.banks[bank_id].files == tuple(PUBLIC[name].sha256 for name in names)
 
 
@@ -177,7 +177,7 @@ def test_with_a_folder_nothing_is_and_the_bank_is_the_same(tmp_path, monkeypatch
     monkeypatch.delenv("ICL_OMNIGLOT", raising=False)
     downloaded, there = plan(tmp_path), plan(tmp_path, omniglot=str(omniglot_folder))
     (bank_id,) = there.banks
-    assert there.downloads(bank_id) == []
+    assert there.sources.downloads(bank_id) == []
     # So the SHA-256 of the files at hand are the published ones.
     assert list(downloaded.banks) == [bank_id]
 
@@ -186,14 +186,14 @@ def test_weights_that_are_not_beside_the_zips_are_downloaded(tmp_path, monkeypat
     monkeypatch.delenv("ICL_OMNIGLOT", raising=False)
     planned = plan(tmp_path, RESNET18, omniglot=str(omniglot_folder))
     (bank_id,) = planned.banks
-    assert [Path(path).name for path in planned.downloads(bank_id)] == ["resnet18-f37072fd.pth"]
+    assert [Path(path).name for path in planned.sources.downloads(bank_id)] == ["resnet18-f37072fd.pth"]
 
 
 def test_a_folder_is_a_folder_wherever_it_is_named_from(tmp_path, monkeypatch, omniglot_folder):
     monkeypatch.chdir(omniglot_folder)
     planned = plan(tmp_path, omniglot=".")
     (bank_id,) = planned.banks
-    assert planned.downloads(bank_id) == []
+    assert planned.sources.downloads(bank_id) == []
 
 
 @pytest.mark.parametrize(

@@ -19,25 +19,30 @@ import pytest
 import torch
 from builders import TINY_BANK, changed, lane, pack, tiny_run
 
-from icl_transience import banks, engines, native, optimizers, training
-from icl_transience import model as transformer
-from icl_transience.packs import PackSpec
-from icl_transience.spec import (
-    L2,
-    Forgetting,
-    Intervention,
-    Model,
-    Positions,
-    Recipe,
-    Run,
-    Schedule,
-    StudyError,
-    engine_problem,
-)
+from icl_transience.banks import bank as banks_bank
+from icl_transience.engines import lanes as lanes_module
+from icl_transience.engines import optimizers, select
+from icl_transience.engines.answers import EagerForward, answers
+from icl_transience.engines.eager import EagerStep, query_loss
+from icl_transience.engines.graph import GraphStep
+from icl_transience.engines.interface import DTYPES
+from icl_transience.engines.native import compiler
+from icl_transience.engines.native.compiler import _FLAGS, library
+from icl_transience.engines.native.engine import NativeStep
+from icl_transience.engines.native.program import Program, Recording
+from icl_transience.engines.state import State, initial_state
+from icl_transience.model import transformer
+from icl_transience.specs.compute import engine_problem
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.model import Model, Positions, parameter_shapes
+from icl_transience.specs.recipes import Recipe
+from icl_transience.specs.runs import PackSpec, Run
+from icl_transience.specs.training import L2, Forgetting, Intervention, Schedule
+from icl_transience.training import loop
 
 UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8}
 ALLOWED = {"float32": 16, "bfloat16": 8}
-BANK = torch.from_numpy(banks.build(TINY_BANK).embeddings)
+BANK = torch.from_numpy(banks_bank.build(TINY_BANK).embeddings)
 CPU = torch.device("cpu")
 
 SHAPES = {
@@ -74,7 +79,7 @@ def shaped(name: str, **changes) -> Run:
 def fresh_parameters(run: Run, lanes: int) -> transformer.Parameters:
     """Random everywhere, norms and biases too, so that no gradient is 0 by the values it meets."""
     shape = run.bank.shape
-    shapes = transformer.parameter_shapes(run.model, shape.width, shape.n_train_classes, run.recipe.context)
+    shapes = parameter_shapes(run.model, shape.width, shape.n_train_classes, run.recipe.context)
     return {
         name: name.endswith(".scale") + torch.randn(lanes, *size) / (size[0] if len(size) > 1 else 4) ** 0.5
         for name, size in shapes.items()
@@ -91,7 +96,7 @@ def gradients_of_reference(run: Run, parameters, exemplars, labels, dtype=torch.
     """(loss [S], gradients) by autograd."""
     weights = {name: value.to(dtype).requires_grad_() for name, value in parameters.items()}
     geometry = transformer.Geometry(run.model, run.recipe.context, dtype)
-    loss = engines.query_loss(weights, run.model, geometry, exemplars.to(dtype), labels)
+    loss = query_loss(weights, run.model, geometry, exemplars.to(dtype), labels)
     return loss.detach(), dict(zip(weights, torch.autograd.grad(loss.sum(), list(weights.values())), strict=True))
 
 
@@ -103,12 +108,12 @@ def gradients_of_eager(run: Run, parameters, exemplars, labels):
         found["gradients"] = gradients
 
     spec = PackSpec(lanes=(lane(run),))
-    state = training.initial_state(spec)
+    state = initial_state(spec)
     for name, value in parameters.items():
         state.parameters[name].copy_(value)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optimizers.Update, "__call__", keep)
-        loss = engines.EagerStep(spec, state, BANK).step(exemplars, labels, 0)
+        loss = EagerStep(spec, state, BANK).step(exemplars, labels, 0)
     return loss, found["gradients"]
 
 
@@ -116,11 +121,11 @@ def gradients_of_native(run: Run, parameters, exemplars, labels):
     """(loss, gradients) of one lane by a program whose every buffer began as NaN."""
     shape = run.bank.shape
     sizes = shape.width, shape.n_train_classes, run.recipe.context, run.batch_size
-    program = native.Program(run.model, *sizes, bfloat16=run.numerics == "bfloat16")
+    program = Program(run.model, *sizes, bfloat16=run.numerics == "bfloat16")
     weights = {name: value[0].clone() for name, value in parameters.items()}
     gradients = {name: torch.full_like(value, torch.nan) for name, value in weights.items()}
     loss = torch.full((1,), torch.nan)
-    recording = native.Recording(program, weights, gradients, loss)
+    recording = Recording(program, weights, gradients, loss)
     for buffer in [*program._buffers.values(), program.logits]:
         buffer.fill_(torch.nan)
     # Columns past the batch must not count, whatever finite numbers they hold.
@@ -187,11 +192,11 @@ def test_native_answers_are_those_of_the_reference(name):
     parameters, (exemplars, labels) = fresh_parameters(run, 2), fresh_batch(run, 1)
     # One label stands outside every context; without any there is nothing to compare.
     labels[:, :, :-1] %= run.bank.shape.n_train_classes - 1
-    native_forward = engines.forward_for(run, CPU, run.batch_size + 3, "native")
+    native_forward = select.forward_for(run, CPU, run.batch_size + 3, "native")
     native_forward.load(parameters)
     found = native_forward(exemplars[0], labels[0])
 
-    reference = engines.EagerForward(run.model, run.recipe.context, "float64")
+    reference = EagerForward(run.model, run.recipe.context, "float64")
     double = {name: value.double() for name, value in parameters.items()}
     reference.load(double)
     logits = reference.logits(exemplars[0].double(), labels[0, :, :-1])
@@ -201,7 +206,7 @@ def test_native_answers_are_those_of_the_reference(name):
     moved = relative_error(reference.logits(exemplars[0].double(), labels[0, :, :-1]), logits)
     allowed = ALLOWED["float32"] * max(moved, UNIT["float32"])
 
-    expected = engines.answers(logits, labels[0])
+    expected = answers(logits, labels[0])
     for part in ("inside", "best_outside", "log_outside", "target"):
         assert getattr(found, part).shape == getattr(expected, part).shape
         # A single logit may be near 0: the error is told by the size of all.
@@ -219,7 +224,7 @@ def test_answers_to_shorter_contexts_have_the_first_learned_places():
     parameters, (exemplars, labels) = fresh_parameters(run, 2), fresh_batch(changed(run, {"recipe.context": 2}), 1)
     found = []
     for engine in ("native", "eager"):
-        forward = engines.forward_for(run, CPU, run.batch_size, engine, 2)
+        forward = select.forward_for(run, CPU, run.batch_size, engine, 2)
         forward.load(parameters)
         found.append(forward(exemplars[0], labels[0]).inside)
     # Of rounding alone, as above.
@@ -234,16 +239,16 @@ def test_answers_to_other_contexts_are_those_of_a_run_with_that_context(context)
     run = shaped("mlp")
     longer = changed(run, {"recipe.context": context})
     parameters, (exemplars, labels) = fresh_parameters(run, 2), fresh_batch(longer, 1)
-    reference = engines.EagerForward(run.model, context, "float64")
+    reference = EagerForward(run.model, context, "float64")
     reference.load({name: value.double() for name, value in parameters.items()})
     logits = reference.logits(exemplars[0].double(), labels[0, :, :-1])
-    expected = engines.answers(logits, labels[0])
+    expected = answers(logits, labels[0])
     for engine in ("native", "eager"):
-        forward = engines.forward_for(run, CPU, run.batch_size, engine, context)
+        forward = select.forward_for(run, CPU, run.batch_size, engine, context)
         forward.load(parameters)
         found, trained_there = (
             forward(exemplars[0], labels[0]),
-            engines.forward_for(longer, CPU, run.batch_size, engine),
+            select.forward_for(longer, CPU, run.batch_size, engine),
         )
         trained_there.load(parameters)
         for part in ("inside", "best_outside", "log_outside", "target"):
@@ -261,9 +266,9 @@ def test_native_noise_is_that_of_the_reference_to_the_last_bit():
     spec = pack(*runs, changed(runs[0], {"interventions": (later,)}))
     for number in range(4):
         lane_alone = PackSpec(lanes=(spec.lanes[number],))
-        state = training.initial_state(lane_alone)
-        native_step = engines.NativeStep(lane_alone, state, BANK)
-        eager_step = engines.EagerStep(lane_alone, training.initial_state(lane_alone), BANK)
+        state = initial_state(lane_alone)
+        native_step = NativeStep(lane_alone, state, BANK)
+        eager_step = EagerStep(lane_alone, initial_state(lane_alone), BANK)
         filled = []
         for _ in native_step.losses(20, 60):
             items = native_step.program.exemplars.view(-1, native_step.program.columns, 6)
@@ -277,7 +282,7 @@ def test_answers_where_the_context_has_every_label():
     run = shaped("long context")
     labels = torch.arange(17).expand(run.batch_size, -1) % run.bank.shape.n_train_classes
     (exemplars, _) = fresh_batch(run, 1)
-    for forward in (engines.forward_for(run, CPU, 4, engine) for engine in ("native", "eager")):
+    for forward in (select.forward_for(run, CPU, 4, engine) for engine in ("native", "eager")):
         forward.load(fresh_parameters(run, 1))
         found = forward(exemplars[0], labels)
         assert (found.log_outside == -torch.inf).all()
@@ -301,10 +306,10 @@ def test_sharp_attention_and_saturated_gates_are_right_too():
         assert relative_error(gradient, expected[which][0]) < 4 * ALLOWED["float32"] * allowed[which], which
 
 
-def trained(spec: PackSpec, until: int, engine: str) -> tuple[training.State, torch.Tensor]:
-    state = training.initial_state(spec)
-    embeddings = BANK.to(engines.DTYPES[spec.run.numerics])
-    losses = training.train(spec, state, embeddings, until, lambda state: None, engine=engine)
+def trained(spec: PackSpec, until: int, engine: str) -> tuple[State, torch.Tensor]:
+    state = initial_state(spec)
+    embeddings = BANK.to(DTYPES[spec.run.numerics])
+    losses = loop.train(spec, state, embeddings, until, lambda state: None, engine=engine)
     return state, torch.stack(losses.values)
 
 
@@ -389,12 +394,12 @@ def test_weights_that_are_not_numbers_give_a_loss_that_is_none():
 
 def test_what_a_graph_records_is_the_eager_step(monkeypatch):
     """On a CPU, where the recorded work is done call by call; over more batches than are drawn at once."""
-    monkeypatch.setattr(engines, "DRAW_BATCHES", 5)
+    monkeypatch.setattr(lanes_module, "DRAW_BATCHES", 5)
     spec = pack(tiny_run(), *(tiny_run(**EVENTFUL[name]) for name in ("l2 by component", "clip", "sgd")))
-    eager_state, graph_state = training.initial_state(spec), training.initial_state(spec)
+    eager_state, graph_state = initial_state(spec), initial_state(spec)
     until = 12 * spec.run.batch_size
-    eager = list(engines.EagerStep(spec, eager_state, BANK).losses(0, until))
-    graph = list(engines.GraphStep(spec, graph_state, BANK, capture=False).losses(0, until))
+    eager = list(EagerStep(spec, eager_state, BANK).losses(0, until))
+    graph = list(GraphStep(spec, graph_state, BANK, capture=False).losses(0, until))
     assert torch.equal(torch.stack(eager), torch.stack(graph))
     assert all(torch.equal(graph_state.parameters[name], value) for name, value in eager_state.parameters.items())
 
@@ -404,7 +409,7 @@ def test_what_a_graph_records_is_the_eager_step(monkeypatch):
 def test_a_replayed_graph_is_the_eager_step(numerics):
     runs = [shaped("paper", numerics=numerics, **{"optimizer.learning_rate": rate}) for rate in (1e-3, 3e-3)]
     spec, batch = pack(*runs), runs[0].batch_size
-    states = {kind: training.initial_state(spec, "cuda") for kind in (engines.EagerStep, engines.GraphStep)}
+    states = {kind: initial_state(spec, "cuda") for kind in (EagerStep, GraphStep)}
     for start, until in ((0, 7 * batch), (7 * batch, 20 * batch)):  # the second as a segment resumes
         found = {}
         for kind, state in states.items():
@@ -416,7 +421,7 @@ def test_a_replayed_graph_is_the_eager_step(numerics):
             assert {float(count) for update in step.updates for count in update.counts} == {start / batch}
             found[kind] = torch.stack(list(step.losses(start, until)))
         # The same kernels in the same order on the same numbers.
-        assert torch.equal(found[engines.EagerStep], found[engines.GraphStep])
+        assert torch.equal(found[EagerStep], found[GraphStep])
     eager, graph = (state.parameters for state in states.values())
     assert all(torch.equal(eager[name], graph[name]) for name in eager)
 
@@ -425,12 +430,12 @@ def test_a_replayed_graph_is_the_eager_step(numerics):
 
 
 def test_auto_is_native_where_it_works_and_eager_elsewhere():
-    assert engines.chosen("auto", tiny_run(), CPU) == "native"
-    assert engines.chosen("auto", tiny_run(numerics="float64"), CPU) == "eager"
-    assert engines.chosen("auto", tiny_run(), torch.device("cuda")) != "native"
-    assert engines.chosen("eager", tiny_run(), CPU) == "eager"
+    assert select.chosen("auto", tiny_run(), CPU) == "native"
+    assert select.chosen("auto", tiny_run(numerics="float64"), CPU) == "eager"
+    assert select.chosen("auto", tiny_run(), torch.device("cuda")) != "native"
+    assert select.chosen("eager", tiny_run(), CPU) == "eager"
     for changes in EVENTFUL.values():
-        assert engines.chosen("auto", tiny_run(**changes), CPU) == "native"
+        assert select.chosen("auto", tiny_run(**changes), CPU) == "native"
 
 
 @pytest.mark.parametrize(
@@ -450,43 +455,43 @@ def test_auto_is_native_where_it_works_and_eager_elsewhere():
 def test_what_an_engine_cannot_do_is_refused_by_name_and_left_to_eager_otherwise(engine, device, changes, reason):
     run = tiny_run(**changes)
     with pytest.raises(StudyError, match=f"^engine: {engine} {reason}: choose auto or eager$"):
-        engines.chosen(engine, run, torch.device(device))
-    assert engines.chosen("auto", run, torch.device(device)) == "eager"
+        select.chosen(engine, run, torch.device(device))
+    assert select.chosen("auto", run, torch.device(device)) == "eager"
 
 
 def test_an_engine_that_was_named_and_does_not_work_is_refused():
     with pytest.raises(StudyError, match="native does not compute in float64: choose auto or eager"):
-        engines.chosen("native", tiny_run(numerics="float64"), CPU)
+        select.chosen("native", tiny_run(numerics="float64"), CPU)
     with pytest.raises(StudyError, match="graph is for device cuda, got device 'cpu'"):
-        engines.chosen("graph", tiny_run(), CPU)
+        select.chosen("graph", tiny_run(), CPU)
     with pytest.raises(StudyError, match=r"expected one of auto, native, graph, eager, got 'fast'"):
-        engines.chosen("fast", tiny_run(), CPU)
+        select.chosen("fast", tiny_run(), CPU)
 
 
 def test_an_engine_is_refused_whichever_of_a_packs_lanes_it_cannot_train(monkeypatch):
-    monkeypatch.setattr(engines, "chosen", lambda engine, *_: engine)
-    monkeypatch.setattr(engines, "engine_problem", lambda engine, device, run: engine_problem(engine, "cuda", run))
+    monkeypatch.setattr(select, "chosen", lambda engine, *_: engine)
+    monkeypatch.setattr(select, "engine_problem", lambda engine, device, run: engine_problem(engine, "cuda", run))
     for name in ("cosine", "forgetting"):
         lanes = pack(tiny_run(), tiny_run(**EVENTFUL[name]))
         with pytest.raises(StudyError, match="graph knows no learning-rate schedules"):
-            engines.step_for(lanes, training.initial_state(lanes), BANK, "graph")
+            select.step_for(lanes, initial_state(lanes), BANK, "graph")
 
 
 @pytest.fixture
 def fresh_cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("ICL_CACHE", str(tmp_path))
-    native.library.cache_clear()
+    library.cache_clear()
     yield tmp_path
-    native.library.cache_clear()
+    library.cache_clear()
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_without_a_working_compiler_training_is_eager_and_says_so(compiler, fresh_cache, monkeypatch):
     monkeypatch.setenv("CXX", compiler)
     with pytest.warns(RuntimeWarning, match="slower"):
-        assert engines.chosen("auto", tiny_run(), CPU) == "eager"
+        assert select.chosen("auto", tiny_run(), CPU) == "eager"
     with pytest.raises(StudyError, match=r"engine: native does not work here: .*compile.*: choose"):
-        engines.chosen("native", tiny_run(), CPU)
+        select.chosen("native", tiny_run(), CPU)
     assert not list(fresh_cache.iterdir())
 
 
@@ -494,46 +499,46 @@ def test_where_kernels_cannot_be_kept_training_is_eager_and_says_so(fresh_cache,
     (fresh_cache / "file").touch()
     monkeypatch.setenv("ICL_CACHE", str(fresh_cache / "file" / "below"))
     with pytest.warns(RuntimeWarning, match="could not be compiled or kept: .*ICL_CACHE names another folder"):
-        assert engines.chosen("auto", tiny_run(), CPU) == "eager"
+        assert select.chosen("auto", tiny_run(), CPU) == "eager"
 
 
 def test_an_empty_kernel_is_compiled_again(fresh_cache, monkeypatch):
-    native.library(tiny_run().model, 4)
+    library(tiny_run().model, 4)
     (compiled,) = fresh_cache.iterdir()
     # As a machine leaves it that loses power. Elsewhere, since what is loaded is found again by its path.
     empty = fresh_cache / "elsewhere" / compiled.name
     empty.parent.mkdir()
     empty.touch()
     monkeypatch.setenv("ICL_CACHE", str(empty.parent))
-    native.library.cache_clear()
-    native.library(tiny_run().model, 4)
+    library.cache_clear()
+    library(tiny_run().model, 4)
     assert empty.stat().st_size == compiled.stat().st_size
 
 
 def test_the_compiler_may_come_with_options(fresh_cache, monkeypatch):
     monkeypatch.setenv("CXX", "c++ -g0")
-    native.library(tiny_run().model, 4)
+    library(tiny_run().model, 4)
     assert len(list(fresh_cache.iterdir())) == 1
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the instruction sets are x86-64's")
 @pytest.mark.parametrize("instructions", ["x86-64", "x86-64-v3"])
 def test_kernels_for_processors_with_shorter_vectors_are_right_too(instructions, fresh_cache, monkeypatch):
-    flags = (flag if "march" not in flag else f"-march={instructions}" for flag in native._FLAGS)
-    monkeypatch.setattr(native, "_FLAGS", tuple(flags))
+    flags = (flag if "march" not in flag else f"-march={instructions}" for flag in _FLAGS)
+    monkeypatch.setattr(compiler, "_FLAGS", tuple(flags))
     test_gradients_are_those_of_the_reference_but_for_rounding("paper", "native", "float32")
     test_native_answers_are_those_of_the_reference("paper")
 
 
 def test_kernels_are_compiled_once_a_shape(fresh_cache, monkeypatch):
-    native.library(tiny_run().model, 4)
+    library(tiny_run().model, 4)
     (compiled,) = fresh_cache.iterdir()
     made = compiled.stat().st_mtime_ns
-    native.library(tiny_run(**{"model.depth": 7, "model.mlp_ratio": 1}).model, 4)
-    native.library.cache_clear()
-    native.library(tiny_run().model, 4)
+    library(tiny_run(**{"model.depth": 7, "model.mlp_ratio": 1}).model, 4)
+    library.cache_clear()
+    library(tiny_run().model, 4)
     assert [path.stat().st_mtime_ns for path in fresh_cache.iterdir()] == [made]
-    native.library(tiny_run().model, 5)
+    library(tiny_run().model, 5)
     assert len(list(fresh_cache.iterdir())) == 2
 
 
@@ -554,9 +559,9 @@ sys.exit(main(sys.argv[1:]))
 
 def test_a_training_job_imports_nothing_beyond_torch_numpy_and_h5py(tmp_path):
     bank = tmp_path / "bank.h5"
-    banks.save(banks.build(TINY_BANK), bank, TINY_BANK)
+    banks_bank.save(banks_bank.build(TINY_BANK), bank, TINY_BANK)
     output = tmp_path / "segment.h5"
-    arguments = ["train", "--spec", pack().to_json(), "--bank", str(bank), "--from", "0", "--to", "64"]
+    arguments = ["train", "--spec", pack().json, "--bank", str(bank), "--from", "0", "--to", "64"]
     command = [sys.executable, "-c", ALONE, *arguments, "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
@@ -570,4 +575,4 @@ def test_a_compiler_that_was_killed_is_no_reason_to_train_on_another_engine(fres
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     with pytest.raises(StudyError, match=r"was killed while it compiled .* run the same snakemake command again"):
-        engines.chosen("auto", tiny_run(), torch.device("cpu"))
+        select.chosen("auto", tiny_run(), torch.device("cpu"))

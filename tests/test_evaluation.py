@@ -11,26 +11,32 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_transience import banks, engines, evaluation, packs, segments, sequences, spec, store, training
-from icl_transience import model as transformer
-from icl_transience.evaluation import METRICS
-from icl_transience.packs import PackSpec
-from icl_transience.spec import (
+from icl_transience.banks import bank as banks_bank
+from icl_transience.engines import answers as engine_answers
+from icl_transience.engines.answers import Forward
+from icl_transience.engines.state import initial_state
+from icl_transience.evaluation import evaluate, metrics
+from icl_transience.model import initial, transformer
+from icl_transience.sequences import draw
+from icl_transience.sequences.frozen import write_sequences
+from icl_transience.specs import evaluators
+from icl_transience.specs.banks import BankSpec, Gaussian
+from icl_transience.specs.evaluators import (
     EVALUATORS,
-    BankSpec,
-    Gaussian,
-    Init,
-    Labelling,
-    Lane,
-    Model,
-    Optimizer,
-    Recipe,
-    Run,
-    Seed,
+    METRICS,
     SequenceSet,
-    Snapshots,
-    from_values,
+    default_metric,
+    evaluator_parts,
+    evaluator_recipe,
 )
+from icl_transience.specs.identity import from_values
+from icl_transience.specs.model import Init, Model
+from icl_transience.specs.recipes import Labelling, Recipe
+from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
+from icl_transience.specs.training import Optimizer, Snapshots
+from icl_transience.store import hdf5, layout
+from icl_transience.store.segment_file import identity, opened
+from icl_transience.training import segments
 
 GAUSSIAN = Gaussian(classes=32, holdout_classes=8, exemplars=4, holdout_exemplars=2, dim=8, noise=0.5)
 BANK = BankSpec(source="gaussian", seed=0, gaussian=GAUSSIAN)
@@ -41,7 +47,7 @@ SET = SequenceSet(bank=BANK, recipe=RECIPE, evaluators=EVALUATORS, sequences=30,
 
 def metrics_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """logits [..., B, K], labels [B, C+1] -> [..., B, len(METRICS)]."""
-    return evaluation.metrics(engines.answers(logits, labels), labels)
+    return metrics.metrics(engine_answers.answers(logits, labels), labels)
 
 
 def answers(logits, context_labels, targets) -> dict[str, np.ndarray]:
@@ -164,20 +170,20 @@ def test_logits_in_single_precision_give_the_same_answers_and_as_precise_metrics
 
 def embedded(name: str, n: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
     """n sequences of an evaluator: examples [N, C+1, I] and labels [N, C+1]."""
-    recipe = evaluation.evaluator_recipe(name, RECIPE)
-    drawn = sequences.draw(recipe, BANK.shape, SET.seed, f"evaluator/{name}", torch.arange(n))
-    bank = torch.from_numpy(banks.build(BANK).embeddings).to(dtype)
+    recipe = evaluator_recipe(name, RECIPE)
+    drawn = draw.draw(recipe, BANK.shape, SET.seed, f"evaluator/{name}", torch.arange(n))
+    bank = torch.from_numpy(banks_bank.build(BANK).embeddings).to(dtype)
     return bank[drawn.classes, drawn.exemplars], drawn.labels
 
 
-def forward(model: Model, numerics: str = "float64") -> engines.Forward:
-    return engines.EagerForward(model, RECIPE.context, numerics)
+def forward(model: Model, numerics: str = "float64") -> Forward:
+    return engine_answers.EagerForward(model, RECIPE.context, numerics)
 
 
 def untrained(model: Model, seeds: range, dtype: torch.dtype = torch.float64) -> transformer.Parameters:
     """Initial weights, a lane a seed."""
     shape = BANK.shape
-    lanes = [transformer.initial_parameters(model, shape.width, shape.n_train_classes, seed) for seed in seeds]
+    lanes = [initial.initial_parameters(model, shape.width, shape.n_train_classes, seed) for seed in seeds]
     return {name: torch.stack([lane[name] for lane in lanes]).to(dtype) for name in lanes[0]}
 
 
@@ -190,10 +196,10 @@ def test_an_untrained_model_is_at_chance(name, distribution):
     n, n_lanes = 1000, 16
     examples, labels = embedded(name, n, torch.float32)
     model = replace(MODEL, init=Init(distribution=distribution))
-    answer = engines.EagerForward(model, examples.shape[1] - 1, "float32")
-    result = evaluation.evaluate(untrained(model, range(n_lanes), torch.float32), answer, examples, labels)
-    accuracy = result[:, METRICS.index(evaluation.default_metric(name)), 0]
-    chance = evaluation.chance(name, RECIPE, BANK.shape.n_train_classes)
+    answer = engine_answers.EagerForward(model, examples.shape[1] - 1, "float32")
+    result = evaluate.evaluate(untrained(model, range(n_lanes), torch.float32), answer, examples, labels)
+    accuracy = result[:, METRICS.index(default_metric(name)), 0]
+    chance = evaluators.chance(name, RECIPE, BANK.shape.n_train_classes)
     # The lanes share their sequences but not their weights: the mean errs by both, and four standard errors are
     # below 0.08 here.
     error = math.sqrt(chance * (1 - chance) / n + accuracy.var() / n_lanes)
@@ -203,25 +209,25 @@ def test_an_untrained_model_is_at_chance(name, distribution):
 
 @pytest.mark.parametrize("name", CONTEXTS)
 def test_an_evaluator_at_another_context_is_the_same_recipe_at_that_length(name):
-    kind, context = spec.evaluator_parts(name)
+    kind, context = evaluator_parts(name)
     longer = replace(RECIPE, context=context)
-    assert evaluation.evaluator_recipe(name, RECIPE) == evaluation.evaluator_recipe(kind, longer)
-    assert evaluation.chance(name, RECIPE, 32) == evaluation.chance(kind, longer, 32)
-    assert evaluation.default_metric(name) == evaluation.default_metric(kind)
+    assert evaluator_recipe(name, RECIPE) == evaluator_recipe(kind, longer)
+    assert evaluators.chance(name, RECIPE, 32) == evaluators.chance(kind, longer, 32)
+    assert default_metric(name) == default_metric(kind)
 
 
 def test_guessing_is_right_among_as_many_labels_as_there_are():
     recipe = replace(RECIPE, labelling=Labelling(labels=10))
     run = replace(RUN, recipe=recipe)
     assert run.n_labels == 10
-    assert evaluation.chance("iwl", recipe, run.n_labels) == 1 / 10
-    assert evaluation.chance("ciwl", recipe, run.n_labels) == 1 / 8
-    state = training.initial_state(PackSpec(lanes=(Lane(run=run, seed=Seed(init=0, data=0)),)))
+    assert evaluators.chance("iwl", recipe, run.n_labels) == 1 / 10
+    assert evaluators.chance("ciwl", recipe, run.n_labels) == 1 / 8
+    state = initial_state(PackSpec(lanes=(Lane(run=run, seed=Seed(init=0, data=0)),)))
     assert state.parameters["label_embedding"].shape[1] == state.parameters["unembedding.bias"].shape[1] == 10
 
 
 def test_no_single_number_is_chance_in_training_sequences():
-    assert evaluation.chance("train", RECIPE, 32) is None
+    assert evaluators.chance("train", RECIPE, 32) is None
 
 
 def test_iwl_cannot_be_answered_from_the_context_and_icl_flip_and_ciwl_only_from_it():
@@ -242,7 +248,7 @@ def test_iwl_cannot_be_answered_from_the_context_and_icl_flip_and_ciwl_only_from
 def test_evaluate_gives_mean_and_standard_error_of_the_metrics_lane_by_lane():
     examples, labels = embedded("train", 50)
     parameters = untrained(MODEL, range(3))
-    result = evaluation.evaluate(parameters, forward(MODEL), examples, labels)
+    result = evaluate.evaluate(parameters, forward(MODEL), examples, labels)
     assert result.shape == (3, len(METRICS), 2)
     geometry = transformer.Geometry(MODEL, RECIPE.context, torch.float64)
     for lane in range(3):
@@ -258,8 +264,8 @@ def test_evaluate_gives_mean_and_standard_error_of_the_metrics_lane_by_lane():
 def test_the_size_of_a_batch_changes_no_metric(batch):
     examples, labels = embedded("ciwl", 50)
     parameters = untrained(MODEL, range(2))
-    expected = evaluation.evaluate(parameters, forward(MODEL), examples, labels)
-    found = evaluation.evaluate(parameters, forward(MODEL), examples, labels, batch=batch)
+    expected = evaluate.evaluate(parameters, forward(MODEL), examples, labels)
+    found = evaluate.evaluate(parameters, forward(MODEL), examples, labels, batch=batch)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -268,9 +274,9 @@ def test_the_size_of_a_batch_changes_no_metric(batch):
 def test_a_diverged_lane_has_no_answer_and_the_others_keep_theirs(broken, tensor):
     examples, labels = embedded("icl", 20)
     parameters = untrained(MODEL, range(3))
-    before = evaluation.evaluate(parameters, forward(MODEL), examples, labels)
+    before = evaluate.evaluate(parameters, forward(MODEL), examples, labels)
     parameters[tensor][1].view(-1)[0] = broken
-    after = evaluation.evaluate(parameters, forward(MODEL), examples, labels)
+    after = evaluate.evaluate(parameters, forward(MODEL), examples, labels)
     assert after[1].isnan().all()
     torch.testing.assert_close(after[[0, 2]], before[[0, 2]], rtol=1e-9, atol=1e-12)
 
@@ -280,18 +286,18 @@ def test_a_diverged_lane_has_no_answer_and_the_others_keep_theirs(broken, tensor
 
 @pytest.fixture(scope="module")
 def bank() -> np.ndarray:
-    return banks.build(BANK).embeddings
+    return banks_bank.build(BANK).embeddings
 
 
 @pytest.fixture
 def sequences_file(tmp_path, bank):
     path = tmp_path / "set.h5"
-    evaluation.write_sequences(path, SET, bank)
+    write_sequences(path, SET, bank)
     return path
 
 
 def test_a_set_holds_a_group_an_evaluator_with_the_rows_of_the_bank(sequences_file, bank):
-    with store.reading(sequences_file, "sequences", SET.id) as file:
+    with hdf5.reading(sequences_file, "sequences", SET.id) as file:
         assert sorted(file) == sorted(EVALUATORS)
         for name in EVALUATORS:
             group, shape = file[name], (SET.sequences, RECIPE.context + 1)
@@ -304,11 +310,11 @@ def test_a_set_holds_a_group_an_evaluator_with_the_rows_of_the_bank(sequences_fi
 
 
 def test_a_set_holds_the_sequences_its_recipes_draw_under_each_evaluators_name(sequences_file):
-    with store.reading(sequences_file, "sequences", SET.id) as file:
+    with hdf5.reading(sequences_file, "sequences", SET.id) as file:
         for name in EVALUATORS:
             recipe = from_values(Recipe, json.loads(file[name].attrs["recipe"]))
-            assert recipe == evaluation.evaluator_recipe(name, RECIPE)
-            drawn = sequences.draw(recipe, BANK.shape, SET.seed, f"evaluator/{name}", torch.arange(SET.sequences))
+            assert recipe == evaluator_recipe(name, RECIPE)
+            drawn = draw.draw(recipe, BANK.shape, SET.seed, f"evaluator/{name}", torch.arange(SET.sequences))
             for part in ("classes", "exemplars", "labels"):
                 np.testing.assert_array_equal(file[name][part][()], getattr(drawn, part))
 
@@ -316,15 +322,15 @@ def test_a_set_holds_the_sequences_its_recipes_draw_under_each_evaluators_name(s
 def test_the_evaluator_train_has_the_input_noise_of_training_and_the_others_have_none(tmp_path, bank):
     recipe = replace(RECIPE, input_noise=0.5, pool=3)
     noisy = replace(SET, recipe=recipe)
-    evaluation.write_sequences(tmp_path / "noisy.h5", noisy, bank)
-    with store.reading(tmp_path / "noisy.h5", "sequences", noisy.id) as file:
+    write_sequences(tmp_path / "noisy.h5", noisy, bank)
+    with hdf5.reading(tmp_path / "noisy.h5", "sequences", noisy.id) as file:
         for name in EVALUATORS:
             clean = bank[file[name]["classes"][()], file[name]["exemplars"][()]]
             noise = file[name]["examples"][()] - clean
             if name == "train":
                 assert 0.45 < noise.std() < 0.55
                 endless = replace(recipe, pool=0)
-                drawn = sequences.input_noise(endless, 8, SET.seed, "evaluator/train", torch.arange(3))
+                drawn = draw.input_noise(endless, 8, SET.seed, "evaluator/train", torch.arange(3))
                 np.testing.assert_array_equal(file[name]["examples"][:3], clean[:3] + drawn.numpy().astype(np.float32))
                 # No pool: 30 different sequences.
                 assert len(np.unique(file[name]["classes"][()], axis=0)) == SET.sequences
@@ -333,13 +339,13 @@ def test_the_evaluator_train_has_the_input_noise_of_training_and_the_others_have
 
 
 def test_a_set_says_what_it_is_made_of(sequences_file):
-    with store.reading(sequences_file, "sequences") as file:
+    with hdf5.reading(sequences_file, "sequences") as file:
         assert from_values(SequenceSet, json.loads(file.attrs["spec"])) == SET
 
 
 def test_an_evaluator_keeps_its_sequences_when_others_join_and_when_more_are_asked_for(tmp_path, sequences_file, bank):
     alone = replace(SET, evaluators=("flip",), sequences=50)
-    evaluation.write_sequences(tmp_path / "alone.h5", alone, bank)
+    write_sequences(tmp_path / "alone.h5", alone, bank)
     with h5py.File(sequences_file) as joined, h5py.File(tmp_path / "alone.h5") as more:
         for part in ("examples", "labels"):
             np.testing.assert_array_equal(joined["flip"][part][()], more["flip"][part][: SET.sequences])
@@ -362,18 +368,18 @@ PACK = PackSpec(lanes=(Lane(run=RUN, seed=Seed(init=0, data=0)), Lane(run=RUN, s
 
 @pytest.fixture
 def segment_file(tmp_path, bank):
-    path = tmp_path / packs.segment_name(0, 16)
+    path = tmp_path / layout.segment_name(0, 16)
     segments.run_segment(path, PACK, bank, None, 0, 16)
     return path
 
 
 def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, sequences_file):
     path = tmp_path / "metrics.h5"
-    evaluation.write_metrics(path, PACK, segment_file, SET, sequences_file)
+    evaluate.write_metrics(path, PACK, segment_file, SET, sequences_file)
     with (
-        store.reading(path, "metrics", f"{segments.identity(PACK, 0, 16)}/{SET.id}") as file,
-        store.reading(sequences_file, "sequences") as frozen,
-        segments.opened(segment_file, PACK) as trained,
+        hdf5.reading(path, "metrics", f"{identity(PACK, 0, 16)}/{SET.id}") as file,
+        hdf5.reading(sequences_file, "sequences") as frozen,
+        opened(segment_file, PACK) as trained,
     ):
         assert list(file.attrs["metrics"]) == list(METRICS)
         assert file["sequences_seen"][()].tolist() == [0, 4, 8, 16]
@@ -382,7 +388,7 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
             labels = torch.from_numpy(frozen[name]["labels"][()]).long()
             assert file[name]["mean"].shape == file[name]["standard_error"].shape == (4, 2, len(METRICS))
             for row in range(4):
-                expected = evaluation.evaluate(
+                expected = evaluate.evaluate(
                     trained.parameters(row), forward(MODEL, "float32"), examples, labels
                 ).numpy()
                 # In float32 a product may round differently from one call to the next, some 1e-7 of the logits.
@@ -392,27 +398,27 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
 
 def test_metrics_of_other_contexts_are_what_the_snapshots_answer_to_them(tmp_path, bank, segment_file):
     wider = replace(SET, evaluators=("icl", "icl@2", "icl@16"))
-    evaluation.write_sequences(tmp_path / "wider.h5", wider, bank)
-    evaluation.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, wider, tmp_path / "wider.h5")
+    write_sequences(tmp_path / "wider.h5", wider, bank)
+    evaluate.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, wider, tmp_path / "wider.h5")
     with (
-        store.reading(tmp_path / "metrics.h5", "metrics") as file,
-        store.reading(tmp_path / "wider.h5", "sequences") as frozen,
-        segments.opened(segment_file, PACK) as trained,
+        hdf5.reading(tmp_path / "metrics.h5", "metrics") as file,
+        hdf5.reading(tmp_path / "wider.h5", "sequences") as frozen,
+        opened(segment_file, PACK) as trained,
     ):
         for name, context in (("icl", 8), ("icl@2", 2), ("icl@16", 16)):
             assert frozen[name]["labels"].shape == (SET.sequences, context + 1)
             examples, labels = (torch.from_numpy(frozen[name][part][()]) for part in ("examples", "labels"))
-            answer = engines.EagerForward(MODEL, context, "float32")
-            expected = evaluation.evaluate(trained.parameters(3), answer, examples, labels.long()).numpy()
+            answer = engine_answers.EagerForward(MODEL, context, "float32")
+            expected = evaluate.evaluate(trained.parameters(3), answer, examples, labels.long()).numpy()
             np.testing.assert_allclose(file[name]["mean"][3], expected[..., 0], rtol=1e-5, atol=1e-7)
 
 
 def test_metrics_carry_the_training_loss_and_the_divergence_of_their_segment(tmp_path, segment_file, sequences_file):
     with h5py.File(segment_file, "r+") as file:
         file["diverged_at"][1] = 12
-        file.attrs["checksum"] = store.checksum(file)
-    evaluation.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
-    with store.reading(tmp_path / "metrics.h5", "metrics") as file, h5py.File(segment_file) as segment:
+        file.attrs["checksum"] = hdf5.checksum(file)
+    evaluate.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
+    with hdf5.reading(tmp_path / "metrics.h5", "metrics") as file, h5py.File(segment_file) as segment:
         for name in ("train_loss/sequences_seen", "train_loss/value", "diverged_at"):
             np.testing.assert_array_equal(file[name][()], segment[name][()])
         assert file["diverged_at"][()].tolist() == [-1, 12]
@@ -421,11 +427,11 @@ def test_metrics_carry_the_training_loss_and_the_divergence_of_their_segment(tmp
 def test_a_segment_without_snapshots_gives_empty_metrics(tmp_path, bank, segment_file, sequences_file):
     run = replace(RUN, snapshots=Snapshots(first=4, per_doubling=1, every=1000))
     pack = PackSpec(lanes=tuple(replace(lane, run=run) for lane in PACK.lanes))
-    first, second = (tmp_path / packs.segment_name(*ends) for ends in [(0, 16), (16, 20)])
+    first, second = (tmp_path / layout.segment_name(*ends) for ends in [(0, 16), (16, 20)])
     segments.run_segment(first, pack, bank, None, 0, 16)
     segments.run_segment(second, pack, bank, first, 16, 20)
-    evaluation.write_metrics(tmp_path / "metrics.h5", pack, second, SET, sequences_file)
-    with store.reading(tmp_path / "metrics.h5", "metrics") as file:
+    evaluate.write_metrics(tmp_path / "metrics.h5", pack, second, SET, sequences_file)
+    with hdf5.reading(tmp_path / "metrics.h5", "metrics") as file:
         assert file["sequences_seen"].shape == (0,)
         assert {file[name]["mean"].shape for name in EVALUATORS} == {(0, 2, len(METRICS))}
 
@@ -445,7 +451,7 @@ def cut_in_half(path) -> None:
 
 
 def draw_with_another_seed(path) -> None:
-    evaluation.write_sequences(path, replace(SET, seed=SET.seed + 1), banks.build(BANK).embeddings)
+    write_sequences(path, replace(SET, seed=SET.seed + 1), banks_bank.build(BANK).embeddings)
 
 
 @pytest.mark.parametrize(
@@ -463,14 +469,14 @@ def test_sequences_that_are_not_what_they_were_are_refused_and_nothing_is_writte
     tmp_path, segment_file, sequences_file, spoil, reason
 ):
     spoil(sequences_file)
-    with pytest.raises(store.StoreError, match=reason):
-        evaluation.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
+    with pytest.raises(hdf5.StoreError, match=reason):
+        evaluate.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
     there = {path.name.removesuffix(".damaged") for path in tmp_path.glob("[!.]*")}
     assert there == {segment_file.name, sequences_file.name}
 
 
 def test_a_segment_that_is_not_what_it_was_is_refused_and_nothing_is_written(tmp_path, segment_file, sequences_file):
     change_a_value(segment_file, "snapshots/parameters/unembedding.bias")
-    with pytest.raises(store.StoreError, match="checksum"):
-        evaluation.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
+    with pytest.raises(hdf5.StoreError, match="checksum"):
+        evaluate.write_metrics(tmp_path / "metrics.h5", PACK, segment_file, SET, sequences_file)
     assert not (tmp_path / "metrics.h5").exists()

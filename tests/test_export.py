@@ -10,18 +10,15 @@ import pytest
 import torch
 from builders import TINY_BANK, TINY_RUN, TINY_SET, changed, tiny_run
 
-from icl_transience import banks, evaluation, export, sequences, store
-from icl_transience.spec import (
-    Component,
-    Export,
-    Forgetting,
-    Intervention,
-    Labelling,
-    Recipe,
-    Seed,
-    Zipf,
-    from_values,
-)
+from icl_transience.banks import bank as banks_bank
+from icl_transience.report import export
+from icl_transience.sequences import draw
+from icl_transience.sequences.frozen import write_sequences
+from icl_transience.specs.identity import from_values
+from icl_transience.specs.recipes import Component, Labelling, Recipe, Zipf
+from icl_transience.specs.runs import Export, Seed
+from icl_transience.specs.training import Forgetting, Intervention
+from icl_transience.store import bank_file, hdf5
 
 RUN = changed(TINY_RUN, {"recipe.input_noise": 0.25})
 SET = replace(TINY_SET, recipe=RUN.recipe, evaluators=("train", "icl", "icl@2", "ciwl"))
@@ -31,8 +28,8 @@ EXPORT = Export(run=RUN, sequence_set=SET, seed=Seed(init=7, data=3), training_s
 @pytest.fixture
 def exported(tmp_path) -> tuple[Path, Path]:
     """({run}.h5, {run}.bank.h5)"""
-    banks.save(banks.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
-    evaluation.write_sequences(tmp_path / "set.h5", SET, banks.build(TINY_BANK).embeddings)
+    banks_bank.save(banks_bank.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
+    write_sequences(tmp_path / "set.h5", SET, banks_bank.build(TINY_BANK).embeddings)
     paths = tmp_path / "run.h5", tmp_path / "run.bank.h5"
     export.write(*paths, EXPORT, tmp_path / "bank.h5", tmp_path / "set.h5")
     return paths
@@ -71,9 +68,9 @@ def test_training_sequences_are_those_the_run_trains_on_noise_included(tmp_path,
     monkeypatch.setattr(export, "_CHUNK", chunk)
     paths = tmp_path / "again.h5", tmp_path / "again.bank.h5"
     export.write(*paths, EXPORT, tmp_path / "bank.h5", tmp_path / "set.h5")
-    drawn = sequences.draw(RUN.recipe, TINY_BANK.shape, 3, "training", torch.arange(20))
-    noise = sequences.input_noise(RUN.recipe, 6, 3, "training", torch.arange(20)).float().numpy()
-    clean = banks.build(TINY_BANK).embeddings[drawn.classes.numpy(), drawn.exemplars.numpy()]
+    drawn = draw.draw(RUN.recipe, TINY_BANK.shape, 3, "training", torch.arange(20))
+    noise = draw.input_noise(RUN.recipe, 6, 3, "training", torch.arange(20)).float().numpy()
+    clean = banks_bank.build(TINY_BANK).embeddings[drawn.classes.numpy(), drawn.exemplars.numpy()]
     for path in (paths[0], exported[0]):
         with h5py.File(path) as file:
             np.testing.assert_array_equal(file["train_sequences/labels"], drawn.labels)
@@ -86,8 +83,8 @@ def test_training_sequences_follow_an_intervention(tmp_path, exported):
     paths = tmp_path / "changed.h5", tmp_path / "changed.bank.h5"
     export.write(*paths, replace(EXPORT, run=run), tmp_path / "bank.h5", tmp_path / "set.h5")
     # In batches of 4 the first that begins at 10 or later begins at 12.
-    after = sequences.draw(later, TINY_BANK.shape, 3, "training", torch.arange(12, 20))
-    clean = banks.build(TINY_BANK).embeddings[after.classes.numpy(), after.exemplars.numpy()]
+    after = draw.draw(later, TINY_BANK.shape, 3, "training", torch.arange(12, 20))
+    clean = banks_bank.build(TINY_BANK).embeddings[after.classes.numpy(), after.exemplars.numpy()]
     with h5py.File(paths[0]) as file, h5py.File(exported[0]) as before:
         for part, expected in (("labels", after.labels), ("examples", clean)):
             found = file[f"train_sequences/{part}"][()]
@@ -108,13 +105,13 @@ def test_the_bank_lies_at_the_path_and_in_the_order_that_the_arguments_name(expo
     assert found.shape[:2] == tuple(sum(map(int, option(arguments, f"{part}_split"))) for part in ("class", "exemplar"))
     assert option(arguments, "class_split") == ["10", "2", "0"]
     assert option(arguments, "exemplar_split") == ["3", "1", "0"]
-    np.testing.assert_array_equal(found, banks.build(TINY_BANK).embeddings)
-    np.testing.assert_array_equal(found, banks.load(bank, TINY_BANK))
+    np.testing.assert_array_equal(found, banks_bank.build(TINY_BANK).embeddings)
+    np.testing.assert_array_equal(found, bank_file.load(bank, TINY_BANK))
 
 
 def test_an_export_says_what_it_is_made_of_and_is_checked_like_any_file(exported):
     data, _ = exported
-    with store.reading(data, "export", EXPORT.id) as file:
+    with hdf5.reading(data, "export", EXPORT.id) as file:
         assert from_values(Export, json.loads(file.attrs["spec"])) == EXPORT
         assert from_values(Recipe, json.loads(file["train_sequences"].attrs["recipe"])) == RUN.recipe
 

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from pipeline import TINY, Clone
 
-from icl_transience import segments, store
-from icl_transience.spec import StudyError
+from icl_transience.specs.errors import StudyError
+from icl_transience.store import hdf5, segment_file
+from icl_transience.training import segments
 
 HERE = Path(__file__).parent
 
@@ -28,7 +29,7 @@ def content(clone: Clone) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted((clone.folder / "results").rglob("*")):
         if path.suffix == ".h5":
-            found[str(path.relative_to(clone.folder))] = store.read_attribute(path, "checksum")
+            found[str(path.relative_to(clone.folder))] = hdf5.read_attribute(path, "checksum")
         elif path.suffix in (".csv", ".svg", ".png", ".json") or path.name == "SHA256SUMS":
             found[str(path.relative_to(clone.folder))] = path.read_bytes()
     return {name: value for name, value in found.items() if "provenance" not in name}
@@ -169,7 +170,7 @@ def test_a_queue_that_takes_its_machine_back(tmp_path):
     assert process.wait(timeout=30) != 0
     wait_for(lambda: "they are kept: run the same snakemake command again to go on from there" in logs(), 30)
     (unfinished,) = clone.folder.glob("results/packs/*/.kept/unfinished-*.h5")
-    seen = int(store.read_attribute(unfinished, "sequences_seen"))
+    seen = int(hdf5.read_attribute(unfinished, "sequences_seen"))
     assert 0 < seen < 200_000
     assert temporaries(clone) == set()
     if clone.snakemake("-n", config=long).returncode:
@@ -208,7 +209,7 @@ def truncate(path: Path) -> None:
 def make_older(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file.attrs["schema"] = 0
-        file.attrs["checksum"] = store.checksum(file)
+        file.attrs["checksum"] = hdf5.checksum(file)
 
 
 # Kind of file, what happens to it, and what is deleted and asked for, so that it is read again. The last in the flow of
@@ -336,9 +337,9 @@ def test_a_disk_that_fills_up_while_a_segment_is_written(small_disk, tmp_path, u
     """Room for the whole segment was there when it began; another program takes it meanwhile."""
     from builders import TINY_BANK, pack
 
-    from icl_transience import banks
+    from icl_transience.banks import bank as banks_bank
 
-    spec, bank = pack(), banks.build(TINY_BANK).embeddings
+    spec, bank = pack(), banks_bank.build(TINY_BANK).embeddings
     disk = small_disk(tmp_path / "disk", 4096)
     path = disk / "segment-000000000000-000000004096.h5"
     fillers = []
@@ -349,7 +350,7 @@ def test_a_disk_that_fills_up_while_a_segment_is_written(small_disk, tmp_path, u
     assert {found.name for found in disk.iterdir()} == {"filler"}
     fillers[0].unlink()
     segments.run_segment(path, spec, bank, None, 0, 4096)
-    with segments.opened(path, spec):
+    with segment_file.opened(path, spec):
         pass
 
 

@@ -12,16 +12,20 @@ from made_up import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from icl_transience import drawing, figures, frames, panels, tables, transience
-from icl_transience.plan import Plan
+from icl_transience.analysis import summaries, transience
+from icl_transience.planning.plan import Plan
+from icl_transience.report.figures import experiment, layout, runs, style
+from icl_transience.report.figures import lines as figure_lines
+from icl_transience.report.figures.experiment import _curves, _grid, _plane, _summary, draw
+from icl_transience.store import tables_file
 
 ROOT = Path(__file__).parents[1]
 L2, DEPTH = "optimizer.l2.strength", "model.depth"
 
 
 def lanes_of(folder: Path, report: dict, curves: pd.DataFrame, diverged: tuple = ()) -> pd.DataFrame:
-    tables.write_summaries(folder, report, curves, diverged)
-    return tables.read_csv(folder / "transience.csv")
+    summaries.write_summaries(folder, report, curves, diverged)
+    return tables_file.read_csv(folder / "transience.csv")
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def test_equal_tables_give_equal_figures(tmp_path, report, curves, two_axes, nam
     lanes, drawn = lanes_of(tmp_path, report, curves), []
     for attempt in ("first", "second"):
         paths = [tmp_path / f"{attempt}.{kind}" for kind in ("svg", "png")]
-        figures.draw(name, report, curves, lanes, *paths)
+        draw(name, report, curves, lanes, *paths)
         drawn.append([path.read_bytes() for path in paths])
     assert drawn[0] == drawn[1]
     assert drawn[0][0].startswith(b"<?xml")
@@ -63,7 +67,7 @@ def test_another_curve_gives_another_figure(tmp_path, report, curves, name):
     for shift in (0.0, 0.05):
         shifted = curves.assign(value=curves["value"] + shift)
         lanes = lanes_of(tmp_path, report, shifted)
-        figures.draw(name, report, shifted, lanes, tmp_path / "a.svg", tmp_path / "a.png")
+        draw(name, report, shifted, lanes, tmp_path / "a.svg", tmp_path / "a.png")
         drawn.append((tmp_path / "a.svg").read_bytes())
     assert drawn[0] != drawn[1]
 
@@ -91,7 +95,7 @@ def planned(folder: Path, experiment: str) -> Plan:
 
 @pytest.mark.parametrize(("experiment", "expected"), KINDS.values(), ids=KINDS)
 def test_every_kind_of_experiment_has_its_figures(tmp_path, experiment, expected):
-    assert planned(tmp_path, experiment).figures("a") == expected
+    assert planned(tmp_path, experiment).targets.figures("a") == expected
 
 
 # Kind of experiment, what becomes of its lanes, and which figures are drawn.
@@ -106,7 +110,7 @@ FATES = [
 @pytest.mark.parametrize(("kind", "fate", "names"), FATES, ids=[f"{kind}, {fate}" for kind, fate, _ in FATES])
 def test_figures_can_be_drawn_whatever_becomes_of_the_lanes(tmp_path, kind, fate, names):
     plan = planned(tmp_path, KINDS[kind][0])
-    report = json.loads(plan.report("a", figures=True))
+    report = json.loads(plan.records.experiment("a", figures=True))
     level = [0.5] * len(SEEN) if fate == "nothing emerged" else RISES_AND_FALLS
     curves = make_curves(report, {run["name"]: level for run in report["runs"]})
     evaluators = {*plan.study.experiments["a"].runs[0].sequence_set.evaluators, "training"}
@@ -117,14 +121,14 @@ def test_figures_can_be_drawn_whatever_becomes_of_the_lanes(tmp_path, kind, fate
         late = (curves["run"] == run) & (curves["seed"] == seed) & (curves["sequences_seen"] > 4000)
         curves.loc[late, "value"] = np.nan
     lanes = lanes_of(tmp_path, report, curves, gone)
-    with matplotlib.rc_context(drawing.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         for name in names:
-            assert_inside(getattr(figures, f"_{name}")(report, lanes if name == "summary" else curves))
+            assert_inside(getattr(experiment, f"_{name}")(report, lanes if name == "summary" else curves))
 
 
 def test_a_peak_is_marked_only_where_something_emerged(report):
     curves = make_curves(report, {"none": RISES_AND_FALLS, "some": [0.52] * len(SEEN)})
-    marked, unmarked = figures._curves(report, curves).axes[:2]
+    marked, unmarked = _curves(report, curves).axes[:2]
     assert [line.get_marker() for line in marked.lines].count("v") == 1
     assert [line.get_marker() for line in unmarked.lines].count("v") == 0
 
@@ -143,14 +147,14 @@ def test_a_peak_is_marked_only_where_something_emerged(report):
     ],
 )
 def test_levels_on_an_axis_take_little_room(level, label):
-    assert panels.short(level) == label
+    assert figure_lines.short(level) == label
 
 
 @pytest.mark.parametrize(("lowest", "labelled"), [(0.02, ["0.02", "0.05", "0.1"]), (0.002, ["0.01", "0.1", "1"])])
 def test_a_loss_over_many_decades_is_labelled_at_powers_of_ten(lowest, labelled):
     axes = Figure().subplots()
     axes.plot([1, 2], [lowest, 5])
-    panels.loss_axis(axes)
+    figure_lines.loss_axis(axes)
     axes.set_ylim(lowest, 5)
     axes.figure.draw_without_rendering()
     shown = [tick.label1.get_text() for tick in axes.yaxis.get_major_ticks() if lowest <= tick.get_loc() <= 5]
@@ -168,46 +172,46 @@ def assert_inside(figure: Figure) -> None:
 
 def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(report, curves):
     def dashed(table: pd.DataFrame) -> list:
-        lines = figures._curves(report, table).axes[0].lines
+        lines = _curves(report, table).axes[0].lines
         # A level of chance is dashed too, but has only two ends.
         return [line for line in lines if line.get_linestyle() == "--" and len(line.get_ydata()) > 2]
 
     assert dashed(curves) == []
     shorter, longer = dashed(at_other_contexts(curves))
-    assert {line.get_color() for line in (shorter, longer)} == {panels.COLOURS["icl"]}
+    assert {line.get_color() for line in (shorter, longer)} == {runs.COLOURS["icl"]}
     assert shorter.get_ydata().tolist() == pytest.approx([value - 0.2 for value in RISES_AND_FALLS[1:]])
     assert longer.get_ydata().tolist() == pytest.approx([value - 0.1 for value in RISES_AND_FALLS[1:]])
-    texts = [text.get_text() for text in figures._curves(report, at_other_contexts(curves)).axes[1].texts]
+    texts = [text.get_text() for text in _curves(report, at_other_contexts(curves)).axes[1].texts]
     assert "ICL, context 4: 0.70" in texts
     assert "ICL, context 16: 0.80" in texts
 
 
 def test_levels_of_an_axis_are_dark_to_light_whatever_the_order_of_runs():
     report = make_report({name: {L2: level} for name, level in (("b", 1e-5), ("c", 1e-4), ("a", 0.0))})
-    colours = panels.colours_of_runs(report)
+    colours = runs.colours_of_runs(report)
     brightness = [sum(to_rgb(colours[name])) for name in "abc"]
     assert brightness == sorted(brightness)
-    assert list(panels.words_of_runs(report)[1].values()) == ["0", "1e-05", "0.0001"]
+    assert list(runs.words_of_runs(report)[1].values()) == ["0", "1e-05", "0.0001"]
 
 
 def test_runs_in_no_order_have_colours_as_different_as_can_be():
     report = make_report({name: {"recipe.labels": name} for name in ("classes", "copied", "swapped")})
-    assert list(panels.colours_of_runs(report).values()) == list(panels.UNORDERED[:3])
+    assert list(runs.colours_of_runs(report).values()) == list(runs.UNORDERED[:3])
 
 
 def test_a_band_is_the_interval_of_the_tables():
     values = np.array([[0.5, 0.6, 0.8], [0.1, 0.3, 0.3]])
-    lower, upper = panels._band(values, 0.9, logarithmic=False)
+    lower, upper = figure_lines._band(values, 0.9, logarithmic=False)
     for number in (0, 1):
         assert (lower[number], upper[number]) == pytest.approx(transience.interval(values[number], 0.9))
-    lower, upper = panels._band(values, 0.9, logarithmic=True)
+    lower, upper = figure_lines._band(values, 0.9, logarithmic=True)
     ends = np.exp(transience.interval(np.log(values[0]), 0.9))
     assert (lower[0], upper[0]) == pytest.approx(tuple(ends))
 
 
 def test_the_path_in_the_plane_is_the_mean_of_icl_against_that_of_ciwl(report, curves):
     curves.loc[curves["evaluator"] == "ciwl", "value"] = curves["sequences_seen"] / SEEN[-1]
-    panel = figures._plane(report, curves).axes[1]
+    panel = _plane(report, curves).axes[1]
     paths = [line for line in panel.lines if line.get_linewidth() == 2]
     assert [path.get_xdata().tolist() for path in paths] == [pytest.approx(RISES_AND_FALLS), pytest.approx(STAYS)]
     assert paths[0].get_ydata().tolist() == pytest.approx([seen / SEEN[-1] for seen in SEEN])
@@ -215,13 +219,13 @@ def test_the_path_in_the_plane_is_the_mean_of_icl_against_that_of_ciwl(report, c
 
 
 def test_a_path_is_marked_at_powers_of_ten():
-    assert panels._powers_of_ten(pd.Index([0, 512, 1100, 9000, 12_000, 50_000])) == [1100, 9000]
-    assert panels._powers_of_ten(pd.Index([0, 512])) == panels._powers_of_ten(pd.Index([])) == []
+    assert figure_lines._powers_of_ten(pd.Index([0, 512, 1100, 9000, 12_000, 50_000])) == [1100, 9000]
+    assert figure_lines._powers_of_ten(pd.Index([0, 512])) == figure_lines._powers_of_ten(pd.Index([])) == []
 
 
 def test_a_grid_has_a_row_and_a_column_a_level_in_order(two_axes):
     report, curves = two_axes
-    figure = figures._grid(report, curves)
+    figure = _grid(report, curves)
     axes = np.array(figure.axes).reshape(2, 3)
     assert [panel.get_title() for panel in axes[0]] == [
         "l2.strength = 0",
@@ -232,7 +236,7 @@ def test_a_grid_has_a_row_and_a_column_a_level_in_order(two_axes):
     ends = {run["name"]: 0.6 + 0.01 * number for number, run in enumerate(report["runs"])}
     for row, depth in enumerate((2, 4)):
         for column, l2 in enumerate((0, 1e-5, 1e-4)):
-            (icl,) = thick(axes[row, column], panels.COLOURS["icl"])
+            (icl,) = thick(axes[row, column], runs.COLOURS["icl"])
             assert icl.get_ydata()[-1] == pytest.approx(ends[f"{depth}/{l2:g}"])
 
 
@@ -242,7 +246,7 @@ def thick(panel, colour: str) -> list:
 
 def test_a_summary_shows_means_at_their_levels_a_line_a_level_of_the_other_axis(tmp_path, two_axes):
     report, curves = two_axes
-    figure = figures._summary(report, lanes_of(tmp_path, report, curves))
+    figure = _summary(report, lanes_of(tmp_path, report, curves))
     index = next(panel for panel in figure.axes if panel.get_ylabel() == "transience index")
     assert index.get_xlabel() == L2
     assert index.get_xscale() == "symlog"
@@ -259,13 +263,13 @@ def test_a_summary_shows_means_at_their_levels_a_line_a_level_of_the_other_axis(
 )
 def test_an_axis_is_logarithmic_where_its_levels_span_tenfold(levels, scale):
     axes = Figure().subplots()
-    panels.levels_axis(axes, L2, levels)
+    figure_lines.levels_axis(axes, L2, levels)
     assert axes.get_xscale() == scale
 
 
 def test_half_lives_past_the_horizon_point_upwards_and_lanes_without_one_are_crosses(tmp_path, report, curves):
     curves.loc[(curves["run"] == "none") & (curves["seed"] == "0") & (curves["evaluator"] == "icl"), "value"] = 0.5
-    figure = figures._summary(report, lanes_of(tmp_path, report, curves))
+    figure = _summary(report, lanes_of(tmp_path, report, curves))
     half_life = next(panel for panel in figure.axes if panel.get_ylabel() == "half-life (sequences)")
     shown = {marker: [line.get_xdata() for line in half_life.lines if line.get_marker() == marker] for marker in "o^x"}
     # `some` stays; of `none` one lane never rises.
@@ -277,7 +281,7 @@ def test_half_lives_past_the_horizon_point_upwards_and_lanes_without_one_are_cro
 
 
 def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is_its_own(report):
-    note = frames.note_of(report, 10, frames.OF_CURVES)
+    note = layout.note_of(report, 10, layout.OF_CURVES)
     assert note.count("same for all") == 1
     assert "none: none" in note
     assert "some: some" in note
@@ -287,4 +291,4 @@ def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is
 def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(report):
     for run, caption in zip(report["runs"], (["same"], ["same", "L2"]), strict=True):
         run["caption"] = caption
-    assert frames.note_of(report, 10, frames.OF_PATHS).splitlines()[-1] == "some: L2."
+    assert layout.note_of(report, 10, layout.OF_PATHS).splitlines()[-1] == "some: L2."

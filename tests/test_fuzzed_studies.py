@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pipeline import ROOT
 
-from icl_transience import schema
-from icl_transience.plan import Plan
-from icl_transience.spec import StudyError
+from icl_transience.planning.plan import Plan
+from icl_transience.specs.errors import StudyError
+from icl_transience.study.document import read_yaml
 
 pytestmark = pytest.mark.usefixtures("schemas_read_once")
 
-SCHEMA = schema.read_yaml(ROOT / "workflow/schemas/study.schema.yaml")
+SCHEMA = read_yaml(ROOT / "workflow/schemas/study.schema.yaml")
 SPARE_BYTES = 1 << 30
 # The same examples in every run, on every machine.
 steady = settings(
@@ -57,8 +57,8 @@ def outcome(folder: Path, content: bytes) -> str:
         assert said.strip()
         assert "fuzzed.yaml" in said or said.startswith(("bank ", "config", "training to"))
         return said
-    assert plan.targets()
-    assert all(plan.spec_of(pack.spec) for pack in plan.packs.values())
+    assert plan.targets.all()
+    assert all(pack.spec.json for pack in plan.packs.values())
     return "plan"
 
 

@@ -10,12 +10,16 @@ import sys
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from builders import changed, pack, tiny_run
 
-from icl_transience import banks, engines, study, training
-from icl_transience.plan import Plan
+from icl_transience.banks import bank as banks_bank
+from icl_transience.engines import select
+from icl_transience.engines.state import initial_state
+from icl_transience.planning.plan import Plan
+from icl_transience.study.sources import resolve
 
 ROOT = Path(__file__).parents[1]
 RECORDED = Path(__file__).parent / "data" / "golden.json"
@@ -42,16 +46,16 @@ def write_sources(folder: Path) -> dict[str, str]:
             file.truncate(8 + len(header) + 2 * rows * width)
     (folder / "imported").mkdir()
     with h5py.File(folder / "imported" / "transience-baseline.bank.h5", "w") as file:
-        file.create_dataset("embeddings", (1936, 20, 64), "float32")
+        file["embeddings"] = np.zeros((1936, 20, 64), np.float32)
     return {source: str(folder / source) for source in ("tokens", "imported")}
 
 
 def identities(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Ids of the banks, sets, runs and packs of a shipped study, its source files standing as hashes of their names."""
     monkeypatch.delenv("ICL_OMNIGLOT", raising=False)
-    public = study.sources.digest
+    public = resolve.digest
     monkeypatch.setattr(
-        study.sources,
+        resolve,
         "digest",
         lambda path: public(path) if path.parent == Path() else hashlib.sha256(path.name.encode()).hexdigest(),
     )
@@ -77,9 +81,9 @@ def losses(engine: str) -> list[list[str]]:
     run = tiny_run(batch_size=32, **{"recipe.context": 8, "recipe.burstiness": 3, "model.width": 32})
     run = changed(run, {f"bank.gaussian.{name}": value for name, value in bank.items()})
     two = pack(run, changed(run, {"optimizer.l2.strength": 1e-4}))
-    state = training.initial_state(two)
-    embeddings = torch.from_numpy(banks.build(run.bank).embeddings)
-    step = engines.step_for(two, state, embeddings, engine)
+    state = initial_state(two)
+    embeddings = torch.from_numpy(banks_bank.build(run.bank).embeddings)
+    step = select.step_for(two, state, embeddings, engine)
     return [[value.hex() for value in loss.tolist()] for loss in step.losses(0, STEPS * run.batch_size)]
 
 

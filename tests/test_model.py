@@ -14,8 +14,9 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional
 
-from icl_transience import model as transformer
-from icl_transience.spec import COMPONENTS, Init, Model, Positions
+from icl_transience.model import transformer
+from icl_transience.model.initial import initial_parameters
+from icl_transience.specs.model import COMPONENTS, Init, Model, Positions, component, parameter_shapes
 
 CONTEXT, INPUT_WIDTH, LABELS, BATCH = 3, 5, 7, 4
 FLOAT64, FLOAT32 = 1e-10, 1e-4
@@ -42,7 +43,7 @@ def random_parameters(model: Model, lanes: int, dtype=torch.float64) -> transfor
     generator = torch.Generator().manual_seed(0)
     return {
         name: (0.5 * torch.randn(lanes, *shape, generator=generator, dtype=torch.float64)).to(dtype).requires_grad_()
-        for name, shape in transformer.parameter_shapes(model, INPUT_WIDTH, LABELS, CONTEXT).items()
+        for name, shape in parameter_shapes(model, INPUT_WIDTH, LABELS, CONTEXT).items()
     }
 
 
@@ -163,7 +164,7 @@ def reference_with(parameters: transformer.Parameters, model: Model, lane: int) 
 
 def test_the_published_model_has_836096_parameters():
     published = Model(depth=12, width=64, heads=8, mlp_ratio=4)
-    shapes = transformer.parameter_shapes(published, input_width=512, n_labels=1600)
+    shapes = parameter_shapes(published, input_width=512, n_labels=1600)
     assert sum(math.prod(shape) for shape in shapes.values()) == 836_096
 
 
@@ -268,7 +269,7 @@ def test_a_shorter_sequence_has_the_first_of_the_learned_places():
 
 def test_learned_positions_need_to_know_for_how_many():
     with pytest.raises(ValueError, match="expected the context length"):
-        transformer.parameter_shapes(small(positions="learned"), INPUT_WIDTH, LABELS)
+        parameter_shapes(small(positions="learned"), INPUT_WIDTH, LABELS)
 
 
 @pytest.mark.parametrize(("n_tokens", "width", "base"), [(17, 64, 30.0), (5, 8, 10_000.0)])
@@ -282,7 +283,7 @@ def test_positions_are_interleaved_sines_and_cosines(n_tokens, width, base):
 def initial(seed=0, input_width=48, n_labels=300, **changes) -> transformer.Parameters:
     """Large enough that every array has the moments of its distribution."""
     model = changed(Model(depth=2, width=48, heads=8, mlp_ratio=4), changes)
-    return transformer.initial_parameters(model, input_width, n_labels, seed)
+    return initial_parameters(model, input_width, n_labels, seed)
 
 
 def fan_in(name: str, value: torch.Tensor) -> int:
@@ -366,7 +367,7 @@ def test_learned_positions_are_uniform_within_one_over_the_root_of_32(distributi
     model = Model(depth=1, width=48, heads=8, mlp_ratio=0, positions=Positions(kind="learned"))
     for scale in (1.0, 0.5):
         own = changed(model, {"init.distribution": distribution, "init.scale": scale})
-        table = transformer.initial_parameters(own, 4, 5, seed=0, context=20)["positions"]
+        table = initial_parameters(own, 4, 5, seed=0, context=20)["positions"]
         assert table.shape == (41, 48)
         bound = scale / math.sqrt(32)
         assert table.abs().max() <= bound
@@ -375,9 +376,7 @@ def test_learned_positions_are_uniform_within_one_over_the_root_of_32(distributi
 
 def test_weights_that_are_drawn_anew_are_others_of_the_same_distribution():
     tables = [
-        transformer.initial_parameters(Model(depth=1, width=48, heads=8, mlp_ratio=0), 4, 300, 0, None, redrawn)[
-            "label_embedding"
-        ]
+        initial_parameters(Model(depth=1, width=48, heads=8, mlp_ratio=0), 4, 300, 0, None, redrawn)["label_embedding"]
         for redrawn in (0, 1, 2)
     ]
     assert torch.equal(tables[0], initial()["label_embedding"])
@@ -389,8 +388,8 @@ def test_weights_that_are_drawn_anew_are_others_of_the_same_distribution():
 
 
 def test_every_array_is_of_one_component():
-    names = transformer.parameter_shapes(small(positions="learned"), INPUT_WIDTH, LABELS, CONTEXT)
-    found = {part: [name for name in names if transformer.component(name) == part] for part in COMPONENTS}
+    names = parameter_shapes(small(positions="learned"), INPUT_WIDTH, LABELS, CONTEXT)
+    found = {part: [name for name in names if component(name) == part] for part in COMPONENTS}
     assert sum(map(len, found.values())) == len(names)
     assert found["embedder"] == ["embedder.weight", "embedder.bias", "label_embedding", "positions"]
     assert found["attention"] == [f"blocks.{layer}.attention.{part}" for layer in (0, 1) for part in ("qkv", "out")]

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from icl_transience import optimizers
-from icl_transience.spec import L2, Optimizer, Schedule
+from icl_transience.engines import optimizers
+from icl_transience.specs.training import L2, Optimizer, Schedule
 
 # Formulas that are the same but for the order of a few operations in float64.
 ROUNDING = 1e-12

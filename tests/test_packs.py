@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 from builders import TINY_BANK, TINY_RUN, lane, pack, tiny_run
 
-from icl_transience import files, packs, segments, spec
-from icl_transience.packs import Pack, PackSpec
-from icl_transience.spec import Component, Lane, StudyError
+from icl_transience.planning import packs
+from icl_transience.planning.packs import Pack
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.identity import SEMANTICS
+from icl_transience.specs.recipes import Component
+from icl_transience.specs.runs import Lane, PackSpec, seed_labels
+from icl_transience.store import layout, locks
+from icl_transience.training import segments
 
 FAST, SLOW = tiny_run(**{"optimizer.learning_rate": 1e-2}), TINY_RUN
 
@@ -227,9 +232,9 @@ def test_a_pack_is_read_as_it_was_registered(folder):
 
 def test_a_pack_survives_the_way_through_json():
     mixed = pack(SLOW, FAST, SLOW)
-    assert PackSpec.from_json(mixed.to_json()) == mixed
-    assert "\n" not in mixed.to_json()
-    assert len(json.loads(mixed.to_json())["runs"]) == 2
+    assert PackSpec.from_json(mixed.json) == mixed
+    assert "\n" not in mixed.json
+    assert len(json.loads(mixed.json)["runs"]) == 2
 
 
 def test_registering_again_changes_nothing(folder):
@@ -281,7 +286,7 @@ def test_a_plan_made_before_another_workflow_extended_a_pack_is_refused(theirs, 
 def test_registering_waits_for_another_workflow_to_finish_its_own(folder):
     folder.mkdir(parents=True)
     ours = threading.Thread(target=packs.register, args=(folder, planned(lanes())))
-    with files.locked(folder / ".lock"):
+    with locks.locked(folder / ".lock"):
         ours.start()
         ours.join(timeout=0.2)
         assert ours.is_alive()
@@ -332,7 +337,7 @@ def test_a_damaged_index_is_rebuilt_from_the_segments_and_mended(damage, trained
 def test_an_index_is_rebuilt_from_any_segment_that_can_be_read(trained):
     before = packs.read_registered(trained.parent)
     (trained / "pack.json").unlink()
-    (trained / packs.segment_name(0, 8)).write_bytes(b"")
+    (trained / layout.segment_name(0, 8)).write_bytes(b"")
     assert packs.read_registered(trained.parent) == before
 
 
@@ -369,7 +374,7 @@ def trained(folder) -> Path:
     packs.register(folder, plan)
     ((pack_id, only),) = plan.items()
     bank = np.zeros((TINY_BANK.shape.n_classes, TINY_BANK.shape.n_exemplars, TINY_BANK.shape.width), np.float32)
-    first, second = (folder / pack_id / packs.segment_name(start, end) for start, end in ((0, 8), (8, 12)))
+    first, second = (folder / pack_id / layout.segment_name(start, end) for start, end in ((0, 8), (8, 12)))
     segments.run_segment(first, only.spec, bank, None, 0, 8)
     segments.run_segment(second, only.spec, bank, first, 8, 12)
     (folder / pack_id / ".kept" / first.name).unlink()
@@ -401,10 +406,10 @@ def test_segments_in_a_folder_of_another_name_are_refused(trained):
 
 def test_packs_of_an_earlier_meaning_of_training_do_not_stand_in_the_way(folder, monkeypatch):
     packs.register(folder, planned(lanes()))
-    monkeypatch.setitem(spec.SEMANTICS, "training", spec.SEMANTICS["training"] + 1)
+    monkeypatch.setitem(SEMANTICS, "training", SEMANTICS["training"] + 1)
     assert packs.read_registered(folder) == {}
 
 
 def test_the_seeds_of_a_pack_are_named_once():
-    assert packs.seed_labels(PackSpec(lanes=(lane(SLOW, 0), lane(SLOW, 1, data=2)))) == "seeds 0 init1-data2"
-    assert packs.seed_labels(PackSpec(lanes=(lane(SLOW, 0), lane(FAST, 0)))) == "seeds 0"
+    assert seed_labels(PackSpec(lanes=(lane(SLOW, 0), lane(SLOW, 1, data=2)))) == "seeds 0 init1-data2"
+    assert seed_labels(PackSpec(lanes=(lane(SLOW, 0), lane(FAST, 0)))) == "seeds 0"

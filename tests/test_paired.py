@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from icl_transience import paired
-from icl_transience.paired import Measured, compare, sign_flip, trend, typical_interval
+from icl_transience.analysis import paired_tests
+from icl_transience.analysis.paired_tests import Measured, compare, sign_flip, trend, typical_interval
 
 
 def plain(*values: float) -> list[Measured]:
@@ -48,11 +48,11 @@ def test_a_censored_time_is_larger_than_what_was_seen_until_its_bound_and_else_t
 
 
 def test_of_a_difference_with_a_censored_time_that_much_counts_as_is_known():
-    assert paired.difference(late(5), Measured(2)) == 3
-    assert paired.difference(late(5), Measured(7)) == paired.difference(late(5), late(2)) == 0
-    assert paired.bounds(late(5), Measured(2)) == (3, math.inf)
-    assert paired.bounds(Measured(2), late(5)) == (-math.inf, -3)
-    assert paired.bounds(Measured(2), Measured(5)) == (-3, -3)
+    assert paired_tests.difference(late(5), Measured(2)) == 3
+    assert paired_tests.difference(late(5), Measured(7)) == paired_tests.difference(late(5), late(2)) == 0
+    assert paired_tests.bounds(late(5), Measured(2)) == (3, math.inf)
+    assert paired_tests.bounds(Measured(2), late(5)) == (-math.inf, -3)
+    assert paired_tests.bounds(Measured(2), Measured(5)) == (-3, -3)
 
 
 # Sign flips.
@@ -86,7 +86,7 @@ def test_sign_flips_agree_with_scipy():
 @pytest.mark.parametrize("n", [1, 2, 5, 6, 10, 20])
 def test_as_many_seeds_as_agree_decide_how_small_p_is(n):
     p = sign_flip(list(range(1, n + 1)))
-    assert p == paired.least_sign_flip(n) == 2 / 2**n
+    assert p == paired_tests.min_attainable_p(n) == 2 / 2**n
     assert (p <= 0.05) == (n >= 6)
 
 
@@ -100,13 +100,13 @@ def test_pairing_sees_what_lies_beneath_differences_between_seeds():
 def test_random_sign_flips_stand_in_for_all_and_are_the_same_every_time(monkeypatch):
     differences = np.random.default_rng(2).normal(0.6, size=12)
     exact = sign_flip(differences)
-    monkeypatch.setattr(paired, "EXACT_SEEDS", 5)
+    monkeypatch.setattr(paired_tests, "EXACT_SEEDS", 5)
     drawn = sign_flip(differences)
     # Five standard errors of 100,000 draws.
-    assert drawn == pytest.approx(exact, abs=5 * math.sqrt(exact * (1 - exact) / paired.DRAWS))
+    assert drawn == pytest.approx(exact, abs=5 * math.sqrt(exact * (1 - exact) / paired_tests.DRAWS))
     assert drawn == sign_flip(differences)
     assert drawn != exact
-    assert sign_flip(list(range(1, 31))) == paired.least_sign_flip(30) == 1 / (paired.DRAWS + 1)
+    assert sign_flip(list(range(1, 31))) == paired_tests.min_attainable_p(30) == 1 / (paired_tests.DRAWS + 1)
 
 
 # Trends.
@@ -130,7 +130,7 @@ def test_under_the_null_the_p_of_a_trend_is_no_smaller_than_it_says(blocks):
 
 @pytest.mark.parametrize("blocks", TRENDS.values(), ids=TRENDS)
 def test_the_p_of_a_trend_is_the_share_of_orders_that_are_as_steep(blocks):
-    sums = np.array([sum(paired.kendall(block)[0] for block in order) for order in all_orders(blocks)])
+    sums = np.array([sum(paired_tests.kendall(block)[0] for block in order) for order in all_orders(blocks)])
     for order, total in list(zip(all_orders(blocks), sums, strict=True))[::5]:
         assert trend(order) == (
             total,
@@ -159,17 +159,17 @@ def test_a_trend_is_looked_for_within_seeds():
 
 @pytest.mark.parametrize("values", [(1, 3, 2, 5), (1, 1, 2, 3), (2, 2, 1, 1), (4, 3, 2, 1)])
 def test_tau_is_kendalls_tau_b(values):
-    assert paired.kendall(plain(*values))[1] == pytest.approx(stats.kendalltau(range(4), values).statistic)
+    assert paired_tests.kendall(plain(*values))[1] == pytest.approx(stats.kendalltau(range(4), values).statistic)
 
 
 def test_random_orders_stand_in_for_all_and_are_the_same_every_time(monkeypatch):
     weak = [plain(1, 3, 2, 5, 4), plain(3, 2, 4, 1, 5), plain(2, 3, 1, 5, 4)]
     exact = trend(weak)[1]
-    monkeypatch.setattr(paired, "EXACT_LEVELS", 3)
+    monkeypatch.setattr(paired_tests, "EXACT_LEVELS", 3)
     drawn = trend(weak)[1]
-    assert drawn == pytest.approx(exact, abs=5 * math.sqrt(exact * (1 - exact) / paired.DRAWS))
+    assert drawn == pytest.approx(exact, abs=5 * math.sqrt(exact * (1 - exact) / paired_tests.DRAWS))
     assert drawn == trend(weak)[1]
-    assert trend([plain(*range(12))] * 3)[1:] == (1 / (paired.DRAWS + 1),) * 2
+    assert trend([plain(*range(12))] * 3)[1:] == (1 / (paired_tests.DRAWS + 1),) * 2
 
 
 # Intervals.
@@ -208,7 +208,7 @@ def test_an_interval_holds_the_centre_as_often_as_it_says(n):
 
 def test_an_interval_holds_whatever_censored_times_may_be():
     seen, at_least = [Measured(3), Measured(4), Measured(7)], [late(9), late(5), Measured(6)]
-    ends = [paired.bounds(b, a) for a, b in zip(seen, at_least, strict=True)]
+    ends = [paired_tests.bounds(b, a) for a, b in zip(seen, at_least, strict=True)]
     lower, upper, _ = typical_interval(*zip(*ends, strict=True), 0.5)
     for more in itertools.product([0, 1, 1000], repeat=2):
         truth = [9 + more[0] - 3, 5 + more[1] - 4, 6 - 7]
@@ -221,7 +221,7 @@ def test_an_interval_holds_whatever_censored_times_may_be():
 def test_intervals_of_many_seeds_are_drawn_and_close_to_those_of_all_subsets(monkeypatch):
     values = np.random.default_rng(3).normal(1, 1, size=14)
     exact = typical_interval(values, values, 0.95)
-    monkeypatch.setattr(paired, "EXACT_SEEDS", 5)
+    monkeypatch.setattr(paired_tests, "EXACT_SEEDS", 5)
     assert typical_interval(values, values, 0.95) == pytest.approx(exact, abs=0.02)
 
 
@@ -229,10 +229,10 @@ def test_intervals_of_many_seeds_are_drawn_and_close_to_those_of_all_subsets(mon
 
 
 def test_holms_correction_by_hand():
-    assert paired.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert paired.holm([0.5, 0.6]) == [1, 1]
-    assert paired.holm([0.02]) == [0.02]
-    assert paired.holm([]) == []
+    assert paired_tests.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert paired_tests.holm([0.5, 0.6]) == [1, 1]
+    assert paired_tests.holm([0.02]) == [0.02]
+    assert paired_tests.holm([]) == []
 
 
 def test_holms_correction_rejects_what_his_procedure_does():
@@ -244,4 +244,4 @@ def test_holms_correction_rejects_what_his_procedure_does():
             if p_values[place] > 0.05 / (6 - rank):
                 break
             rejected[place] = True
-        assert (np.array(paired.holm(list(p_values))) <= 0.05).tolist() == rejected.tolist()
+        assert (np.array(paired_tests.holm(list(p_values))) <= 0.05).tolist() == rejected.tolist()

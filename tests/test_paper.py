@@ -16,12 +16,16 @@ import safetensors.numpy
 from builders import lane
 from pipeline import Clone
 
-from icl_transience import evaluation, segments, study
-from icl_transience.model import parameter_shapes
-from icl_transience.packs import PackSpec
-from icl_transience.plan import Plan
-from icl_transience.spec import BankSpec, Gaussian, Snapshots
-from icl_transience.study import NamedRun, Study
+from icl_transience.evaluation import evaluate
+from icl_transience.planning.plan import Plan
+from icl_transience.sequences.frozen import write_sequences
+from icl_transience.specs.banks import BankSpec, Gaussian
+from icl_transience.specs.model import parameter_shapes
+from icl_transience.specs.runs import PackSpec
+from icl_transience.specs.training import Snapshots
+from icl_transience.study import load
+from icl_transience.study.experiments import NamedRun, Study
+from icl_transience.training import segments
 
 ROOT = Path(__file__).parents[1]
 LLAMA = {"llama-7b": 4096, "llama-13b": 5120, "llama-30b": 6656, "llama-65b": 8192}
@@ -48,7 +52,7 @@ def scaled_down(folder: Path) -> Study:
     table = np.zeros((30_522, 384), np.float16)
     safetensors.numpy.save_file({"word_embeddings.weight": table}, folder / "model.safetensors")
     schema = ROOT / "workflow/schemas/study.schema.yaml"
-    return study.load(ROOT / "workflow/studies/claims.yaml", schema, {"tokens": folder})
+    return load.load(ROOT / "workflow/studies/claims.yaml", schema, {"tokens": folder})
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,7 @@ def test_it_has_every_experiment_whatever_is_at_hand(plan, monkeypatch):
     assert not plan.study.left_out
     assert len(plan.study.experiments) == 18
     with_drawings = [name for name in plan.study.experiments if not name.startswith("tokens")]
-    without = Plan(CONFIG | {"results": plan.results, "memory": 64_000}, ROOT)
+    without = Plan(CONFIG | {"results": plan.paths.root, "memory": 64_000}, ROOT)
     assert list(without.study.experiments) == with_drawings
     assert list(without.study.left_out) == ["tokens_7b", "tokens_13b", "tokens_30b", "tokens_65b"]
 
@@ -134,8 +138,8 @@ def test_every_shape_trains_and_answers(plan, tmp_path):
         answered = replace(named.sequence_set, bank=stand_in, sequences=8)
         segment, frozen, metrics = (tmp_path / f"{kind}.h5" for kind in ("segment", "frozen", "metrics"))
         segments.run_segment(segment, pack, embeddings, None, 0, 64)
-        evaluation.write_sequences(frozen, answered, embeddings)
-        evaluation.write_metrics(metrics, pack, segment, answered, frozen)
+        write_sequences(frozen, answered, embeddings)
+        evaluate.write_metrics(metrics, pack, segment, answered, frozen)
         with h5py.File(segment) as file, h5py.File(metrics) as of_metrics:
             assert file["snapshots/sequences_seen"][()].tolist() == [0, 64], shape
             assert np.isfinite(file["train_loss/value"][()]).all(), shape

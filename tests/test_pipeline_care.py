@@ -13,8 +13,9 @@ import h5py
 import pytest
 from pipeline import ROOT, Clone
 
-from icl_transience import files, packs
-from icl_transience.plan import Plan
+from icl_transience.planning import packs
+from icl_transience.planning.plan import Plan
+from icl_transience.store.locks import locked
 
 ONE = """
 defaults:
@@ -55,7 +56,7 @@ def asked_meanwhile(tmp_path_factory) -> tuple[Clone, subprocess.CompletedProces
     command = [sys.executable, "-m", "snakemake", "--config", "study=tiny", "segment_sequences=1024", "packing=shape"]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with files.locked(lock):
+    with locked(lock):
         other = subprocess.Popen(command, cwd=clone.folder, env=environment, **streams)
         wait_for("rule train:", other)
         before = locks(clone)

@@ -9,7 +9,9 @@ import pytest
 import safetensors.numpy
 from pipeline import TINY, Clone
 
-from icl_transience import engines, evaluation
+from icl_transience.engines import select
+from icl_transience.evaluation import evaluate
+from icl_transience.specs.evaluators import METRICS
 
 OMNIGLOT = """
 defaults:
@@ -67,7 +69,7 @@ def test_curves_are_tidy_and_whole(built):
     assert sorted(metrics["sequences_seen"].unique()) == snapshots
     assert set(metrics["evaluator"]) == {"train", "icl", "iwl", "ciwl", "flip", "icl_holdout", "icl_new_exemplar"}
     # 2 runs x 2 seeds x 8 snapshots x 7 evaluators x 8 metrics
-    assert len(metrics) == 2 * 2 * len(snapshots) * 7 * len(evaluation.METRICS)
+    assert len(metrics) == 2 * 2 * len(snapshots) * 7 * len(METRICS)
     assert metrics["value"].notna().all()
 
 
@@ -75,8 +77,7 @@ def test_what_the_tables_say_is_what_the_snapshots_answer(built):
     """The last snapshot, read from HDF5 and evaluated here, gives the numbers in curves.csv."""
     import torch
 
-    from icl_transience import spec
-    from icl_transience.packs import PackSpec
+    from icl_transience.specs.runs import PackSpec, Seed
 
     clone, _ = built
     curves = pd.read_csv(clone.path("studies/tiny/transience/curves.csv"))
@@ -91,12 +92,12 @@ def test_what_the_tables_say_is_what_the_snapshots_answer(built):
         with h5py.File(clone.path("sequences/*.h5")) as file:
             examples = torch.from_numpy(file["icl/examples"][()])
             labels = torch.from_numpy(file["icl/labels"][()]).long()
-        forward = engines.forward_for(pack.run, torch.device("cpu"), evaluation.BATCH)
-        values = evaluation.evaluate(parameters, forward, examples, labels)[..., 0]
-        assert [lane.seed for lane in pack.lanes] == [spec.Seed(init=n, data=n) for n in (0, 1)]
+        forward = select.forward_for(pack.run, torch.device("cpu"), evaluate.BATCH)
+        values = evaluate.evaluate(parameters, forward, examples, labels)[..., 0]
+        assert [lane.seed for lane in pack.lanes] == [Seed(init=n, data=n) for n in (0, 1)]
         for place, seed in enumerate((0, 1)):
             rows = curves.query(f"seed == {seed} and sequences_seen == 2048 and evaluator == 'icl'")
-            written = rows.set_index("metric")["value"].loc[list(evaluation.METRICS)].to_numpy()
+            written = rows.set_index("metric")["value"].loc[list(METRICS)].to_numpy()
             # The table is written with seven digits; the model's float32 carries as many.
             np.testing.assert_allclose(written, values[place].numpy(), rtol=1e-5, atol=1e-6)
         return

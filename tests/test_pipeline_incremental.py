@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pipeline import Clone
 
-from icl_transience import store
+from icl_transience.store import hdf5
 
 # One experiment's worth of tables, and its figures.
 REDRAWN = {"tables": 1, "figures": 2}
@@ -174,7 +174,7 @@ def test_a_claim_is_judged_from_what_is_there_and_another_one_judged_alone(clone
 def test_another_test_of_claims_judges_again_and_draws_nothing(clone):
     clone.change("  l2: {axes: {optimizer.l2.strength: [0, 1.0e-3]}}", CLAIM)
     clone.build("verdicts")
-    library = clone.change_library("paired.py", "import math", "import math\n\nUNUSED = 1")
+    library = clone.change_library("analysis/paired_tests.py", "import math", "import math\n\nUNUSED = 1")
     assert clone.would_run(**library) == {"verdicts": 1}
 
 
@@ -218,17 +218,17 @@ def test_another_list_of_evaluators_evaluates_again_and_trains_nothing(clone):
 
 def test_a_new_metric_evaluates_again_and_trains_nothing(clone):
     # As an edit of the code of metrics looks from outside: a line more.
-    library = clone.change_library("evaluation.py", "METRICS = (", "UNUSED = 1\nMETRICS = (")
+    library = clone.change_library("specs/evaluators.py", "METRICS = (", "UNUSED = 1\nMETRICS = (")
     assert clone.would_run(**library) == {"evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
 
 
 def test_another_statistic_tabulates_again(clone):
-    library = clone.change_library("transience.py", "import numpy as np", "import numpy as np\n\nUNUSED = 1")
+    library = clone.change_library("analysis/transience.py", "import numpy as np", "import numpy as np\n\nUNUSED = 1")
     assert clone.would_run(**library) == {"declare": 2, "tables": 2, "figures": 6}
 
 
 def test_another_style_of_figures_draws_again(clone):
-    library = clone.change_library("drawing.py", '"font.size": 9', '"font.size": 10')
+    library = clone.change_library("report/figures/style.py", '"font.size": 9', '"font.size": 10')
     assert clone.would_run(**library) == {"figures": 6, "card": 1}
 
 
@@ -238,14 +238,16 @@ def test_another_caption_of_the_report_runs_nothing(clone):
     assert clone.would_run() == {}
 
 
-@pytest.mark.parametrize("module", ["training.py", "segments.py", "sequences.py", "store.py", "banks/gaussian.py"])
+@pytest.mark.parametrize(
+    "module", ["training/loop.py", "training/segments.py", "sequences/draw.py", "store/hdf5.py", "banks/gaussian.py"]
+)
 def test_library_code_of_banks_and_training_runs_nothing(module, clone):
     """Two-day runs follow SEMANTICS in spec.py alone."""
     assert clone.would_run(**clone.change_library(module, "\nimport ", "\nUNUSED = 1\nimport ")) == {}
 
 
 def test_a_raised_semantics_number_trains_again(clone):
-    library = clone.change_library("spec.py", '"training": 1', '"training": 999')
+    library = clone.change_library("specs/identity.py", '"training": 1', '"training": 999')
     assert clone.would_run(**library) == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
 
 
@@ -286,7 +288,7 @@ def test_results_copied_without_their_times_train_nothing_and_touch_declares_the
 def trained(clone: Clone) -> dict[str, str]:
     """Every segment and metrics file -> the checksum of its content."""
     folder = clone.folder / "results/packs"
-    return {str(path.relative_to(folder)): store.read_attribute(path, "checksum") for path in folder.glob("*/*.h5")}
+    return {str(path.relative_to(folder)): hdf5.read_attribute(path, "checksum") for path in folder.glob("*/*.h5")}
 
 
 def test_a_seed_added_when_the_bank_is_gone_trains_its_lanes_alone(clone):

@@ -17,7 +17,7 @@ import yaml
 from pipeline import TINY, Clone
 from slurm.cluster import Cluster, missing, until
 
-from icl_transience.files import locked
+from icl_transience.store.locks import locked
 
 # Long enough for a job to be caught while it trains.
 STUDY = TINY.replace("horizon: 2048", "horizon: 524288").replace("every: 512", "every: 131072")

@@ -5,15 +5,16 @@ import os
 import re
 import subprocess
 import sys
-from importlib import resources
 from pathlib import Path
 
 import pytest
 from pipeline import TINY
 
-from icl_transience import code, plan, spec
-from icl_transience.plan import Plan
-from icl_transience.spec import StudyError
+from icl_transience.planning import describe, limits
+from icl_transience.planning.plan import Plan
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.identity import from_values
+from icl_transience.specs.runs import Export
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,20 +29,20 @@ def tiny(tmp_path) -> Plan:
 def test_a_chain_of_segments_reaches_the_horizon(tiny):
     for pack_id, pack in tiny.packs.items():
         assert pack.boundaries == (0, 1024, 2048)
-        assert tiny.previous_segment(pack_id, 0) == []
-        (previous,) = tiny.previous_segment(pack_id, 1024)
+        assert tiny.targets.previous_segment(pack_id, 0) is None
+        previous = tiny.targets.previous_segment(pack_id, 1024)
         assert previous.endswith(f"packs/{pack_id}/segment-000000000000-000000001024.h5")
 
 
 def test_an_experiment_reads_the_metrics_of_all_its_segments(tiny):
-    assert len(tiny.metrics_paths("transience")) == 2
-    assert len(tiny.metrics_paths("l2")) == 4
-    assert set(tiny.metrics_paths("transience")) < set(tiny.metrics_paths("l2"))
+    assert len(tiny.targets.metrics("transience")) == 2
+    assert len(tiny.targets.metrics("l2")) == 4
+    assert set(tiny.targets.metrics("transience")) < set(tiny.targets.metrics("l2"))
 
 
 def test_what_a_job_gets_says_everything_about_its_pack(tiny):
     (first, *_) = tiny.packs.values()
-    document = json.loads(tiny.spec_of(first.spec))
+    document = json.loads(first.spec.json)
     assert [lane["data"] for lane in document["lanes"]] == [0, 1]
     (run,) = document["runs"].values()
     assert run["optimizer"]["learning_rate"] == 0.001
@@ -51,12 +52,12 @@ def test_what_a_job_gets_says_everything_about_its_pack(tiny):
 
 def test_a_longer_study_asks_for_memory_in_proportion(tiny):
     (pack_id, *_) = tiny.packs
-    assert 600 <= tiny.train_job(pack_id, 0, 1024).megabytes < 700
-    assert tiny.train_job(pack_id, 0, 1024).gpu == 0
+    assert 600 <= tiny.jobs.train(pack_id, 0, 1024).megabytes < 700
+    assert tiny.jobs.train(pack_id, 0, 1024).gpu == 0
 
 
 def test_a_run_is_exported_under_its_own_name_and_under_its_experiments(tiny):
-    assert list(tiny.exports) == [
+    assert list(tiny.targets.exports) == [
         "baseline",
         "l2.strength=0",
         "l2.strength=0.001",
@@ -64,10 +65,10 @@ def test_a_run_is_exported_under_its_own_name_and_under_its_experiments(tiny):
         "l2-l2.strength=0",
         "l2-l2.strength=0.001",
     ]
-    export = tiny.exports["l2-l2.strength=0.001"]
+    export = tiny.targets.exports["l2-l2.strength=0.001"]
     assert export.run.optimizer.l2.strength == 0.001
     assert (export.seed.data, export.training_sequences) == (0, 10_000)
-    assert spec.from_values(spec.Export, json.loads(tiny.spec_of(export))) == export
+    assert from_values(Export, json.loads(export.json)) == export
 
 
 def test_a_name_that_several_runs_bear_needs_its_experiment(tmp_path):
@@ -75,7 +76,7 @@ def test_a_name_that_several_runs_bear_needs_its_experiment(tmp_path):
     path.write_text(
         "experiments: {deep: {model: {depth: 3}}, shallow: {model: {depth: 1}}, again: {model: {depth: 1}}}"
     )
-    exports = Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT).exports
+    exports = Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT).targets.exports
     assert list(exports) == ["deep-baseline", "shallow-baseline", "again-baseline"]
     assert exports["shallow-baseline"] == exports["again-baseline"] != exports["deep-baseline"]
 
@@ -83,7 +84,7 @@ def test_a_name_that_several_runs_bear_needs_its_experiment(tmp_path):
 def test_a_figure_says_how_its_runs_sequences_are_composed():
     shipped = Plan({"study": "recipes"}, ROOT).study.experiments
     captions = {
-        f"{experiment.name}/{named.name}": "; ".join(plan.describe(named))
+        f"{experiment.name}/{named.name}": "; ".join(describe.describe(named))
         for experiment in shipped.values()
         for named in experiment.runs
     }
@@ -104,7 +105,7 @@ def test_a_figure_says_how_its_runs_sequences_are_composed():
 def test_a_figure_says_how_its_runs_train():
     shipped = Plan({"study": "training"}, ROOT).study.experiments
     captions = {
-        f"{experiment.name}/{named.name}": "; ".join(plan.describe(named))
+        f"{experiment.name}/{named.name}": "; ".join(describe.describe(named))
         for experiment in shipped.values()
         for named in experiment.runs
     }
@@ -148,55 +149,37 @@ def test_a_pool_takes_memory(settings, tiny, tmp_path):
     pooled = Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT)
     (pack_id, *_) = pooled.packs
     # Three lanes of 32 MB, and some 800 MB while an order is made.
-    assert 1400 < pooled.train_job(pack_id, 0, 1024).megabytes < 1800
-
-
-def fake_module(monkeypatch, folder: Path, text: str) -> str:
-    """The digest of a stage whose one module has this text."""
-    (folder / "fake.py").write_text(text)
-    monkeypatch.setitem(code.CODE, "fake", ("fake.py",))
-    monkeypatch.setattr(code, "files", lambda package: folder)
-    return code.digest("fake")
-
-
-def test_docstrings_comments_and_empty_lines_do_not_change_a_stages_code(monkeypatch, tmp_path):
-    plain = 'def f(x):\n    """Says."""\n    return x + 1\n'
-    other = '"""Module."""\n\n\ndef f(x):\n    """Says\n    more."""\n    # why\n\n    return x + 1\n'
-    assert fake_module(monkeypatch, tmp_path, plain) == fake_module(monkeypatch, tmp_path, other)
-
-
-def test_a_changed_expression_changes_a_stages_code(monkeypatch, tmp_path):
-    plain = "def f(x):\n    return x + 1\n"
-    digests = {fake_module(monkeypatch, tmp_path, text) for text in (plain, plain.replace("1", "2"))}
-    assert len(digests) == 2
+    assert 1400 < pooled.jobs.train(pack_id, 0, 1024).megabytes < 1800
 
 
 def test_words_on_a_figure_do_not_make_its_tables_again(tiny):
-    assert "come and go" in tiny.report("transience", figures=True)
-    assert "come and go" not in tiny.report("transience", figures=False)
-    assert "initial weights" not in tiny.report("transience", figures=False)
+    assert "come and go" in tiny.records.experiment("transience", figures=True)
+    assert "come and go" not in tiny.records.experiment("transience", figures=False)
+    assert "initial weights" not in tiny.records.experiment("transience", figures=False)
 
 
 def test_no_tag_begins_in_what_snakemake_puts_into_a_page(tmp_path):
     question = "</script><script>alert(1)</script> a < b"
     (tmp_path / "tiny.yaml").write_text(TINY.replace("does it come and go?", question))
-    report = Plan({"study": str(tmp_path / "tiny.yaml")}, ROOT).report("transience", figures=True)
+    report = Plan({"study": str(tmp_path / "tiny.yaml")}, ROOT).records.experiment("transience", figures=True)
     assert "<" not in report
     assert json.loads(report)["question"] == question
 
 
 def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny, tmp_path):
-    assert (tiny.claims(), tiny.judged_tables(), tiny.verdict_files()) == ("[]", [], [])
+    assert (tiny.records.claims(), tiny.targets.judged_tables(), tiny.targets.verdicts()) == ("[]", [], [])
     claim = "{text: so, kind: threshold, of: peak, direction: above, value: 1}"
     path = tmp_path / "claiming.yaml"
     path.write_text(TINY.replace('it come and go?"', f'it come and go?", claims: {{c: {claim}}}'))
     config = {"study": str(path), "results": str(tmp_path / "results"), "segment_sequences": 1024}
     claiming = Plan(config, ROOT)
     folder = f"{tmp_path}/results/studies/claiming"
-    assert claiming.judged_tables() == [f"{folder}/transience/{name}" for name in ("transience.csv", "SHA256SUMS")]
-    assert claiming.verdict_files() == [f"{folder}/verdicts.csv", f"{folder}/SHA256SUMS"]
-    assert set(claiming.verdict_files()) < set(claiming.targets())
-    (only,) = json.loads(claiming.claims())
+    assert claiming.targets.judged_tables() == [
+        f"{folder}/transience/{name}" for name in ("transience.csv", "SHA256SUMS")
+    ]
+    assert claiming.targets.verdicts() == [f"{folder}/verdicts.csv", f"{folder}/SHA256SUMS"]
+    assert set(claiming.targets.verdicts()) < set(claiming.targets.all())
+    (only,) = json.loads(claiming.records.claims())
     assert (only["experiment"], only["runs"], only["alpha"], only["horizon"]) == (
         "transience",
         ["baseline"],
@@ -208,27 +191,20 @@ def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny,
     words = f"  words: {{optional: true, bank: {{source: tokens}}, claims: {{c: {claim}}}}}\n"
     path.write_text(TINY + words)
     left_out = Plan(config | {"tokens": str(tmp_path / "nowhere")}, ROOT)
-    assert left_out.judged_tables() == []
-    assert left_out.verdict_files() == claiming.verdict_files()
-    (only,) = json.loads(left_out.claims())
+    assert left_out.targets.judged_tables() == []
+    assert left_out.targets.verdicts() == claiming.targets.verdicts()
+    (only,) = json.loads(left_out.records.claims())
     assert (only["experiment"], only["left_out"]) == ("words", True)
-    assert str(tmp_path) not in left_out.claims()
+    assert str(tmp_path) not in left_out.records.claims()
     # Neither tables nor figures read them.
     for figures in (False, True):
-        assert claiming.report("transience", figures=figures) == tiny.report("transience", figures=figures).replace(
-            '"study":"tiny"', '"study":"claiming"'
-        )
-
-
-def test_every_stages_code_exists():
-    for stage in code.CODE:
-        assert len(code.digest(stage)) == 12
-    names = {name for modules in code.CODE.values() for name in modules}
-    assert all(resources.files("icl_transience").joinpath(name).is_file() for name in names)
+        assert claiming.records.experiment("transience", figures=figures) == tiny.records.experiment(
+            "transience", figures=figures
+        ).replace('"study":"tiny"', '"study":"claiming"')
 
 
 def test_figures_say_the_initialisation_its_scale_and_the_form_of_l2(tiny):
-    captions = [" ".join(plan.describe(run)) for run in tiny.study.experiments["l2"].runs]
+    captions = [" ".join(describe.describe(run)) for run in tiny.study.experiments["l2"].runs]
     assert all("initial weights uniform ±1/√fan-in (PyTorch's default) × 1" in caption for caption in captions)
     assert "no L2" in captions[0]
     assert "L2 λ·Σθ² (squared), λ = 0.001" in captions[1]
@@ -260,15 +236,15 @@ def test_a_bank_that_does_not_fit_is_refused_before_anything_runs_with_what_it_t
 
 
 def test_without_a_limit_it_is_the_machines_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "_machine_memory", lambda: 500)
+    monkeypatch.setattr(limits, "machine_memory", lambda: 500)
     with pytest.raises(StudyError, match="a job may take 500 MB"):
         bank_plan(tmp_path, LARGE)
-    monkeypatch.setattr(plan, "_machine_memory", lambda: 100_000)
+    monkeypatch.setattr(limits, "machine_memory", lambda: 100_000)
     assert bank_plan(tmp_path, LARGE).banks
     monkeypatch.undo()
     with open("/proc/meminfo") as file:
         total = int(re.search(r"MemTotal: +(\d+) kB", file.read())[1]) // 2**10
-    assert 100 < plan._machine_memory() <= total + 1
+    assert 100 < limits.machine_memory() <= total + 1
 
 
 MEASURED = {
@@ -284,7 +260,7 @@ def test_a_bank_takes_no_more_memory_than_is_said_and_not_far_less(tmp_path, mon
     monkeypatch.setenv("ICL_OMNIGLOT", str(omniglot_folder))
     planned = bank_plan(tmp_path, bank)
     ((bank_id, spec),) = planned.banks.items()
-    arguments = ["bank", "--spec", planned.spec_of(spec), "--files", json.dumps(planned.bank_files(bank_id))]
+    arguments = ["bank", "--spec", spec.json, "--files", json.dumps(planned.sources.of_bank(bank_id))]
     arguments += ["--output", str(tmp_path / "bank.h5")]
     code = (
         "import re, sys; from icl_transience.__main__ import main; assert main(sys.argv[1:]) == 0;"
@@ -294,5 +270,5 @@ def test_a_bank_takes_no_more_memory_than_is_said_and_not_far_less(tmp_path, mon
     # One thread, as Snakemake gives it.
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=env)
-    said = planned.bank_job(bank_id).megabytes
+    said = planned.jobs.bank(bank_id).megabytes
     assert 0.35 * said < int(done.stdout) <= said

@@ -2,11 +2,13 @@
 
 import io
 import os
+import shutil
+import sys
+import time
 
 import pytest
 
-from icl_transience import progress
-from icl_transience.progress import Progress
+from icl_transience.system.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -17,12 +19,12 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
 def test_a_log_gets_plain_lines_with_rate_over_all_lanes_and_time_left(monkeypatch, clock):
-    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     log = io.StringIO()
     report = Progress("pack seeds 0 1", 0, 4000, 2, log)
     clock[0] = 20.0
@@ -31,7 +33,7 @@ def test_a_log_gets_plain_lines_with_rate_over_all_lanes_and_time_left(monkeypat
 
 
 def test_lines_come_seldom_but_the_last_always(monkeypatch, clock):
-    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     log = io.StringIO()
     report = Progress("pack", 0, 4000, 1, log)
     for seen in range(100, 4001, 100):
@@ -44,7 +46,7 @@ def test_lines_come_seldom_but_the_last_always(monkeypatch, clock):
 
 def test_a_terminal_gets_a_bar_that_redraws_itself_and_the_log_still_gets_lines(monkeypatch, clock):
     terminal, log = Terminal(), io.StringIO()
-    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
     report = Progress("pack", 1000, 3000, 1, log)
     clock[0] = 20.0
     report(2000)
@@ -57,8 +59,8 @@ def test_a_terminal_gets_a_bar_that_redraws_itself_and_the_log_still_gets_lines(
 
 def test_a_bar_is_never_wider_than_its_terminal(monkeypatch, clock):
     terminal = Terminal()
-    monkeypatch.setattr(progress.sys, "stderr", terminal)
-    monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((40, 24)))
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((40, 24)))
     report = Progress("pack with a rather long name", 0, 4000, 1)
     clock[0] = 20.0
     report(2000)

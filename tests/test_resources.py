@@ -8,10 +8,11 @@ import pytest
 from builders import OMNIGLOT_BANK, TINY_SET, changed, pack, tiny_run
 from pipeline import TINY, Clone
 
-from icl_transience import resources
-from icl_transience.plan import Plan
-from icl_transience.resources import Job
-from icl_transience.spec import Trained
+from icl_transience.planning import resources
+from icl_transience.planning.plan import Plan
+from icl_transience.planning.resources import Job
+from icl_transience.specs.banks import Trained
+from icl_transience.specs.compute import training_flop
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +48,7 @@ def test_jobs_of_one_cluster_job_stay_within_its_limit_together(limit, attempt):
 
 def test_time_is_flop_over_the_rate_and_a_little_a_batch():
     batches, overhead = 100, 100 * 3 * resources.OVERHEAD_SECONDS
-    flop = batches * 32 * resources.training_flop(RUN)
+    flop = batches * 32 * training_flop(RUN)
     for device, gflops, rate in (("cpu", None, 20e9), ("cuda", None, 200e9), ("cuda:1", 50, 50e9)):
         seconds = resources.train(PACK, 0, 3200, device, gflops).seconds
         assert seconds == pytest.approx(flop / rate + overhead)
@@ -154,7 +155,7 @@ def test_a_plan_cuts_new_packs_by_minutes_where_they_are_given(tmp_path):
 def test_training_and_evaluation_of_a_segment_share_the_time_limit(tmp_path):
     planned = plan(tmp_path, time_limit=15, memory=2000)
     (pack_id, *_), (set_id, *_) = planned.packs, planned.sets
-    jobs = planned.train_job(pack_id, "0000", "2048"), planned.evaluate_job(pack_id, set_id, 0, 2048)
+    jobs = planned.jobs.train(pack_id, "0000", "2048"), planned.jobs.evaluate(pack_id, set_id, 0, 2048)
     assert 13 <= sum(job.runtime() for job in jobs) <= 15
     assert all(job.mem_mb(attempt=9) == 2000 for job in jobs)
 

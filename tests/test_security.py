@@ -23,10 +23,15 @@ import yaml
 from PIL import Image
 from pipeline import ROOT, Clone
 
-from icl_transience import banks, schema, sources
-from icl_transience.banks import omniglot, resnet
-from icl_transience.plan import Plan
-from icl_transience.spec import BankSpec, Imported, StudyError
+from icl_transience.banks import bank as banks_bank
+from icl_transience.banks import drawings, resnet
+from icl_transience.planning import limits
+from icl_transience.planning.plan import Plan
+from icl_transience.specs.banks import BankSpec, Imported
+from icl_transience.specs.errors import StudyError
+from icl_transience.study.document import _Loader
+from icl_transience.study.sources import files, omniglot
+from icl_transience.study.sources.tokens import INDEX
 
 HOSTILE = "$(touch was-here) `touch was-here` ; touch was-here"
 
@@ -106,7 +111,7 @@ def test_a_module_that_did_would_be_found(tmp_path, text):
 
 
 def test_yaml_is_read_by_a_safe_loader():
-    assert issubclass(schema._Loader, yaml.SafeLoader)
+    assert issubclass(_Loader, yaml.SafeLoader)
 
 
 @pytest.mark.parametrize(
@@ -235,12 +240,12 @@ def test_no_job_is_submitted_from_where_a_shell_would_read_its_path(tmp_path, pl
 @pytest.mark.parametrize("place", ["/lab projects/app", "/it's", "/a;b", "/a&b", '/"a"', "/a(b)", "/~a", "/a*"])
 def test_no_job_is_submitted_with_a_python_that_a_shell_would_not_find(place):
     with pytest.raises(StudyError, match="the Python that runs Snakemake is"):
-        Plan({"study": "synthetic"}, ROOT).refuse_cluster(f"{place}/.venv/bin/python")
+        limits.refuse_cluster({}, ROOT, f"{place}/.venv/bin/python")
 
 
 def test_jobs_are_submitted_from_a_folder_with_spaces_where_the_python_is_elsewhere(tmp_path):
     clone = Clone.make(tmp_path / 'Größe: it\'s "my" 100% #1')
-    Plan({"study": "synthetic", "results": "my results"}, clone.folder).refuse_cluster("/opt/Größe-3.11/bin/python")
+    limits.refuse_cluster({"study": "synthetic", "results": "my results"}, clone.folder, "/opt/Größe-3.11/bin/python")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +271,7 @@ def test_a_run_named_after_a_path_stays_in_its_folder(tmp_path):
     study["experiments"]["a"]["axes"] = {"bank.imported.path": ["one/two", "one/$(touch was-here)"]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
     plan = Plan({"study": "mine.yaml", "imported": str(tmp_path)}, ROOT)
-    assert list(plan.exports)[:2] == ["imported.path=one_two", "imported.path=one___touch_was-here_"]
+    assert list(plan.targets.exports)[:2] == ["imported.path=one_two", "imported.path=one___touch_was-here_"]
 
 
 # Files that a study names.
@@ -306,7 +311,7 @@ def test_a_study_names_no_file_outside_the_sources_folder(inside, name):
 
 @pytest.mark.parametrize("name", WAYS_OUT)
 def test_a_checkpoint_names_no_shard_outside_its_folder(inside, name):
-    (inside / sources.INDEX).write_text(json.dumps({"weight_map": {"wte.weight": name}}))
+    (inside / INDEX).write_text(json.dumps({"weight_map": {"wte.weight": name}}))
     assert f"names {name!r}, which leads out of {inside}" in bank_problem(inside, "tokens")
 
 
@@ -430,7 +435,7 @@ def test_attributes_of_an_array_are_not_read(inside):
         scale="raw",
         dim=3,
     )
-    bank = banks.build(BankSpec(source="imported", seed=0, imported=section), [inside / "embeddings.h5"])
+    bank = banks_bank.build(BankSpec(source="imported", seed=0, imported=section), [inside / "embeddings.h5"])
     np.testing.assert_array_equal(bank.embeddings, array.astype(np.float32))
 
 
@@ -462,7 +467,7 @@ def test_members_with_paths_that_lead_out_are_never_written(tmp_path):
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(link, "/etc/passwd")
     before = set(tmp_path.rglob("*"))
-    assert list(omniglot.read_drawings([path])) == [("Greek", 1)]
+    assert list(drawings.read_drawings([path])) == [("Greek", 1)]
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -487,7 +492,7 @@ DRAWINGS = {
 @pytest.mark.parametrize(("content", "expected"), DRAWINGS.values(), ids=DRAWINGS)
 def test_a_drawing_is_a_small_png_before_it_is_read(tmp_path, content, expected):
     with pytest.raises(StudyError, match=expected):
-        omniglot.read_drawings([archive(tmp_path, content)])
+        drawings.read_drawings([archive(tmp_path, content)])
 
 
 def flag(path: Path, offset: int, value: int) -> None:
@@ -510,7 +515,7 @@ def test_a_zip_that_is_not_plain_is_refused(tmp_path, offset, value):
     path = archive(tmp_path)
     flag(path, offset, value)
     with pytest.raises(StudyError, match=r"images\.zip: not a readable zip"):
-        omniglot.read_drawings([path])
+        drawings.read_drawings([path])
 
 
 def test_a_damaged_zip_is_read_or_refused_wherever_the_damage_is(tmp_path):
@@ -520,7 +525,7 @@ def test_a_damaged_zip_is_read_or_refused_wherever_the_damage_is(tmp_path):
     for number, place in enumerate(generator.integers(0, len(whole), 150)):
         path = tmp_path / f"{number}.zip"
         path.write_bytes(whole[:place] + bytes([generator.integers(256)]) + whole[place + 1 :])
-        for read in (lambda path: omniglot.read_drawings([path]), lambda path: sources._characters((path,))):
+        for read in (lambda path: drawings.read_drawings([path]), lambda path: omniglot._characters((path,))):
             try:
                 read(path)
             except StudyError:
@@ -531,9 +536,9 @@ def test_a_damaged_zip_is_read_or_refused_wherever_the_damage_is(tmp_path):
 # Downloads.
 
 
-@pytest.mark.parametrize("name", sources.PUBLIC)
+@pytest.mark.parametrize("name", files.PUBLIC)
 def test_what_is_downloaded_comes_over_https_and_is_checked(name):
-    public = sources.PUBLIC[name]
+    public = files.PUBLIC[name]
     assert public.url.startswith("https://")
     assert public.url.endswith(f"/{name}")
     assert re.fullmatch("[0-9a-f]{64}", public.sha256)

@@ -13,21 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from icl_transience import counter, evaluation, sequences
-from icl_transience.sequences import TRAINING, Sequences
-from icl_transience.spec import EVALUATORS, BankShape, Recipe
+from icl_transience import philox
+from icl_transience.sequences import draw as sequences_draw
+from icl_transience.sequences.draw import TRAINING, Sequences, _order
+from icl_transience.specs.banks import BankShape
+from icl_transience.specs.evaluators import EVALUATORS, evaluator_recipe
+from icl_transience.specs.recipes import Recipe
 
 PAPER = Recipe(context=8, burstiness=3)
 BANK = BankShape(n_classes=40, n_exemplars=12, n_train_classes=32, n_train_exemplars=8, width=1)
 FEW = replace(BANK, n_train_classes=4)  # so few that free items often coincide with the two bursty classes
 MANY = replace(BANK, n_classes=12_984, n_train_classes=12_800)
-RECIPES = {name: evaluation.evaluator_recipe(name, PAPER) for name in EVALUATORS}
+RECIPES = {name: evaluator_recipe(name, PAPER) for name in EVALUATORS}
 ICL = ("icl", "icl_holdout", "icl_new_exemplar")
 PARTS = ("classes", "exemplars", "labels")
 
 
 def draw(recipe: Recipe, n: int, bank: BankShape = BANK, *, seed: int = 0, purpose: str = TRAINING) -> Sequences:
-    return sequences.draw(recipe, bank, seed, purpose, torch.arange(n))
+    return sequences_draw.draw(recipe, bank, seed, purpose, torch.arange(n))
 
 
 def evaluator(name: str, n: int) -> Sequences:
@@ -170,10 +173,10 @@ def test_every_arrangement_of_query_distractor_and_free_items_is_equally_likely(
 
 def test_the_shuffle_gives_all_orders_with_equal_probability_and_moves_nothing_where_words_are_equal():
     n, orders = 20_000, {order: number for number, order in enumerate(itertools.permutations(range(4)))}
-    order = sequences._order(counter.words(0, 0, torch.arange(n), 0, 4))
+    order = _order(philox.words(0, 0, torch.arange(n), 0, 4))
     assert_uniform(np.array([orders[tuple(row)] for row in order.tolist()]), 24)
     highest = [torch.full((n,), 2**32 - 1)] * 4
-    assert (sequences._order(highest) == torch.arange(4)).all()
+    assert (_order(highest) == torch.arange(4)).all()
 
 
 # --- Which exemplars
@@ -279,7 +282,7 @@ def test_icl_has_half_a_context_of_the_querys_class_and_half_of_one_other(name):
 
 def test_train_is_composed_as_in_training_whatever_that_is():
     for recipe in (PAPER, Recipe(context=6, burstiness=1), Recipe(context=5, burstiness=0, support="none")):
-        assert evaluation.evaluator_recipe("train", recipe) == recipe
+        assert evaluator_recipe("train", recipe) == recipe
 
 
 def test_the_answer_to_iwl_does_not_stand_in_the_context():
@@ -298,8 +301,8 @@ def test_the_answer_to_flip_is_right_by_the_context_and_wrong_by_the_weights():
 def test_evaluators_keep_the_context_of_training_and_nothing_else_of_it(name):
     for context in (2, 8, 12):
         one, other = Recipe(context=context, burstiness=0), Recipe(context=context, burstiness=1)
-        assert evaluation.evaluator_recipe(name, one) == evaluation.evaluator_recipe(name, other)
-        assert draw(evaluation.evaluator_recipe(name, one), 3).classes.shape == (3, context + 1)
+        assert evaluator_recipe(name, one) == evaluator_recipe(name, other)
+        assert draw(evaluator_recipe(name, one), 3).classes.shape == (3, context + 1)
 
 
 # --- A sequence is a function of its seed, its purpose and its number
@@ -318,9 +321,11 @@ def test_a_batch_is_the_same_rows_however_the_sequences_are_cut_and_ordered(name
     after = data.draw(st.integers(0, 20), label="rows drawn after it")
     order = torch.tensor(data.draw(st.permutations(range(length)), label="order"))
     positions = torch.arange(start, start + length)
-    bigger = sequences.draw(RECIPES[name], BANK, seed, TRAINING, torch.arange(start - before, start + length + after))
-    batch = sequences.draw(RECIPES[name], BANK, seed, TRAINING, positions)
-    shuffled = sequences.draw(RECIPES[name], BANK, seed, TRAINING, positions[order])
+    bigger = sequences_draw.draw(
+        RECIPES[name], BANK, seed, TRAINING, torch.arange(start - before, start + length + after)
+    )
+    batch = sequences_draw.draw(RECIPES[name], BANK, seed, TRAINING, positions)
+    shuffled = sequences_draw.draw(RECIPES[name], BANK, seed, TRAINING, positions[order])
     for part in PARTS:
         rows = getattr(bigger, part)[before : before + length]
         assert torch.equal(getattr(batch, part), rows)
@@ -350,8 +355,8 @@ def test_successive_sequences_are_independent():
 def test_cpu_and_gpu_draw_the_same_sequences():
     positions = torch.arange(2**33, 2**33 + 1000)
     for recipe in RECIPES.values():
-        on_cpu = sequences.draw(recipe, BANK, 3, TRAINING, positions)
-        on_gpu = sequences.draw(recipe, BANK, 3, TRAINING, positions.cuda())
+        on_cpu = sequences_draw.draw(recipe, BANK, 3, TRAINING, positions)
+        on_gpu = sequences_draw.draw(recipe, BANK, 3, TRAINING, positions.cuda())
         for part in PARTS:
             assert torch.equal(getattr(on_cpu, part), getattr(on_gpu, part).cpu())
 

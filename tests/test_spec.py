@@ -12,25 +12,14 @@ from builders import OMNIGLOT_BANK, TINY_BANK, TINY_RUN, TINY_SET, changed, pack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_transience import spec
-from icl_transience.spec import (
-    L2,
-    Component,
-    Forgetting,
-    Gaussian,
-    Init,
-    Intervention,
-    Labelling,
-    Model,
-    Optimizer,
-    Positions,
-    Recipe,
-    Run,
-    Schedule,
-    Seed,
-    Snapshots,
-    Zipf,
-)
+from icl_transience.specs import banks, evaluators, model, recipes, runs, training
+from icl_transience.specs.banks import Gaussian
+from icl_transience.specs.evaluators import evaluator_at, evaluator_parts, in_order
+from icl_transience.specs.identity import SEMANTICS, canonical, from_values, identity, identity_values, round_up
+from icl_transience.specs.model import Init, Model, Positions
+from icl_transience.specs.recipes import COMPOSITION, Component, Labelling, Recipe, Zipf
+from icl_transience.specs.runs import Run, Seed
+from icl_transience.specs.training import L2, Forgetting, Intervention, Optimizer, Schedule, Snapshots
 
 OMNIGLOT_RUN = tiny_run(bank=OMNIGLOT_BANK)
 # Nothing in its recipe is as in a plain one.
@@ -74,7 +63,10 @@ RICH_TRAINING = tiny_run(
         ),
     }
 )
-DATACLASSES = [kind for kind in vars(spec).values() if dataclasses.is_dataclass(kind)]
+MODULES = (banks, evaluators, model, recipes, runs, training)
+DATACLASSES = list(
+    dict.fromkeys(kind for module in MODULES for kind in vars(module).values() if dataclasses.is_dataclass(kind))
+)
 
 
 def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -110,15 +102,15 @@ def of_each_leaf(*values: Any):
 @of_each_leaf(TINY_RUN, OMNIGLOT_RUN, RICH_RUN, RICH_TRAINING, TINY_SET, TINY_BANK, OMNIGLOT_BANK)
 def test_every_value_is_in_the_identity(value, path):
     other = changed(value, {path: another(leaves(value)[path])})
-    assert spec.identity("training", other) != spec.identity("training", value)
+    assert identity("training", other) != identity("training", value)
 
 
 def test_a_name_ends_with_the_identity_behind_it():
-    assert TINY_RUN.id == spec.identity("training", TINY_RUN)
-    assert TINY_SET.id == f"gaussian-10x3-{spec.identity('sequences', TINY_SET)}"
-    assert TINY_BANK.id == f"gaussian-10x3-{spec.identity('bank', TINY_BANK)}"
-    assert OMNIGLOT_BANK.id == f"omniglot-24x4-{spec.identity('bank', OMNIGLOT_BANK)}"
-    assert pack().id == f"gaussian-10x3-2x8-{spec.identity('training', pack())}"
+    assert TINY_RUN.id == identity("training", TINY_RUN)
+    assert TINY_SET.id == f"gaussian-10x3-{identity('sequences', TINY_SET)}"
+    assert TINY_BANK.id == f"gaussian-10x3-{identity('bank', TINY_BANK)}"
+    assert OMNIGLOT_BANK.id == f"omniglot-24x4-{identity('bank', OMNIGLOT_BANK)}"
+    assert pack().id == f"gaussian-10x3-2x8-{identity('training', pack())}"
 
 
 def test_the_lanes_of_a_pack_and_their_order_are_in_its_identity():
@@ -129,20 +121,20 @@ def test_the_lanes_of_a_pack_and_their_order_are_in_its_identity():
 
 @pytest.mark.parametrize("value", [TINY_RUN, OMNIGLOT_RUN, RICH_RUN, RICH_TRAINING, TINY_SET, TINY_BANK, OMNIGLOT_BANK])
 def test_values_survive_the_way_through_json(value):
-    text = spec.canonical(spec.identity_values(value))
-    back = spec.from_values(type(value), json.loads(text))
+    text = canonical(identity_values(value))
+    back = from_values(type(value), json.loads(text))
     assert back == value
     assert back.id == value.id
-    assert spec.canonical(spec.identity_values(back)) == text
+    assert canonical(identity_values(back)) == text
 
 
 def test_a_number_has_one_identity_however_it_is_written():
-    plain = spec.identity_values(TINY_RUN)
+    plain = identity_values(TINY_RUN)
     for path, text in [("positions", {"base": 30}), ("init", {"scale": 1})]:
         written = plain | {"model": plain["model"] | {path: plain["model"][path] | text}}
-        assert spec.from_values(Run, written).id == TINY_RUN.id
+        assert from_values(Run, written).id == TINY_RUN.id
     written = plain | {"optimizer": plain["optimizer"] | {"learning_rate": float("0.1e-2")}, "batch_size": 4.0}
-    assert spec.from_values(Run, written).id == TINY_RUN.id
+    assert from_values(Run, written).id == TINY_RUN.id
 
 
 def test_a_default_that_is_written_out_changes_nothing():
@@ -173,16 +165,16 @@ def test_a_default_that_is_written_out_changes_nothing():
 
 
 def test_the_order_in_which_values_are_written_changes_nothing():
-    values = spec.identity_values(TINY_RUN)
+    values = identity_values(TINY_RUN)
     backwards = json.loads(json.dumps(values), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
     assert list(backwards) == list(reversed(values))
-    assert spec.from_values(Run, backwards).id == TINY_RUN.id
-    assert spec.canonical(backwards) == spec.canonical(values)
+    assert from_values(Run, backwards).id == TINY_RUN.id
+    assert canonical(backwards) == canonical(values)
 
 
 def test_what_is_not_a_number_has_no_identity():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        spec.identity("training", tiny_run(**{"optimizer.learning_rate": math.nan}))
+        identity("training", tiny_run(**{"optimizer.learning_rate": math.nan}))
 
 
 # Keys that came later.
@@ -201,17 +193,17 @@ class After:
 
 
 def test_a_later_key_at_its_neutral_value_leaves_identities_as_they_were():
-    assert spec.identity("bank", After(size=3)) == spec.identity("bank", Before(size=3))
-    assert spec.identity_values(After(size=3)) == {"size": 3}
+    assert identity("bank", After(size=3)) == identity("bank", Before(size=3))
+    assert identity_values(After(size=3)) == {"size": 3}
 
 
 def test_a_later_key_at_another_value_makes_another_identity():
     values = [After(size=3), After(size=3, shape="square"), After(size=3, depth=1), After(size=3, shape="", depth=1)]
-    assert len({spec.identity("bank", value) for value in values}) == 4
+    assert len({identity("bank", value) for value in values}) == 4
 
 
 def test_what_was_written_before_a_key_existed_reads_as_its_neutral_value():
-    assert spec.from_values(After, {"size": 3}) == After(size=3, shape="round", depth=0)
+    assert from_values(After, {"size": 3}) == After(size=3, shape="round", depth=0)
 
 
 @pytest.mark.parametrize("kind", DATACLASSES, ids=lambda kind: kind.__name__)
@@ -223,9 +215,9 @@ def test_a_neutral_value_is_the_default(kind):
 
 
 def test_a_plain_training_recipe_is_its_context_and_its_burstiness():
-    assert spec.identity_values(Recipe(context=8, burstiness=3)) == {"context": 8, "burstiness": 3}
+    assert identity_values(Recipe(context=8, burstiness=3)) == {"context": 8, "burstiness": 3}
     relabelled = Recipe(context=8, burstiness=4, labels="relabelled", classes="holdout")
-    assert spec.identity_values(relabelled) == {
+    assert identity_values(relabelled) == {
         "context": 8,
         "burstiness": 4,
         "labels": "relabelled",
@@ -233,15 +225,15 @@ def test_a_plain_training_recipe_is_its_context_and_its_burstiness():
     }
 
 
-@pytest.mark.parametrize("stage", list(spec.SEMANTICS))
+@pytest.mark.parametrize("stage", list(SEMANTICS))
 def test_a_new_meaning_of_a_stage_makes_new_identities_of_it_and_of_what_is_made_from_it_alone(stage, monkeypatch):
     def ids() -> dict[str, set[str]]:
         return {"bank": {TINY_BANK.id}, "sequences": {TINY_SET.id}, "training": {TINY_RUN.id, pack().id}}
 
     before = ids()
-    monkeypatch.setitem(spec.SEMANTICS, stage, spec.SEMANTICS[stage] + 1)
+    monkeypatch.setitem(SEMANTICS, stage, SEMANTICS[stage] + 1)
     after = ids()
-    for name in spec.SEMANTICS:
+    for name in SEMANTICS:
         assert before[name].isdisjoint(after[name]) == (stage in (name, "bank")), name
 
 
@@ -259,8 +251,8 @@ def test_the_kinds_of_a_mixture_share_what_is_not_composition_and_all_of_the_seq
     assert own == dataclasses.replace(recipe, mixture=())
     for kind, part in zip((first, second), recipe.mixture, strict=True):
         differing = {f.name for f in dataclasses.fields(Recipe) if getattr(kind, f.name) != getattr(own, f.name)}
-        assert differing <= set(spec.COMPOSITION)
-        assert all(getattr(kind, name) == getattr(part, name) for name in spec.COMPOSITION)
+        assert differing <= set(COMPOSITION)
+        assert all(getattr(kind, name) == getattr(part, name) for name in COMPOSITION)
 
 
 def test_what_a_mixture_may_differ_in_is_part_of_a_recipe_with_the_same_neutral_values():
@@ -272,12 +264,12 @@ def test_what_a_mixture_may_differ_in_is_part_of_a_recipe_with_the_same_neutral_
 
 @given(st.permutations(["train", "icl", "icl@4", "icl@16", "ciwl@2", "icl_holdout"]))
 def test_evaluators_stand_in_one_order_each_before_itself_at_other_contexts(names):
-    assert spec.in_order(names) == ["train", "icl", "icl@4", "icl@16", "ciwl@2", "icl_holdout"]
+    assert in_order(names) == ["train", "icl", "icl@4", "icl@16", "ciwl@2", "icl_holdout"]
 
 
 def test_the_name_of_an_evaluator_says_its_context():
-    assert spec.evaluator_parts("icl") == ("icl", None)
-    assert spec.evaluator_parts(spec.evaluator_at("icl_holdout", 16)) == ("icl_holdout", 16)
+    assert evaluator_parts("icl") == ("icl", None)
+    assert evaluator_parts(evaluator_at("icl_holdout", 16)) == ("icl_holdout", 16)
 
 
 # What changes while a run trains.
@@ -305,7 +297,7 @@ def test_labels_are_forgotten_at_every_multiple_in_whole_batches_while_it_lasts(
 ):
     run = tiny_run(batch_size=batch_size, forgetting=Forgetting(every=every, until=until))
     first, last = start * batch_size, (start + length) * batch_size
-    step, end = spec.round_up(every, batch_size), spec.round_up(until, batch_size) if until else math.inf
+    step, end = round_up(every, batch_size), round_up(until, batch_size) if until else math.inf
     expected = {n for n in range(batch_size, last, batch_size) if every and n % step == 0 and n <= end}
     assert run.changes(first, last) == {n for n in expected if first < n}
     for seen in range(0, last, batch_size):
@@ -399,7 +391,7 @@ def test_snapshots_are_spread_geometrically_and_then_evenly(schedule, until):
 
 @given(st.integers(0, 10**12), st.integers(1, 10**5))
 def test_rounding_up_gives_the_next_whole_batch(sequences, batch_size):
-    rounded = spec.round_up(sequences, batch_size)
+    rounded = round_up(sequences, batch_size)
     assert rounded % batch_size == 0
     assert sequences <= rounded < sequences + batch_size
 

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from icl_transience import files, store
-from icl_transience.spec import StudyError
+from icl_transience.specs.errors import StudyError
+from icl_transience.store import atomic, hdf5, layout
 
 KIND, IDENTITY = "segment", "pack/0-4"
 NUMBERS = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -19,7 +19,7 @@ WORDS = ["aleph", "beth", ""]
 
 
 def write(path: Path, **attributes) -> Path:
-    with store.writing(path, KIND, IDENTITY) as file:
+    with hdf5.writing(path, KIND, IDENTITY) as file:
         file["group/numbers"] = NUMBERS
         file["words"] = WORDS
         file["none"] = np.zeros((0, 3))
@@ -40,7 +40,7 @@ def names(folder: Path) -> set[str]:
 
 def refusal(path: Path, identity: str | None = IDENTITY) -> str:
     """What reading says of the file; the message names it and the way to get it back, whatever is wrong."""
-    with pytest.raises(store.StoreError) as caught, store.reading(path, KIND, identity):
+    with pytest.raises(hdf5.StoreError) as caught, hdf5.reading(path, KIND, identity):
         pass
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
@@ -51,7 +51,7 @@ def refusal(path: Path, identity: str | None = IDENTITY) -> str:
 
 
 def is_valid(path: Path) -> bool:
-    with store.reading(path, KIND, IDENTITY):
+    with hdf5.reading(path, KIND, IDENTITY):
         return True
 
 
@@ -59,19 +59,19 @@ def is_valid(path: Path) -> bool:
 
 
 def test_what_was_written_is_read_back(path):
-    with store.reading(path, KIND, IDENTITY) as file:
+    with hdf5.reading(path, KIND, IDENTITY) as file:
         assert np.array_equal(file["group/numbers"][()], NUMBERS)
         assert file["words"].asstr()[()].tolist() == WORDS
         assert file["none"].shape == (0, 3)
         assert file["scalar"][()] == 7
         assert file.attrs["from"] == 0
     assert is_valid(path)
-    assert store.read_attribute(path, "identity") == IDENTITY
+    assert hdf5.read_attribute(path, "identity") == IDENTITY
 
 
 def test_a_file_has_its_name_only_once_it_is_whole(tmp_path):
     path = tmp_path / "new" / "segment.h5"
-    with store.writing(path, KIND, IDENTITY):
+    with hdf5.writing(path, KIND, IDENTITY):
         (temporary,) = names(path.parent)
         assert temporary.startswith(".segment.h5.")
         assert temporary.endswith(".tmp")
@@ -79,7 +79,7 @@ def test_a_file_has_its_name_only_once_it_is_whole(tmp_path):
 
 
 def fail_in_mid_file(path: Path, error: type[BaseException]) -> None:
-    with store.writing(path, KIND, IDENTITY) as file:
+    with hdf5.writing(path, KIND, IDENTITY) as file:
         file["numbers"] = NUMBERS
         raise error
 
@@ -104,7 +104,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_the_earlier_file_and_no_tempora
     """HDF5 reads some of what it has written back, and crashes where it finds something else."""
     before, full = path.read_bytes(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    class Disk(store._Disk):
+    class Disk(hdf5._Disk):
         left = writes
 
         def write(self, data: memoryview) -> int:
@@ -112,7 +112,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_the_earlier_file_and_no_tempora
             self.failure = self.failure or (full if self.left < 0 else None)
             return super().write(data)
 
-    monkeypatch.setattr(store, "_Disk", Disk)
+    monkeypatch.setattr(hdf5, "_Disk", Disk)
     with pytest.raises(StudyError, match=f"{path}: cannot be written .No space left on device"):
         write(path)
     assert path.read_bytes() == before
@@ -121,7 +121,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_the_earlier_file_and_no_tempora
 
 def test_what_a_full_disk_did_not_take_is_read_back(tmp_path):
     (tmp_path / "file").write_bytes(b"0123456789")
-    with store._Disk(tmp_path / "file") as disk:
+    with hdf5._Disk(tmp_path / "file") as disk:
         disk.failure = OSError(errno.ENOSPC, "full")
         disk.seek(8)
         assert disk.write(b"abcd") == 4
@@ -140,7 +140,7 @@ def test_what_a_full_disk_did_not_take_is_read_back(tmp_path):
 
 def test_a_missing_file_is_refused(tmp_path):
     missing = tmp_path / "segment.h5"
-    with pytest.raises(store.StoreError, match=r"cannot be read .*No such file.*run the same snakemake command again"):
+    with pytest.raises(hdf5.StoreError, match=r"cannot be read .*No such file.*run the same snakemake command again"):
         is_valid(missing)
     assert names(tmp_path) == set()
 
@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_read_just_now_stays_where_it_is(number, path, mon
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(h5py, "File", fail)
-    with pytest.raises(store.StoreError, match=f"cannot be read .*{os.strerror(number)}"):
+    with pytest.raises(hdf5.StoreError, match=f"cannot be read .*{os.strerror(number)}"):
         is_valid(path)
     assert names(path.parent) == {path.name}
 
@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_read_just_now_stays_where_it_is(number, path, mon
 def test_a_damaged_file_in_a_folder_that_is_not_ours_is_named_and_stays(path, monkeypatch):
     path.write_bytes(b"")
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only")))
-    with pytest.raises(store.StoreError, match=r"damaged .*: move this file away .Read-only, from here., and run"):
+    with pytest.raises(hdf5.StoreError, match=r"damaged .*: move this file away .Read-only, from here., and run"):
         is_valid(path)
     assert names(path.parent) == {path.name}
 
@@ -168,19 +168,19 @@ def test_a_damaged_file_in_a_folder_that_is_not_ours_is_named_and_stays(path, mo
 def test_another_file_of_this_name_is_refused_and_stays(kind, identity, path):
     found = "its kind is 'segment', expected 'metrics'" if kind != KIND else "its identity is 'pack/0-4', expected"
     message = f"{path}: {found}.*: another file has got this name: move it away, and run the same snakemake command"
-    with pytest.raises(store.StoreError, match=message), store.reading(path, kind, identity):
+    with pytest.raises(hdf5.StoreError, match=message), hdf5.reading(path, kind, identity):
         pass
     assert path.exists()
 
 
 def test_a_file_of_an_older_schema_version_is_refused(path, monkeypatch):
-    monkeypatch.setitem(store.SCHEMA_VERSIONS, KIND, 999)
+    monkeypatch.setitem(hdf5.SCHEMA_VERSIONS, KIND, 999)
     assert "its schema version is 1, expected 999" in refusal(path)
 
 
 def test_a_file_of_a_newer_schema_version_is_refused_and_stays_for_the_software_that_made_it(path, monkeypatch):
-    monkeypatch.setitem(store.SCHEMA_VERSIONS, KIND, 0)
-    with pytest.raises(store.StoreError, match="its schema version is 1, this software knows 0: use the software"):
+    monkeypatch.setitem(hdf5.SCHEMA_VERSIONS, KIND, 0)
+    with pytest.raises(hdf5.StoreError, match="its schema version is 1, this software knows 0: use the software"):
         is_valid(path)
     assert path.exists()
 
@@ -233,11 +233,11 @@ def test_damage_to_the_structure_of_a_file_is_refused_in_the_same_words(part, pa
 
 
 def test_an_attribute_that_is_not_there_is_an_error_with_a_remedy(path):
-    with pytest.raises(store.StoreError, match=r"its attribute 'spec' cannot be read .*: move this file away, and run"):
-        store.read_attribute(path, "spec", aside=False)
+    with pytest.raises(hdf5.StoreError, match=r"its attribute 'spec' cannot be read .*: move this file away, and run"):
+        hdf5.read_attribute(path, "spec", aside=False)
     assert path.exists()
-    with pytest.raises(store.StoreError, match=r"damaged .*moved to .*: run the same snakemake command again"):
-        store.read_attribute(path, "spec")
+    with pytest.raises(hdf5.StoreError, match=r"damaged .*moved to .*: run the same snakemake command again"):
+        hdf5.read_attribute(path, "spec")
     assert not path.exists()
 
 
@@ -247,7 +247,7 @@ def test_an_attribute_that_is_not_there_is_an_error_with_a_remedy(path):
 def checksum_after(path: Path, change) -> str:
     with h5py.File(path, "r+") as file:
         change(file)
-        return store.checksum(file)
+        return hdf5.checksum(file)
 
 
 def replace_dataset(name: str, value):
@@ -282,35 +282,35 @@ CONTENT_CHANGES = {
 
 @pytest.mark.parametrize("change", CONTENT_CHANGES.values(), ids=CONTENT_CHANGES.keys())
 def test_every_change_of_content_changes_the_checksum(change, path):
-    before = store.read_attribute(path, "checksum")
+    before = hdf5.read_attribute(path, "checksum")
     assert checksum_after(path, change) != before
     assert "its content does not match its checksum" in refusal(path, identity=None)
 
 
 def test_how_a_file_was_made_is_no_content(tmp_path):
     one, other = write(tmp_path / "1.h5"), write(tmp_path / "2.h5", made_by="another", made_in_seconds=1.5)
-    assert store.read_attribute(one, "checksum") == store.read_attribute(other, "checksum")
-    assert checksum_after(one, lambda file: file.attrs.__delitem__("made_at")) == store.read_attribute(one, "checksum")
+    assert hdf5.read_attribute(one, "checksum") == hdf5.read_attribute(other, "checksum")
+    assert checksum_after(one, lambda file: file.attrs.__delitem__("made_at")) == hdf5.read_attribute(one, "checksum")
     assert is_valid(one)
 
 
 def test_the_checksum_does_not_depend_on_the_pieces_it_reads(tmp_path, monkeypatch):
-    with store.writing(tmp_path / "numbers.h5", KIND, IDENTITY) as file:
+    with hdf5.writing(tmp_path / "numbers.h5", KIND, IDENTITY) as file:
         file["numbers"] = NUMBERS
-        expected = store.checksum(file)
-        monkeypatch.setattr(store, "_HASH_BYTES", NUMBERS[0].nbytes)
-        assert store.checksum(file) == expected
+        expected = hdf5.checksum(file)
+        monkeypatch.setattr(hdf5, "_HASH_BYTES", NUMBERS[0].nbytes)
+        assert hdf5.checksum(file) == expected
         file["numbers"][1, 2] += 1
-        assert store.checksum(file) != expected
+        assert hdf5.checksum(file) != expected
 
 
 def test_groups_that_share_letters_differ(tmp_path):
     checksums = []
     for number, groups in enumerate([("a", "ab"), ("aa", "b")]):
-        with store.writing(tmp_path / f"{number}.h5", KIND, IDENTITY) as file:
+        with hdf5.writing(tmp_path / f"{number}.h5", KIND, IDENTITY) as file:
             for name in groups:
                 file.create_group(name)
-        checksums.append(store.read_attribute(tmp_path / f"{number}.h5", "checksum"))
+        checksums.append(hdf5.read_attribute(tmp_path / f"{number}.h5", "checksum"))
     assert checksums[0] != checksums[1]
 
 
@@ -318,20 +318,20 @@ def test_groups_that_share_letters_differ(tmp_path):
 
 
 def keep(path: Path) -> None:
-    files.link(path, store.kept_name(path))
+    atomic.link(path, layout.kept_name(path))
 
 
 def test_a_file_that_is_to_be_kept_has_both_names_once_it_is_whole(tmp_path):
     path = tmp_path / "segment.h5"
-    with store.writing(path, KIND, IDENTITY, kept=True) as file:
+    with hdf5.writing(path, KIND, IDENTITY, kept=True) as file:
         file["numbers"] = NUMBERS
-        assert not store.kept_name(path).exists()
-    assert store.kept_name(path).samefile(path)
+        assert not layout.kept_name(path).exists()
+    assert layout.kept_name(path).samefile(path)
 
 
 def test_a_kept_file_is_the_same_file_under_a_name_of_its_own(path):
     keep(path)
-    kept = store.kept_name(path)
+    kept = layout.kept_name(path)
     assert kept.parent == path.parent / ".kept"
     assert kept.samefile(path)
     keep(path)
@@ -342,7 +342,7 @@ def test_keeping_replaces_what_was_kept_before(path):
     keep(path)
     write(path, **{"from": 1})
     keep(path)
-    assert store.kept_name(path).samefile(path)
+    assert layout.kept_name(path).samefile(path)
 
 
 @pytest.mark.parametrize("hard_links", [True, False])
@@ -351,12 +351,12 @@ def test_a_deleted_file_comes_back_whole_and_new(hard_links, path, monkeypatch):
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no hard links here")))
     content = path.read_bytes()
     keep(path)
-    os.utime(store.kept_name(path), (0, 0))
+    os.utime(layout.kept_name(path), (0, 0))
     path.unlink()
     begun = time.time()
-    assert store.restore(path, KIND, IDENTITY)
+    assert hdf5.restore(path, KIND, IDENTITY)
     assert path.read_bytes() == content
-    assert is_valid(store.kept_name(path))
+    assert is_valid(layout.kept_name(path))
     # The file system's clock may be a tick behind.
     assert path.stat().st_mtime > begun - 1
     assert names(path.parent) == {path.name, ".kept"}
@@ -364,14 +364,14 @@ def test_a_deleted_file_comes_back_whole_and_new(hard_links, path, monkeypatch):
 
 def test_a_file_that_is_still_there_can_be_restored(path):
     keep(path)
-    assert store.restore(path, KIND, IDENTITY)
+    assert hdf5.restore(path, KIND, IDENTITY)
     assert is_valid(path)
     assert names(path.parent) == {path.name, ".kept"}
 
 
 def test_nothing_is_restored_where_nothing_was_kept(path):
     path.unlink()
-    assert not store.restore(path, KIND, IDENTITY)
+    assert not hdf5.restore(path, KIND, IDENTITY)
     assert not path.exists()
 
 
@@ -380,10 +380,10 @@ def test_a_kept_file_that_is_not_what_is_wanted_is_not_restored(reason, path):
     keep(path)
     path.unlink()
     if reason == "damage":
-        kept = store.kept_name(path)
+        kept = layout.kept_name(path)
         flip(kept, kept.read_bytes().index(b"aleph"), bit=0)
     wanted = ("metrics" if reason == "kind" else KIND, "pack/0-8" if reason == "identity" else IDENTITY)
-    assert not store.restore(path, *wanted)
+    assert not hdf5.restore(path, *wanted)
     assert not path.exists()
 
 
@@ -391,6 +391,6 @@ def test_a_kept_file_made_of_other_things_is_not_restored(path):
     write(path, made_of="one")
     keep(path)
     path.unlink()
-    assert not store.restore(path, KIND, IDENTITY, made_of="another")
+    assert not hdf5.restore(path, KIND, IDENTITY, made_of="another")
     assert not path.exists()
-    assert store.restore(path, KIND, IDENTITY, made_of="one")
+    assert hdf5.restore(path, KIND, IDENTITY, made_of="one")

@@ -10,34 +10,26 @@ import pytest
 import safetensors.numpy
 import yaml
 
-from icl_transience import schema, study
-from icl_transience.packs import PackSpec
-from icl_transience.spec import (
-    L2,
-    Component,
-    Forgetting,
-    Intervention,
-    Labelling,
-    Lane,
-    Optimizer,
-    Positions,
-    Recipe,
-    Run,
-    Schedule,
-    Seed,
-    StudyError,
-    Zipf,
-)
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.model import Positions
+from icl_transience.specs.recipes import Component, Labelling, Recipe, Zipf
+from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
+from icl_transience.specs.training import L2, Forgetting, Intervention, Optimizer, Schedule
+from icl_transience.study import load as study_load
+from icl_transience.study import schema
+from icl_transience.study.document import read_yaml
+from icl_transience.study.experiments import Study
+from icl_transience.study.load import RUN_SECTIONS
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "workflow/schemas/study.schema.yaml"
 ZIPS = ("images_background_small1.zip", "images_background_small2.zip")
 
 
-def load(folder: Path, text: str, omniglot: Path | None = None, **folders: Path) -> study.Study:
+def load(folder: Path, text: str, omniglot: Path | None = None, **folders: Path) -> Study:
     path = folder / "mine.yaml"
     path.write_text(text, encoding="utf-8")
-    return study.load(path, SCHEMA, {"omniglot": omniglot} | folders)
+    return study_load.load(path, SCHEMA, {"omniglot": omniglot} | folders)
 
 
 def zips(folder: Path, content: bytes = b"drawing", characters: int = 242) -> Path:
@@ -254,7 +246,7 @@ def test_the_studies_of_before_have_the_identities_they_had(tmp_path):
     }
     for (name, run_name), ids in recorded.items():
         folders = {"omniglot": zips(tmp_path / "zips")}
-        experiments = study.load(ROOT / f"workflow/studies/{name}.yaml", SCHEMA, folders).experiments
+        experiments = study_load.load(ROOT / f"workflow/studies/{name}.yaml", SCHEMA, folders).experiments
         ((experiment, named),) = [
             (experiment, named)
             for experiment in experiments.values()
@@ -513,7 +505,7 @@ def test_every_problem_of_a_study_is_listed_at_once(tmp_path):
 def test_numbers_in_exponent_notation_are_numbers(tmp_path):
     path = tmp_path / "numbers.yaml"
     path.write_text("[1e-5, 1E5, -2e+3, 1.5e-3, 1e-5x]")
-    assert schema.read_yaml(path) == [1e-5, 1e5, -2000.0, 1.5e-3, "1e-5x"]
+    assert read_yaml(path) == [1e-5, 1e5, -2000.0, 1.5e-3, "1e-5x"]
 
 
 def test_the_schema_gives_every_leaf_a_meaning_and_a_default():
@@ -528,7 +520,7 @@ def test_the_schema_gives_every_leaf_a_meaning_and_a_default():
         else:
             yield path, part
 
-    found = dict(leaf for section in study.RUN_SECTIONS for leaf in leaves(document["$defs"][section], section))
+    found = dict(leaf for section in RUN_SECTIONS for leaf in leaves(document["$defs"][section], section))
     assert len(found) > 25
     assert not [path for path, part in found.items() if "default" not in part or "description" not in part]
 
@@ -540,7 +532,7 @@ def test_the_schemas_defaults_are_a_valid_study():
 
 
 def test_the_study_of_recipes_uses_every_key_of_a_recipe_and_of_other_contexts(tmp_path):
-    shipped = study.load(ROOT / "workflow/studies/recipes.yaml", SCHEMA, {})
+    shipped = study_load.load(ROOT / "workflow/studies/recipes.yaml", SCHEMA, {})
     plain = Recipe(context=8, burstiness=3)
     runs = [named for experiment in shipped.experiments.values() for named in experiment.runs]
     recipes = [kind for named in runs for _, kind in named.run.recipe.kinds()] + [named.run.recipe for named in runs]
@@ -556,7 +548,7 @@ def test_the_study_of_recipes_uses_every_key_of_a_recipe_and_of_other_contexts(t
 
 
 def test_the_study_of_training_uses_every_key_of_it():
-    shipped = study.load(ROOT / "workflow/studies/training.yaml", SCHEMA, {})
+    shipped = study_load.load(ROOT / "workflow/studies/training.yaml", SCHEMA, {})
     runs = [named.run for experiment in shipped.experiments.values() for named in experiment.runs]
     optimizers = [run.optimizer for run in runs]
     for values, untouched in (
@@ -586,7 +578,7 @@ def test_every_study_that_ships_is_valid(path, tmp_path):
     # The large zips are to be downloaded.
     omniglot = None if path.stem == "paper" else zips(tmp_path / "zips")
     folders = {"omniglot": omniglot, "tokens": tokens, "imported": tmp_path}
-    assert study.load(path, SCHEMA, folders).experiments
+    assert study_load.load(path, SCHEMA, folders).experiments
 
 
 # Claims.

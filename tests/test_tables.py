@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from made_up import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_report
 
-from icl_transience import files, tables
+from icl_transience.analysis import summaries, words
+from icl_transience.store import checksums, tables_file
+from icl_transience.system.formatting import count
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def curves(report) -> pd.DataFrame:
 
 
 def write(folder, report, curves, diverged=()) -> tuple[pd.DataFrame, pd.DataFrame]:
-    tables.write_summaries(folder, report, curves, diverged)
+    summaries.write_summaries(folder, report, curves, diverged)
     return pd.read_csv(folder / "transience.csv"), pd.read_csv(folder / "runs.csv")
 
 
@@ -108,8 +110,8 @@ def test_a_run_all_of_whose_lanes_diverged_has_no_curve(tmp_path, report, curves
 def test_tables_say_in_words_when_icl_peaked_and_what_is_left(tmp_path, report, curves):
     curves.to_csv(tmp_path / "curves.csv", index=False)
     write(tmp_path, report, curves)
-    files.write_checksums(tmp_path, tables.TABLES)
-    first, second = tables.experiment_in_words(tmp_path)
+    checksums.write_checksums(tmp_path, tables_file.TABLES)
+    first, second = words.experiment_in_words(tmp_path)
     assert "peaks at 0.90 after 4k sequences and falls to 0.60 at 32k (mean of 3 seeds, 3 transient" in first
     assert "peaks at 0.90 after 4k sequences and stays, with 0.90 at 32k" in second
     assert second.endswith(f"figure: {tmp_path / 'curves.svg'}")
@@ -120,13 +122,13 @@ def test_a_run_named_like_a_missing_value_keeps_its_name(tmp_path, report, curve
     curves = curves.replace({"run": {"none": "NA"}})
     curves.to_csv(tmp_path / "curves.csv", index=False)
     write(tmp_path, report, curves)
-    files.write_checksums(tmp_path, tables.TABLES)
-    assert set(tables.read_curves(tmp_path)["run"]) == {"NA", "some"}
-    assert next(tables.experiment_in_words(tmp_path)).startswith(f"{tmp_path.name}, NA: icl")
+    checksums.write_checksums(tmp_path, tables_file.TABLES)
+    assert set(tables_file.read_curves(tmp_path)["run"]) == {"NA", "some"}
+    assert next(words.experiment_in_words(tmp_path)).startswith(f"{tmp_path.name}, NA: icl")
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0"), (999, "999"), (1000, "1k"), (131_072, "131k"), (1.28e6, "1.28M"), (1.6e9, "1.6G")]
 )
 def test_counts_are_written_short(number, text):
-    assert tables.count(number) == text
+    assert count(number) == text

@@ -24,15 +24,23 @@ import torch
 from builders import TINY_BANK, TINY_RUN, lane, pack, tiny_run
 from torch.nn import functional
 
-from icl_transience import banks, engines, files, optimizers, packs, segments, sequences, store, training
-from icl_transience import model as transformer
 from icl_transience.__main__ import main
-from icl_transience.packs import PackSpec
-from icl_transience.spec import L2, Component, Forgetting, Intervention, Lane, Optimizer, Run, Schedule
+from icl_transience.banks import bank as banks_bank
+from icl_transience.engines import eager, lanes, optimizers, select
+from icl_transience.engines.interface import DTYPES
+from icl_transience.engines.state import NOT_DIVERGED, State, initial_state
+from icl_transience.model import initial, transformer
+from icl_transience.sequences import draw
+from icl_transience.specs.recipes import Component
+from icl_transience.specs.runs import Lane, PackSpec, Run
+from icl_transience.specs.training import L2, Forgetting, Intervention, Optimizer, Schedule
+from icl_transience.store import hdf5, layout, locks, segment_file
+from icl_transience.store.bank_file import load
+from icl_transience.training import checkpoint, loop, segments
 
 ACCUMULATED = 1e-9
-STRETCH = training.LOSS_BATCHES * TINY_RUN.batch_size
-BANK = banks.build(TINY_BANK).embeddings
+STRETCH = loop.LOSS_BATCHES * TINY_RUN.batch_size
+BANK = banks_bank.build(TINY_BANK).embeddings
 
 
 def double_run(**changes) -> Run:
@@ -40,23 +48,23 @@ def double_run(**changes) -> Run:
 
 
 def embeddings_for(spec: PackSpec) -> torch.Tensor:
-    return torch.from_numpy(BANK).to(engines.DTYPES[spec.run.numerics])
+    return torch.from_numpy(BANK).to(DTYPES[spec.run.numerics])
 
 
-def trained(spec: PackSpec, until: int, on_snapshot=lambda state: None) -> tuple[training.State, training.Losses]:
-    state = training.initial_state(spec)
-    return state, training.train(spec, state, embeddings_for(spec), until, on_snapshot)
+def trained(spec: PackSpec, until: int, on_snapshot=lambda state: None) -> tuple[State, loop.Losses]:
+    state = initial_state(spec)
+    return state, loop.train(spec, state, embeddings_for(spec), until, on_snapshot)
 
 
 def batches(spec: PackSpec, start: int, until: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    step = engines.EagerStep(spec, training.initial_state(spec), embeddings_for(spec))
+    step = eager.EagerStep(spec, initial_state(spec), embeddings_for(spec))
     return list(step.batches(start, until))
 
 
 def drawn_weights(lane: Lane, redrawn: int = 0) -> dict[str, torch.Tensor]:
     run, shape = lane.run, lane.run.bank.shape
     sizes = shape.width, shape.n_train_classes
-    drawn = transformer.initial_parameters(run.model, *sizes, lane.seed.init, run.recipe.context, redrawn)
+    drawn = initial.initial_parameters(run.model, *sizes, lane.seed.init, run.recipe.context, redrawn)
     return {name: value[None].double() for name, value in drawn.items()}
 
 
@@ -110,7 +118,7 @@ def trained_by_torch(lane: Lane, steps: int) -> tuple[dict[str, torch.Tensor], l
         # A new one sets the rate to that of its first step, which is this one.
         here = functools.partial(share_of_rate, ours.schedule, run.batch_size)
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _, here=here, step=step: here(step))
-        batch = sequences.draw(recipe, shape, lane.seed.data, "training", torch.arange(seen, seen + run.batch_size))
+        batch = draw.draw(recipe, shape, lane.seed.data, "training", torch.arange(seen, seen + run.batch_size))
         exemplars = torch.from_numpy(BANK).double()[batch.classes, batch.exemplars]
         logits = transformer.query_logits(weights, run.model, geometry, exemplars[None], batch.labels[None, :, :-1])
         loss = functional.cross_entropy(logits[0], batch.labels[:, -1])
@@ -219,7 +227,7 @@ def plainly_trained() -> transformer.Parameters:
     ids=lambda changes: ",".join(f"{path.split('.')[-1]}={value}" for path, value in changes.items()) or "default",
 )
 def test_training_is_adam_on_the_cross_entropy_plus_l2(changes, steps, monkeypatch):
-    monkeypatch.setattr(training, "LOSS_BATCHES", 1)
+    monkeypatch.setattr(loop, "LOSS_BATCHES", 1)
     only = lane(double_run(**changes))
     state, losses = trained(PackSpec(lanes=(only,)), steps * only.run.batch_size)
     expected, expected_losses = trained_by_torch(only, steps)
@@ -293,7 +301,7 @@ def test_each_lane_steps_by_its_own_learning_rate():
     # The gradient's size cancels in Adam's first step, so its length is the learning rate.
     runs = [double_run(**{"optimizer.learning_rate": rate}) for rate in (1e-3, 5e-3)]
     spec = pack(*runs)
-    before = training.initial_state(spec).parameters["unembedding.weight"]
+    before = initial_state(spec).parameters["unembedding.weight"]
     after = trained(spec, TINY_RUN.batch_size)[0].parameters["unembedding.weight"]
     # Epsilon takes some off where a gradient is small.
     assert (after - before).abs().amax(dim=(1, 2)).tolist() == pytest.approx([1e-3, 5e-3], rel=1e-3)
@@ -304,8 +312,8 @@ def test_a_lane_that_diverges_is_recorded_and_leaves_the_others_untouched():
     stormy = pack(*(tiny_run(**{"optimizer.learning_rate": rate}) for rate in (1e-3, 1e30, 3e-3)))
     expected, expected_losses = trained(calm, 3 * STRETCH)
     state, losses = trained(stormy, 3 * STRETCH)
-    assert expected.diverged_at.tolist() == [training.NOT_DIVERGED] * 3
-    assert state.diverged_at.tolist() == [training.NOT_DIVERGED, STRETCH, training.NOT_DIVERGED]
+    assert expected.diverged_at.tolist() == [NOT_DIVERGED] * 3
+    assert state.diverged_at.tolist() == [NOT_DIVERGED, STRETCH, NOT_DIVERGED]
     for number in (0, 2):
         assert all(torch.equal(state.parameters[n][number], w[number]) for n, w in expected.parameters.items())
         assert torch.equal(torch.stack(losses.values)[:, number], torch.stack(expected_losses.values)[:, number])
@@ -320,7 +328,7 @@ def test_a_batch_is_what_the_recipe_draws_at_its_sequence_numbers():
     for number, (exemplars, labels) in enumerate(batches(spec, 40, 60)):
         for place, one in enumerate(spec.lanes):
             positions = torch.arange(40 + 4 * number, 44 + 4 * number)
-            drawn = sequences.draw(one.run.recipe, TINY_BANK.shape, one.seed.data, "training", positions)
+            drawn = draw.draw(one.run.recipe, TINY_BANK.shape, one.seed.data, "training", positions)
             assert torch.equal(labels[place], drawn.labels)
             for row in range(4):
                 expected = BANK[drawn.classes[row].numpy(), drawn.exemplars[row].numpy()]
@@ -337,7 +345,7 @@ def test_input_noise_is_on_the_exemplars_of_its_own_lane_and_sequences():
         assert torch.equal(exemplars[0], clean[0])
         positions = torch.arange(40 + 4 * number, 44 + 4 * number)
         for place, one in enumerate(spec.lanes[1:], start=1):
-            noise = sequences.input_noise(one.run.recipe, 6, one.seed.data, "training", positions)
+            noise = draw.input_noise(one.run.recipe, 6, one.seed.data, "training", positions)
             assert torch.equal(exemplars[place], clean[place] + noise.float())
 
 
@@ -352,7 +360,7 @@ def test_input_noise_does_not_depend_on_where_batches_begin():
 def test_drawing_many_batches_at_once_changes_none_of_them(draw_batches, monkeypatch):
     spec = pack(TINY_RUN, TINY_RUN)
     expected = batches(spec, 8, 60)
-    monkeypatch.setattr(engines, "DRAW_BATCHES", draw_batches)
+    monkeypatch.setattr(lanes, "DRAW_BATCHES", draw_batches)
     found = batches(spec, 8, 60)
     assert len(found) == len(expected) == 13
     for one, other in zip(found, expected, strict=True):
@@ -372,7 +380,7 @@ def test_a_batch_is_a_pure_function_of_data_seed_and_sequence_number():
 def test_init_and_data_seeds_act_separately():
     base, other_init, other_data = lane(), lane(seed=1, data=0), lane(seed=0, data=1)
     spec = PackSpec(lanes=(base, other_init, other_data))
-    weights = training.initial_state(spec).parameters
+    weights = initial_state(spec).parameters
     drawn = [name for name, value in weights.items() if not torch.equal(value[0], value[1])]
     # All but the norms, which start at 1 and 0.
     assert drawn == [name for name in weights if "norm" not in name]
@@ -389,8 +397,8 @@ def test_init_and_data_seeds_act_separately():
 @pytest.mark.parametrize("start", [0, 64, 100])
 def test_snapshots_are_taken_at_every_point_of_the_schedule_and_nowhere_else(start):
     spec, seen = pack(), []
-    state, _ = trained(spec, start) if start else (training.initial_state(spec), None)
-    training.train(spec, state, embeddings_for(spec), 260, lambda state: seen.append(state.sequences_seen))
+    state, _ = trained(spec, start) if start else (initial_state(spec), None)
+    loop.train(spec, state, embeddings_for(spec), 260, lambda state: seen.append(state.sequences_seen))
     assert seen == [point for point in (0, 8, 16, 32, 64, 128, 192, 256) if point > start or start == 0]
 
 
@@ -403,18 +411,18 @@ def test_a_snapshot_holds_the_weights_after_exactly_its_sequences():
     trained(spec, 64, take)
     assert sorted(taken) == [0, 8, 16, 32, 64]
     for seen, weights in taken.items():
-        state = trained(spec, seen)[0] if seen else training.initial_state(spec)
+        state = trained(spec, seen)[0] if seen else initial_state(spec)
         assert all(torch.equal(weights[name], value) for name, value in state.parameters.items())
 
 
 @pytest.mark.parametrize(("start", "until", "ends"), [(0, 48, [16, 32, 48]), (0, 40, [16, 32]), (24, 72, [32, 48, 64])])
 def test_recorded_losses_are_means_over_stretches_that_end_at_their_multiples(start, until, ends, monkeypatch):
     spec = pack(double_run(), double_run())
-    monkeypatch.setattr(training, "LOSS_BATCHES", 1)
+    monkeypatch.setattr(loop, "LOSS_BATCHES", 1)
     every_batch = torch.stack(trained(spec, until)[1].values)
-    monkeypatch.setattr(training, "LOSS_BATCHES", 4)
-    state = trained(spec, start)[0] if start else training.initial_state(spec)
-    losses = training.train(spec, state, embeddings_for(spec), until, lambda state: None)
+    monkeypatch.setattr(loop, "LOSS_BATCHES", 4)
+    state = trained(spec, start)[0] if start else initial_state(spec)
+    losses = loop.train(spec, state, embeddings_for(spec), until, lambda state: None)
     assert losses.sequences_seen == ends
     for end, value in zip(ends, losses.values, strict=True):
         # A mean of four float64 numbers near 2. The batches before `start` count: the state carries their sum.
@@ -427,7 +435,7 @@ def test_recorded_losses_are_means_over_stretches_that_end_at_their_multiples(st
 def trained_in_segments(folder: Path, spec: PackSpec, boundaries: Sequence[int]) -> list[Path]:
     paths: list[Path] = []
     for start, end in itertools.pairwise(boundaries):
-        path = folder / packs.segment_name(start, end)
+        path = folder / layout.segment_name(start, end)
         segments.run_segment(path, spec, BANK, paths[-1] if paths else None, start, end)
         paths.append(path)
     return paths
@@ -437,7 +445,7 @@ def read(spec: PackSpec, paths: list[Path]) -> tuple[dict[int, dict[str, torch.T
     """Snapshots and losses of a chain of segments, by sequences seen."""
     snapshots, losses = {}, {}
     for path in paths:
-        with segments.opened(path, spec) as segment:
+        with segment_file.opened(path, spec) as segment:
             snapshots |= {int(seen): segment.parameters(row) for row, seen in enumerate(segment.sequences_seen)}
             ends = segment.loss_sequences_seen.tolist()
             losses |= dict(zip(ends, segment.loss.tolist(), strict=True))
@@ -459,8 +467,8 @@ def uninterrupted(tmp_path_factory) -> Path:
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(cuts, uninterrupted, tmp_path):
     paths = trained_in_segments(tmp_path, TWO_RATES, [0, *cuts, HORIZON])
-    resumed = segments.load_checkpoint(paths[-1], TWO_RATES, HORIZON)
-    whole = segments.load_checkpoint(uninterrupted, TWO_RATES, HORIZON)
+    resumed = checkpoint.load_checkpoint(paths[-1], TWO_RATES, HORIZON)
+    whole = checkpoint.load_checkpoint(uninterrupted, TWO_RATES, HORIZON)
     for part in ("parameters", "first_moments", "second_moments"):
         for name, value in getattr(whole, part).items():
             assert torch.equal(getattr(resumed, part)[name], value), (part, name)
@@ -503,15 +511,15 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_happens_in_training_resumed_equals_uninterrupted_bit_for_bit(kind, tmp_path):
     spec, end = pack(*(tiny_run(**KINDS[kind] | changes) for changes in EVENTFUL)), 320
-    engine = engines.chosen("auto", spec.run, torch.device("cpu"))
+    engine = select.chosen("auto", spec.run, torch.device("cpu"))
     assert engine == kind.split()[0]
     (whole,) = trained_in_segments(tmp_path / "whole", spec, [0, end])
-    expected = segments.load_checkpoint(whole, spec, end)
+    expected = checkpoint.load_checkpoint(whole, spec, end)
     snapshots, losses = read(spec, [whole])
     # Forgotten at 48, 96 … 240; changed at 92 and 200.
     for cuts in ([48, 92], [88, 96, 204], [44, 100, 200, 252]):
         paths = trained_in_segments(tmp_path / str(cuts), spec, [0, *cuts, end])
-        resumed = segments.load_checkpoint(paths[-1], spec, end)
+        resumed = checkpoint.load_checkpoint(paths[-1], spec, end)
         for part in ("parameters", "first_moments", "second_moments"):
             for name, value in getattr(expected, part).items():
                 assert torch.equal(getattr(resumed, part)[name], value), (cuts, part, name)
@@ -523,7 +531,7 @@ def test_whatever_happens_in_training_resumed_equals_uninterrupted_bit_for_bit(k
 
 
 def test_until_an_intervention_training_is_as_without_it_and_its_batch_is_the_first_with_it(monkeypatch):
-    monkeypatch.setattr(training, "LOSS_BATCHES", 1)
+    monkeypatch.setattr(loop, "LOSS_BATCHES", 1)
     change = later(90, **RELABELLED)
     with_it, without, relabelled = (
         pack(run) for run in (tiny_run(interventions=(change,)), TINY_RUN, tiny_run(**RELABELLED))
@@ -555,10 +563,10 @@ def test_labels_are_forgotten_and_nothing_else_is_and_another_time_gives_others(
     before = {name: value.clone() for name, value in state.parameters.items()}
     drawn = []
     for seen in (8, 16):
-        engines.forget_labels(spec, state, seen)
+        lanes.reset_label_embeddings(spec, state, seen)
         drawn.append(state.parameters["label_embedding"][0].clone())
         assert not any(part["label_embedding"][0].any() for part in (state.first_moments, state.second_moments))
-    engines.forget_labels(spec, state, 20)
+    lanes.reset_label_embeddings(spec, state, 20)
     assert torch.equal(state.parameters["label_embedding"][0], drawn[1])
     assert not torch.equal(*drawn)
     for name, value in before.items():
@@ -573,8 +581,8 @@ def test_dropout_changes_training_and_no_evaluation():
     exemplars, labels = torch.randn(4, 5, 6), torch.randint(10, (4, 5))
     found = []
     for run in (plain, dropped):
-        forward = engines.forward_for(run, torch.device("cpu"), 4, "eager")
-        forward.load(training.initial_state(pack(run)).parameters)
+        forward = select.forward_for(run, torch.device("cpu"), 4, "eager")
+        forward.load(initial_state(pack(run)).parameters)
         found += [forward(exemplars, labels).inside for _ in range(2)]
     assert all(torch.equal(answers, found[0]) for answers in found)
 
@@ -583,7 +591,7 @@ def test_what_a_step_drops_depends_on_its_sequence_numbers():
     spec = pack(tiny_run(**{"model.dropout": 0.5}))
     (batch,) = batches(spec, 0, 4)
     losses = [
-        engines.EagerStep(spec, training.initial_state(spec), embeddings_for(spec)).step(*batch, start).item()
+        eager.EagerStep(spec, initial_state(spec), embeddings_for(spec)).step(*batch, start).item()
         for start in (0, 0, 4)
     ]
     assert losses[0] == losses[1] != losses[2]
@@ -612,11 +620,11 @@ def test_a_segment_that_is_stopped_goes_on_where_it_was_bit_for_bit(stops, unint
         interrupted(path, batches)
         assert not path.exists()
         done = sum(stops[:number]) * TINY_RUN.batch_size
-        assert store.read_attribute(segments.unfinished_name(path), "sequences_seen") == done
+        assert hdf5.read_attribute(layout.unfinished_name(path), "sequences_seen") == done
     segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON)
-    with store.reading(path, "segment"), store.reading(uninterrupted, "segment"):
-        assert store.read_attribute(path, "checksum") == store.read_attribute(uninterrupted, "checksum")
-    assert not segments.unfinished_name(path).exists()
+    with hdf5.reading(path, "segment"), hdf5.reading(uninterrupted, "segment"):
+        assert hdf5.read_attribute(path, "checksum") == hdf5.read_attribute(uninterrupted, "checksum")
+    assert not layout.unfinished_name(path).exists()
 
 
 def test_a_stop_on_the_last_batch_is_too_late(uninterrupted, tmp_path):
@@ -624,19 +632,19 @@ def test_a_stop_on_the_last_batch_is_too_late(uninterrupted, tmp_path):
     asked = itertools.count()  # once before the first batch
     last = HORIZON // TINY_RUN.batch_size
     segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON, stop=lambda: next(asked) == last)
-    assert store.read_attribute(path, "checksum") == store.read_attribute(uninterrupted, "checksum")
+    assert hdf5.read_attribute(path, "checksum") == hdf5.read_attribute(uninterrupted, "checksum")
 
 
 def test_going_on_takes_no_more_memory_than_beginning(tmp_path):
     """A job's memory is asked for without its snapshots: they are brought over one at a time."""
     run = tiny_run(**{"snapshots.every": TINY_RUN.batch_size, "model.width": 64})
     spec, bank = pack(run), BANK
-    path, horizon = tmp_path / packs.segment_name(0, 4000), 4000
+    path, horizon = tmp_path / layout.segment_name(0, 4000), 4000
     asked = itertools.count()
     with pytest.raises(segments.Interrupted):
         segments.run_segment(path, spec, bank, None, 0, horizon, stop=lambda: next(asked) >= 900)
     largest = []
-    copy = segments._copy_snapshots
+    copy = checkpoint.copy_snapshots
 
     def watched(beginning: Path, file: h5py.File) -> None:
         tracemalloc.start()
@@ -656,21 +664,21 @@ def test_going_on_takes_no_more_memory_than_beginning(tmp_path):
 def test_a_beginning_that_is_no_good_is_left_aside(what, uninterrupted, tmp_path):
     path = tmp_path / uninterrupted.name
     interrupted(path, 9)
-    beginning = segments.unfinished_name(path)
+    beginning = layout.unfinished_name(path)
     if what == "damaged":
         beginning.write_bytes(beginning.read_bytes()[:-1000])
     else:
         with h5py.File(beginning, "r+") as file:
             file.attrs["identity"] = "another"
-            file.attrs["checksum"] = store.checksum(file)
+            file.attrs["checksum"] = hdf5.checksum(file)
     segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON)
-    assert store.read_attribute(path, "checksum") == store.read_attribute(uninterrupted, "checksum")
+    assert hdf5.read_attribute(path, "checksum") == hdf5.read_attribute(uninterrupted, "checksum")
 
 
 def test_a_segment_of_one_pack_is_no_beginning_for_another(uninterrupted, tmp_path):
-    with pytest.raises(store.StoreError, match="belongs to pack"):
+    with pytest.raises(hdf5.StoreError, match="belongs to pack"):
         segments.run_segment(tmp_path / "next.h5", pack(), BANK, uninterrupted, HORIZON, HORIZON + 4)
-    with pytest.raises(store.StoreError, match=f"ends at {HORIZON} sequences seen, expected {HORIZON + 4}"):
+    with pytest.raises(hdf5.StoreError, match=f"ends at {HORIZON} sequences seen, expected {HORIZON + 4}"):
         segments.run_segment(tmp_path / "next.h5", TWO_RATES, BANK, uninterrupted, HORIZON + 4, HORIZON + 8)
     assert list(tmp_path.iterdir()) == []
 
@@ -681,14 +689,14 @@ STORMY = pack(TINY_RUN, tiny_run(**{"optimizer.learning_rate": 1e30}))
 def test_a_diverged_lane_stays_diverged_in_the_segments_after(tmp_path):
     paths = trained_in_segments(tmp_path, STORMY, [0, STRETCH, 2 * STRETCH])
     for path in paths:
-        with segments.opened(path, STORMY) as segment:
-            assert segment.diverged_at.tolist() == [training.NOT_DIVERGED, STRETCH]
+        with segment_file.opened(path, STORMY) as segment:
+            assert segment.diverged_at.tolist() == [NOT_DIVERGED, STRETCH]
 
 
 def test_when_a_lane_diverged_does_not_depend_on_where_segments_meet(tmp_path):
     whole = trained_in_segments(tmp_path / "whole", STORMY, [0, 2 * STRETCH])
     parts = trained_in_segments(tmp_path / "parts", STORMY, [0, STRETCH // 2, 2 * STRETCH])
-    found = [segments.load_checkpoint(paths[-1], STORMY, 2 * STRETCH).diverged_at for paths in (whole, parts)]
+    found = [checkpoint.load_checkpoint(paths[-1], STORMY, 2 * STRETCH).diverged_at for paths in (whole, parts)]
     assert found[0].tolist() == found[1].tolist()
 
 
@@ -701,18 +709,18 @@ JOB_END = 800 * TINY_RUN.batch_size
 @pytest.fixture(scope="module")
 def bank_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("banks") / "bank.h5"
-    banks.save(banks.build(TINY_BANK), path, TINY_BANK)
+    banks_bank.save(banks_bank.build(TINY_BANK), path, TINY_BANK)
     return path
 
 
 def arguments(bank_file: Path, output: Path, end: int = STRETCH) -> list[str]:
     spans = ["--from", "0", "--to", str(end), "--previous"]
-    return ["train", "--spec", JOB.to_json(), "--bank", str(bank_file), *spans, "--output", str(output)]
+    return ["train", "--spec", JOB.json, "--bank", str(bank_file), *spans, "--output", str(output)]
 
 
 @pytest.fixture
 def output(tmp_path) -> Path:
-    return tmp_path / packs.segment_name(0, STRETCH)
+    return tmp_path / layout.segment_name(0, STRETCH)
 
 
 @pytest.fixture
@@ -731,7 +739,7 @@ def no_training(monkeypatch):
 
 
 def test_a_job_killed_in_mid_segment_leaves_nothing_that_looks_whole_and_can_be_repeated(bank_file, tmp_path):
-    killed, undisturbed = (tmp_path / name / packs.segment_name(0, JOB_END) for name in ("killed", "undisturbed"))
+    killed, undisturbed = (tmp_path / name / layout.segment_name(0, JOB_END) for name in ("killed", "undisturbed"))
     command = [sys.executable, "-m", "icl_transience", *arguments(bank_file, killed, JOB_END)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -743,13 +751,13 @@ def test_a_job_killed_in_mid_segment_leaves_nothing_that_looks_whole_and_can_be_
     assert process.wait() == -signal.SIGKILL
     assert begun[0].exists()
     assert not killed.exists()
-    assert not store.kept_name(killed).exists()
+    assert not layout.kept_name(killed).exists()
 
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     assert not begun[0].exists()
     assert main(arguments(bank_file, undisturbed, JOB_END)) == 0
-    with store.reading(killed, "segment"), store.reading(undisturbed, "segment"):
-        assert store.read_attribute(killed, "checksum") == store.read_attribute(undisturbed, "checksum")
+    with hdf5.reading(killed, "segment"), hdf5.reading(undisturbed, "segment"):
+        assert hdf5.read_attribute(killed, "checksum") == hdf5.read_attribute(undisturbed, "checksum")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
@@ -757,7 +765,7 @@ def test_a_job_told_to_stop_keeps_what_it_has_and_the_next_one_goes_on_from_ther
     """SIGTERM is what a queue sends before SIGKILL, SIGINT what Ctrl-C does, SIGHUP a lost connection."""
     # Longer than the test will wait: only the signal ends it.
     endless = 10_000_000 * TINY_RUN.batch_size
-    long = tmp_path / packs.segment_name(0, endless)
+    long = tmp_path / layout.segment_name(0, endless)
     log = tmp_path / "log"
     command = [sys.executable, "-m", "icl_transience"]
     process = subprocess.Popen(
@@ -774,13 +782,13 @@ def test_a_job_told_to_stop_keeps_what_it_has_and_the_next_one_goes_on_from_ther
     assert "run the same snakemake command again to go on from there" in said
     assert "Traceback" not in said
     assert list(tmp_path.glob(".*.tmp")) == []
-    seen = store.read_attribute(segments.unfinished_name(long), "sequences_seen")
+    seen = hdf5.read_attribute(layout.unfinished_name(long), "sequences_seen")
     assert 0 < seen < endless
 
 
 def test_what_a_stopped_job_kept_is_where_the_next_job_begins(bank_file, output, monkeypatch, capsys):
     began = []
-    train = training.train
+    train = loop.train
 
     def watched(pack, state, *rest, **more):
         began.append(state.sequences_seen)
@@ -788,7 +796,7 @@ def test_what_a_stopped_job_kept_is_where_the_next_job_begins(bank_file, output,
             os.kill(os.getpid(), signal.SIGTERM)
         return train(pack, state, *rest, **more)
 
-    monkeypatch.setattr(training, "train", watched)
+    monkeypatch.setattr(loop, "train", watched)
     assert main(arguments(bank_file, output)) == 1
     assert not output.exists()
     assert main(arguments(bank_file, output)) == 0
@@ -796,13 +804,13 @@ def test_what_a_stopped_job_kept_is_where_the_next_job_begins(bank_file, output,
     assert began == [0, TINY_RUN.batch_size]
     other = output.parent / "undisturbed" / output.name
     assert main(arguments(bank_file, other)) == 0
-    assert store.read_attribute(output, "checksum") == store.read_attribute(other, "checksum")
+    assert hdf5.read_attribute(output, "checksum") == hdf5.read_attribute(other, "checksum")
 
 
 def test_a_finished_segment_that_was_deleted_comes_back_without_training(finished, bank_file, capsys, no_training):
     content = finished.read_bytes()
     finished.unlink()
-    os.utime(store.kept_name(finished), (0, 0))
+    os.utime(layout.kept_name(finished), (0, 0))
     begun = time.time()
     assert main(arguments(bank_file, finished)) == 0
     assert finished.read_bytes() == content
@@ -812,8 +820,8 @@ def test_a_finished_segment_that_was_deleted_comes_back_without_training(finishe
 
 
 def test_a_damaged_kept_segment_is_trained_again(finished, bank_file, capsys):
-    checksum = store.read_attribute(finished, "checksum")
-    kept = store.kept_name(finished)
+    checksum = hdf5.read_attribute(finished, "checksum")
+    kept = layout.kept_name(finished)
     content = bytearray(kept.read_bytes())
     content[-200] ^= 1
     kept.unlink()
@@ -822,27 +830,27 @@ def test_a_damaged_kept_segment_is_trained_again(finished, bank_file, capsys):
     assert main(arguments(bank_file, finished)) == 0
     assert "finished before" not in capsys.readouterr().err
     for path in (finished, kept):
-        with store.reading(path, "segment", segments.identity(JOB, 0, STRETCH)):
-            assert store.read_attribute(path, "checksum") == checksum
+        with hdf5.reading(path, "segment", segment_file.identity(JOB, 0, STRETCH)):
+            assert hdf5.read_attribute(path, "checksum") == checksum
 
 
 def test_a_kept_segment_of_another_pack_is_not_taken(finished, bank_file):
     finished.unlink()
     other = arguments(bank_file, finished)
-    other[2] = pack(TINY_RUN).to_json()
+    other[2] = pack(TINY_RUN).json
     assert main(other) == 0
-    with store.reading(finished, "segment", segments.identity(pack(TINY_RUN), 0, STRETCH)):
+    with hdf5.reading(finished, "segment", segment_file.identity(pack(TINY_RUN), 0, STRETCH)):
         pass
 
 
 def test_a_second_trainer_of_a_pack_waits_for_the_first_and_takes_what_it_made(bank_file, output, capsys):
     """Both are told to make the same segment; it is trained once."""
-    with files.locked(output.parent / ".lock"):
+    with locks.locked(output.parent / ".lock"):
         second = subprocess.Popen(
             [sys.executable, "-m", "icl_transience", *arguments(bank_file, output)], stderr=subprocess.PIPE, text=True
         )
         assert "another process trains this pack: waiting for it" in second.stderr.readline()
-        spec = JOB, banks.load(bank_file, TINY_BANK), None
+        spec = JOB, load(bank_file, TINY_BANK), None
         segments.run_segment(output, *spec, 0, STRETCH)
         assert second.poll() is None
     said = second.communicate(timeout=60)[1]
@@ -851,7 +859,7 @@ def test_a_second_trainer_of_a_pack_waits_for_the_first_and_takes_what_it_made(b
 
 
 def test_a_second_trainer_that_waits_can_be_told_to_end(bank_file, output):
-    with files.locked(output.parent / ".lock"):
+    with locks.locked(output.parent / ".lock"):
         second = subprocess.Popen(
             [sys.executable, "-m", "icl_transience", *arguments(bank_file, output)], stderr=subprocess.PIPE, text=True
         )

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_transience import transience
-from icl_transience.study import Statistics
-from icl_transience.transience import Summary
+from icl_transience.analysis import transience
+from icl_transience.analysis.transience import Summary
+from icl_transience.specs.experiment import Statistics
 
 CHANCE = 0.5
 STATISTICS = Statistics(evaluator="icl", smoothing=1, min_effect=0.05, confidence=0.95)
@@ -97,7 +97,7 @@ def test_scatter_between_snapshots_counts_as_noise():
 def test_wobble_is_the_standard_deviation_of_white_scatter_on_any_straight_line():
     noise = np.random.default_rng(0).normal(0, 0.02, 20_000)
     # The median of 20,000 has a relative standard error near 1 %; neighbouring differences overlap, so allow 5 %.
-    assert transience.wobble(noise + np.linspace(0, 5, 20_000)) == pytest.approx(0.02, rel=0.05)
+    assert transience.snapshot_noise(noise + np.linspace(0, 5, 20_000)) == pytest.approx(0.02, rel=0.05)
 
 
 def outcomes_of_noisy(truth: np.ndarray, seed: int) -> list[str]:

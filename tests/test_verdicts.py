@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from icl_transience import claims, files, transience, verdicts
-from icl_transience.spec import StudyError
+from icl_transience.analysis import transience, verdicts
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.experiment import DIRECTIONS, QUANTITIES
+from icl_transience.store import checksums
 
 SIX = [str(seed) for seed in range(6)]
 
@@ -151,7 +153,7 @@ def test_a_threshold_for_every_run_is_contradicted_by_one_run_and_pays_for_the_c
     assert (row["verdict"], row["p"]) == ("contradicted", 2 * 2 / 2**8)
 
 
-@pytest.mark.parametrize("kind", claims.DIRECTIONS)
+@pytest.mark.parametrize("kind", DIRECTIONS)
 def test_a_claim_of_every_kind_on_noise_is_undecided(kind):
     noise = np.random.default_rng(5).normal(0.5, 0.1, size=(3, 8))
     table = lanes({run: list(values) for run, values in zip(("none", "some", "much"), noise, strict=True)})
@@ -254,7 +256,7 @@ def test_a_half_life_past_the_horizon_is_longer_than_those_within_it():
 
 def test_a_claim_on_lanes_all_of_which_diverged_is_undecided():
     table = lanes(FALLS, outcome="diverged")
-    for kind in claims.DIRECTIONS:
+    for kind in DIRECTIONS:
         row = only(table, claim(kind))
         assert (row["verdict"], row["p"], row["seeds"]) == ("undecided", 1, 0)
         assert "0 seeds: decides nothing" in row["note"]
@@ -262,7 +264,7 @@ def test_a_claim_on_lanes_all_of_which_diverged_is_undecided():
 
 
 def test_everything_a_claim_can_be_about_is_what_lanes_are_summarised_by():
-    assert set(claims.QUANTITIES) == set(transience.SUMMARISED)
+    assert set(QUANTITIES) == set(transience.SUMMARISED)
 
 
 # Files.
@@ -272,7 +274,7 @@ def test_the_table_of_a_study_is_written_with_its_checksum_and_read_back_as_sent
     folder = tmp_path / "study"
     (folder / "l2").mkdir(parents=True)
     lanes(FALLS).to_csv(folder / "l2/transience.csv", index=False)
-    files.write_checksums(folder / "l2", ["transience.csv"])
+    checksums.write_checksums(folder / "l2", ["transience.csv"])
     verdicts.write(folder, [claim(), claim("trend", name="two", direction="rises")])
     written = pd.read_csv(folder / "verdicts.csv")
     assert list(written.columns) == list(verdicts.COLUMNS)
@@ -291,7 +293,7 @@ def test_the_table_of_a_study_is_written_with_its_checksum_and_read_back_as_sent
 def test_tables_that_are_not_as_they_were_written_are_not_judged(tmp_path):
     (tmp_path / "l2").mkdir()
     lanes(FALLS).to_csv(tmp_path / "l2/transience.csv", index=False)
-    files.write_checksums(tmp_path / "l2", ["transience.csv"])
+    checksums.write_checksums(tmp_path / "l2", ["transience.csv"])
     lanes({"none": [1.0]}).to_csv(tmp_path / "l2/transience.csv", index=False)
     with pytest.raises(StudyError, match="contradict each other"):
         verdicts.write(tmp_path, [claim()])
@@ -300,7 +302,7 @@ def test_tables_that_are_not_as_they_were_written_are_not_judged(tmp_path):
 def test_names_that_look_like_missing_values_are_names(tmp_path):
     (tmp_path / "nan").mkdir()
     lanes({"NA": FALLS["none"], "null": FALLS["some"]}).to_csv(tmp_path / "nan/transience.csv", index=False)
-    files.write_checksums(tmp_path / "nan", ["transience.csv"])
+    checksums.write_checksums(tmp_path / "nan", ["transience.csv"])
     verdicts.write(tmp_path, [claim(experiment="nan", name="null", runs=["null", "NA"])])
     (line,) = verdicts.in_words(tmp_path)
     assert line.startswith("nan, claim null, supported: it holds (index: null < NA; difference -0.25")

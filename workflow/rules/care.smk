@@ -3,7 +3,7 @@
 # that `snakemake all archive` packs what is finished.
 from contextlib import contextmanager
 
-from icl_transience.care import provenance
+from icl_transience.results import provenance
 
 CARE = ("cost", "status", "orphans", "report", "archive")
 
@@ -40,7 +40,8 @@ def stated():
 
 def take_care() -> None:
     """Does what the targets among CARE stand for."""
-    from icl_transience.care import archive, cost, orphans, report, status
+    from icl_transience.report import archive, page
+    from icl_transience.results import cost, orphans, status
 
     with stated():
         if "cost" in asked():
@@ -50,7 +51,7 @@ def take_care() -> None:
         if "orphans" in asked():
             print(orphans.report(PLAN))
         if "report" in asked():
-            print(report.report(PLAN, Path(workflow.main_snakefile)))
+            print(page.report(PLAN, Path(workflow.main_snakefile)))
         if "archive" in asked():
             print(f"archive: {archive.write(PLAN, Path(workflow.main_snakefile))}")
 

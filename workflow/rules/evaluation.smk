@@ -3,29 +3,29 @@
 
 rule evaluate:
     input:
-        segment=f"{PLAN.results}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
-        sequences=f"{PLAN.results}/sequences/{{set}}.h5",
+        segment=f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
+        sequences=f"{PLAN.paths.root}/sequences/{{set}}.h5",
     output:
-        f"{PLAN.results}/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.h5",
+        f"{PLAN.paths.root}/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.h5",
     log:
-        f"{PLAN.results}/logs/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.log",
+        f"{PLAN.paths.root}/logs/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.log",
     benchmark:
-        f"{PLAN.results}/benchmarks/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.tsv"
+        f"{PLAN.paths.root}/benchmarks/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.tsv"
     group:
         "segment_{pack}_{start}"
     conda:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: PLAN.evaluate_job(**wildcards).mem_mb(attempt),
-        runtime=lambda wildcards, attempt: PLAN.evaluate_job(**wildcards).runtime(attempt),
-        gpu=lambda wildcards: PLAN.evaluate_job(**wildcards).gpu,
+        mem_mb=lambda wildcards, attempt: PLAN.jobs.evaluate(**wildcards).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.jobs.evaluate(**wildcards).runtime(attempt),
+        gpu=lambda wildcards: PLAN.jobs.evaluate(**wildcards).gpu,
         device=PLAN.config["device"],
         engine=PLAN.config["engine"],
     params:
-        spec=lambda wildcards: PLAN.spec_of(PLAN.packs[wildcards.pack].spec),
-        set=lambda wildcards: PLAN.spec_of(PLAN.sets[wildcards.set]),
-        code=code.digest("metrics"),
+        spec=lambda wildcards: PLAN.packs[wildcards.pack].spec.json,
+        set=lambda wildcards: PLAN.sets[wildcards.set].json,
+        code=code_digest.digest("metrics"),
     shell:
         "python -m icl_transience evaluate --spec {params.spec:q} --set {params.set:q} --segment {input.segment:q}"
         " --sequences {input.sequences:q} --output {output:q} --device {resources.device:q} --engine {resources.engine:q}"

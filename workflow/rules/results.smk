@@ -9,14 +9,14 @@ wildcard_constraints:
     pack=r"[^/]+",
     set=r"[^/]+",
     bank=r"[^/]+",
-    file="|".join(map(re.escape, sources.PUBLIC)),
+    file="|".join(map(re.escape, PUBLIC)),
     figure="curves|comparison|summary|plane|grid",
     digest="[0-9a-f]{12}",
     experiment="|".join(PLAN.study.experiments),
-    run="|".join(map(re.escape, PLAN.exports)),
+    run="|".join(map(re.escape, PLAN.targets.exports)),
 
 
-STUDY = PLAN.study_folder
+STUDY = PLAN.paths.study_folder
 
 
 # What an experiment's tables are made from, as a file name. Without its records (.snakemake, which may be deleted or left
@@ -25,20 +25,20 @@ rule declare:
     output:
         f"{STUDY}/{{experiment}}/.declared-{{digest}}",
     log:
-        f"{PLAN.results}/logs/studies/{PLAN.study.name}/{{experiment}}/declared-{{digest}}.log",
+        f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/declared-{{digest}}.log",
     localrule: True
     conda:
         "../../envs/environment.yaml"
     params:
-        folder=lambda wildcards: PLAN.folder(wildcards.experiment),
+        folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
     shell:
         "(rm -f {params.folder:q}/.declared-* && echo {wildcards.digest} > {output:q}) &> {log:q}"
 
 
 rule tables:
     input:
-        metrics=lambda wildcards: PLAN.metrics_paths(wildcards.experiment),
-        declared=lambda wildcards: PLAN.declared_path(wildcards.experiment),
+        metrics=lambda wildcards: PLAN.targets.metrics(wildcards.experiment),
+        declared=lambda wildcards: PLAN.targets.declared(wildcards.experiment),
     output:
         curves=f"{STUDY}/{{experiment}}/curves.csv",
         transience=report(
@@ -55,17 +55,17 @@ rule tables:
         ),
         checksums=f"{STUDY}/{{experiment}}/SHA256SUMS",
     log:
-        f"{PLAN.results}/logs/studies/{PLAN.study.name}/{{experiment}}/tables.log",
+        f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/tables.log",
     localrule: True
     conda:
         "../../envs/environment.yaml"
     params:
         # What the job reads in experiment.json; it stands there because a command line has no room for many runs.
-        report=lambda wildcards: PLAN.report(wildcards.experiment, figures=False),
-        experiment=lambda wildcards: PLAN.experiment_path(wildcards.experiment),
-        packs=f"{PLAN.results}/packs",
-        folder=lambda wildcards: PLAN.folder(wildcards.experiment),
-        code=code.digest("tables"),
+        report=lambda wildcards: PLAN.records.experiment(wildcards.experiment, figures=False),
+        experiment=lambda wildcards: PLAN.paths.experiment(wildcards.experiment),
+        packs=f"{PLAN.paths.root}/packs",
+        folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
+        code=code_digest.digest("tables"),
     shell:
         "python -m icl_transience tables --experiment {params.experiment:q} --declared {input.declared:q} --packs {params.packs:q}"
         " --folder {params.folder:q} &> {log:q}"
@@ -73,7 +73,7 @@ rule tables:
 
 rule verdicts:
     input:
-        PLAN.judged_tables(),
+        PLAN.targets.judged_tables(),
     output:
         verdicts=report(
             f"{STUDY}/verdicts.csv",
@@ -83,16 +83,16 @@ rule verdicts:
         ),
         checksums=f"{STUDY}/SHA256SUMS",
     log:
-        f"{PLAN.results}/logs/studies/{PLAN.study.name}/verdicts.log",
+        f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/verdicts.log",
     localrule: True
     conda:
         "../../envs/environment.yaml"
     params:
         # What the job reads in claims.json. Here alone: another claim makes no table and no figure again.
-        claims=lambda wildcards: PLAN.claims(),
-        path=lambda wildcards: PLAN.claims_path,
-        folder=lambda wildcards: PLAN.study_folder,
-        code=code.digest("verdicts"),
+        claims=lambda wildcards: PLAN.records.claims(),
+        path=lambda wildcards: PLAN.paths.claims,
+        folder=lambda wildcards: PLAN.paths.study_folder,
+        code=code_digest.digest("verdicts"),
     shell:
         "python -m icl_transience verdicts --claims {params.path:q} --folder {params.folder:q} &> {log:q}"
 
@@ -109,15 +109,15 @@ rule figures:
         ),
         f"{STUDY}/{{experiment}}/{{figure}}.png",
     log:
-        f"{PLAN.results}/logs/studies/{PLAN.study.name}/{{experiment}}/{{figure}}.log",
+        f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/{{figure}}.log",
     localrule: True
     conda:
         "../../envs/environment.yaml"
     params:
-        report=lambda wildcards: PLAN.report(wildcards.experiment, figures=True),
-        experiment=lambda wildcards: PLAN.experiment_path(wildcards.experiment),
-        folder=lambda wildcards: PLAN.folder(wildcards.experiment),
-        code=code.digest("figures"),
+        report=lambda wildcards: PLAN.records.experiment(wildcards.experiment, figures=True),
+        experiment=lambda wildcards: PLAN.paths.experiment(wildcards.experiment),
+        folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
+        code=code_digest.digest("figures"),
     shell:
         "python -m icl_transience figure --experiment {params.experiment:q} --name {wildcards.figure}"
         " --folder {params.folder:q} &> {log:q}"
@@ -125,17 +125,17 @@ rule figures:
 
 rule export:
     input:
-        bank=lambda wildcards: PLAN.bank_path(PLAN.exports[wildcards.run].run.bank.id),
-        sequences=lambda wildcards: f"{PLAN.results}/sequences/{PLAN.exports[wildcards.run].sequence_set.id}.h5",
+        bank=lambda wildcards: PLAN.paths.bank(PLAN.targets.exports[wildcards.run].run.bank.id),
+        sequences=lambda wildcards: f"{PLAN.paths.root}/sequences/{PLAN.targets.exports[wildcards.run].sequence_set.id}.h5",
     output:
-        data=f"{PLAN.results}/exports/{PLAN.study.name}/{{run}}.h5",
-        bank=f"{PLAN.results}/exports/{PLAN.study.name}/{{run}}.bank.h5",
+        data=f"{PLAN.paths.root}/exports/{PLAN.study.name}/{{run}}.h5",
+        bank=f"{PLAN.paths.root}/exports/{PLAN.study.name}/{{run}}.bank.h5",
     log:
-        f"{PLAN.results}/logs/exports/{PLAN.study.name}/{{run}}.log",
+        f"{PLAN.paths.root}/logs/exports/{PLAN.study.name}/{{run}}.log",
     conda:
         "../../envs/environment.yaml"
     params:
-        spec=lambda wildcards: PLAN.spec_of(PLAN.exports[wildcards.run]),
+        spec=lambda wildcards: PLAN.targets.exports[wildcards.run].json,
     shell:
         "python -m icl_transience export --spec {params.spec:q} --bank {input.bank:q} --sequences {input.sequences:q}"
         " --output {output.data:q} --bank-output {output.bank:q} &> {log:q}"
@@ -148,16 +148,23 @@ for experiment in PLAN.study.experiments:
         name:
             experiment
         input:
-            PLAN.experiment_files(experiment),
+            PLAN.targets.experiment(experiment),
         localrule: True
 
 
 # What an optional experiment lacks is said to those who ask for it.
+def refusal(experiment: str):
+    def refuse(wildcards) -> list[str]:
+        raise StudyError(PLAN.study.left_out[experiment].reason)
+
+    return refuse
+
+
 for experiment in PLAN.study.left_out:
 
     rule:
         name:
             experiment
         input:
-            PLAN.refusal(experiment),
+            refusal(experiment),
         localrule: True

@@ -3,14 +3,14 @@
 
 rule train:
     input:
-        bank=lambda wildcards: PLAN.bank_path(PLAN.packs[wildcards.pack].spec.run.bank.id),
-        previous=lambda wildcards: PLAN.previous_segment(wildcards.pack, int(wildcards.start)),
+        bank=lambda wildcards: PLAN.paths.bank(PLAN.packs[wildcards.pack].spec.run.bank.id),
+        previous=lambda wildcards: PLAN.targets.previous_segment(wildcards.pack, int(wildcards.start)) or [],
     output:
-        f"{PLAN.results}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
+        f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
     log:
-        f"{PLAN.results}/logs/packs/{{pack}}/segment-{{start}}-{{end}}.log",
+        f"{PLAN.paths.root}/logs/packs/{{pack}}/segment-{{start}}-{{end}}.log",
     benchmark:
-        f"{PLAN.results}/benchmarks/packs/{{pack}}/segment-{{start}}-{{end}}.tsv"
+        f"{PLAN.paths.root}/benchmarks/packs/{{pack}}/segment-{{start}}-{{end}}.tsv"
     # One cluster job a segment, its evaluation included. The name has the segment in it: a constant one would
     # fuse the whole chain.
     group:
@@ -20,14 +20,14 @@ rule train:
     # A job keeps one core busy; jobs side by side use the machine better than threads do.
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: PLAN.train_job(**wildcards).mem_mb(attempt),
-        runtime=lambda wildcards, attempt: PLAN.train_job(**wildcards).runtime(attempt),
-        gpu=lambda wildcards: PLAN.train_job(**wildcards).gpu,
+        mem_mb=lambda wildcards, attempt: PLAN.jobs.train(**wildcards).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.jobs.train(**wildcards).runtime(attempt),
+        gpu=lambda wildcards: PLAN.jobs.train(**wildcards).gpu,
         # Resources and not parameters: changing them must rerun nothing.
         device=PLAN.config["device"],
         engine=PLAN.config["engine"],
     params:
-        spec=lambda wildcards: PLAN.spec_of(PLAN.packs[wildcards.pack].spec),
+        spec=lambda wildcards: PLAN.packs[wildcards.pack].spec.json,
     # `exec`, so that no shell stands between: it would die of the SIGTERM that a queue sends to all processes of a
     # job, and Snakemake would take the job for ended while training still saves what it has.
     shell:

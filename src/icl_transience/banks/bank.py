@@ -2,14 +2,20 @@
 
 import functools
 import hashlib
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
-from icl_transience import counter, store
-from icl_transience.spec import BankShape, BankSpec, StudyError, canonical, identity_values
+from icl_transience import philox
+from icl_transience.banks import quality
+from icl_transience.specs.banks import BankShape, BankSpec
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.identity import canonical, identity_values
+from icl_transience.store import hdf5
 
 # Of a contact sheet: rows of classes, columns of exemplars, pixels a side of one image.
 CONTACT_ROWS, CONTACT_COLUMNS, CONTACT_SIDE = 10, 8, 35
@@ -139,17 +145,16 @@ def _parts(shape: BankShape) -> Iterator[tuple[str, tuple[slice, slice]]]:
 
 def seeded(seed: int, name: str) -> np.random.Generator:
     """NumPy's Philox generator for one named quantity of a bank: names draw independently of each other."""
-    return np.random.Generator(np.random.Philox(key=[seed, counter.domain(name)]))
+    return np.random.Generator(np.random.Philox(key=[seed, philox.domain(name)]))
 
 
 def save(bank: Bank, path: Path, spec: BankSpec) -> None:
     """Writes the bank's file: `embeddings` [classes, exemplars, dim], what each class and exemplar is, quality card."""
     # Not above: training jobs load banks too, and need no SciPy.
-    from icl_transience.banks import quality
 
     if bank.shape != spec.shape:
         raise AssertionError(f"the source built {bank.shape}, the study asked for {spec.shape}")
-    with store.writing(path, "bank", spec.id) as file:
+    with hdf5.writing(path, "bank", spec.id) as file:
         file.attrs["spec"] = canonical(identity_values(spec))
         file.attrs["n_train_classes"] = bank.n_train_classes
         file.attrs["n_train_exemplars"] = bank.n_train_exemplars
@@ -165,7 +170,14 @@ def save(bank: Bank, path: Path, spec: BankSpec) -> None:
                 file[f"{group}/{name}"] = column
 
 
-def load(path: Path, spec: BankSpec) -> np.ndarray:
-    """The embeddings in a bank's file, float32 [classes, exemplars, dim], once it has been checked."""
-    with store.reading(path, "bank", spec.id) as file:
-        return file["embeddings"][()]
+def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
+    """The bank of `spec`, made by the module named like its source.
+
+    files: its source files, in the spec's order. log: for how far a source is that takes long, and for warnings.
+    Raises StudyError where classes cannot be told apart by the exemplars (see `checked`).
+    """
+    made = importlib.import_module(f"icl_transience.banks.{spec.source}").build(spec, files, log)
+    bank = checked(made, files)
+    for warning in bank.warnings if log else ():
+        print(f"warning: {warning}", file=log, flush=True)
+    return bank

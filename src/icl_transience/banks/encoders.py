@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from icl_transience.spec import StudyError
+from icl_transience.specs.errors import StudyError
 
 Encoder = Callable[[np.ndarray], np.ndarray]
 

@@ -13,7 +13,7 @@ from typing import TextIO
 import numpy as np
 
 from icl_transience.banks.bank import Bank, seeded
-from icl_transience.spec import BankShape, BankSpec
+from icl_transience.specs.banks import BankShape, BankSpec
 
 
 def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:

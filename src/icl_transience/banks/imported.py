@@ -12,7 +12,8 @@ import numpy as np
 
 from icl_transience.banks import encoders
 from icl_transience.banks.bank import Bank
-from icl_transience.spec import BankSpec, StudyError
+from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.errors import StudyError
 
 
 def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:

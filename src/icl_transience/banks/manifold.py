@@ -14,7 +14,7 @@ import numpy as np
 
 from icl_transience.banks import gaussian
 from icl_transience.banks.bank import Bank, seeded
-from icl_transience.spec import BankSpec
+from icl_transience.specs.banks import BankSpec
 
 
 def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:

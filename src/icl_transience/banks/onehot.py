@@ -10,7 +10,7 @@ from typing import TextIO
 import numpy as np
 
 from icl_transience.banks.bank import Bank
-from icl_transience.spec import BankSpec
+from icl_transience.specs.banks import BankSpec
 
 
 def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from icl_transience.spec import StudyError
+from icl_transience.specs.errors import StudyError
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -22,7 +22,8 @@ import safetensors
 
 from icl_transience.banks import encoders
 from icl_transience.banks.bank import Bank, equal_rows, seeded
-from icl_transience.spec import BankSpec, StudyError
+from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.errors import StudyError
 
 ITERATIONS = 25
 # A table of which so large a share of rows repeats another is refused.

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from icl_transience import counter, store
+from icl_transience import philox
 from icl_transience.banks.resnet import ResNet
-from icl_transience.spec import BankSpec, Trained, canonical, identity_values
+from icl_transience.specs.banks import BankSpec, Trained
+from icl_transience.specs.identity import canonical, identity_values
+from icl_transience.store import hdf5
 
 _BATCH = 1024
 
@@ -38,7 +40,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = network(dim, n_classes).train()
-    order = np.random.Generator(np.random.Philox(key=[seed, counter.domain("trained/order")]))
+    order = np.random.Generator(np.random.Philox(key=[seed, philox.domain("trained/order")]))
     steps = settings.epochs * -(-len(images) // settings.batch_size)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     # Its schedule wants two steps at least.
@@ -75,7 +77,7 @@ def embed(model: ResNet, pixels: np.ndarray) -> np.ndarray:
 
 def save(model: ResNet, accuracy: float, path: Path, spec: BankSpec) -> None:
     """Writes the encoder's file: every weight under its name, and its training accuracy."""
-    with store.writing(path, "encoder", spec.id) as file:
+    with hdf5.writing(path, "encoder", spec.id) as file:
         file.attrs["spec"] = canonical(identity_values(spec))
         file.attrs["training_accuracy"] = accuracy
         for name, value in model.state_dict().items():
@@ -85,7 +87,7 @@ def save(model: ResNet, accuracy: float, path: Path, spec: BankSpec) -> None:
 def load(path: Path, spec: BankSpec) -> ResNet:
     """The network in an encoder's file, once it has been checked, ready to embed."""
     model = network(spec.omniglot.dim, spec.shape.n_train_classes)
-    with store.reading(path, "encoder", spec.id) as file:
+    with hdf5.reading(path, "encoder", spec.id) as file:
         weights = {name: _tensor(file[f"weights/{name}"]) for name in model.state_dict()}
     model.load_state_dict(weights)
     return model.eval()

@@ -1,0 +1,1 @@
+"""From metrics to tables, and from tables to verdicts. No torch."""

@@ -1,0 +1,41 @@
+"""Subcommands from metrics to tables, and from tables to verdicts."""
+
+import argparse
+from pathlib import Path
+
+from icl_transience.specs.errors import StudyError
+from icl_transience.store.atomic import read_planned
+from icl_transience.system import jobs
+
+
+def add_commands(command: jobs.AddCommand) -> None:
+    """Add this wing's subcommands."""
+    tables = command("tables", _tables, "Write an experiment's curves.csv, transience.csv and runs.csv.")
+    tables.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
+    tables.add_argument("--declared", type=Path, help="the file whose name says what tables are to be made from")
+    tables.add_argument("--packs", type=Path, required=True, help="the folder results/packs")
+    tables.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
+
+    verdicts = command("verdicts", _verdicts, "Judge the claims of a study from the tables of its experiments.")
+    verdicts.add_argument("--claims", type=Path, required=True, help="the study's claims.json")
+    verdicts.add_argument("--folder", type=Path, required=True, help="the study's folder")
+
+
+def _tables(options: argparse.Namespace) -> None:
+    from icl_transience.analysis import curves
+    from icl_transience.specs import code_digest
+
+    experiment = read_planned(options.experiment)
+    # Another checkout may have declared another experiment of this name in the same results.
+    if options.declared and not options.declared.name.endswith(f"-{code_digest.declaration(experiment)}"):
+        raise StudyError(
+            f"{options.experiment}: another study of this name has been declared here meanwhile: give one of them "
+            "another name or results folder, and run the same snakemake command again"
+        )
+    curves.write(options.folder, experiment, options.packs)
+
+
+def _verdicts(options: argparse.Namespace) -> None:
+    from icl_transience.analysis import verdicts
+
+    verdicts.write(options.folder, read_planned(options.claims))

@@ -1,0 +1,175 @@
+"""Tests that are paired over seeds.
+
+The runs of an experiment share, seed by seed, their training sequences and initial weights, so a test compares within
+seeds alone: under the null hypothesis it makes no difference which of a seed's lanes belongs to which run. Every p is
+two-sided, and exact up to 20 seeds and 8 levels: nothing is assumed beyond that.
+
+    censored     a time of which only a lower bound is known: a half-life past the horizon; the emergence of a lane in
+                 which nothing emerged, which is past the horizon too
+    compare      c(a, b) = 1 where a is surely larger than b, -1 where b is, else 0 (Gehan 1965): a censored time is
+                 larger than whatever was seen at or before its bound; against one seen after its bound, and against
+                 another censored one, it counts as a tie
+    difference   d = a - b; where either is censored c(a, b) |a - b| of the bounds, which is what is known of it
+    sign flip    of the sum of d over seeds: all 2^n ways to exchange a and b within seeds
+    trend        T = sum over seeds of Kendall's S = sum over levels i < j of c(y_j, y_i): all ways to exchange a seed's
+                 lanes among its levels. tau-b is S over the root of all pairs times the pairs that are no ties
+    interval     the means of all subsets of seeds divide the line into parts of equal probability (Hartigan 1969), so
+                 the k-th from either end bound an interval for the centre of d. It leaves 0 out exactly where the
+                 sign flip rejects it. n seeds allow a confidence of at most 1 - 2 / 2^n; the one reached is told.
+                 Where times are censored, it holds for whatever they may be
+    Holm         p of several tests, corrected for their number (Holm 1979)
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+# All sign flips of up to so many seeds, all permutations of up to so many levels; beyond, random ones.
+EXACT_SEEDS = 20
+EXACT_LEVELS = 8
+DRAWS = 100_000
+# Sums of the same numbers in another order differ by this share of their size.
+_ROUNDING = 1e-10
+
+
+class Measured(NamedTuple):
+    """A quantity of one lane; of a censored one `value` is a lower bound."""
+
+    value: float
+    censored: bool = False
+
+
+def compare(a: Measured, b: Measured) -> int:
+    """1 where a is surely larger than b, -1 where b surely is, else 0."""
+    return int(_surely_larger(a, b)) - int(_surely_larger(b, a))
+
+
+def _surely_larger(a: Measured, b: Measured) -> bool:
+    return not b.censored and (a.value >= b.value if a.censored else a.value > b.value)
+
+
+def difference(a: Measured, b: Measured) -> float:
+    """a - b, or what is known of it."""
+    return compare(a, b) * abs(a.value - b.value)
+
+
+def bounds(a: Measured, b: Measured) -> tuple[float, float]:
+    """Between what a - b surely lies."""
+    known = a.value - b.value
+    return (-math.inf if b.censored else known), (math.inf if a.censored else known)
+
+
+# Tests.
+
+
+def sign_flip(differences: Sequence[float]) -> float:
+    """The two-sided p of a sum of differences, each of which might as well have had the other sign."""
+    observed, slack = abs(math.fsum(differences)), _ROUNDING * math.fsum(map(abs, differences))
+    if len(differences) <= EXACT_SEEDS:
+        sums = np.zeros(1)
+        for value in differences:
+            sums = np.concatenate([sums + value, sums - value])
+        return float(np.mean(np.abs(sums) >= observed - slack))
+    generator, sums = np.random.default_rng(0), np.zeros(DRAWS)
+    for value in differences:
+        sums += generator.choice([-value, value], DRAWS)
+    return float((1 + np.sum(np.abs(sums) >= observed - slack)) / (1 + DRAWS))
+
+
+def min_attainable_p(n: int) -> float:
+    """The smallest p that a sign-flip test on n seeds can give."""
+    return min(1.0, 2 / 2**n) if n <= EXACT_SEEDS else 1 / (1 + DRAWS)
+
+
+def kendall(block: Sequence[Measured]) -> tuple[int, float]:
+    """Kendall's S and tau-b of the lanes of one seed, in order of their levels; tau is 0 where all are ties."""
+    pairs = [compare(later, earlier) for earlier, later in itertools.combinations(block, 2)]
+    decided = sum(map(abs, pairs))
+    return sum(pairs), sum(pairs) / math.sqrt(len(pairs) * decided) if decided else 0.0
+
+
+def trend(blocks: Sequence[Sequence[Measured]]) -> tuple[int, float, float]:
+    """Sum of Kendall's S over blocks, its two-sided p under permutation within blocks, and the smallest p there is.
+
+    blocks: a seed's lanes each, in order of their levels; of at least two lanes.
+    """
+    observed = sum(kendall(block)[0] for block in blocks)
+    if all(len(block) <= EXACT_LEVELS for block in blocks):
+        # probabilities[i] is that of a sum of i - most.
+        probabilities = np.ones(1)
+        for block in blocks:
+            probabilities = np.convolve(probabilities, _permuted(tuple(sorted(block))))
+        most = len(probabilities) // 2
+        sums = np.arange(-most, most + 1)
+        largest = int(np.abs(sums[probabilities > 0]).max())
+        p, least = (float(probabilities[np.abs(sums) >= at].sum()) for at in (abs(observed), largest))
+        return observed, min(1.0, p), min(1.0, least)
+    generator, sums = np.random.default_rng(0), np.zeros(DRAWS, dtype=np.int64)
+    for block in blocks:
+        orders = generator.permuted(np.tile(np.arange(len(block)), (DRAWS, 1)), axis=1)
+        sums += _sums_in_order(_comparisons(sorted(block)), orders)
+    return observed, float((1 + np.sum(np.abs(sums) >= abs(observed))) / (1 + DRAWS)), 1 / (1 + DRAWS)
+
+
+@functools.cache
+def _permuted(block: tuple[Measured, ...]) -> np.ndarray:
+    """Probability of every S from -pairs to pairs, over all orders of the block: [2 pairs + 1]."""
+    orders = np.array(list(itertools.permutations(range(len(block)))))
+    pairs = math.comb(len(block), 2)
+    return np.bincount(_sums_in_order(_comparisons(block), orders) + pairs, minlength=2 * pairs + 1) / len(orders)
+
+
+def _comparisons(block: Sequence[Measured]) -> np.ndarray:
+    """[later, earlier]"""
+    return np.array([[compare(later, earlier) for earlier in block] for later in block])
+
+
+def _sums_in_order(comparisons: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """Kendall's S of a block in each order [orders, levels]."""
+    pairs = itertools.combinations(range(orders.shape[1]), 2)
+    return sum(comparisons[orders[:, later], orders[:, earlier]] for earlier, later in pairs)
+
+
+# Intervals and corrections.
+
+
+def typical_interval(low: Sequence[float], high: Sequence[float], confidence: float) -> tuple[float, float, float]:
+    """Lower and upper end for the centre of values that lie between `low` and `high`, and the confidence reached.
+
+    The narrowest interval of at least `confidence`, or, where so few seeds do not allow that, the widest there is.
+    (nan, nan, nan) for fewer than two seeds.
+    """
+    n = len(low)
+    if n < 2:
+        return math.nan, math.nan, math.nan
+    lowest, highest = (np.sort(_subset_means(values)) for values in (low, high))
+    parts = len(lowest) + 1
+    cut = max(1, math.floor((1 - confidence) / 2 * parts + _ROUNDING))
+    return float(lowest[cut - 1]), float(highest[-cut]), 1 - 2 * cut / parts
+
+
+def _subset_means(values: Sequence[float]) -> np.ndarray:
+    """Of all subsets but the empty one; of random ones where there are too many."""
+    generator = np.random.default_rng(0)
+    sums, counts = (np.zeros(1 if len(values) <= EXACT_SEEDS else DRAWS) for _ in range(2))
+    for value in values:
+        if len(values) <= EXACT_SEEDS:
+            sums, counts = np.concatenate([sums, sums + value]), np.concatenate([counts, counts + 1])
+        else:
+            taken = generator.random(DRAWS) < 0.5
+            sums[taken] += value
+            counts += taken
+    return sums[counts > 0] / counts[counts > 0]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each p, corrected for the number of tests (Holm 1979)."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected

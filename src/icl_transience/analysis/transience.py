@@ -1,0 +1,194 @@
+"""What a curve says: when in-context learning appears, peaks and fades, and how sure that is.
+
+A curve is an evaluator's metric y_i at sequences seen n_i, with its chance level c. Definitions:
+
+    smoothed      s_i = mean of y_j over |j - i| <= (smoothing - 1) / 2, fewer at the ends
+    peak          p = max s_i, at the first n_i that reaches it
+    final         f = s at the last snapshot
+    half level    h = c + (p - c) / 2
+    emergence     the first n at which s rises to h, interpolated linearly in log2 n (in n before the first n > 0)
+    half-life     n - n_peak for the first n after the peak at which s falls to h; if it does not by the last
+                  snapshot, n_last - n_peak, marked censored: the half-life is at least that
+    index         the transience index (p - f) / (p - c): 0 nothing lost, 1 all of it
+    at_peak       every other curve's s at n_peak: what stopping there would have left. A point that is reported:
+                  training goes on, and who stops in earnest does not know the peak yet
+
+    noise         sigma_i^2 = e_i^2 + w^2 / m_i, where e_i is the evaluator's standard error (its sequences are the
+                  same at every snapshot, so smoothing does not lower it), m_i the snapshots averaged in s_i, and w the
+                  wobble between snapshots, from second differences d_i = y_{i-1} - 2 y_i + y_{i+1}:
+                  w = median |d_i| / (0.6745 sqrt 6)
+    outcome       diverged    the lane's loss was no longer finite
+                  never       p - c <= max(min_effect, 3 sigma_peak)
+                  transient   p - f >  max(min_effect, 3 sqrt(sigma_peak^2 + sigma_final^2))
+                  persistent  otherwise
+
+Three sigma because the peak is the largest of tens of correlated values. Over seeds, see `summarise_run`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from icl_transience.specs.experiment import Statistics
+
+N_SIGMA = 3.0
+OUTCOMES = ("never", "transient", "persistent", "diverged")
+# Below this many seeds a bootstrap has too few distinct resamples: a t-interval instead.
+BOOTSTRAP_FROM = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One lane's curve in numbers; None where the outcome leaves a quantity undefined (never, diverged)."""
+
+    outcome: str
+    emergence: float | None = None
+    peak: float | None = None
+    peak_at: float | None = None
+    half_life: float | None = None
+    half_life_censored: bool | None = None
+    final: float | None = None
+    index: float | None = None
+    noise: float | None = None
+
+
+def smooth(values: np.ndarray, smoothing: int) -> np.ndarray:
+    """The running mean s of `values` [n]; see the module's definitions."""
+    return _window_sums(values, smoothing) / _window_sums(np.ones(len(values)), smoothing)
+
+
+def _window_sums(values: np.ndarray, smoothing: int) -> np.ndarray:
+    half = (smoothing - 1) // 2
+    return np.array([values[max(0, i - half) : i + half + 1].sum() for i in range(len(values))])
+
+
+def snapshot_noise(values: np.ndarray) -> float:
+    """Standard deviation of the scatter between neighbouring snapshots, whatever the trend; 0 under 3 snapshots."""
+    if len(values) < 3:
+        return 0.0
+    second = np.diff(values, n=2)
+    return float(np.median(np.abs(second)) / (stats.norm.ppf(0.75) * math.sqrt(6)))
+
+
+def summarise(
+    sequences_seen: np.ndarray,
+    values: np.ndarray,
+    standard_errors: np.ndarray,
+    chance: float,
+    statistics: Statistics,
+    diverged: bool = False,
+) -> Summary:
+    """The summary of one lane's curve.
+
+    sequences_seen [n] ascending; values and standard_errors [n], the evaluator's metric and its standard error.
+    """
+    if diverged:
+        return Summary(outcome="diverged")
+    smoothed = smooth(values, statistics.smoothing)
+    averaged = _window_sums(np.ones(len(values)), statistics.smoothing)
+    noise = np.sqrt(smooth(standard_errors, statistics.smoothing) ** 2 + snapshot_noise(values) ** 2 / averaged)
+    top = int(smoothed.argmax())
+    peak, final = float(smoothed[top]), float(smoothed[-1])
+    fall_noise = math.hypot(noise[top], noise[-1])
+    if peak - chance <= max(statistics.min_effect, N_SIGMA * noise[top]):
+        return Summary(outcome="never", peak=peak, final=final, noise=fall_noise)
+    half_level = chance + (peak - chance) / 2
+    fallen = crossing(sequences_seen[top:], -smoothed[top:], -half_level)
+    is_transient = peak - final > max(statistics.min_effect, N_SIGMA * fall_noise)
+    return Summary(
+        outcome="transient" if is_transient else "persistent",
+        emergence=crossing(sequences_seen, smoothed, half_level),
+        peak=peak,
+        peak_at=float(sequences_seen[top]),
+        half_life=float((sequences_seen[-1] if fallen is None else fallen) - sequences_seen[top]),
+        half_life_censored=fallen is None,
+        final=final,
+        index=(peak - final) / (peak - chance),
+        noise=fall_noise,
+    )
+
+
+def crossing(sequences_seen: np.ndarray, values: np.ndarray, level: float) -> float | None:
+    """The first point at which `values` rise to `level`, or None; interpolated linearly in log2 of sequences seen."""
+    reached = np.flatnonzero(values >= level)
+    if not len(reached):
+        return None
+    after = int(reached[0])
+    if after == 0:
+        return float(sequences_seen[0])
+    before, share = after - 1, (level - values[after - 1]) / (values[after] - values[after - 1])
+    start, end = float(sequences_seen[before]), float(sequences_seen[after])
+    return start + share * (end - start) if start == 0 else start * (end / start) ** float(share)
+
+
+def interval(values: Sequence[float], confidence: float) -> tuple[float | None, float | None]:
+    """An interval for the mean over seeds: Student's t under 6 values, else bootstrap (BCa, 9,999 resamples).
+
+    (None, None) for fewer than two values: one seed says nothing about others.
+    """
+    if len(values) < 2:
+        return None, None
+    array = np.asarray(values, dtype=float)
+    mean = float(array.mean())
+    if np.ptp(array) == 0:
+        return mean, mean
+    if len(array) < BOOTSTRAP_FROM:
+        half = float(stats.t.ppf((1 + confidence) / 2, len(array) - 1) * stats.sem(array))
+        return mean - half, mean + half
+    found = stats.bootstrap(
+        (array,), np.mean, confidence_level=confidence, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+# What is averaged over seeds, and the range that an interval cannot leave.
+SUMMARISED = {
+    "emergence": (0, math.inf),
+    "peak": (0, 1),
+    "peak_at": (0, math.inf),
+    "half_life": (0, math.inf),
+    "final": (0, 1),
+    "index": (-math.inf, 1),
+}
+
+
+def summarise_run(summaries: Sequence[Summary], chance: float, statistics: Statistics) -> dict[str, object]:
+    """A run over its seeds: outcome, counts of the lanes' outcomes, and mean and interval of each quantity.
+
+    Means are over the lanes in which a quantity is defined. `half_life_censored` counts lanes whose half-life lies
+    past the horizon; where it is above 0 the mean half-life is a lower bound. The outcome is that of the lanes' mean
+    rise p - c and mean fall p - f: each must exceed min_effect and, since all lanes answer the same sequences, 3 times
+    the lanes' mean noise; a fall is claimed only if its interval over seeds lies above 0 as well. With one seed the
+    outcome is that lane's own. A run all of whose lanes diverged is diverged.
+    """
+    row: dict[str, object] = {"seeds": len(summaries)}
+    row |= {f"n_{outcome}": sum(s.outcome == outcome for s in summaries) for outcome in OUTCOMES}
+    alive = [summary for summary in summaries if summary.outcome != "diverged"]
+    row["outcome"] = _run_outcome(alive, chance, statistics)
+    for name, (lowest, highest) in SUMMARISED.items():
+        values = [value for summary in alive if (value := getattr(summary, name)) is not None]
+        row[name] = float(np.mean(values)) if values else None
+        lower, upper = interval(values, statistics.confidence)
+        row[f"{name}_lower"] = None if lower is None else max(lower, lowest)
+        row[f"{name}_upper"] = None if upper is None else min(upper, highest)
+    row["half_life_censored"] = sum(summary.half_life_censored is True for summary in alive)
+    return row
+
+
+def _run_outcome(alive: Sequence[Summary], chance: float, statistics: Statistics) -> str:
+    if len(alive) < 2:
+        return alive[0].outcome if alive else "diverged"
+
+    threshold = max(statistics.min_effect, N_SIGMA * float(np.mean([summary.noise for summary in alive])))
+    falls = [summary.peak - summary.final for summary in alive]
+    if np.mean([summary.peak - chance for summary in alive]) <= threshold:
+        return "never"
+    lower, _ = interval(falls, statistics.confidence)
+    return "transient" if np.mean(falls) > threshold and lower > 0 else "persistent"
+
+
+def as_row(summary: Summary) -> Mapping[str, object]:
+    return {name: value for name, value in vars(summary).items() if name != "noise"}

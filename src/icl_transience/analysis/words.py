@@ -1,0 +1,47 @@
+"""TODO"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from icl_transience.analysis import transience
+from icl_transience.store import checksums
+from icl_transience.store.tables_file import TABLES, read_csv
+from icl_transience.system.formatting import count
+
+
+def in_words(row: Mapping[str, Any], horizon: float) -> str:
+    """A row of runs.csv as a sentence."""
+    seeds = f"{row['seeds']:.0f} seed" + ("s" if row["seeds"] != 1 else "")
+    which = f"{row['evaluator']} ({row['metric'].replace('_', ' ')}, chance {row['chance']:.3g})"
+    if row["outcome"] == "diverged":
+        return f"every lane diverged ({seeds})"
+    if row["outcome"] == "never":
+        return (
+            f"{which} does not rise beyond noise: at most {row['curve_peak']:.2f}, "
+            f"{row['curve_final']:.2f} at {count(horizon)} sequences seen (mean of {seeds})"
+        )
+    if row["outcome"] == "transient":
+        change = "and falls to"
+    elif row["peak"] - row["final"] > 0.05:
+        change = "and falls, not beyond noise, to"
+    else:
+        change = "and stays, with"
+    return (
+        f"{which} peaks at {row['curve_peak']:.2f} after {count(row['curve_peak_at'])} sequences {change} "
+        f"{row['curve_final']:.2f} at {count(horizon)} (mean of {seeds}, "
+        + ", ".join(f"{row[f'n_{outcome}']:.0f} {outcome}" for outcome in transience.OUTCOMES if row[f"n_{outcome}"])
+        + ")"
+    )
+
+
+def experiment_in_words(folder: Path) -> Iterator[str]:
+    """What an experiment shows: a sentence a run, the last one with the figure's place."""
+    checksums.check_checksums(folder, TABLES)
+    runs = read_csv(folder / "runs.csv")
+    horizon = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"].max()
+    for number, row in runs.iterrows():
+        sentence = f"{folder.name}, {row['run']}: {in_words(row, horizon)}"
+        yield sentence + (f"; figure: {folder / 'curves.svg'}" if number == len(runs) - 1 else "")

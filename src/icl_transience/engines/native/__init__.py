@@ -1,0 +1,1 @@
+"""The engine for CPUs: recorded matrix products and kernels in C++."""

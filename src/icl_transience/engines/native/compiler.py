@@ -1,0 +1,104 @@
+"""The kernels in C++: compiled for a model's shape when they are first wanted, and kept."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from icl_transience.model import transformer
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.model import Model
+
+_SOURCE = Path(__file__).with_name("kernels.cpp")
+# What it includes; part of what a compiled library is made from.
+_PARTS = (_SOURCE, Path(__file__).with_name("attention.cpp"))
+# No -ffast-math: NaN must stay NaN, or a lane that diverged would not be seen.
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
+# Columns of a buffer come in multiples of this: a whole number of vectors on every machine, see kernels.cpp.
+COLUMNS = 16
+
+
+class Unavailable(RuntimeError):
+    """This machine cannot compile the kernels; the message says why."""
+
+
+@functools.cache
+def library(model: Model, context: int) -> ctypes.CDLL:
+    """The kernels for this shape of model, compiled unless they were before. Raises Unavailable."""
+    defines = {
+        "WIDTH": model.width,
+        "HEADS": model.heads,
+        "TOKENS": 2 * context + 1,
+        "LAYER_NORM_EPSILON": f"{transformer.LAYER_NORM_EPSILON}f",
+    }
+    compiler, *options = shlex.split(os.environ.get("CXX", "c++"))
+    if shutil.which(compiler) is None:
+        raise Unavailable("no C++ compiler (c++, or what CXX names) was found")
+    command = [compiler, *options, *_FLAGS, *(f"-D{name}={value}" for name, value in defines.items())]
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+        # A cache in a home folder that several kinds of machine share must not mix them: -march=native is in the code.
+        made_from = "\0".join(
+            [*command, version, _processor(), platform.platform(), *(part.read_text() for part in _PARTS)]
+        )
+        path = cache_folder() / f"native-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.so"
+        if path.exists():
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:  # empty: made once more
+                path.unlink()
+        _compile(command, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, RuntimeError) as error:  # no home, no room, no right to write or to load what was written
+        raise (
+            error
+            if isinstance(error, Unavailable)
+            else Unavailable(
+                f"kernels could not be compiled or kept: {error} (ICL_CACHE names another folder for them)"
+            )
+        ) from error
+
+
+def _compile(command: list[str], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        # The compiler's own temporary files too: elsewhere there may be no room.
+        environment = os.environ | {"TMPDIR": folder}
+        done = subprocess.run(
+            [*command, _SOURCE, "-o", made], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode < 0 or "terminated program" in done.stderr:
+            # Told to end, or short of memory: another engine now would train other bits than the next call.
+            raise StudyError(
+                f"{command[0]} was killed while it compiled {_SOURCE.name}: run the same snakemake command again, or "
+                "set `engine: eager`"
+            )
+        if done.returncode:
+            raise Unavailable(f"{command[0]} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
+        made.replace(path)
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: $ICL_CACHE, or icl-transience in the user's cache folder."""
+    named = os.environ.get("ICL_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icl-transience"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def aligned(size: int) -> int:
+    """`size` floats rounded up to whole vectors."""
+    return -(-size // COLUMNS) * COLUMNS

@@ -1,0 +1,48 @@
+"""Answers of snapshots through the native kernels."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from icl_transience.engines.answers import Answers
+from icl_transience.engines.native.program import Recording, program_for
+from icl_transience.model import transformer
+from icl_transience.specs.model import parameter_shapes
+from icl_transience.specs.runs import Run
+
+
+class NativeForward:
+    """The forward half of a native.Program; see Forward."""
+
+    def __init__(self, run: Run, batch_size: int, context: int):
+        """Raises native.Unavailable."""
+        self.program = program_for(run, batch_size, context)
+        self.shapes = parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
+        self.gradients = {name: torch.empty(size) for name, size in self.shapes.items()}
+        self.lanes: list[tuple[transformer.Parameters, list[Callable]]] = []
+
+    def load(self, parameters: transformer.Parameters) -> None:
+        lanes = len(next(iter(parameters.values())))
+        while len(self.lanes) < lanes:
+            own = {name: torch.empty(size) for name, size in self.shapes.items()}
+            self.lanes.append((own, Recording(self.program, own, self.gradients, torch.empty(1)).forward))
+        del self.lanes[lanes:]
+        for lane, (own, _) in enumerate(self.lanes):
+            for name, tensor in parameters.items():
+                own[name].copy_(tensor[lane])
+
+    def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
+        program, used, lanes = self.program, len(exemplars), len(self.lanes)
+        program.exemplars.view(-1, program.columns, exemplars.shape[2])[:, :used] = exemplars.transpose(0, 1)
+        program.labels[:, :used] = labels[:, :-1].T
+        program.targets[:used] = labels[:, -1]
+        inside = torch.empty(lanes, len(program.labels), program.columns)
+        best, log_sum, target = torch.empty(3, lanes, program.columns)
+        best_label = torch.empty(lanes, program.columns, dtype=torch.int64)
+        for lane, (_, calls) in enumerate(self.lanes):
+            for call in calls:
+                call()
+            program.answers(inside[lane], best[lane], best_label[lane], log_sum[lane], target[lane])
+        outside = (part[:, :used] for part in (best, best_label, log_sum, target))
+        return Answers(inside.transpose(1, 2)[:, :used], *outside)

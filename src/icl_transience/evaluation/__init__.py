@@ -1,0 +1,1 @@
+"""What snapshots answer on the evaluators' frozen sequences."""

@@ -1,0 +1,117 @@
+"""What a snapshot answers on the evaluators' frozen sequences.
+
+Letters for shapes as in model.py; here S counts snapshots times lanes, since snapshots are lanes to the model.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icl_transience.engines import select
+from icl_transience.engines.answers import Forward
+from icl_transience.engines.interface import DTYPES
+from icl_transience.evaluation.metrics import metrics
+from icl_transience.model import transformer
+from icl_transience.specs.code_digest import digest
+from icl_transience.specs.evaluators import METRICS, SequenceSet, evaluator_parts
+from icl_transience.specs.runs import PackSpec
+from icl_transience.store import hdf5, segment_file
+from icl_transience.store.metrics_file import metrics_identity
+
+# Sequences answered at a time.
+BATCH = 64
+
+
+@torch.no_grad()
+def evaluate(
+    parameters: transformer.Parameters,
+    forward: Forward,
+    examples: Tensor,
+    labels: Tensor,
+    batch: int = BATCH,
+) -> Tensor:
+    """Mean and standard error over the sequences of every metric: [S, len(METRICS), 2].
+
+    parameters: name -> [S, …]. examples [N, C+1, I] and labels int64 [N, C+1], the target last. A lane whose
+    parameters are not all finite has no answer: NaN throughout.
+    """
+    forward.load(parameters)
+    parts = []
+    for first in range(0, len(examples), batch):
+        part = slice(first, first + batch)
+        parts.append(metrics(forward(examples[part], labels[part]), labels[part]))
+    values = torch.cat(parts, dim=1)
+    standard_error = values.std(dim=1, correction=0) / len(examples) ** 0.5
+    result = torch.stack([values.mean(dim=1), standard_error], dim=-1)
+    result[~all_finite(parameters)] = torch.nan
+    return result
+
+
+def all_finite(parameters: Mapping[str, Tensor]) -> Tensor:
+    """bool [S]: whether every parameter of the lane is a finite number."""
+    return torch.stack([value.flatten(1).isfinite().all(dim=1) for value in parameters.values()]).all(dim=0)
+
+
+def write_metrics(
+    path: Path,
+    pack: PackSpec,
+    segment: Path,
+    sequence_set: SequenceSet,
+    sequences_file: Path,
+    device: str = "cpu",
+    engine: str = "auto",
+) -> None:
+    """Evaluates every snapshot of a segment on every evaluator of a set and writes the metrics.
+
+    sequences_seen [n]; {evaluator}/mean and {evaluator}/standard_error [n, S, len(METRICS)], their columns named in
+    the attribute `metrics`; the segment's training loss and divergence are carried along for the tables.
+    """
+    dtype = DTYPES[pack.run.numerics]
+    forwards = {
+        context: select.forward_for(pack.run, torch.device(device), BATCH, engine, context)
+        for context in {evaluator_parts(name)[1] for name in sequence_set.evaluators}
+    }
+    identity = metrics_identity(hdf5.read_attribute(segment, "identity"), sequence_set.id)
+    with (
+        hdf5.writing(path, "metrics", identity, kept=True) as file,
+        segment_file.opened(segment, pack) as trained,
+        hdf5.reading(sequences_file, "sequences", sequence_set.id) as frozen,
+    ):
+        file.attrs["made_of"] = made_of(segment, sequences_file)
+        file.attrs["metrics"] = list(METRICS)
+        file["sequences_seen"] = trained.sequences_seen
+        file["train_loss/sequences_seen"] = trained.loss_sequences_seen
+        file["train_loss/value"] = trained.loss
+        file["diverged_at"] = trained.diverged_at
+        sets = {
+            name: (
+                torch.from_numpy(frozen[name]["examples"][()]).to(device=device, dtype=dtype),
+                torch.from_numpy(frozen[name]["labels"][()]).to(device=device, dtype=torch.int64),
+            )
+            for name in sequence_set.evaluators
+        }
+        for name, (_, labels) in sets.items():
+            if labels.min() < 0 or labels.max() >= pack.run.n_labels:
+                raise hdf5.unusable(
+                    sequences_file,
+                    f"labels of {name} lie outside 0 … {pack.run.n_labels - 1}, the labels of {pack.id}",
+                )
+        results: dict[str, list[Tensor]] = {name: [] for name in sets}
+        for row in range(len(trained.sequences_seen)):
+            parameters = {name: value.to(device) for name, value in trained.parameters(row).items()}
+            for name, (examples, labels) in sets.items():
+                forward = forwards[evaluator_parts(name)[1]]
+                results[name].append(evaluate(parameters, forward, examples, labels).cpu())
+        shape = (0, len(pack.lanes), len(METRICS), 2)
+        for name, rows in results.items():
+            stacked = torch.stack(rows).numpy() if rows else np.empty(shape)
+            file[f"{name}/mean"], file[f"{name}/standard_error"] = stacked[..., 0], stacked[..., 1]
+
+
+def made_of(segment: Path, sequences_file: Path) -> str:
+    """Everything that a segment's metrics are a function of: the content of both files, and the code."""
+    contents = (hdf5.read_attribute(path, "checksum") for path in (segment, sequences_file))
+    return " ".join([*contents, digest("metrics")])

@@ -1,0 +1,1 @@
+"""The transformer: parameters, initial weights, logits."""

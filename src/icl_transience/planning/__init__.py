@@ -1,0 +1,1 @@
+"""From a study to the paths, jobs and resources of the workflow."""

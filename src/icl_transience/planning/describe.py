@@ -1,0 +1,108 @@
+"""TODO"""
+
+from collections.abc import Iterator
+
+from icl_transience.specs.model import COMPONENTS, Model
+from icl_transience.specs.recipes import Recipe
+from icl_transience.specs.runs import Run
+from icl_transience.specs.training import L2, Optimizer
+from icl_transience.study.experiments import NamedRun
+
+
+def describe(named: NamedRun) -> list[str]:
+    """What a run was made with, for the foot of a figure: bank, sequences, model, initial weights, optimizer, L2."""
+    run, shape = named.run, named.run.bank.shape
+    model, optimizer = run.model, run.optimizer
+    mlp = f"MLP {model.mlp_ratio}x" if model.mlp_ratio else "attention only"
+    weights = {
+        "pytorch": "uniform ±1/√fan-in (PyTorch's default)",
+        "lecun_normal": "LeCun normal",
+    }[model.init.distribution]
+    return [
+        f"{run.bank.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, {shape.width}-d",
+        *_describe_recipe(run.recipe),
+        f"{model.depth} layers, width {model.width}, {mlp}" + _describe_rest(model),
+        f"initial weights {weights} × {model.init.scale:g}",
+        f"{_describe_optimizer(optimizer)}, batch {run.batch_size}",
+        _describe_l2(optimizer.l2),
+        *_describe_events(run),
+    ]
+
+
+def _describe_rest(model: Model) -> str:
+    """What few models have."""
+    positions = "" if model.positions.kind == "sinusoid" else f", positions {model.positions.kind}"
+    return positions + (f", dropout {model.dropout:g}" if model.dropout else "")
+
+
+def _describe_optimizer(optimizer: Optimizer) -> str:
+    names = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
+    words, schedule = [f"{names[optimizer.name]} {optimizer.learning_rate:g}"], optimizer.schedule
+    if optimizer.momentum:
+        words.append(f"momentum {optimizer.momentum:g}")
+    if optimizer.weight_decay:
+        words.append(f"weight decay {optimizer.weight_decay:g}")
+    if schedule.warmup:
+        words.append(f"warm-up {schedule.warmup:,}")
+    if schedule.kind == "inverse_sqrt":
+        words.append("then √(warm-up/n)")
+    if schedule.kind == "cosine":
+        words.append(f"cosine to × {schedule.final:g} at {schedule.length:,}")
+    if optimizer.clip:
+        words.append(f"gradients clipped at {optimizer.clip:g}")
+    return ", ".join(words)
+
+
+def _describe_l2(l2: L2) -> str:
+    penalty = {"squared": "λ·Σθ² (squared)", "unsquared": "λ·Σ‖θ‖ (unsquared)"}[l2.form]
+    strengths = {part: l2.of(part) for part in COMPONENTS}
+    if not any(strengths.values()):
+        return "no L2"
+    if len(set(strengths.values())) == 1:
+        return f"L2 {penalty}, λ = {l2.of('mlp'):g}"
+    return f"L2 {penalty}, λ = " + ", ".join(f"{value:g} ({part})" for part, value in strengths.items() if value)
+
+
+def _describe_events(run: Run) -> Iterator[str]:
+    """What happens in mid-training."""
+    if run.forgetting.every:
+        until = f" until {run.forgetting.until:,}" if run.forgetting.until else ""
+        yield f"label embeddings drawn anew every {run.forgetting.every:,} sequences{until}"
+    recipe, optimizer = run.recipe, run.optimizer
+    for change in run.interventions:
+        now = [*_describe_recipe(change.recipe)] if change.recipe != recipe else []
+        if change.optimizer != optimizer:
+            now += [_describe_optimizer(change.optimizer), _describe_l2(change.optimizer.l2)]
+        yield f"from {change.at:,} sequences on: {', '.join(now)}"
+        recipe, optimizer = change.recipe, change.optimizer
+
+
+def _describe_recipe(recipe: Recipe) -> Iterator[str]:
+    """What sequences are like, beyond the plain bursty recipe only where they are."""
+    (share, own), *others = recipe.kinds()
+    kinds = [(f"{share:.3g} of: " if others else "") + _describe_kind(own)]
+    kinds += [f"{share:.3g} of: {_describe_kind(kind)}" for share, kind in others]
+    yield f"context {recipe.context}, {'; '.join(kinds)}"
+    if recipe.zipf.alpha:
+        yield f"Zipf α = {recipe.zipf.alpha:g} ({recipe.zipf.ranks} ranks)"
+    if recipe.labelling.labels:
+        yield f"{recipe.labelling.labels:,} labels"
+    if recipe.label_noise:
+        yield f"label noise {recipe.label_noise:g}"
+    if recipe.input_noise:
+        yield f"input noise σ = {recipe.input_noise:g}"
+    if recipe.pool:
+        yield f"a pool of {recipe.pool:,} sequences"
+
+
+def _describe_kind(recipe: Recipe) -> str:
+    words = [f"burstiness {recipe.burstiness}" if recipe.support == "bursty" else "no support"]
+    if not recipe.distractor:
+        words.append("no distractor")
+    if recipe.labels != "classes":
+        words.append(f"labels {recipe.labels}")
+    if recipe.match:
+        words.append(f"exemplars match with p = {recipe.match:g}")
+    if not recipe.replacement:
+        words.append("different exemplars")
+    return ", ".join(words)

@@ -1,0 +1,105 @@
+"""From configuration to files: which banks, sets, packs, segments, tables and figures a study takes.
+
+What the Snakefile asks while it is parsed; a pure function of config, study and the registered packs, so the
+DAG is static. Writes nothing until `register`, which only a real run calls.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from icl_transience.planning import limits, packs
+from icl_transience.planning.jobs import Jobs, Pace
+from icl_transience.planning.packs import Pack
+from icl_transience.planning.records import Records
+from icl_transience.planning.source_files import SourceFiles, source_folders
+from icl_transience.planning.targets import Targets
+from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.errors import StudyError, did_you_mean
+from icl_transience.specs.evaluators import SequenceSet
+from icl_transience.store import atomic
+from icl_transience.store.layout import Paths
+from icl_transience.study import document, load, schema
+from icl_transience.study.experiments import Study
+
+
+class Plan:
+    """Everything a run of the workflow needs to know.
+
+    study, packs, banks, sets: what there is to make, the latter three by id. paths, sources, jobs, records, targets:
+    what rules ask about it. Raises StudyError where the configuration is not right.
+    """
+
+    def __init__(self, config: Mapping[str, Any], base: Path):
+        limits.refuse_braces(base)
+        config_schema = document.read_yaml(base / "workflow/schemas/config.schema.yaml")
+        schema.check(config, config_schema, "config")
+        self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
+        self.base, self.study_path = base, _study_path(self.config["study"], base)
+        folders = source_folders(self.config)
+        self.study: Study = load.load(self.study_path, base / "workflow/schemas/study.schema.yaml", folders)
+        self.paths = Paths(self.config["results"].rstrip("/"), self.study.name)
+        limits.refuse_engine(self.config, self.study)
+        pace = Pace(self.config, self.study)
+        self.packs: dict[str, Pack] = packs.plan(
+            packs.order_lanes(
+                (lane, experiment.horizon)
+                for experiment in self.study.experiments.values()
+                for lane in experiment.lanes()
+            ),
+            packs.read_registered(Path(self.paths.packs)),
+            packing=self.config["packing"],
+            lanes_per_pack=self.config["lanes_per_pack"],
+            segment_end=pace.segment_end,
+        )
+        runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
+        self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
+        self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
+        self.sources = SourceFiles(self.paths, self.banks, folders)
+        self.jobs = Jobs(pace, self.banks, self.sets, self.packs, self.sources)
+        limits.refuse_memory(self.config, self.jobs)
+        limits.refuse_long_commands(self.config, self.jobs)
+        self.records = Records(self.study, self.packs)
+        self.targets = Targets(
+            self.paths, self.study, self.banks, self.packs, self.records, self.config["export_sequences"]
+        )
+
+    def register(self) -> None:
+        """Write down, before the first job, the packs and boundaries of this plan and what tables and figures read.
+
+        Raises StudyError where that cannot be written, or another workflow has planned otherwise meanwhile.
+        """
+        packs.register(Path(self.paths.packs), self.packs)
+        for experiment in self.study.experiments:
+            text = self.records.experiment(experiment, figures=True) + "\n"
+            atomic.write_text(Path(self.paths.experiment(experiment)), text)
+        atomic.write_text(Path(self.paths.claims), self.records.claims() + "\n")
+
+
+def _study_path(name: str, base: Path) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        stem = Path(name).stem
+        if stem.startswith((".", "-")) or {"{", "}"} & set(stem):
+            raise StudyError(
+                f"config: `study` is {name!r}, but results stand in a folder of the file's name: rename the file, so "
+                "that it has no braces and does not begin with a point or a hyphen"
+            )
+        return Path(name)
+    folder = base / "workflow/studies"
+    known = sorted(found.stem for found in folder.glob("*.yaml"))
+    if name not in known:
+        raise StudyError(
+            f"config: `study` is {name!r}, which is not in {folder}{did_you_mean(name, known)} "
+            f"(there are {', '.join(known)}; a path that ends in .yaml names a file elsewhere)"
+        )
+    return folder / f"{name}.yaml"
+
+
+def config_here() -> dict[str, Any]:
+    """Read config.yaml of the working folder, as Snakemake does."""
+    return document.read_yaml(Path("config.yaml"))
+
+
+def planned_here(study: str | None) -> Plan:
+    """Plan the working folder's study, or `study` in its place."""
+    return Plan(config_here() | ({"study": study} if study else {}), Path())

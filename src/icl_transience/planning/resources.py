@@ -1,0 +1,256 @@
+"""What jobs take of a machine: memory, time, GPUs, CPU cores, room for files. The one place for these numbers.
+
+Memory: what arrays were found to take, in MB. Time: model FLOP over the rate that one job is expected to reach
+(`gflops` in config.yaml), plus what every batch costs however small it is. An expected time sizes segments; what a
+job asks a cluster for is SAFETY times that plus START_MINUTES, since a job that asks for too much waits a little longer
+in the queue, and one that asks for too little is killed. A second attempt asks for twice as much, and so on, up to
+`memory` and `time_limit` of config.yaml.
+
+Letters of formulas as in model.py: C context pairs, T = 2C+1 tokens, D width, L blocks, m MLP ratio, I input width, K
+labels.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.compute import context_of, evaluation_flop, number_bytes, training_flop
+from icl_transience.specs.evaluators import SequenceSet
+from icl_transience.specs.runs import PackSpec, Run
+from icl_transience.specs.training import Snapshots
+from icl_transience.study.sources import files
+
+# Model GFLOP/s of one job where `gflops` is null. A core of a current CPU does 25 to 80 (README), an old one less. No
+# GPU has been measured: 200 is a guess, low because small models leave a GPU waiting for the next kernel.
+GUESSED_GFLOPS = {"cpu": 20.0, "cuda": 200.0}
+# A batch costs so many seconds a block, and as many again, on top of its FLOP: calls and kernel launches.
+OVERHEAD_SECONDS = 0.001
+SAFETY = 3
+# Modules from a network file system, the compiler, the first CUDA call, Snakemake itself.
+START_MINUTES = 10
+# Of the two Snakemake processes around a cluster job, 125 MB each, and of their shells.
+SNAKEMAKE_MB = 300
+# Of host memory, for CUDA's libraries. Not measured.
+CUDA_MB = 3000
+EVALUATION_BATCH = 64
+# FLOP of ResNet-18 on 224 x 224 pixels, and of banks/trained.py's network on 28 x 28 with 64 coordinates.
+_RESNET18_FLOP = 3.63e9
+_TRAINED_FLOP = 5.1e6
+_RESNET18_CPUS = 16
+_KMEANS_ROUNDS = 30
+_MB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one job takes: MB, expected seconds, GPUs, CPU cores. `mem_mb` and `runtime` are what it asks for.
+
+    memory, time_limit: MB and minutes that no attempt may ask for more than, None where there is no limit. others:
+    minutes that jobs ask for which run after or before it in one cluster job, and have the limit in common with it.
+    """
+
+    megabytes: int
+    seconds: float
+    gpu: int = 0
+    cpus: int = 1
+    memory: int | None = None
+    time_limit: int | None = None
+    others: int = 0
+
+    @property
+    def minutes(self) -> int:
+        """What the first attempt asks for, if it may."""
+        return START_MINUTES + math.ceil(SAFETY * self.seconds / 60)
+
+    def mem_mb(self, attempt: int = 1) -> int:
+        wanted = attempt * (self.megabytes + SNAKEMAKE_MB)
+        return wanted if self.memory is None else min(wanted, self.memory)
+
+    def runtime(self, attempt: int = 1) -> int:
+        """Minutes."""
+        if self.time_limit is None:
+            return attempt * self.minutes
+        # All jobs in one cluster job shrink alike; rounded down, they stay within the limit together.
+        return max(1, math.floor(self.minutes * min(attempt, self.time_limit / (self.minutes + self.others))))
+
+
+# Banks, encoders, sequences.
+
+
+def bank(spec: BankSpec, table: int = 0) -> Job:
+    """Making a bank. table: numbers in the table of token embeddings that it is taken from."""
+    shape, flop, cpus = spec.shape, 10 * spec.shape.width**3, 1
+    exemplars = shape.n_classes * shape.n_exemplars
+    # The spectrum, on at most 20,000 exemplars; the nearest centroid of at most 500 classes.
+    flop += 2 * min(20_000, exemplars) * shape.width**2 + 1000 * exemplars * shape.width
+    if spec.omniglot:
+        pixels = spec.omniglot.side**2
+        if spec.uses_resnet18:
+            flop, cpus = flop + exemplars * _RESNET18_FLOP, _RESNET18_CPUS
+        elif spec.omniglot.encoder == "pca":
+            flop += 2 * exemplars * pixels**2 + 10 * pixels**3
+        elif spec.omniglot.trained:
+            flop += exemplars * _trained_flop(spec)
+    if spec.tokens:
+        flop += 2 * _KMEANS_ROUNDS * table * spec.tokens.clusters
+    seconds = flop / _flop_per_second("cpu", None) / cpus
+    return Job(megabytes=bank_megabytes(spec, table), seconds=seconds, cpus=cpus)
+
+
+def encoder(spec: BankSpec) -> Job:
+    """Training the network of the encoder `trained` on a bank's training images."""
+    shape, settings = spec.shape, spec.omniglot.trained
+    images = settings.epochs * shape.n_train_classes * shape.n_train_exemplars
+    seconds = 3 * images * _trained_flop(spec) / _flop_per_second("cpu", None)
+    return Job(megabytes=bank_megabytes(spec), seconds=seconds)
+
+
+def _trained_flop(spec: BankSpec) -> float:
+    """Of one image: its convolutions go with the pixels, and the last of them with the square of its width."""
+    return _TRAINED_FLOP * (spec.omniglot.side / 28) ** 2 * max(1.0, spec.omniglot.dim / 64) ** 2
+
+
+def bank_megabytes(spec: BankSpec, table: int = 0) -> int:
+    """What making a bank takes at most, about; bytes for each number were measured on large banks."""
+    shape = spec.shape
+    embeddings = shape.n_classes * shape.n_exemplars * shape.width
+    needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(spec.source, 12) * embeddings
+    if spec.manifold:
+        # Latents and what is added up for them, and the directions.
+        needed += spec.manifold.latent_dim * (12 * shape.n_classes * shape.n_exemplars + 16 * shape.width)
+    # The spectrum's eigenvalues, and the exemplars that it is measured on.
+    needed += 8 * shape.width * (4 * shape.width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
+    if spec.omniglot:
+        # The zips' drawings, one byte a pixel, twice; then these, downsampled, in all orientations.
+        characters = sum(files.PUBLIC[name].characters for name in spec.omniglot.zips)
+        needed += 2 * characters * 20 * 105**2
+        if not spec.uses_resnet18:
+            needed += 16 * shape.n_classes * shape.n_exemplars * spec.omniglot.side**2
+    needed += 18 * table
+    # 400 MB are Python, PyTorch, SciPy and faiss.
+    return 400 + needed // _MB
+
+
+def sequences(spec: SequenceSet) -> Job:
+    """Drawing a set's sequences: the bank, twice while it is read, and the largest evaluator's exemplars some times."""
+    shape = spec.bank.shape
+    largest = max((_numbers(spec, name) for name in spec.evaluators), default=0)
+    needed = 4 * (2 * shape.n_classes * shape.n_exemplars * shape.width + 4 * largest)
+    # Some 10 MB/s, all in all.
+    return Job(megabytes=600 + needed // _MB, seconds=sequences_bytes(spec) / 1e7)
+
+
+def bank_bytes(spec: BankSpec) -> int:
+    """Of its file, but for the quality card, what its classes are called, and images on a contact sheet."""
+    shape = spec.shape
+    return 4 * shape.n_classes * shape.n_exemplars * shape.width
+
+
+def sequences_bytes(spec: SequenceSet) -> int:
+    """Of its file: the coordinates of every exemplar, its class, number and label, in 4 bytes each."""
+    width = spec.bank.shape.width
+    return sum(4 * _numbers(spec, name) * (width + 3) // width for name in spec.evaluators)
+
+
+def _numbers(spec: SequenceSet, evaluator: str) -> int:
+    """Coordinates of all exemplars of an evaluator's sequences."""
+    return spec.sequences * (context_of(spec, evaluator) + 1) * spec.bank.shape.width
+
+
+# Training and evaluation.
+
+
+def train(pack: PackSpec, start: int, end: int, device: str = "cpu", gflops: float | None = None) -> Job:
+    """Training a pack from `start` to `end` sequences seen."""
+    batches = (end - start) / pack.run.batch_size
+    return _on(device, training_megabytes(pack), batches * _batch_seconds(pack, device, gflops))
+
+
+def evaluate(
+    pack: PackSpec, spec: SequenceSet, start: int, end: int, device: str = "cpu", gflops: float | None = None
+) -> Job:
+    """Evaluating a segment's snapshots on a set."""
+    examples = sum(_numbers(spec, name) for name in spec.evaluators)
+    answers = len(pack.lanes) * EVALUATION_BATCH * pack.run.n_labels * 8
+    megabytes = training_megabytes(pack) + number_bytes(pack.run) * (2 * examples + answers) // _MB
+    seconds = snapshots(pack.run, start, end) * _snapshot_seconds(pack, spec, device, gflops)
+    return _on(device, megabytes, seconds)
+
+
+def _on(device: str, megabytes: int, seconds: float) -> Job:
+    gpu = int(device.startswith("cuda"))
+    return Job(megabytes=megabytes + gpu * CUDA_MB, seconds=seconds, gpu=gpu)
+
+
+def training_megabytes(pack: PackSpec) -> int:
+    """What training a pack takes, about; of the device's memory where that is a GPU."""
+    run, shape = pack.run, pack.run.bank.shape
+    weights = run.model.width * (shape.width + 2 * run.n_labels)
+    weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
+    tokens = run.batch_size * (2 * run.recipe.context + 1)
+    activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
+    # Attention weights of every pair of tokens.
+    activations += tokens * run.model.heads * run.model.depth * (2 * run.recipe.context + 1)
+    of_lane = 5 * weights + 2 * activations + 4 * run.batch_size * run.n_labels
+    bank = shape.n_classes * shape.n_exemplars * shape.width
+    needed = number_bytes(run) * (len(pack.lanes) * of_lane + 2 * bank)
+    # The order of a pool's sequences in 8 bytes each, and while one is made, keys and words beside it.
+    pools = [max(recipe.pool for recipe in lane.run.recipes) for lane in pack.lanes]
+    needed += 8 * (sum(pools) + 24 * max(pools))
+    # 600 MB is an idle torch process.
+    return 600 + needed // _MB
+
+
+def segment_end(
+    pack: PackSpec, sets: Iterable[SequenceSet], start: int, minutes: float, device: str, gflops: float | None
+) -> int:
+    """Where a segment from `start` ends that is expected to take `minutes`, its evaluation on all `sets` included.
+
+    In whole batches, at least one.
+    """
+    batch_size, budget = pack.run.batch_size, 60 * minutes
+    of_batch = _batch_seconds(pack, device, gflops)
+    of_snapshot = sum(_snapshot_seconds(pack, one, device, gflops) for one in sets)
+
+    def seconds(batches: int) -> float:
+        answered = snapshots(pack.run, start, start + batches * batch_size)
+        return batches * of_batch + answered * of_snapshot
+
+    batches = bisect_right(range(1, math.ceil(budget / of_batch) + 1), budget, key=seconds)
+    return start + max(1, batches) * batch_size
+
+
+def _batch_seconds(pack: PackSpec, device: str, gflops: float | None) -> float:
+    run = pack.run
+    flop = len(pack.lanes) * run.batch_size * training_flop(run)
+    return flop / _flop_per_second(device, gflops) + _overhead(run)
+
+
+def _snapshot_seconds(pack: PackSpec, spec: SequenceSet, device: str, gflops: float | None) -> float:
+    """Evaluating one snapshot of all lanes on a set."""
+    flop = evaluation_flop(pack.run, spec)
+    batches = len(spec.evaluators) * math.ceil(spec.sequences / EVALUATION_BATCH)
+    return len(pack.lanes) * flop / _flop_per_second(device, gflops) + batches * _overhead(pack.run)
+
+
+def _overhead(run: Run) -> float:
+    return OVERHEAD_SECONDS * (1 + run.model.depth)
+
+
+def _flop_per_second(device: str, gflops: float | None) -> float:
+    return 1e9 * (gflops or GUESSED_GFLOPS[device.split(":")[0]])
+
+
+def snapshots(run: Run, start: int, end: int) -> int:
+    """How many there are in (start, end], and at 0 if `start` is 0."""
+    # Up to a power of two, so that one list serves many segments.
+    points = _points(run.snapshots, run.batch_size, 1 << end.bit_length())
+    return bisect_right(points, end) - bisect_right(points, start) + (start == 0)
+
+
+@cache
+def _points(snapshots: Snapshots, batch_size: int, until: int) -> list[int]:
+    return snapshots.points(batch_size, 0, until)

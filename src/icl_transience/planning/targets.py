@@ -1,0 +1,129 @@
+"""Which files a study is made of, and which of them are there."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from icl_transience.planning.packs import Pack
+from icl_transience.planning.records import Records
+from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.code_digest import declaration
+from icl_transience.specs.experiment import axis_of_numbers
+from icl_transience.specs.runs import Export
+from icl_transience.store.checksums import CHECKSUMS
+from icl_transience.store.layout import Paths
+from icl_transience.store.tables_file import TABLES, VERDICTS
+from icl_transience.study.experiments import Study
+
+TABLE_FILES = (*TABLES, CHECKSUMS)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Files to make, as paths below the results folder."""
+
+    paths: Paths
+    study: Study
+    banks: Mapping[str, BankSpec]
+    packs: Mapping[str, Pack]
+    records: Records
+    export_sequences: int
+
+    def all(self) -> list[str]:
+        """Return every file that the study is made of."""
+        files = [path for experiment in self.study.experiments for path in self.experiment(experiment)]
+        return files + self.verdicts() + self.cards()
+
+    def cards(self) -> list[str]:
+        """Return the quality cards of all banks."""
+        return [self.paths.card(bank_id, kind) for bank_id in self.banks for kind in ("svg", "png")]
+
+    # Packs and metrics.
+
+    def previous_segment(self, pack_id: str, start: int) -> str | None:
+        """Return the segment of a pack that ends at `start`; None at 0."""
+        boundaries = self.packs[pack_id].boundaries
+        if start == 0:
+            return None
+        return self.paths.segment(pack_id, boundaries[boundaries.index(start) - 1], start)
+
+    def metrics(self, experiment: str) -> list[str]:
+        """Return every metrics file that the tables of an experiment read."""
+        declared, found = self.study.experiments[experiment], {}
+        for named in declared.runs:
+            for lane in self.records.lanes(declared, named):
+                for start, end in self.packs[lane["pack"]].segments(declared.horizon):
+                    found[self.paths.metrics(lane["pack"], named.sequence_set.id, start, end)] = None
+        return list(found)
+
+    # Experiments.
+
+    def experiment(self, experiment: str) -> list[str]:
+        """Return the files of an experiment."""
+        folder = self.paths.experiment_folder(experiment)
+        drawn = [f"{folder}/{name}.{kind}" for name in self.figures(experiment) for kind in ("svg", "png")]
+        return [self.declared(experiment), *(f"{folder}/{name}" for name in TABLE_FILES), *drawn]
+
+    def declared(self, experiment: str) -> str:
+        """Return a file whose name says what the experiment's tables are made from; missing where they are not."""
+        declared = declaration(json.loads(self.records.experiment(experiment, figures=False)))
+        return f"{self.paths.experiment_folder(experiment)}/.declared-{declared}"
+
+    def figures(self, experiment: str) -> list[str]:
+        """Return the names of an experiment's figures; see report/figures/experiment.py."""
+        declared = self.study.experiments[experiment]
+        levels, evaluators = declared.levels(), set(declared.runs[0].sequence_set.evaluators)
+        every_combination = math.prod(map(len, levels.values())) == len(declared.runs) > 1
+        wanted = {
+            "curves": True,
+            "comparison": len(declared.runs) > 1,
+            "summary": every_combination and axis_of_numbers(levels) is not None,
+            "plane": "icl" in evaluators and not evaluators.isdisjoint({"ciwl", "iwl"}),
+            "grid": every_combination and len(levels) == 2,
+        }
+        return [name for name, is_drawn in wanted.items() if is_drawn]
+
+    @cached_property
+    def exports(self) -> dict[str, Export]:
+        """Exports by name: {experiment}-{run}, and {run} alone where the study has but one run of that name."""
+        exports: dict[str, Export] = {}
+        by_run_name: dict[str, set[Export]] = {}
+        for experiment in self.study.experiments.values():
+            for named in experiment.runs:
+                export = Export(
+                    run=named.run,
+                    sequence_set=named.sequence_set,
+                    seed=experiment.seeds[0],
+                    training_sequences=self.export_sequences,
+                )
+                exports[f"{experiment.name}-{named.name}"] = export
+                by_run_name.setdefault(named.name, set()).add(export)
+        return {name: found.pop() for name, found in by_run_name.items() if len(found) == 1} | exports
+
+    def finished(self) -> list[str]:
+        """Return the folders of the experiments that have been built."""
+        folders = map(self.paths.experiment_folder, self.study.experiments)
+        return [
+            folder for folder in folders if all(Path(folder, name).exists() for name in (*TABLE_FILES, "curves.svg"))
+        ]
+
+    # Claims.
+
+    def judged_tables(self) -> list[str]:
+        """Return the tables from which the claims are judged."""
+        claiming = [name for name, experiment in self.study.experiments.items() if experiment.claims]
+        names = ("transience.csv", CHECKSUMS)
+        return [f"{self.paths.experiment_folder(experiment)}/{name}" for experiment in claiming for name in names]
+
+    def verdicts(self) -> list[str]:
+        """Return the table of verdicts and its checksum; none in a study that claims nothing."""
+        claims = any(one.claims for one in (*self.study.experiments.values(), *self.study.left_out.values()))
+        return [f"{self.paths.study_folder}/{name}" for name in (VERDICTS, CHECKSUMS)] if claims else []
+
+    def is_judged(self) -> bool:
+        """Say whether the study claims something and its claims have been judged."""
+        written = self.verdicts()
+        return bool(written) and all(Path(path).exists() for path in written)

@@ -1,0 +1,1 @@
+"""Figures, captions, pages, archives and exports of results."""

@@ -1,0 +1,242 @@
+"""What the report says in words: questions, what came out, claims and their verdicts, how all of it was made.
+
+The captions in workflow/report/ ask for these when a report is made, so another word or verdict draws nothing again.
+Each is reStructuredText with nothing but HTML in it, or nothing; in it every text of a study's is text and no markup,
+since reStructuredText could read files and HTML run scripts.
+"""
+
+import csv
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from html import escape
+from pathlib import Path
+
+from icl_transience.planning.plan import Plan
+from icl_transience.results import provenance, status
+from icl_transience.specs.errors import StudyError
+from icl_transience.store import checksums
+
+# More runs than that are better read as a table.
+_MOST_SENTENCES = 12
+_MOST_ROWS = 200
+# What is said of a row of verdicts.csv.
+_OF_A_CLAIM = (
+    *("experiment", "text", "source", "tested", "statistic", "effect", "lower", "upper", "confidence"),
+    *("p_holm", "verdict", "seeds", "note"),
+)
+# docutils takes none of more than 10,000 characters.
+_LONGEST_LINE = 5000
+
+
+def built(plan: Plan) -> list[str]:
+    """The experiments all of whose tables and figures are there, be they up to date or not."""
+    return [
+        name for name in plan.study.experiments if all(Path(path).exists() for path in plan.targets.experiment(name))
+    ]
+
+
+class Captions(dict):
+    """Words on a plan's study, as its files say it at the time of asking.
+
+    An empty mapping otherwise: it stands in Snakemake's configuration, of which JSON must know how to write all.
+    """
+
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self.plan = plan
+
+    def question(self, experiment: str) -> str:
+        question = self.plan.study.experiments[experiment].question
+        return _html(f"<p><strong>{escape(question)}</strong></p>") if question else ""
+
+    def findings(self, experiment: str) -> str:
+        """What came of each run, and of each claim."""
+        return _html(self._findings(experiment) + self._claims(experiment))
+
+    def claims(self, experiment: str) -> str:
+        return _html(self._claims(experiment))
+
+    def all_claims(self) -> str:
+        return _html("".join(f"<h4>{escape(name)}</h4>{self._claims(name)}" for name in self._verdicts))
+
+    def table(self, experiment: str, name: str) -> str:
+        """The columns that matter of transience.csv or runs.csv."""
+        folder = Path(self.plan.paths.experiment_folder(experiment))
+        checksums.check_checksums(folder, [name], move=False)
+        with (folder / name).open(newline="", encoding="utf-8") as file:
+            rows = [dict(_cells(row)) for row in csv.DictReader(file)]
+        more = f"<p>… and {len(rows) - _MOST_ROWS:,} rows more in the file.</p>" if len(rows) > _MOST_ROWS else ""
+        return _html(_table(rows[0], (row.values() for row in rows[:_MOST_ROWS])) + more)
+
+    def overview(self) -> str:
+        """The first page: experiments with their questions and answers; study, versions, machine, times."""
+        study = self.plan.study
+        parts = [f"<h1>Study {escape(study.name)}</h1>"]
+        if study.description:
+            parts.append(f"<p>{escape(study.description)}</p>")
+        parts += [self._experiment(name) for name in study.experiments]
+        parts += [f"<h2>{name}</h2><p>Left out: {escape(one.reason)}</p>" for name, one in study.left_out.items()]
+        parts.append("<h2>How it was made</h2>" + self._made())
+        asked = self.plan.study_path.read_text(encoding="utf-8")
+        parts.append(f"<h2>What was asked for</h2><pre>{escape(asked)}</pre>")
+        return _html("\n".join(parts))
+
+    def _experiment(self, name: str) -> str:
+        question = f"<p><em>{escape(self.plan.study.experiments[name].question)}</em></p>"
+        states = self._states[name]
+        done, lanes = states["done"] + states["diverged"], states.total()
+        if name not in built(self.plan):
+            return f"<h2>{name}</h2>{question}<p>Not in this report: {done} of {lanes} lanes are done.</p>"
+        link = f"<h2><a href=\"javascript:app.showCategory('{name}')\">{name}</a></h2>"
+        old = f"<p>Out of date: {lanes - done} of {lanes} lanes are not in it yet.</p>" if done < lanes else ""
+        return link + question + self._findings(name) + self._claims(name) + old
+
+    @cached_property
+    def _states(self) -> dict[str, Counter]:
+        """Experiment -> how many of its lanes are in which state."""
+        states = {name: Counter() for name in self.plan.study.experiments}
+        for row in status.rows(self.plan):
+            states[row.experiment][row.state] += 1
+        return states
+
+    def _findings(self, experiment: str) -> str:
+        # Here and not above: the Snakefile imports this module, and parsing need not wait for pandas.
+        import pandas as pd
+
+        from icl_transience.analysis import words
+        from icl_transience.store import tables_file
+
+        folder = Path(self.plan.paths.experiment_folder(experiment))
+        checksums.check_checksums(folder, tables_file.TABLES, move=False)
+        runs = pd.read_csv(folder / "runs.csv", converters={"run": str})
+        horizon = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"].max()
+        said = [
+            f"<li><strong>{escape(row['run'])}</strong>: {escape(words.in_words(row, horizon))}</li>"
+            for _, row in runs[:_MOST_SENTENCES].iterrows()
+        ]
+        if len(runs) > _MOST_SENTENCES:
+            outcomes = ", ".join(f"{number} {outcome}" for outcome, number in runs["outcome"].value_counts().items())
+            said.append(f"<li>… and so on, in the table of runs; of all {len(runs)}: {outcomes}</li>")
+        return f"<ul>{''.join(said)}</ul>"
+
+    def _claims(self, experiment: str) -> str:
+        said = [_claim(row) for row in self._verdicts.get(experiment, ())]
+        return f"<p><strong>Claims.</strong></p><ul>{''.join(said)}</ul>" if said else ""
+
+    @cached_property
+    def _verdicts(self) -> dict[str, list[dict[str, str]]]:
+        """Experiment -> its rows of verdicts.csv; empty where the study has none."""
+        path, found = Path(self.plan.paths.study_folder, "verdicts.csv"), {}
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                table = csv.DictReader(file)
+                if missing := [name for name in _OF_A_CLAIM if name not in (table.fieldnames or ())]:
+                    raise StudyError(f"{path}: lacks {', '.join(missing)}: delete it, and snakemake writes it again")
+                for row in table:
+                    found.setdefault(row["experiment"], []).append(row)
+        return found
+
+    def _made(self) -> str:
+        entry = provenance.known(self.plan)
+        if not entry:
+            return "<p>provenance.json does not know this study yet: the next run of snakemake writes it.</p>"
+        rows = [(escape(name), escape(value)) for name, value in _made(entry)]
+        return _table(("", ""), rows)
+
+
+def _html(text: str) -> str:
+    """As reStructuredText. All that is indented belongs to the directive, so no text in it can begin another."""
+    lines = [
+        part
+        for line in text.splitlines()
+        for part in textwrap.wrap(line, _LONGEST_LINE, replace_whitespace=False) or [""]
+    ]
+    return ".. raw:: html\n\n" + "".join(f"   {line}\n" for line in lines) if lines else ""
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Cells are HTML."""
+    columns = "".join(f"<th>{name}</th>" for name in head)
+    body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _claim(row: Mapping[str, str]) -> str:
+    """A row of verdicts.csv as an item of a list."""
+    source = f" ({escape(row['source'])})" if row["source"] else ""
+    parts = [f"<strong>{row['verdict']}</strong>: {escape(row['text'])}{source}"]
+    parts.append(f"tested: {escape(row['tested'])}")
+    if row["effect"]:
+        parts.append(f"effect {_plain(row['effect'])}{_confidence(row)} ({escape(row['statistic'])})")
+    if row["p_holm"]:
+        parts.append(f"p = {float(row['p_holm']):.2g} after Holm's correction, seeds: {row['seeds']}")
+    return f"<li>{'; '.join(parts + [escape(row['note'])] * bool(row['note']))}</li>"
+
+
+def _confidence(row: Mapping[str, str]) -> str:
+    if not row["confidence"]:
+        return ""
+    return f", {float(row['confidence']):.1%} interval {_plain(row['lower'])} to {_plain(row['upper'])}"
+
+
+def _cells(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """(head, HTML) of those cells of a row of transience.csv or runs.csv that a page has room for."""
+    yield "run", escape(row["run"])
+    yield ("seed", escape(row["seed"])) if "seed" in row else ("seeds", row["seeds"])
+    yield "outcome", row["outcome"]
+    yield "emergence", _sequences(row["emergence"])
+    yield "peak", _interval(row, "peak")
+    yield "peak at", _sequences(row["peak_at"])
+    bound = "" if row["half_life_censored"] in ("", "0", "False") else "≥ "
+    yield "half life", bound + _sequences(row["half_life"])
+    yield "final", _interval(row, "final")
+    yield "index", _interval(row, "index")
+
+
+def _sequences(number: str) -> str:
+    from icl_transience.system.formatting import count
+
+    return count(float(number)) if number else "–"
+
+
+def _interval(row: Mapping[str, str], name: str) -> str:
+    """A number, with its interval where the row has one."""
+    if not row[name]:
+        return "–"
+    ends = [row.get(f"{name}_{end}") for end in ("lower", "upper")]
+    return _plain(row[name]) + (f" ({' to '.join(map(_plain, ends))})" if all(ends) else "")
+
+
+def _plain(number: str) -> str:
+    """Two decimals, or two digits where those are further behind the point."""
+    value = float(number)
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _made(entry: provenance.Entry) -> Iterator[tuple[str, str]]:
+    """(what, how) of an entry of provenance.json."""
+    machine, versions, git = entry["machine"], entry["versions"], entry["git"]
+    packs = entry["packs"].values()
+    segments = [segment for pack in packs for segment in pack["segments"].values()]
+    yield "when", f"{entry['date']} (the last change)"
+    yield "software", ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    if git:
+        yield "commit", git["commit"] + (" and changes beyond it" if git["dirty"] else "")
+    room = [f"{machine['cores']} cores", f"{machine['memory_mb']:,} MB"]
+    yield "machine", ", ".join([machine["cpu"], *room, *machine["gpus"], machine["platform"]])
+    yield "trained with", "; ".join(sorted({segment["with"] for segment in segments if segment.get("with")})) or "–"
+    lanes, trained = sum(len(pack["lanes"]) for pack in packs), sum(pack["seconds"] for pack in packs)
+    on_gpu, evaluated = (sum(pack[f"{kind}_seconds"] for pack in packs) for kind in ("gpu", "evaluation"))
+    gpu = f", of which {_duration(on_gpu)} on GPUs" if on_gpu else ""
+    yield "training", f"{lanes} lanes in {len(packs)} packs, {len(segments)} segments: {_duration(trained)}{gpu}"
+    yield "evaluation", _duration(evaluated)
+
+
+def _duration(seconds: float) -> str:
+    """Summed over jobs, however many ran side by side."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,99 @@
+"""Subcommands that show results: figure, card, export, words, report, archive, redraw."""
+
+import argparse
+import json
+from pathlib import Path
+
+from icl_transience.specs.identity import from_values
+from icl_transience.specs.runs import Export
+from icl_transience.store.atomic import read_planned
+from icl_transience.system import jobs
+
+
+def add_commands(command: jobs.AddCommand) -> None:
+    """Add this wing's subcommands."""
+    export = command("export", _export, "Write a run's bank, evaluators and training sequences for the authors' code.")
+    jobs.add_arguments(export, "spec", "bank", "output")
+    export.add_argument("--sequences", type=Path, required=True, help="the HDF5 file of the run's evaluator set")
+    export.add_argument("--bank-output", type=Path, required=True, help="the bank's file to write")
+
+    figure = command("figure", _figure, "Draw one figure of an experiment from its tables.")
+    figure.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
+    figure.add_argument("--name", required=True, help="curves, comparison, summary, plane or grid")
+    figure.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
+
+    card = command("card", _card, "Draw the quality card of a bank.")
+    jobs.add_arguments(card, "bank")
+    card.add_argument("--vocabulary", type=Path, nargs="?", help="vocab.txt, tokenizer.json or vocab.json of tokens")
+    card.add_argument("--vector", type=Path, required=True, help="the SVG to write")
+    card.add_argument("--raster", type=Path, required=True, help="the PNG to write")
+
+    for name, action, help in (
+        ("words", _words, "Say how a study's claims stand and what its experiments show, the first one last."),
+        ("report", _report, "Put all figures and tables that are built into one page, with what they say."),
+        ("archive", _archive, "Put what a finished study says into one file."),
+    ):
+        jobs.add_arguments(command(name, action, help), "study")
+
+    redraw = command("redraw", _redraw, "Draw every figure of an extracted archive again.")
+    redraw.add_argument("--archive", type=Path, default=Path(), help="the folder of the extracted archive")
+    redraw.add_argument("--folder", type=Path, required=True, help="the folder to draw into")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from icl_transience.report import export
+
+    exported = from_values(Export, json.loads(options.spec))
+    export.write(options.output, options.bank_output, exported, options.bank, options.sequences)
+
+
+def _figure(options: argparse.Namespace) -> None:
+    from icl_transience.report.figures import experiment
+    from icl_transience.store import tables_file
+
+    experiment.draw(
+        options.name,
+        read_planned(options.experiment),
+        tables_file.read_curves(options.folder),
+        tables_file.read_lanes(options.folder),
+        options.folder / f"{options.name}.svg",
+        options.folder / f"{options.name}.png",
+    )
+
+
+def _card(options: argparse.Namespace) -> None:
+    from icl_transience.report.figures import bank_card
+
+    bank_card.draw(options.bank, options.vocabulary, options.vector, options.raster)
+
+
+def _words(options: argparse.Namespace) -> None:
+    from icl_transience.analysis import verdicts, words
+    from icl_transience.planning.plan import planned_here
+
+    plan = planned_here(options.study)
+    if plan.targets.is_judged():
+        print(*verdicts.in_words(Path(plan.paths.study_folder)), sep="\n")
+    for folder in reversed(plan.targets.finished()):
+        for line in words.experiment_in_words(Path(folder)):
+            print(line)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from icl_transience.planning.plan import planned_here
+    from icl_transience.report import page
+
+    print(page.report(planned_here(options.study), Path("Snakefile")))
+
+
+def _archive(options: argparse.Namespace) -> None:
+    from icl_transience.planning.plan import planned_here
+    from icl_transience.report import archive
+
+    print(archive.write(planned_here(options.study), Path("Snakefile")))
+
+
+def _redraw(options: argparse.Namespace) -> None:
+    from icl_transience.report import archive
+
+    archive.redraw(options.archive, options.folder)

@@ -1,0 +1,122 @@
+"""A run's data for other people's code: files that the authors' JAX code (github.com/aadityasingh/icl-dynamics) reads.
+
+Two files, since it takes every top-level group of an evaluator file for an evaluator:
+
+{run}.h5, for `--load_eval_data`: a group for each of the run's evaluators, and one of training sequences, each with
+    examples float32 [N, C+1, D], labels int32 [N, C+1] and nothing else, the query and its label last
+{run}.bank.h5, for `--data_file` with `--data_path_in_file embeddings`: the bank as the pipeline keeps it, float32
+    [classes, exemplars, dim], those to train on first
+"""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import torch
+
+from icl_transience.sequences import draw
+from icl_transience.specs.identity import canonical, identity_values
+from icl_transience.specs.recipes import Recipe
+from icl_transience.specs.runs import Export, Run
+from icl_transience.store import atomic, hdf5
+from icl_transience.store.bank_file import load
+
+# Their code keeps the name `train` for itself.
+_NAMES = {"train": "train_eval"}
+TRAINING_SEQUENCES = "train_sequences"
+
+# Training sequences embedded at a time.
+_CHUNK = 1 << 13
+
+
+def write(path: Path, bank_path: Path, export: Export, bank_file: Path, sequences_file: Path) -> None:
+    """Writes {run}.h5 to `path` and {run}.bank.h5 to `bank_path`, from the bank's and the evaluators' files."""
+    recipe = export.run.recipe
+    embeddings = torch.from_numpy(load(bank_file, export.run.bank))
+    with (
+        hdf5.reading(sequences_file, "sequences", export.sequence_set.id) as frozen,
+        hdf5.writing(path, "export", export.id) as file,
+    ):
+        file.attrs["spec"] = canonical(identity_values(export))
+        file.attrs["arguments"] = list(arguments(export.run, bank_path.name, path.name))
+        file.attrs["differences"] = [*differences(recipe), *differences_of_training(export.run)]
+        for name in export.sequence_set.evaluators:
+            group = _group(file, _NAMES.get(name, name), frozen[name].attrs["recipe"], frozen[name]["examples"].shape)
+            for part in ("examples", "labels"):
+                group[part][:] = frozen[name][part][()]
+        shape = export.training_sequences, recipe.context + 1, embeddings.shape[2]
+        group = _group(file, TRAINING_SEQUENCES, canonical(identity_values(recipe)), shape)
+        count = export.training_sequences
+        for first, last in itertools.pairwise(sorted({*range(0, count, _CHUNK), *export.run.changes(0, count), count})):
+            positions = torch.arange(first, last)
+            source = export.seed.data, draw.TRAINING, positions
+            recipe = export.run.at(first).recipe
+            drawn = draw.draw(recipe, export.run.bank.shape, *source)
+            here = slice(first, last)
+            group["examples"][here] = draw.examples(recipe, embeddings, drawn, *source).numpy()
+            group["labels"][here] = drawn.labels.numpy()
+    with atomic.replacing(bank_path) as temporary:
+        shutil.copyfile(bank_file, temporary)
+
+
+def _group(file: h5py.File, name: str, recipe: str, shape: tuple[int, ...]) -> h5py.Group:
+    group = file.create_group(name)
+    group.attrs["recipe"] = recipe
+    group.create_dataset("examples", shape, dtype="float32")
+    group.create_dataset("labels", shape[:2], dtype="int32")
+    return group
+
+
+def arguments(run: Run, data_file: str, evaluator_file: str) -> Iterator[str]:
+    """The authors' command-line arguments for data as close to the run's as theirs can be; see `differences`."""
+    shape, recipe = run.bank.shape, run.recipe
+    yield from ("--data_type", "file", "--data_file", data_file, "--data_path_in_file", "embeddings")
+    yield from ("--class_split", f"{shape.n_train_classes}", f"{shape.n_classes - shape.n_train_classes}", "0")
+    yield from ("--exemplar_split", f"{shape.n_train_exemplars}", f"{shape.n_exemplars - shape.n_train_exemplars}", "0")
+    yield from ("--load_eval_data", evaluator_file)
+    yield from ("--model_output_classes", f"{run.n_labels}", "--train_context_len", f"{recipe.context}")
+    kinds = [(share, kind) for share, kind in recipe.kinds() if share]
+    for name, value in (
+        ("mixing_coeffs", lambda share, kind: f"{share:g}"),
+        ("pt_burstiness", lambda share, kind: f"{kind.burstiness}"),
+        ("pt_distract", lambda share, kind: f"{kind.distractor:d}"),
+        ("pt_no_support", lambda share, kind: f"{kind.support == 'none':d}"),
+        ("pt_unique_rest", lambda share, kind: f"{kind.support == 'none':d}"),
+    ):
+        yield from (f"--{name}", *(value(*part) for part in kinds))
+    yield from ("--zipf_alpha", f"{recipe.zipf.alpha:g}", "--noise_scale_train", f"{recipe.input_noise:g}")
+    if all(kind.match == 1 for _, kind in kinds):
+        yield "--match_query_and_distractors"
+    if all(kind.labels == "copied" for _, kind in kinds):
+        yield "--assign_query_label_random"
+
+
+def differences(recipe: Recipe) -> Iterator[str]:
+    """In what the authors' own training sequences, drawn by these `arguments`, are not the run's."""
+    kinds = [kind for share, kind in recipe.kinds() if share]
+    if recipe.zipf.alpha and recipe.zipf.ranks == "permuted":
+        yield "zipf: their ranks are the bank's order, the run's are permuted"
+    if recipe.labelling.labels:
+        yield "labelling: their classes each have a label of their own"
+    if recipe.label_noise:
+        yield "label_noise: they have none"
+    if recipe.pool:
+        yield "pool: their stream is endless"
+    if any(kind.match for kind in kinds) and not all(kind.match == 1 for kind in kinds):
+        yield "match: they match exemplars in all sequences or in none"
+    if not all(kind.replacement for kind in kinds):
+        yield "replacement: they draw exemplars with replacement"
+    if any(kind.labels in ("relabelled", "swapped") for kind in kinds):
+        yield "labels: they do not relabel with 0 and 1, nor swap, while training"
+    if any(kind.labels == "copied" for kind in kinds) and not all(kind.labels == "copied" for kind in kinds):
+        yield "labels: they copy the query's label in all sequences or in none"
+
+
+def differences_of_training(run: Run) -> Iterator[str]:
+    """In what training itself is not what `arguments` ask for."""
+    if run.interventions:
+        yield f"interventions: theirs is as before the first, at {run.interventions[0].at} sequences seen, to the end"
+    if run.forgetting.every:
+        yield "forgetting: their label embeddings are drawn once"

@@ -1,0 +1,34 @@
+"""What every figure has in common: its style, and how it is written."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from icl_transience.store import atomic
+
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.hashsalt": "icl-transience",
+    "svg.fonttype": "path",
+    # Dollars in a question are dollars.
+    "text.parse_math": False,
+}
+RASTER_DPI = 200
+
+
+def save(figure: Figure, *paths: Path) -> None:
+    """Writes the figure to each path in the format of its suffix; equal figures give equal files."""
+    for path in paths:
+        kind = path.suffix[1:]
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        atomic.write(
+            path,
+            lambda temporary, kind=kind, metadata=metadata: figure.savefig(
+                temporary, format=kind, dpi=RASTER_DPI, metadata=metadata
+            ),
+        )

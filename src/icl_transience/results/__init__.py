@@ -1,0 +1,1 @@
+"""Care of what stands in results/: status, cost, orphans, provenance."""

@@ -1,0 +1,1 @@
+"""From recipes to indices of exemplars and labels; the frozen sequences of evaluators."""

@@ -1,0 +1,30 @@
+"""TODO"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from icl_transience.sequences import draw
+from icl_transience.specs.evaluators import SequenceSet, evaluator_recipe
+from icl_transience.specs.identity import canonical, identity_values
+from icl_transience.store import hdf5
+
+
+def write_sequences(path: Path, sequence_set: SequenceSet, bank: np.ndarray) -> None:
+    """Draws every evaluator's sequences and writes them, embedded: a top-level group an evaluator.
+
+    examples float32 [N, C+1, D], labels int32 [N, C+1] (the target last), classes and exemplars int32 [N, C+1].
+    """
+    with hdf5.writing(path, "sequences", sequence_set.id) as file:
+        file.attrs["spec"] = canonical(identity_values(sequence_set))
+        for name in sequence_set.evaluators:
+            recipe = evaluator_recipe(name, sequence_set.recipe)
+            positions = torch.arange(sequence_set.sequences)
+            source = sequence_set.seed, f"evaluator/{name}", positions
+            drawn = draw.draw(recipe, sequence_set.bank.shape, *source)
+            group = file.create_group(name)
+            group.attrs["recipe"] = canonical(identity_values(recipe))
+            for part in ("classes", "exemplars", "labels"):
+                group[part] = getattr(drawn, part).numpy().astype(np.int32)
+            group["examples"] = draw.examples(recipe, torch.from_numpy(bank), drawn, *source).numpy()

@@ -1,0 +1,1 @@
+"""Values and identities: what is to be made. Standard library only."""

@@ -1,0 +1,128 @@
+"""Which code shapes which results: a hash of the files behind a stage, so that changing one makes the stage again.
+
+The files are those that a stage imports, found by reading the imports. What they import of values, file layouts and
+frozen sequences does not count: those follow identities, SEMANTICS and schema versions. Nor do engines that answer
+nothing, such as a new one: each is proven against the eager one when a job starts. Banks and training are no stages
+here: they follow SEMANTICS alone.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+PACKAGE = "icl_transience"
+# Stage -> the modules in which it begins. The two engines that answer are named, since evaluation chooses between them
+# when it runs.
+_METRICS = ("evaluation.evaluate", "engines.answers", "engines.native.forward")
+_TABLES = (*_METRICS, "analysis.curves")
+STAGES: dict[str, tuple[str, ...]] = {
+    "metrics": _METRICS,
+    "tables": _TABLES,
+    "verdicts": (*_TABLES, "analysis.verdicts"),
+    "figures": (*_TABLES, "report.figures.experiment"),
+    "cards": ("report.figures.bank_card",),
+}
+# Rooms whose files compute what a stage gives, and one module of values that says what its numbers mean.
+_COUNTED = ("evaluation", "engines", "model", "analysis", "report")
+_MEANINGS = "specs.evaluators"
+# Chooses an engine, and so imports all of them.
+_CHOICE = "engines.select"
+
+
+def declaration(report: Mapping[str, Any]) -> str:
+    """Return a hash of what an experiment's tables are made from, and by: `report` without what figures alone say."""
+    runs = [{key: value for key, value in run.items() if key != "caption"} for run in report["runs"]]
+    plain = {key: value for key, value in report.items() if key != "question"} | {"runs": runs}
+    text = json.dumps(plain, sort_keys=True) + digest("tables")
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@functools.cache
+def digest(stage: str) -> str:
+    """Return a hash of the files behind a stage, the same under every Python.
+
+    It is of their lines of text, without docstrings, imports, comments on lines of their own and empty lines; where
+    they lie and what they are called changes nothing.
+    """
+    contents = sorted(content for module in modules_of(stage) for content in _contents(module))
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()[:12]
+
+
+def modules_of(stage: str) -> set[str]:
+    """Return the modules whose code counts for a stage, as dotted names below the package."""
+    found: set[str] = set()
+    left = list(STAGES[stage])
+    while left:
+        module = left.pop()
+        if module not in found:
+            found.add(module)
+            left += [other for other in _imports(module) if _counts(other)]
+    return found
+
+
+def _counts(module: str) -> bool:
+    return module == _MEANINGS or (module.split(".")[0] in _COUNTED and module != _CHOICE)
+
+
+def _file(module: str) -> Traversable:
+    return files(PACKAGE).joinpath(*module.split(".")[:-1], module.rpartition(".")[2] + ".py")
+
+
+@functools.cache
+def _tree(module: str) -> tuple[str, ast.Module]:
+    text = _file(module).read_text(encoding="utf-8")
+    return text, ast.parse(text)
+
+
+@functools.cache
+def _imports(module: str) -> frozenset[str]:
+    """Return the modules of the package that a module imports anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(_tree(module)[1]):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            below = name.removeprefix(f"{PACKAGE}.")
+            if below != name and _file(below).is_file():
+                found.add(below)
+    return frozenset(found)
+
+
+def _contents(module: str) -> Iterator[bytes]:
+    """Yield what counts of a module, and of the C++ beside it that it compiles."""
+    text, tree = _tree(module)
+    left_out = {line for node in ast.walk(tree) for line in _lines_left_out(node)}
+    yield _kept(text, left_out, "#")
+    if ".cpp" in text:
+        parent = files(PACKAGE).joinpath(*module.split(".")[:-1])
+        for source in sorted(parent.iterdir(), key=lambda path: path.name):
+            if source.name.endswith(".cpp"):
+                yield _kept(source.read_text(encoding="utf-8"), set(), "//")
+
+
+def _kept(text: str, left_out: set[int], comment: str) -> bytes:
+    lines = [
+        line.rstrip()
+        for number, line in enumerate(text.splitlines(), start=1)
+        if number not in left_out and line.strip() and not line.lstrip().startswith((comment, "#include"))
+    ]
+    return "\n".join(lines).encode()
+
+
+def _lines_left_out(node: ast.AST) -> range:
+    """Return the lines of an import or of a docstring."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    if not isinstance(node, kinds) or ast.get_docstring(node) is None:
+        return range(0)
+    return range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)

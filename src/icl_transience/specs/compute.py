@@ -1,0 +1,94 @@
+"""TODO"""
+
+import math
+from collections.abc import Iterator
+from functools import cache
+
+from icl_transience.specs.evaluators import SequenceSet, evaluator_parts
+from icl_transience.specs.model import Model, parameter_shapes
+from icl_transience.specs.runs import Run
+
+
+def engine_problem(engine: str, device: str, run: Run) -> str | None:
+    """Why `engine` (see engines.py) cannot compute the run on the device, as far as that can be known beforehand."""
+    wanted = {"native": "cpu", "graph": "cuda"}.get(engine)
+    if wanted and not device.startswith(wanted):
+        return f"engine: {engine} is for device {wanted}, got device {device!r}: choose auto or eager"
+    unable = {"native": _not_native, "graph": _not_graph}
+    problem = next(unable[engine](run), None) if engine in unable else None
+    return problem and f"engine: {engine} {problem}: choose auto or eager"
+
+
+def _not_native(run: Run) -> Iterator[str]:
+    if run.numerics == "float64":
+        yield "does not compute in float64"
+    if run.model.dropout:
+        yield "has no dropout"
+    if run.model.positions.kind == "rotary":
+        yield "has no rotary positions"
+
+
+def _not_graph(run: Run) -> Iterator[str]:
+    """A step is recorded once, so nothing in it may change."""
+    if run.recipe.input_noise:
+        yield "draws no input noise"
+    if run.model.dropout:
+        yield "has no dropout"
+    if run.interventions or run.forgetting.every or not run.optimizer.schedule.is_flat:
+        yield "knows no learning-rate schedules, interventions or forgetting"
+
+
+STATE_PARTS = ("parameters", "first_moments", "second_moments")
+
+
+def lane_bytes(run: Run, snapshots: int, segments: int = 1) -> int:
+    """What a lane takes of the files of so many segments, with so many snapshots in all of them together.
+
+    As many times its parameters as there are snapshots, and three times in each checkpoint. The training loss (12 bytes
+    every 1,024 sequences at batch 32) and HDF5's own (a kilobyte or two an array) come on top.
+    """
+    parameters = _n_parameters(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
+    return (snapshots + len(STATE_PARTS) * segments) * parameters * number_bytes(run)
+
+
+@cache
+def _n_parameters(model: Model, input_width: int, n_labels: int, context: int) -> int:
+    return sum(map(math.prod, parameter_shapes(model, input_width, n_labels, context).values()))
+
+
+def context_of(spec: SequenceSet, evaluator: str) -> int:
+    return evaluator_parts(evaluator)[1] or spec.recipe.context
+
+
+def number_bytes(run: Run) -> int:
+    return 8 if run.numerics == "float64" else 4
+
+
+# FLOP of the model.
+
+
+def training_flop(run: Run) -> int:
+    """Of training on one sequence: forward and backward, three times the forward pass."""
+    return 3 * forward_flop(run)
+
+
+def evaluation_flop(run: Run, spec: SequenceSet) -> int:
+    """Of one snapshot of a lane that answers every sequence of a set."""
+    return sum(spec.sequences * forward_flop(run, context_of(spec, name)) for name in spec.evaluators)
+
+
+def forward_flop(run: Run, context: int | None = None) -> int:
+    """2 for each multiply-add of the forward pass that gives the query's logits, of `context` pairs (training's).
+
+        2 (C+1) I D + (L-1) [T (8 + 4m) D^2 + 2 D T(T+1)] + [4 T D^2 + (4 + 4m) D^2 + 4 D T] + 2 D K
+
+    What the model as written down needs, of which engines save some (the embedder's input gradient; native: keys and
+    values of the last block): blocks over all tokens, causal; of the last block keys and values of all tokens, the
+    rest for the query's alone.
+    """
+    model, context = run.model, context or run.recipe.context
+    tokens, square = 2 * context + 1, model.width**2
+    block = tokens * (8 + 4 * model.mlp_ratio) * square + 2 * model.width * tokens * (tokens + 1)
+    last = (4 * tokens + 4 + 4 * model.mlp_ratio) * square + 4 * model.width * tokens
+    ends = 2 * (context + 1) * run.bank.shape.width * model.width + 2 * model.width * run.n_labels
+    return ends + (model.depth - 1) * block + last

@@ -1,0 +1,64 @@
+"""TODO"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# The first direction of each kind is the positive one.
+DIRECTIONS = {"trend": ("rises", "falls"), "difference": ("greater", "less"), "threshold": ("above", "below")}
+# Columns of transience.csv besides those of each evaluator and of the training loss, at the peak and at the end.
+QUANTITIES = ("emergence", "peak", "peak_at", "half_life", "final", "index")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A claim and the runs it is about.
+
+    runs: of a trend one a level, in ascending order of `levels`; of a difference the one and the other; of a
+    threshold those that are to keep it. minus: a second column, which is taken from `of` in each lane.
+    """
+
+    name: str
+    text: str
+    source: str
+    kind: str
+    of: str
+    direction: str
+    runs: tuple[str, ...]
+    minus: str = field(default="", metadata={"neutral": ""})
+    axis: str = ""
+    levels: tuple[float, ...] = ()
+    value: float = 0.0
+
+
+def is_number(level: Any) -> bool:
+    return isinstance(level, int | float) and not isinstance(level, bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """How curves are summarised; see transience.py for what each means."""
+
+    evaluator: str
+    smoothing: int
+    min_effect: float
+    confidence: float
+
+
+def levels(axes: Iterable[str], places: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Axis -> its levels, for those of which there are several: numbers in order of size, others as they come."""
+    found = {axis: list(dict.fromkeys(place[axis] for place in places)) for axis in axes}
+    return {
+        axis: sorted(levels) if all(map(is_number, levels)) else levels
+        for axis, levels in found.items()
+        if len(levels) > 1
+    }
+
+
+def axis_of_numbers(levels: Mapping[str, list[Any]]) -> str | None:
+    """The axis, of those whose levels are numbers, that has most of them."""
+    numeric = [axis for axis, of_axis in levels.items() if all(map(is_number, of_axis))]
+    return max(numeric, key=lambda axis: len(levels[axis]), default=None)
+
+
+Report = Mapping[str, Any]

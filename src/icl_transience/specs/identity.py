@@ -1,0 +1,75 @@
+"""TODO"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import types
+import typing
+from typing import Any
+
+# Bumped by hand when the same values come to mean another content; editing code does not invalidate results.
+SEMANTICS = {"bank": 1, "sequences": 1, "training": 1}
+# Whose numbers enter a stage's identity: its own, and those of what it is made from.
+_MADE_FROM = {"bank": ("bank",), "sequences": ("bank", "sequences"), "training": ("bank", "training")}
+
+T = typing.TypeVar("T")
+
+
+def round_up(sequences: int, batch_size: int) -> int:
+    """The number of sequences in whole batches that is at least `sequences`."""
+    return -(-sequences // batch_size) * batch_size
+
+
+def canonical(values: Any) -> str:
+    """One string for equal values: JSON with sorted keys and no spaces."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+class Identified:
+    """A value that jobs get as one line of JSON, from which it can be made again."""
+
+    @functools.cached_property
+    def json(self) -> str:
+        return canonical(identity_values(self))
+
+
+def identity_values(value: Any) -> Any:
+    """Plain values of a dataclass, without fields at their neutral value and sections that are None."""
+    if dataclasses.is_dataclass(value):
+        return {
+            f.name: identity_values(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if getattr(value, f.name) is not None
+            and not ("neutral" in f.metadata and getattr(value, f.name) == f.metadata["neutral"])
+        }
+    return [identity_values(item) for item in value] if isinstance(value, tuple) else value
+
+
+def identity(stage: str, value: Any) -> str:
+    """Twelve hexadecimal digits that stand for everything that shapes the content."""
+    content = canonical({"stage": stage, "semantics": semantics_of(stage), "values": identity_values(value)})
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def semantics_of(stage: str) -> list[int]:
+    """The numbers that say what values of this stage mean; see SEMANTICS."""
+    return [SEMANTICS[made_from] for made_from in _MADE_FROM[stage]]
+
+
+def from_values(kind: type[T], values: dict[str, Any]) -> T:
+    """The dataclass `kind` from plain values, numbers brought to the declared type (so 30 and 30.0 are one)."""
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if isinstance(hint, types.UnionType):  # what may be absent
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+    if dataclasses.is_dataclass(hint):
+        return from_values(hint, value)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_typed(typing.get_args(hint)[0], item) for item in value)
+    return hint(value)

@@ -1,0 +1,86 @@
+"""TODO"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """How a token learns its place.
+
+    kind: "sinusoid", added to the embeddings; "learned", a table of as many places as training sequences have tokens,
+    added too; "rotary", queries and keys turned by it; "none". base: of the wavelengths of "sinusoid" and "rotary".
+    """
+
+    kind: str = "sinusoid"
+    base: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    distribution: str = "pytorch"
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    depth: int
+    width: int
+    heads: int
+    mlp_ratio: int
+    positions: Positions = Positions()
+    init: Init = Init()
+    dropout: float = field(default=0.0, metadata={"neutral": 0.0})
+
+
+# The parts of the model whose L2 can differ; model.component says which arrays are whose.
+COMPONENTS = ("embedder", "attention", "mlp", "norm", "unembedding")
+
+
+def parameter_shapes(
+    model: Model, input_width: int, n_labels: int, context: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of one lane (without the lane axis), in forward order.
+
+    Weights are [in, out]: the model computes x @ W. context: that of training, which learned positions need to know.
+    """
+    width, hidden = model.width, model.mlp_ratio * model.width
+    shapes = {
+        "embedder.weight": (input_width, width),
+        "embedder.bias": (width,),
+        "label_embedding": (n_labels, width),
+    }
+    if model.positions.kind == "learned":
+        if context is None:
+            raise ValueError("learned positions: expected the context length that they are learned for, got none")
+        shapes["positions"] = (2 * context + 1, width)
+    for layer in range(model.depth):
+        block = f"blocks.{layer}"
+        shapes |= {
+            f"{block}.norm1.scale": (width,),
+            f"{block}.norm1.bias": (width,),
+            f"{block}.attention.qkv": (width, 3 * width),
+            f"{block}.attention.out": (width, width),
+        }
+        if hidden:
+            shapes |= {
+                f"{block}.norm2.scale": (width,),
+                f"{block}.norm2.bias": (width,),
+                f"{block}.mlp.in.weight": (width, hidden),
+                f"{block}.mlp.in.bias": (hidden,),
+                f"{block}.mlp.out.weight": (hidden, width),
+                f"{block}.mlp.out.bias": (width,),
+            }
+    return shapes | {
+        "norm.scale": (width,),
+        "norm.bias": (width,),
+        "unembedding.weight": (width, n_labels),
+        "unembedding.bias": (n_labels,),
+    }
+
+
+def component(name: str) -> str:
+    """Whose array it is, among spec.COMPONENTS; biases go with their weights, both tables with the embedder."""
+    for part in ("norm", "attention", "mlp", "unembedding"):
+        if f".{part}" in f".{name}":
+            return part
+    return "embedder"

@@ -1,0 +1,152 @@
+"""TODO"""
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass, field
+
+from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.evaluators import SequenceSet
+from icl_transience.specs.identity import Identified, canonical, from_values, identity, identity_values, round_up
+from icl_transience.specs.model import Model, parameter_shapes
+from icl_transience.specs.recipes import Recipe
+from icl_transience.specs.training import Forgetting, Intervention, Optimizer, Snapshots
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training configuration: everything that shapes the weights but the seed. No horizon.
+
+    interventions: in the order in which they come; before the first, `recipe` and `optimizer` hold.
+    """
+
+    bank: BankSpec
+    recipe: Recipe
+    model: Model
+    optimizer: Optimizer
+    batch_size: int
+    numerics: str
+    snapshots: Snapshots
+    forgetting: Forgetting = field(default=Forgetting(), metadata={"neutral": Forgetting()})
+    interventions: tuple[Intervention, ...] = field(default=(), metadata={"neutral": ()})
+
+    @property
+    def id(self) -> str:
+        return identity("training", self)
+
+    @property
+    def n_labels(self) -> int:
+        """Labels the model knows."""
+        return self.recipe.n_labels(self.bank.shape.n_train_classes)
+
+    @property
+    def tensor_shape(self) -> str:
+        """Runs with equal values here can train as one batched model: all but what each lane has of its own."""
+        values = identity_values(self)
+        values["model"].pop("init")
+        for key in ("learning_rate", "l2", "clip", "momentum", "weight_decay", "schedule"):
+            values["optimizer"].pop(key, None)
+        for key in ("forgetting", "interventions"):
+            values.pop(key, None)
+        values["recipe"] = {"context": self.recipe.context, "labels": self.recipe.labelling.labels}
+        return canonical(values)
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """All that hold at some time."""
+        return [self.recipe, *(change.recipe for change in self.interventions)]
+
+    def at(self, seen: int) -> "Run":
+        """This run as the batch that begins at `seen` sequences seen has it: with the recipe and optimizer then."""
+        recipe, optimizer = self.recipe, self.optimizer
+        for change in self.interventions:
+            if round_up(change.at, self.batch_size) <= seen:
+                recipe, optimizer = change.recipe, change.optimizer
+        return dataclasses.replace(self, recipe=recipe, optimizer=optimizer, interventions=())
+
+    def changes(self, start: int, until: int) -> set[int]:
+        """Sequences seen, after `start` and before `until`, at which what holds changes or labels are forgotten."""
+        points = {round_up(change.at, self.batch_size) for change in self.interventions}
+        if every := round_up(self.forgetting.every, self.batch_size):
+            last = round_up(self.forgetting.until, self.batch_size) if self.forgetting.until else until
+            points.update(range(start - start % every + every, min(last + 1, until), every))
+        return {point for point in points if start < point < until}
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Seed:
+    init: int
+    data: int
+
+    @property
+    def label(self) -> str:
+        """As it stands in tables: one number where both are the same."""
+        return str(self.init) if self.init == self.data else f"init{self.init}-data{self.data}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """A run with a seed: the unit that has one curve."""
+
+    run: Run
+    seed: Seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Identified):
+    """What others' code reads of a run: its evaluators, and its first training sequences with this seed."""
+
+    run: Run
+    sequence_set: SequenceSet
+    seed: Seed
+    training_sequences: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.run.id}/{self.sequence_set.id}/{self.seed.data}/{self.training_sequences}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackSpec:
+    """Lanes of equal tensor shapes that train as one batched model."""
+
+    lanes: tuple[Lane, ...]
+
+    @property
+    def run(self) -> Run:
+        """Any of its runs: what they have in common is the same in all."""
+        return self.lanes[0].run
+
+    @property
+    def id(self) -> str:
+        model = self.run.model
+        return f"{self.run.bank.slug}-{model.depth}x{model.width}-{identity('training', self)}"
+
+    @functools.cached_property
+    def json(self) -> str:
+        """One line that says everything a training job needs; each run once."""
+        runs = {lane.run.id: identity_values(lane.run) for lane in self.lanes}
+        lanes = [{"run": lane.run.id, "init": lane.seed.init, "data": lane.seed.data} for lane in self.lanes]
+        return canonical({"runs": runs, "lanes": lanes})
+
+    @classmethod
+    def from_json(cls, text: str) -> "PackSpec":
+        document = json.loads(text)
+        runs = {name: from_values(Run, values) for name, values in document["runs"].items()}
+        return cls(
+            lanes=tuple(
+                Lane(run=runs[lane["run"]], seed=Seed(init=lane["init"], data=lane["data"]))
+                for lane in document["lanes"]
+            )
+        )
+
+
+def seed_labels(pack: PackSpec) -> str:
+    """The pack's seeds as a person reads them: "seeds 0 1 2"."""
+    return "seeds " + " ".join(dict.fromkeys(lane.seed.label for lane in pack.lanes))
+
+
+def parameter_names(pack: PackSpec) -> list[str]:
+    """The names of the parameters, in forward order."""
+    run = pack.run
+    return list(parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context))

@@ -1,0 +1,159 @@
+"""Files that are whole or absent, and locks that die with their holder."""
+
+import errno
+import fcntl
+import glob
+import json
+import os
+import secrets
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from icl_transience.specs.errors import StudyError
+
+# What a file that is not what its name promises is called from then on.
+DAMAGED = ".damaged"
+AGAIN = "run the same snakemake command again to rebuild it"
+# No room, over quota, read-only, too large for the file system: what a person has to mend, and can.
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+FORBIDDEN = {errno.EACCES, errno.EPERM}
+
+
+@contextmanager
+def replacing(path: Path, target: Callable[[], Path] | None = None) -> Iterator[Path]:
+    """An empty file beside `path` to write to; renamed to `path` when the block ends without an exception.
+
+    It is locked meanwhile, so that others can tell a file being written from one whose writer was killed; the latter
+    are removed here. target: asked at the end for another name in place of `path`. Raises StudyError where there is no
+    room or no right to write.
+    """
+    with explained(path):
+        temporary, lock = create(path)
+        with lock:
+            try:
+                yield temporary
+                os.fsync(lock.fileno())
+                name = target() if target else path
+                name.parent.mkdir(exist_ok=True)
+                temporary.rename(name)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def create(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new temporary file beside `path`, and the lock on it; those that killed writers left are removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_temporaries(path)
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        lock = temporary.open("xb")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Between these two lines another process may have taken it for an abandoned one.
+        if temporary.exists():
+            return temporary, lock
+        lock.close()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns the errors of a disk that is full or not ours to write to into a StudyError that names the file."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if (problem := _unwritable(error, path)) is None:
+            raise
+        raise StudyError(
+            f"{path}: cannot be written ({problem}): make room, or the folder writable, and run the same snakemake "
+            "command again"
+        ) from error
+
+
+def _unwritable(error: Exception, path: Path) -> str | None:
+    """What keeps `path` from being written, where that is what `error` says; else None. HDF5 says it in its text."""
+    named = str(getattr(error, "filename", None) or "")
+    # A right that is missing elsewhere says nothing about this file.
+    numbers = UNWRITABLE | (FORBIDDEN if named.startswith(str(path.parent)) else set())
+    for number in numbers:
+        if getattr(error, "errno", None) == number or f"errno = {number}," in str(error):
+            return os.strerror(number)
+    return None
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Raises StudyError where the disk of `path` has not `needed` bytes left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(path.parent).free) < needed:
+        raise StudyError(
+            f"{path}: takes about {needed / 2**20:,.1f} MiB, but its disk has {free / 2**20:,.1f} MiB left: make room "
+            "and run the same snakemake command again"
+        )
+
+
+def clear_temporaries(path: Path) -> None:
+    """Removes what killed writers of `path` left; those of living ones are locked."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        # Another process may clear as well, or be writing.
+        with suppress(FileNotFoundError, BlockingIOError), temporary.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+
+
+def write(path: Path, make: Callable[[Path], object]) -> None:
+    """Runs `make` on a temporary name and renames the result to `path`."""
+    with replacing(path) as temporary:
+        make(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` to `path` as a whole, unless that is what stands there."""
+    if not path.exists() or path.read_bytes() != text.encode():
+        write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def unusable(path: Path, reason: str, error: type[StudyError] = StudyError) -> StudyError:
+    """Moves a file that is not what its name promises aside, so that Snakemake makes it again; the error to raise."""
+    aside = path.with_name(path.name + DAMAGED)
+    try:
+        path.replace(aside)
+    except OSError as refusal:
+        return error(f"{path}: {reason}: move this file away ({refusal.strerror}, from here), and {AGAIN}")
+    return error(f"{path}: {reason}: moved to {aside}: {AGAIN}")
+
+
+def link(source: Path, target: Path, *, touch: bool = False) -> None:
+    """Makes `target` a second name of the file `source`, in place of what had that name; touch: dated now."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.link")
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            try:
+                os.link(source, temporary)
+            except OSError:  # a file system without hard links: a copy costs space, not correctness
+                shutil.copy2(source, temporary)
+            if touch:
+                os.utime(temporary)
+            # Renaming a link onto another name of the same file does nothing, and leaves the link.
+            temporary.rename(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+# What zipfile raises on archives that are damaged, encrypted or of a kind it does not know.
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, ValueError, EOFError)
+
+
+def read_planned(path: Path) -> Any:
+    """Read what snakemake wrote down when it started: an experiment.json or claims.json.
+
+    Raises StudyError where the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read ({error}): run snakemake, which writes it when it starts") from error

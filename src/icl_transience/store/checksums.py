@@ -1,0 +1,75 @@
+"""TODO"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from icl_transience.specs.errors import StudyError
+from icl_transience.store.atomic import AGAIN, unusable, write
+
+CHECKSUMS = "SHA256SUMS"
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """SHA256SUMS of these files of `folder`, as `sha256sum -c` reads it."""
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in names]
+    write(folder / CHECKSUMS, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
+
+
+def check_checksums(folder: Path, names: Iterable[str], *, move: bool = True) -> None:
+    """Raises StudyError where one of these files of `folder` is not what SHA256SUMS says.
+
+    It is moved aside then; not so with `move=False`, for readers that come while jobs may be writing.
+    """
+    sums = folder / CHECKSUMS
+    try:
+        found = {name: sha256(folder / name) for name in names}
+        lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise StudyError(f"{error.filename}: cannot be read ({error.strerror}): {AGAIN}") from error
+    for name, digest in found.items():
+        if f"{digest}  {name}" not in lines:
+            damaged = folder / name if any(line.endswith(f"  {name}") for line in lines) else sums
+            reason = f"{name} and {CHECKSUMS} contradict each other"
+            if move:
+                raise unusable(damaged, reason)
+            raise StudyError(
+                f"{damaged}: {reason}: unless a job is writing it now, delete it, and snakemake makes it again"
+            )
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Beyond this size a file is not hashed again while path, size and time are what they were.
+_REMEMBERED_BYTES = 1 << 26
+
+
+@functools.cache
+def file_digest(path: Path) -> str:
+    """SHA-256 of a source file: what enters identities in place of its path.
+
+    That of a large file is remembered, under path, size and time, in the user's cache folder.
+    """
+    state = path.stat()
+    if state.st_size < _REMEMBERED_BYTES:
+        return sha256(path)
+    known = [str(path.resolve()), state.st_size, state.st_mtime_ns]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icl-transience"
+    note = cache / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.sha256"
+    try:
+        return note.read_text(encoding="utf-8")
+    except OSError:  # not hashed before, or no such folder
+        digest = sha256(path)
+    with contextlib.suppress(OSError):  # a read-only home costs time at the next call, nothing else
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = note.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(digest, encoding="utf-8")
+        temporary.rename(note)
+    return digest

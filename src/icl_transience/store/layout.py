@@ -1,0 +1,82 @@
+"""Where everything under results/ stands: every folder and file name in one place."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# The folder, beside them, of finished files under a second name; see hdf5.restore.
+KEPT = ".kept"
+# sequences seen, zero-padded, in the names of a segment and its metrics.
+SEGMENT = re.compile(r"^segment-(\d{12})-(\d{12})\.h5$")
+
+
+def segment_name(start: int, end: int) -> str:
+    """Return the file name of a segment in its pack's folder; `start` and `end` in sequences seen."""
+    return f"segment-{start:012d}-{end:012d}.h5"
+
+
+def metrics_name(set_id: str, start: int, end: int) -> str:
+    """Return the file name of a segment's metrics on an evaluator set, beside the segment."""
+    return f"metrics-{set_id}-{start:012d}-{end:012d}.h5"
+
+
+def kept_name(path: Path) -> Path:
+    """Return the second name of a finished file, which Snakemake does not know and so never deletes."""
+    return path.parent / KEPT / path.name
+
+
+def unfinished_name(segment: Path) -> Path:
+    """Return where what there is of a segment is kept, if its training was told to stop."""
+    return kept_name(segment).with_name(segment.name.replace("segment-", "unfinished-"))
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths below the results folder `root`, as texts for rules; `study` is the study's name."""
+
+    root: str
+    study: str
+
+    @property
+    def packs(self) -> str:
+        return f"{self.root}/packs"
+
+    @property
+    def study_folder(self) -> str:
+        return f"{self.root}/studies/{self.study}"
+
+    @property
+    def claims(self) -> str:
+        """The file of what the study claims; see planning/records.py."""
+        return f"{self.study_folder}/claims.json"
+
+    def source(self, name: str) -> str:
+        """Return the path of a downloaded source file."""
+        return f"{self.root}/sources/{name}"
+
+    def encoder(self, bank_id: str) -> str:
+        """Return the file of the encoder that is trained for a bank."""
+        return f"{self.root}/encoders/{bank_id}.h5"
+
+    def bank(self, bank_id: str) -> str:
+        return f"{self.root}/banks/{bank_id}.h5"
+
+    def card(self, bank_id: str, kind: str) -> str:
+        """Return the quality card of a bank; kind: svg or png."""
+        return f"{self.root}/banks/{bank_id}.{kind}"
+
+    def sequences(self, set_id: str) -> str:
+        return f"{self.root}/sequences/{set_id}.h5"
+
+    def segment(self, pack_id: str, start: int, end: int) -> str:
+        return f"{self.packs}/{pack_id}/{segment_name(start, end)}"
+
+    def metrics(self, pack_id: str, set_id: str, start: int, end: int) -> str:
+        return f"{self.packs}/{pack_id}/{metrics_name(set_id, start, end)}"
+
+    def experiment_folder(self, experiment: str) -> str:
+        return f"{self.study_folder}/{experiment}"
+
+    def experiment(self, experiment: str) -> str:
+        """Return the file from which tables and figures can be made, given metrics; see planning/records.py."""
+        return f"{self.experiment_folder(experiment)}/experiment.json"

@@ -1,0 +1,47 @@
+"""The file of a segment's metrics on an evaluator set.
+
+sequences_seen [n]; {evaluator}/mean and {evaluator}/standard_error [n, S, metrics], columns named in the attribute
+`metrics`; train_loss/sequences_seen [m], train_loss/value [m, S] and diverged_at [S] as in the segment's file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from icl_transience.specs.evaluators import EVALUATORS, evaluator_parts, in_order
+from icl_transience.store import hdf5
+
+
+@dataclass(frozen=True)
+class SegmentMetrics:
+    """What a segment's snapshots answered; n snapshots, m recordings of the training loss, S lanes.
+
+    sequences_seen: [n]. values: evaluator -> (mean, standard error), each [n, S, metrics]. loss_sequences_seen: [m].
+    loss: [m, S]. diverged_at: [S], sequences seen, or -1.
+    """
+
+    sequences_seen: np.ndarray
+    values: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    loss_sequences_seen: np.ndarray
+    loss: np.ndarray
+    diverged_at: np.ndarray
+
+
+def metrics_identity(segment_identity: str, set_id: str) -> str:
+    """Return the identity of the metrics of a segment on a set."""
+    return f"{segment_identity}/{set_id}"
+
+
+def read_metrics(path: Path, identity: str) -> SegmentMetrics:
+    """Read a metrics file of this identity. Raises StoreError where it is not what its name promises."""
+    with hdf5.reading(path, "metrics", identity) as file:
+        names = in_order(name for name in file if evaluator_parts(name)[0] in EVALUATORS)
+        return SegmentMetrics(
+            sequences_seen=file["sequences_seen"][()],
+            values={name: (file[f"{name}/mean"][()], file[f"{name}/standard_error"][()]) for name in names},
+            loss_sequences_seen=file["train_loss/sequences_seen"][()],
+            loss=file["train_loss/value"][()],
+            diverged_at=file["diverged_at"][()],
+        )

@@ -1,0 +1,1 @@
+"""From YAML to experiments, runs and lanes; refusals with remedies."""

@@ -1,0 +1,63 @@
+"""TODO"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from icl_transience.specs.model import COMPONENTS
+from icl_transience.specs.runs import Run
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    paths = []
+    for key, value in values.items():
+        paths += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
+    return paths
+
+
+def value_at(run: Run, values: Mapping[str, Any], path: str) -> Any:
+    """What a run has at a dotted key, as it stands in a table's cell; None in another source's section.
+
+    values: the run's sections as written, for the names in a mixture, which a run does not keep.
+    """
+    if path.startswith("recipe.mixture."):
+        _, _, name, key = path.split(".")
+        value = values["recipe"]["mixture"].get(name, {"share": 0}).get(key)
+        return float(value) if key in ("share", "match") and value is not None else value
+    if path.startswith("interventions."):
+        return _at_intervention(run, values, path)
+    if path.removeprefix("optimizer.l2.") in COMPONENTS:
+        return run.optimizer.l2.of(path.removeprefix("optimizer.l2."))
+    value: Any = run
+    for key in path.split("."):
+        value = getattr(value, key, None)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _at_intervention(run: Run, values: Mapping[str, Any], path: str) -> Any:
+    """As `value_at`: what an intervention sets; None in a run without it, or where it leaves the key alone."""
+    _, name, *keys = path.split(".")
+    value: Any = values["interventions"].get(name)
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    before = value_at(run, values, ".".join(keys)) if keys != ["at"] else None
+    return float(value) if isinstance(before, float) and value is not None else value
+
+
+def short_axis(axis: str) -> str:
+    """The last two words of a dotted key: enough to tell axes apart in a run's name."""
+    return ".".join(axis.split(".")[-2:])
+
+
+def plain(value: Any) -> str:
+    if isinstance(value, float):
+        return short if float(short := f"{value:g}") == value else repr(value)
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    # Names stand in file names.
+    return re.sub(r"[^\w.,=+-]", "_", text)

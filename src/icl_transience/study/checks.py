@@ -1,0 +1,187 @@
+"""TODO"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.evaluators import evaluator_parts
+from icl_transience.specs.identity import round_up
+from icl_transience.specs.runs import Run
+from icl_transience.study.neutral import kinds_of
+
+
+def _impossible_recipe(recipe: Mapping[str, Any], bank: BankSpec) -> Iterable[str]:
+    """Each way in which the values of a recipe contradict each other or the bank."""
+    context, n_classes, n_exemplars = recipe["context"], bank.shape.n_train_classes, bank.shape.n_train_exemplars
+    n_labels = recipe["labelling"]["labels"] or n_classes
+    if n_labels > n_classes or n_labels < 2:
+        yield (
+            f"`recipe.labelling.labels` is {n_labels}: expected 0, a label for every class, or from 2 to as many as "
+            f"there are classes to train on, {n_classes}"
+        )
+    shares = {name: part["share"] for name, part in recipe["mixture"].items()}
+    if math.fsum(shares.values()) >= 1:
+        yield (
+            f"`recipe.mixture`: the shares of {', '.join(shares)} sum to {math.fsum(shares.values()):g}, which leaves "
+            "nothing for the recipe itself: make them smaller, or make one of them the recipe"
+        )
+    for path, kind in kinds_of(recipe).items():
+        yield from _impossible_kind(path, kind, context, n_labels, n_exemplars)
+
+
+def _impossible_kind(
+    path: str, kind: Mapping[str, Any], context: int, n_labels: int, n_exemplars: int
+) -> Iterable[str]:
+    burstiness, labels = kind["burstiness"], kind["labels"]
+    bursty = kind["support"] == "bursty"
+    if bursty and kind["distractor"] and 2 * burstiness > context:
+        yield (
+            f"`{path}.burstiness` is {burstiness}: {burstiness} items of the query's class and as many of the "
+            f"distractor do not fit `recipe.context` {context}: at most {context // 2}"
+        )
+    if bursty and not kind["distractor"] and burstiness > context:
+        yield f"`{path}.burstiness` is {burstiness}: that many items do not fit `recipe.context` {context}"
+    if not bursty and n_labels <= context:
+        yield (
+            f"`{path}.support` is none, which needs {context + 1} different labels, but there are {n_labels}: "
+            "ask for more classes or labels, or for a shorter `recipe.context`"
+        )
+    if labels in ("relabelled", "swapped") and not (bursty and kind["distractor"] and 2 * burstiness == context):
+        yield (
+            f"`{path}.labels` is {labels}, which needs a context of two classes alone: make `burstiness` half of "
+            f"`recipe.context`, {context}, with `support: bursty` and `distractor: true`"
+        )
+    if bursty and not kind["replacement"]:
+        # Free items may all coincide with the query's class.
+        most = 1 + context - (burstiness if kind["distractor"] else 0)
+        if most > n_exemplars:
+            yield (
+                f"`{path}.replacement` is false: up to {most} items of a sequence can be of one class, but the bank "
+                f"has {n_exemplars} exemplars to train on: ask for more exemplars or a shorter `recipe.context`"
+            )
+        if kind["match"]:
+            yield (
+                f"`{path}.match` is {kind['match']:g}, so items repeat an exemplar, and `{path}.replacement` is false, "
+                "so none does: leave one of them out"
+            )
+
+
+def impossible_parts(values: Mapping[str, Any], bank: BankSpec, batch_size: int) -> Iterable[str]:
+    yield from _impossible_recipe(values["recipe"], bank)
+    yield from _impossible_optimizer(values["optimizer"], batch_size)
+
+
+def _impossible_optimizer(optimizer: Mapping[str, Any], batch_size: int) -> Iterable[str]:
+    """Each way in which the values of an optimizer contradict each other."""
+    name, schedule = optimizer["name"], optimizer["schedule"]
+    if optimizer["momentum"] and name != "sgd":
+        yield (
+            f"`optimizer.momentum` is {optimizer['momentum']:g}, which is sgd's, but `optimizer.name` is {name}: "
+            "say `beta1`, or leave it out"
+        )
+    if optimizer["weight_decay"] and name != "adamw":
+        yield (
+            f"`optimizer.weight_decay` is {optimizer['weight_decay']:g}, which is adamw's, but `optimizer.name` is "
+            f"{name}: say `name: adamw`, or `optimizer.l2.strength` for a penalty in the loss"
+        )
+    warmup, length = (round_up(schedule[key], batch_size) for key in ("warmup", "length"))
+    if schedule["kind"] == "inverse_sqrt" and not warmup:
+        yield (
+            "`optimizer.schedule.kind` is inverse_sqrt, which is sqrt(warmup / sequences seen), but "
+            "`optimizer.schedule.warmup` is 0: give it one"
+        )
+    if schedule["kind"] == "cosine" and length <= warmup:
+        yield (
+            f"`optimizer.schedule.length` is {schedule['length']}, in which a cosine is to end, but "
+            f"`optimizer.schedule.warmup` is {schedule['warmup']}: make it longer than the warm-up by a batch at least"
+        )
+
+
+def impossible_interventions(periods: Mapping[str, Mapping[str, Any]], run: Run) -> Iterable[str]:
+    """Each way in which the values with an intervention contradict each other, or those before it."""
+    names: dict[int, str] = {}
+    before = run.optimizer.name
+    for name, period in periods.items():
+        path, recipe = f"interventions.{name}", period["recipe"]
+        twin = names.setdefault(round_up(period["at"], run.batch_size), name)
+        if twin != name:
+            yield f"`{path}.at` is {period['at']}, and {twin} comes before the same batch: make them one"
+        for key, now, first in (
+            ("context", recipe["context"], run.recipe.context),
+            ("labelling.labels", recipe["labelling"]["labels"], run.recipe.labelling.labels),
+        ):
+            if now != first:
+                yield (
+                    f"`{path}.recipe.{key}` is {now}, but the model was made for {first}: "
+                    "what shapes its tensors cannot change in mid-training"
+                )
+        if "sgd" in {before, period["optimizer"]["name"]} and before != period["optimizer"]["name"]:
+            yield (
+                f"`{path}.optimizer.name` is {period['optimizer']['name']} after {before}, which keeps other moments: "
+                "adam and adamw can follow each other, sgd only itself"
+            )
+        before = period["optimizer"]["name"]
+        yield from (f"with `{path}`: {problem}" for problem in impossible_parts(period, run.bank, run.batch_size))
+
+
+def impossible(run: Run, evaluators: Iterable[str], evaluation: Mapping[str, Any]) -> Iterable[str]:
+    """Each way in which model, evaluators and bank of a run contradict each other."""
+    bank = run.bank
+    section = f"bank.{bank.source}"
+    if run.model.width % run.model.heads:
+        yield f"`model.heads` is {run.model.heads}, which does not divide `model.width` {run.model.width}"
+    if run.model.positions.kind == "rotary" and run.model.width // run.model.heads % 2:
+        yield (
+            f"`model.positions.kind` is rotary, which turns pairs of coordinates, but a head has {run.model.width} / "
+            f"{run.model.heads}: make `model.width` / `model.heads` even"
+        )
+    for name, contexts in evaluation["contexts"].items():
+        longest = max(contexts, default=0)
+        if run.model.positions.kind == "learned" and longest > run.recipe.context:
+            yield (
+                f"`evaluation.contexts.{name}` has {longest}, but `model.positions.kind: learned` knows the places of "
+                f"`recipe.context` {run.recipe.context} and no more: leave longer ones out, or choose other positions"
+            )
+        if contexts and name not in evaluation["evaluators"]:
+            yield f"`evaluation.contexts.{name}` is given, but `evaluation.evaluators` lacks `{name}`: add it there"
+        if run.recipe.context in contexts:
+            yield (
+                f"`evaluation.contexts.{name}` has {run.recipe.context}, which is `recipe.context` and evaluated "
+                "anyway: leave it out"
+            )
+    for evaluator in evaluators:
+        name, other_context = evaluator_parts(evaluator)
+        context = other_context or run.recipe.context
+        where = "recipe.context" if other_context is None else f"evaluation.contexts.{name}"
+        if (name.startswith("icl") or name == "flip") and context % 2:
+            yield (
+                f"`evaluation.evaluators` has `{name}`, half of whose context is the query's class, but "
+                f"`{where}` is {context}: make it even or leave `{name}` out"
+            )
+        if name in ("iwl", "ciwl") and run.n_labels <= context:
+            many = f"`{section}` has {bank.shape.n_train_classes}: ask for more classes"
+            if run.recipe.labelling.labels:
+                many = f"`recipe.labelling.labels` is {run.n_labels}: ask for more labels"
+            yield f"`evaluation.evaluators` has `{evaluator}`, which needs {context + 1} different classes, but {many}"
+        if name == "icl_holdout" and bank.shape.class_range("holdout")[1] < 2:
+            key = "holdout_characters" if bank.source == "omniglot" else "holdout_classes"
+            yield f"`evaluation.evaluators` has `icl_holdout`, but `{section}.{key}` leaves fewer than 2 classes"
+        if name == "icl_new_exemplar" and bank.shape.exemplar_range("holdout")[1] < 1:
+            key = "a one-hot class has one exemplar" if bank.onehot else f"`{section}.holdout_exemplars` is 0"
+            yield f"`evaluation.evaluators` has `icl_new_exemplar`, but {key}"
+    if getattr(bank.parameters, "encoder", None) == "pca" and bank.parameters.scale == "raw":
+        yield f"`{section}.scale` is 'raw', but `{section}.encoder: pca` sets its own scale: leave `scale` out"
+    if bank.omniglot:
+        drawings = bank.omniglot.exemplars + bank.omniglot.holdout_exemplars
+        if drawings > 20:
+            yield f"`{section}.exemplars` + `holdout_exemplars` is {drawings}: a character has 20 drawings"
+        if bank.omniglot.layout == "released" and bank.omniglot.variants == 1:
+            yield f"`{section}.variants` is 1, but `{section}.layout: released` mixes all 8 up: leave one of them out"
+        side, dim, encoder = bank.omniglot.side, bank.omniglot.dim, bank.omniglot.encoder
+        if encoder == "pca" and dim > side**2:
+            yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"
+        if encoder == "pixels" and dim != side**2:
+            yield f"`{section}.dim` is {dim}, but `encoder: pixels` gives {side} x {side}: say {side**2}"
+        if encoder == "resnet18" and dim != 512:
+            yield f"`{section}.dim` is {dim}, but `encoder: resnet18` gives 512: say so"

@@ -1,0 +1,60 @@
+"""TODO"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from icl_transience.specs.evaluators import SequenceSet
+from icl_transience.specs.experiment import Claim, Statistics, levels
+from icl_transience.specs.runs import Lane, Run, Seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedRun:
+    """A run under its name in an experiment, and where it stands on the experiment's axes."""
+
+    name: str
+    axes: Mapping[str, Any]
+    run: Run
+    sequence_set: SequenceSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One question: named runs that differ along axes, the seeds of each, and how far they train.
+
+    horizon: sequences seen at the end, in whole batches of every run. claims_alpha: the error level of its claims.
+    """
+
+    name: str
+    question: str
+    axes: tuple[str, ...]
+    runs: tuple[NamedRun, ...]
+    seeds: tuple[Seed, ...]
+    horizon: int
+    statistics: Statistics
+    claims: tuple[Claim, ...]
+    claims_alpha: float
+
+    def levels(self) -> dict[str, list[Any]]:
+        """Axis -> its levels, for the axes along which runs differ."""
+        return levels(self.axes, [named.axes for named in self.runs])
+
+    def lanes(self) -> list[Lane]:
+        return [Lane(run=named.run, seed=seed) for named in self.runs for seed in self.seeds]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """An optional experiment whose source's files are not at hand, why, and its claims."""
+
+    reason: str
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    name: str
+    description: str
+    experiments: Mapping[str, Experiment]
+    left_out: Mapping[str, LeftOut]

@@ -1,0 +1,85 @@
+"""TODO"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from icl_transience.specs.evaluators import evaluator_at, in_order
+from icl_transience.specs.identity import canonical, from_values, identity_values
+from icl_transience.specs.model import COMPONENTS
+from icl_transience.specs.recipes import COMPOSITION, Component
+from icl_transience.study import schema
+
+
+def kinds_of(recipe: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Key path -> (share and) composition of every kind of sequence of a recipe, as written; none without a share."""
+    own = {key: recipe[key] for key in COMPOSITION}
+    mixed = {f"recipe.mixture.{name}": own | part for name, part in recipe["mixture"].items() if part["share"]}
+    return {"recipe": own} | mixed
+
+
+def resolved_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a spec.Recipe: what changes no sequence at its neutral value, so that it enters no identity."""
+    own, *parts = (_composition(kind) for kind in kinds_of(recipe).values())
+    mixed = [identity_values(from_values(Component, part)) for part in parts]
+    zipf, labelling = recipe["zipf"], recipe["labelling"]
+    if zipf["ranks"] == "identity":
+        zipf = zipf | {"seed": 0}
+    return recipe | {
+        **own,
+        "zipf": zipf if zipf["alpha"] else {},
+        "labelling": labelling if labelling["labels"] else {},
+        # Neither names nor the order in which they stand say anything.
+        "mixture": sorted(mixed, key=canonical),
+    }
+
+
+def resolved_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a spec.Optimizer: what its update rule and schedule do not read at its default."""
+    schedule, l2 = optimizer["schedule"], dict(optimizer["l2"])
+    if schedule["kind"] != "cosine":
+        schedule = {key: schedule[key] for key in ("kind", "warmup")}
+    for component in COMPONENTS:
+        if l2[component] == l2["strength"]:
+            l2[component] = None
+    unread = ("beta1", "beta2", "epsilon") if optimizer["name"] == "sgd" else ()
+    read = {key: value for key, value in optimizer.items() if key not in unread}
+    return read | {"schedule": schedule, "l2": l2}
+
+
+def resolved_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    positions = model["positions"]
+    return model | {"positions": {"kind": positions["kind"]} if positions["kind"] in ("learned", "none") else positions}
+
+
+def resolved_parts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What an intervention can change."""
+    return {"recipe": resolved_recipe(values["recipe"]), "optimizer": resolved_optimizer(values["optimizer"])}
+
+
+def periods_of(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Intervention's name -> `at`, `recipe` and `optimizer` as written with it and those before it, in their order.
+
+    Without those that change nothing.
+    """
+    periods, now = {}, {key: values[key] for key in ("recipe", "optimizer")}
+    for name, change in sorted(values["interventions"].items(), key=lambda item: item[1]["at"]):
+        before, now = now, schema.merge(now, change)
+        if resolved_parts(now) != resolved_parts(before):
+            periods[name] = now
+    return periods
+
+
+def _composition(kind: Mapping[str, Any]) -> dict[str, Any]:
+    resolved = dict(kind)
+    if kind["support"] == "none":
+        resolved |= {"burstiness": 0, "replacement": True}
+    if not resolved["burstiness"]:
+        resolved |= {"distractor": True, "match": 0}
+    return resolved
+
+
+def evaluators_of(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the evaluators, each followed by itself at other context lengths."""
+    names = evaluation["evaluators"]
+    others = [evaluator_at(name, at) for name in names for at in evaluation["contexts"].get(name, [])]
+    return tuple(in_order([*names, *others]))

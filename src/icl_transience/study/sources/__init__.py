@@ -1,0 +1,1 @@
+"""Source files of banks: where they lie, what they hold, their SHA-256."""

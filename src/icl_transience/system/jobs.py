@@ -1,0 +1,103 @@
+"""What every subcommand shares: its arguments, its log, signals, and where it is seen at work."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from icl_transience.store import locks
+
+# Arguments that several subcommands take.
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "spec": {"required": True, "help": "canonical JSON of what to make"},
+    "bank": {"required": True, "type": Path, "help": "the bank's HDF5 file"},
+    "files": {"default": "[]", "help": "paths of the source's files, if it has any: a JSON list"},
+    "output": {"required": True, "type": Path, "help": "the file to write"},
+    "device": {"default": "cpu", "help": "cpu, cuda:N, or cuda for a GPU that no other job holds"},
+    "engine": {"default": "auto", "help": "auto, native, graph or eager; see engines/select.py"},
+    "threads": {"type": int, "default": 1, "help": "CPU threads"},
+    "log": {"type": Path, "help": "file for plain progress lines; the terminal then gets the bar alone"},
+    "study": {"help": "as in config.yaml, and instead of what stands there"},
+}
+
+
+class AddCommand(Protocol):
+    """Add a subcommand; return the parser of its arguments."""
+
+    def __call__(
+        self, name: str, action: Callable[[argparse.Namespace], None], help: str
+    ) -> argparse.ArgumentParser: ...
+
+
+def add_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the shared arguments of these names to a subcommand."""
+    for name in names:
+        parser.add_argument(f"--{name}", **_ARGUMENTS[name])
+
+
+@contextmanager
+def announced(options: argparse.Namespace) -> Iterator[None]:
+    """Let a job that makes a file be seen at work while it does; see locks.live_writers."""
+    made = getattr(options, "output", None) or getattr(options, "vector", None)
+    if made is None and hasattr(options, "experiment"):
+        made = options.experiment.with_name(options.command)
+    if made is None:
+        yield
+        return
+    with locks.announced(made):
+        yield
+
+
+def say(options: argparse.Namespace, text: str) -> None:
+    """Print to the terminal, and add to the job's log where it keeps one of its own."""
+    print(text, file=sys.stderr)
+    if getattr(options, "log", None):
+        with options.log.open("a", encoding="utf-8") as log:
+            log.write(text + "\n")
+
+
+@contextmanager
+def opened_log(options: argparse.Namespace) -> Iterator[TextIO | None]:
+    """Open the job's log to add to; None where it keeps none."""
+    if not options.log:
+        yield None
+        return
+    with options.log.open("a", encoding="utf-8") as log:
+        yield log
+
+
+@contextmanager
+def told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Say whether a signal to end has come; a second one ends the process at once.
+
+    SIGTERM is what a queue sends that takes its machine back, SIGINT is Ctrl-C, SIGHUP a connection that is lost.
+    """
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def set_up_torch(options: argparse.Namespace) -> None:
+    """Take the device, and as many threads as are given; flush denormal numbers to zero."""
+    import torch
+
+    from icl_transience.system import devices
+
+    options.device = devices.taken(options.device)
+    torch.set_num_threads(options.threads)
+    # Moments of labels that are rarely seen fade to denormal numbers, with which many CPUs compute very slowly.
+    torch.set_flush_denormal(True)

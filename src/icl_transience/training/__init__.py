@@ -1,0 +1,1 @@
+"""The loop, and the segments and checkpoints that it is cut into."""

@@ -1,0 +1,46 @@
+"""The subcommand that trains one segment of a pack."""
+
+import argparse
+from pathlib import Path
+
+from icl_transience.specs.runs import PackSpec, seed_labels
+from icl_transience.store import locks
+from icl_transience.system import jobs
+
+
+def add_commands(command: jobs.AddCommand) -> None:
+    """Add this wing's subcommand."""
+    train = command("train", _train, "Train one segment of a pack.")
+    jobs.add_arguments(train, "spec", "bank", "output", "device", "engine", "threads", "log")
+    train.add_argument("--from", dest="start", type=int, required=True, help="sequences seen at the beginning")
+    train.add_argument("--to", dest="end", type=int, required=True, help="sequences seen at the end")
+    train.add_argument("--previous", nargs="?", type=Path, help="the segment that ends where this begins; none at 0")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from icl_transience.store import bank_file, hdf5, layout, segment_file
+    from icl_transience.system.progress import Progress
+    from icl_transience.training import segments
+
+    jobs.set_up_torch(options)
+    pack = PackSpec.from_json(options.spec)
+    output = options.output
+    waits = f"{output}: another process trains this pack: waiting for it"
+    with locks.locked(output.parent / ".lock", wait=True, on_wait=lambda: jobs.say(options, waits)):
+        if hdf5.restore(output, "segment", segment_file.identity(pack, options.start, options.end)):
+            jobs.say(options, f"{output}: finished before, taken from {layout.kept_name(output)}")
+            return
+        label = f"{pack.id.rsplit('-', 1)[-1][:6]} {seed_labels(pack)}"
+        with jobs.opened_log(options) as log, jobs.told_to_stop() as stop:
+            segments.run_segment(
+                output,
+                pack,
+                bank_file.load(options.bank, pack.run.bank),
+                options.previous,
+                options.start,
+                options.end,
+                options.device,
+                Progress(label, options.start, options.end, len(pack.lanes), log),
+                options.engine,
+                stop,
+            )

@@ -1,0 +1,98 @@
+"""What a change of code makes again: the files that a stage imports, and no others."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from icl_transience.specs import code_digest
+
+LIBRARY = Path(code_digest.__file__).parents[1]
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch) -> Path:
+    """A copy of the library whose stages are asked for."""
+    copy = tmp_path / "icl_transience"
+    shutil.copytree(LIBRARY, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code_digest, "files", lambda package: copy)
+    forget()
+    yield copy
+    forget()
+
+
+def forget() -> None:
+    for function in (code_digest.digest, code_digest._tree, code_digest._imports):
+        function.cache_clear()
+
+
+def digests() -> dict[str, str]:
+    forget()
+    return {stage: code_digest.digest(stage) for stage in code_digest.STAGES}
+
+
+def changed_by(path: Path, old: str, new: str) -> set[str]:
+    """Stages that are made again when `old` becomes `new` in a file."""
+    before = digests()
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    after = digests()
+    return {stage for stage in before if before[stage] != after[stage]}
+
+
+TABLES = {"tables", "verdicts", "figures"}
+METRICS = TABLES | {"metrics"}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "again"),
+    [
+        ("model/transformer.py", "LAYER_NORM_EPSILON = ", "LAYER_NORM_EPSILON = 2 * ", METRICS),
+        ("evaluation/metrics.py", "logsumexp(-1)", "logsumexp(-1) + 0", METRICS),
+        ("engines/native/kernels.cpp", "1.f / 5040", "1.f / 5041", METRICS),
+        ("engines/native/attention.cpp", "scale", "skale", METRICS),
+        ("specs/evaluators.py", "1 / 2", "1 / 3", METRICS),
+        ("analysis/transience.py", "N_SIGMA = ", "N_SIGMA = 2 * ", TABLES),
+        ("analysis/verdicts.py", "decides nothing", "decides little", {"verdicts"}),
+        ("report/figures/experiment.py", "WIDTH = ", "WIDTH = 2 * ", {"figures"}),
+        ("report/figures/style.py", "RASTER_DPI = ", "RASTER_DPI = 2 * ", {"figures", "cards"}),
+        # What has identities, schema versions and SEMANTICS of its own; what only trains; engines that answer nothing.
+        ("specs/training.py", "kind: str", "kind : str", set()),
+        ("store/hdf5.py", "_HASH_BYTES = ", "_HASH_BYTES = 2 * ", set()),
+        ("sequences/draw.py", "range(11)", "range(0, 11)", set()),
+        ("banks/gaussian.py", "return", "return (0,) and", set()),
+        ("engines/graph.py", "range(3)", "range(4)", set()),
+        ("engines/optimizers.py", "_CLIP_EPSILON = ", "_CLIP_EPSILON = 2 * ", set()),
+        ("engines/select.py", '"auto"', '"automatic"', set()),
+        ("training/loop.py", "LOSS_BATCHES = ", "LOSS_BATCHES = 2 * ", set()),
+    ],
+)
+def test_an_edit_makes_again_what_imports_the_file(library, file, old, new, again):
+    assert changed_by(library / file, old, new) == again
+
+
+def test_a_new_engine_makes_nothing_again(library):
+    before = digests()
+    (library / "engines/triton").mkdir()
+    (library / "engines/triton/engine.py").write_text("from icl_transience.engines.eager import EagerStep\n")
+    select = library / "engines/select.py"
+    select.write_text("from icl_transience.engines.triton import engine\n" + select.read_text())
+    assert digests() == before
+
+
+def test_docstrings_comments_imports_and_empty_lines_do_not_count(library):
+    path = library / "model/transformer.py"
+    before, text = digests(), path.read_text()
+    first = text.index('"""', 3) + 3
+    path.write_text('"""Another."""\n\nimport os  # unused\n' + text[first:].replace("\n\n\n", "\n\n\n# why\n\n", 3))
+    assert digests() == before
+
+
+def test_where_a_file_lies_does_not_count(library):
+    """A move makes nothing again."""
+    before = digests()
+    (library / "evaluation/metrics.py").rename(library / "evaluation/answers_metrics.py")
+    evaluate = library / "evaluation/evaluate.py"
+    evaluate.write_text(evaluate.read_text().replace("evaluation.metrics import", "evaluation.answers_metrics import"))
+    assert digests() == before
