@@ -108,7 +108,7 @@ def test_no_file_is_a_drawer_for_what_has_no_place():
         # Stages meet in files: none imports another.
         ("banks", {"specs", "philox", "store", "system"}),
         ("sequences", {"specs", "philox", "store", "system"}),
-        ("study", {"specs", "store"}),
+        ("study", {"specs", "store", "system"}),
         ("engines", {"specs", "philox", "model", "sequences"}),
         ("training", {"specs", "store", "system", "engines"}),
         ("evaluation", {"specs", "store", "system", "model", "engines"}),

@@ -51,8 +51,7 @@ def scaled_down(folder: Path) -> Study:
     """The study `claims`, on a table of tokens of the size that it was judged on."""
     table = np.zeros((30_522, 384), np.float16)
     safetensors.numpy.save_file({"word_embeddings.weight": table}, folder / "model.safetensors")
-    schema = ROOT / "workflow/schemas/study.schema.yaml"
-    return load.load(ROOT / "workflow/studies/claims.yaml", schema, {"tokens": folder})
+    return load.load(ROOT / "workflow/studies/claims.yaml", {"tokens": folder})
 
 
 @pytest.fixture(scope="module")

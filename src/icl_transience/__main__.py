@@ -17,6 +17,7 @@ from icl_transience.report import command as report
 from icl_transience.results import command as results
 from icl_transience.sequences import command as sequences
 from icl_transience.specs.errors import StudyError
+from icl_transience.study import command as study
 from icl_transience.system import jobs
 from icl_transience.training import command as training
 
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(action=action)
         return sub
 
-    for wing in (banks, sequences, training, evaluation, analysis, report, results):
+    for wing in (banks, sequences, training, evaluation, analysis, report, results, study):
         wing.add_commands(command)
     return parser
 

@@ -106,13 +106,12 @@ def _load(plan: Plan) -> tuple[_Known, list[_Unknown]]:
             unknown.append(_Unknown(loaded.name, one.reason, _mentioned(path, name)))
 
     add(plan.study, plan.study_path)
-    schema_path = plan.base / "workflow/schemas/study.schema.yaml"
     folders = plan.sources.folders
     for path in sorted((plan.base / "workflow/studies").glob("*.yaml")):
         if path.resolve() == plan.study_path.resolve():
             continue
         try:
-            add(load.load(path, schema_path, folders), path)
+            add(load.load(path, folders), path)
         except StudyError as error:
             problem, *others = str(error).splitlines()
             more = f" (and {len(others)} more)" if others else ""

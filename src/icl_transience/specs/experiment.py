@@ -1,8 +1,10 @@
-"""TODO"""
+"""What an experiment's curves are summarised by, what it claims, and the levels of its axes."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from icl_transience.specs.keys import Key, neutral
 
 # The first direction of each kind is the positive one.
 DIRECTIONS = {"trend": ("rises", "falls"), "difference": ("greater", "less"), "threshold": ("above", "below")}
@@ -25,7 +27,7 @@ class Claim:
     of: str
     direction: str
     runs: tuple[str, ...]
-    minus: str = field(default="", metadata={"neutral": ""})
+    minus: str = neutral("")
     axis: str = ""
     levels: tuple[float, ...] = ()
     value: float = 0.0
@@ -39,10 +41,17 @@ def is_number(level: Any) -> bool:
 class Statistics:
     """How curves are summarised; see transience.py for what each means."""
 
-    evaluator: str
-    smoothing: int
-    min_effect: float
-    confidence: float
+    evaluator: Annotated[
+        str,
+        Key(
+            "whose in-context accuracy is summarised",
+            default="icl",
+            choices=("icl", "icl_holdout", "icl_new_exemplar", "ciwl", "flip"),
+        ),
+    ]
+    smoothing: Annotated[int, Key("snapshots in the running mean (odd)", default=3, unit="snapshots", minimum=1)]
+    min_effect: Annotated[float, Key("smallest rise or fall that is called one", default=0.05, minimum=0)]
+    confidence: Annotated[float, Key("of intervals over seeds", default=0.95, above=0.5, below=1)]
 
 
 def levels(axes: Iterable[str], places: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

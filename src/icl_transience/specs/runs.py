@@ -1,13 +1,15 @@
-"""TODO"""
+"""What trains: runs, their seeds and lanes, and the packs in which lanes train together."""
 
 import dataclasses
 import functools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.identity import Identified, canonical, from_values, identity, identity_values, round_up
+from icl_transience.specs.keys import Key, SeedNumber, neutral
 from icl_transience.specs.model import Model, parameter_shapes
 from icl_transience.specs.recipes import Recipe
 from icl_transience.specs.training import Forgetting, Intervention, Optimizer, Snapshots
@@ -20,15 +22,38 @@ class Run:
     interventions: in the order in which they come; before the first, `recipe` and `optimizer` hold.
     """
 
-    bank: BankSpec
-    recipe: Recipe
-    model: Model
-    optimizer: Optimizer
-    batch_size: int
-    numerics: str
-    snapshots: Snapshots
-    forgetting: Forgetting = field(default=Forgetting(), metadata={"neutral": Forgetting()})
-    interventions: tuple[Intervention, ...] = field(default=(), metadata={"neutral": ()})
+    bank: Annotated[BankSpec, Key("the exemplars")]
+    recipe: Annotated[Recipe, Key("how a training sequence is composed")]
+    model: Annotated[Model, Key("the transformer")]
+    optimizer: Annotated[Optimizer, Key("from gradients to steps")]
+    batch_size: Annotated[int, Key("sequences in a training step", default=32, unit="sequences", minimum=1)]
+    numerics: Annotated[
+        str,
+        Key(
+            "number format of training and evaluation; tf32 and bfloat16 are of matrix products "
+            "alone, weights stay float32 (a CPU computes tf32 as float32)",
+            default="float32",
+            choices=("float32", "tf32", "bfloat16", "float64"),
+        ),
+    ]
+    snapshots: Annotated[Snapshots, Key("when the parameters are kept for evaluation; does not depend on the horizon")]
+    forgetting: Annotated[
+        Forgetting,
+        Key("the label embeddings are drawn anew again and again (active forgetting), and their optimizer begins anew"),
+    ] = neutral(Forgetting())
+    interventions: Annotated[
+        tuple[
+            Annotated[
+                Intervention,
+                Key("what is as before unless it says otherwise; evaluators stay those of the first recipe"),
+            ],
+            ...,
+        ],
+        Key(
+            "changes in mid-training by name; each lasts, and a later one changes what the earlier ones left",
+            names=r"^[a-z][a-z0-9_]*$",
+        ),
+    ] = neutral(())
 
     @property
     def id(self) -> str:
@@ -75,8 +100,8 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Seed:
-    init: int
-    data: int
+    init: Annotated[SeedNumber, Key("draws the initial weights", required=True)]
+    data: Annotated[SeedNumber, Key("draws the training sequences", required=True)]
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.experiment import Statistics
 from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.runs import Run, Seed
-from icl_transience.study import claims, schema
+from icl_transience.study import claims, json_schema, schema
 from icl_transience.study.axes import leaves, nested, plain, short_axis, value_at
 from icl_transience.study.checks import impossible, impossible_interventions, impossible_parts
 from icl_transience.study.claims import Claimant
@@ -36,13 +36,13 @@ MOST_SNAPSHOTS = 10_000
 _NO_KIND = ": give the mixture a kind of that name first, say with `share: 0`, then sweep `recipe.mixture.{name}.share`"
 
 
-def load(path: Path, schema_path: Path, folders: Mapping[str, Path | None]) -> Study:
+def load(path: Path, folders: Mapping[str, Path | None]) -> Study:
     """The study in the YAML file `path`.
 
     folders: folder of the files of each source that reads any (sources.WITH_FILES), or None where none is configured.
     Raises StudyError that lists every problem found, each with its key path.
     """
-    study_schema = read_yaml(schema_path)
+    study_schema = json_schema.study_schema()
     document = read_yaml(path)
     schema.check(document, study_schema, str(path))
     resolver = _Resolver(study_schema, document.get("defaults", {}), folders)
