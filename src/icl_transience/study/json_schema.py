@@ -55,7 +55,12 @@ def study_schema() -> Schema:
 @functools.cache
 def config_schema() -> Schema:
     """Return the schema of config.yaml."""
-    return _document("config", _section(declared(Config), {}))
+    return _document("config", section(Config))
+
+
+def section(kind: type) -> Schema:
+    """Return the schema of the section of a study that a dataclass declares."""
+    return _section(declared(kind), {})
 
 
 def _without(named: Mapping[Any, str], kind: Any) -> dict[Any, str]:

@@ -63,24 +63,24 @@ def reference() -> str:
     """Return the reference page: a table of keys for each section of a study, and for config.yaml."""
     study, config = study_schema(), config_schema()
     definitions = study["$defs"]
+    experiment, settings = definitions["experiment"], definitions["settings"]["properties"]
+    own = {name: part for name, part in experiment["properties"].items() if name not in settings}
+    of_settings = {name: definitions[name] for name in settings}
     lines = [_INTRODUCTION]
-    lines += _table("A study", "", study, {})
-    lines += ["The keys of `defaults` are the sections from `bank` to `statistics` below.", ""]
-    experiment = definitions["experiment"]
-    own = {name: part for name, part in experiment["properties"].items() if "$ref" not in part}
-    lines += _table("An experiment", "", experiment | {"properties": own}, {})
-    lines += ["An experiment may also say anything that `defaults` may say.", ""]
-    for name, part in own.items():
-        for path, section in _sections(f"experiments.NAME.{name}", part):
-            lines += _table(f"`{path}`", section.get("description", ""), section, definitions)
-    lone = {name: part for name, part in definitions.items() if name in definitions["settings"]["properties"]}
-    plain = {name: part for name, part in lone.items() if "properties" not in part and "propertyNames" not in part}
-    lines += _table("Keys without a section", "", {"properties": plain}, definitions)
-    for name in [name for name in lone if name not in plain]:
-        for path, section in _sections(name, definitions[name]):
-            lines += _table(f"`{path}`", section.get("description", ""), section, definitions)
-    lines += _table("`config.yaml`", "", config, {})
+    lines += _table("A study", "", study)
+    lines += _table("`experiments.NAME`", "Besides these keys, all that `defaults` can say", {"properties": own})
+    lines += _tables({f"experiments.NAME.{name}": part for name, part in own.items()})
+    lines += _table("`defaults`", "Sections, and keys beside them", {"properties": of_settings})
+    lines += _tables(of_settings)
+    lines += _table("`config.yaml`", "", config)
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _tables(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a table for each section in these parts of a schema."""
+    for name, part in parts.items():
+        for path, section in _sections(name, part):
+            yield from _table(f"`{path}`", section.get("description", ""), section)
 
 
 def _sections(path: str, schema: Mapping[str, Any]) -> Iterator[_Section]:
@@ -92,9 +92,11 @@ def _sections(path: str, schema: Mapping[str, Any]) -> Iterator[_Section]:
             yield from _sections(f"{path}.{name}", part)
     elif isinstance(named, Mapping) and "properties" in named:
         yield from _sections(f"{path}.NAME", named)
+    for option in schema.get("items", {}).get("oneOf", ()):
+        yield from _sections(f"{path}[]", option)
 
 
-def _table(title: str, meaning: str, section: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str]:
+def _table(title: str, meaning: str, section: Mapping[str, Any]) -> list[str]:
     head = ["| key | type | default | bounds | unit | meaning |", "|---|---|---|---|---|---|"]
     required = section.get("required", ())
     rows = [_row(name, part, name in required) for name, part in section["properties"].items()]
@@ -123,7 +125,9 @@ def _kind(part: Mapping[str, Any]) -> str:
         return " or ".join(map(_kind, part["oneOf"]))
     if "enum" in part:
         return "choice"
-    words = {"object": "sections by name", "array": "list", "string": "text", "boolean": "true or false"}
+    holds = part.get("additionalProperties", {})
+    named = "sections by name" if "properties" in holds or "$ref" in holds else "values by name"
+    words = {"object": named, "array": "list", "string": "text", "boolean": "true or false"}
     kinds = part.get("type", "any value")
     kind = " or ".join(words.get(one, one) for one in ([kinds] if isinstance(kinds, str) else kinds))
     items = part.get("items")
