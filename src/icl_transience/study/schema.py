@@ -1,10 +1,10 @@
 """YAML documents checked against a JSON schema, with errors a person can act on, and defaults filled in.
 
 The library that checks is jsonschema. On the optimizer's section pydantic (a TypeAdapter of typed dicts made from the
-declarations) and msgspec were tried as well. Editors need the JSON schema anyway, and an error of jsonschema carries the
-part of it that was broken, with its meaning and the keys allowed. pydantic takes as long to import (0.1 s) and 36 lines
-more: its errors must be looked up in the declarations again, and it has no rule for items that occur once. msgspec loads
-fastest (0.03 s), but stops at the first error and gives a text without the value. A study takes 5 to 80 ms to check here.
+declarations) and msgspec were tried as well. Editors need the JSON schema anyway, and an error of jsonschema carries
+the part of it that was broken, with its meaning and the keys allowed. pydantic takes as long to import (0.1 s) and 36
+lines more: its errors must be looked up in the declarations again, and it has no rule for items that occur once.
+msgspec loads fastest (0.03 s), but stops at the first error and gives a text without the value.
 """
 
 import copy
