@@ -74,7 +74,7 @@ def pack_of(shape: Shape, lanes: int, numerics: str):
         classes=shape.classes, holdout_classes=0, exemplars=20, holdout_exemplars=0, dim=shape.dim, noise=0.1
     )
     run = Run(
-        bank=BankSpec(source="gaussian", seed=0, gaussian=bank),
+        bank=BankSpec(seed=0, parameters=bank),
         recipe=Recipe(context=shape.context, burstiness=shape.burstiness),
         model=Model(depth=shape.depth, width=shape.width, heads=shape.heads, mlp_ratio=shape.mlp_ratio),
         optimizer=Optimizer(learning_rate=3e-4),

@@ -160,7 +160,7 @@ def test_the_ticks_of_a_spectrum_are_plain_numbers(n_components):
 
 
 def test_a_card_shows_every_number_and_coordinates_where_there_is_nothing_to_see(tmp_path):
-    spec = replace(TINY_BANK, gaussian=Gaussian(**(vars(TINY_BANK.gaussian) | {"exemplars": 6})))
+    spec = replace(TINY_BANK, parameters=Gaussian(**(vars(TINY_BANK.parameters) | {"exemplars": 6})))
     banks_bank.save(banks_bank.build(spec), tmp_path / "bank.h5", spec)
     bank_card.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")
     assert (tmp_path / "card.svg").stat().st_size > 10_000
@@ -194,9 +194,8 @@ def tokens_bank(folder):
     """A bank whose exemplars are rows 30, 31, … of a table."""
     section = {"classes": 3, "holdout_classes": 0, "exemplars": 2, "holdout_exemplars": 0, "dim": 4}
     spec = BankSpec(
-        source="tokens",
         seed=0,
-        tokens=Tokens(
+        parameters=Tokens(
             **section,
             file="",
             tensor="t",
@@ -367,6 +366,6 @@ def test_words_of_odd_characters_are_drawn_on_one_line(tmp_path):
 
 def test_a_bank_without_a_card_says_what_to_do(tmp_path):
     with hdf5.writing(tmp_path / "bank.h5", "bank", TINY_BANK.id) as file:
-        file.attrs["spec"] = json.dumps({"source": "gaussian", "seed": 0, "gaussian": vars(TINY_BANK.gaussian)})
+        file.attrs["spec"] = json.dumps({"source": "gaussian", "seed": 0, "gaussian": vars(TINY_BANK.parameters)})
     with pytest.raises(StudyError, match=r"bank\.h5: was made before .* delete it"):
         bank_card.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")

@@ -69,7 +69,7 @@ def clusters(seed: int = 0) -> np.ndarray:
 
 
 def build(path: Path, seed: int = 0, **changes) -> Bank:
-    return banks_bank.build(BankSpec(source="tokens", seed=seed, tokens=replace(SECTION, **changes)), [path])
+    return banks_bank.build(BankSpec(seed=seed, parameters=replace(SECTION, **changes)), [path])
 
 
 # Classes and exemplars.
@@ -440,9 +440,9 @@ def test_rows_left_out_at_the_end_count_as_missing(tmp_path):
 
 
 def test_the_key_for_trailing_rows_changes_no_bank_that_has_none():
-    spec = BankSpec(source="tokens", seed=0, tokens=SECTION)
+    spec = BankSpec(seed=0, parameters=SECTION)
     assert "skip_last_rows" not in canonical(identity_values(spec))
-    assert replace(spec, tokens=replace(SECTION, skip_last_rows=1)).id != spec.id
+    assert replace(spec, parameters=replace(SECTION, skip_last_rows=1)).id != spec.id
 
 
 @pytest.mark.parametrize("content", ["[]", '{"weight_map": 3}', "no json"])

@@ -39,7 +39,7 @@ from icl_transience.store.segment_file import identity, opened
 from icl_transience.training import segments
 
 GAUSSIAN = Gaussian(classes=32, holdout_classes=8, exemplars=4, holdout_exemplars=2, dim=8, noise=0.5)
-BANK = BankSpec(source="gaussian", seed=0, gaussian=GAUSSIAN)
+BANK = BankSpec(seed=0, parameters=GAUSSIAN)
 RECIPE = Recipe(context=8, burstiness=3)
 MODEL = Model(depth=2, width=16, heads=2, mlp_ratio=2)
 SET = SequenceSet(bank=BANK, recipe=RECIPE, evaluators=EVALUATORS, sequences=30, seed=5)

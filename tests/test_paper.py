@@ -119,9 +119,8 @@ def test_every_shape_trains_and_answers(plan, tmp_path):
     for shape, named in found.items():
         bank = shape[0]
         stand_in = BankSpec(
-            source="gaussian",
             seed=0,
-            gaussian=Gaussian(
+            parameters=Gaussian(
                 classes=bank.n_train_classes,
                 holdout_classes=bank.n_classes - bank.n_train_classes,
                 exemplars=bank.n_train_exemplars,

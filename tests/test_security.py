@@ -435,7 +435,7 @@ def test_attributes_of_an_array_are_not_read(inside):
         scale="raw",
         dim=3,
     )
-    bank = banks_bank.build(BankSpec(source="imported", seed=0, imported=section), [inside / "embeddings.h5"])
+    bank = banks_bank.build(BankSpec(seed=0, parameters=section), [inside / "embeddings.h5"])
     np.testing.assert_array_equal(bank.embeddings, array.astype(np.float32))
 
 

@@ -428,7 +428,7 @@ def test_the_tensor_that_is_found_is_that_of_the_bank(tmp_path):
     tokens = checkpoint(tmp_path / "tokens")
     texts = [in_a(f"bank: {{{TOKENS}{more}}}}}") for more in ("", ", tensor: wte.weight")]
     first, second = (load(tmp_path, text, tokens=tokens).experiments["a"].runs[0].run.bank for text in texts)
-    assert first.tokens.tensor == "wte.weight"
+    assert first.parameters.tensor == "wte.weight"
     assert first.id == second.id
 
 

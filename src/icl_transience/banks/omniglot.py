@@ -74,7 +74,8 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
 
     That is the weights of `resnet18` or the trained network's own file. log: for how far `resnet18` is.
     """
-    omniglot, placed = spec.omniglot, layout(spec.omniglot)
+    omniglot = spec.parameters_of(Omniglot)
+    placed = layout(omniglot)
     names, numbers, drawings = _chosen(spec, files[: len(omniglot.zips)])
     if omniglot.encoder == "resnet18":
         embeddings = placed.pick(_resnet18(drawings, omniglot.variants, files[-1], log))
@@ -118,8 +119,9 @@ def _contact(spec: BankSpec, placed: Layout, drawings: np.ndarray) -> np.ndarray
 def training_images(spec: BankSpec, files: Sequence[Path]) -> np.ndarray:
     """float32 [classes, exemplars, side, side] of training classes and exemplars, for an encoder to learn from."""
     _, _, drawings = _chosen(spec, files)
-    variants = rotate_and_flip(downsample(drawings, spec.omniglot.side), spec.omniglot.variants)
-    images = layout(spec.omniglot).pick(variants)
+    omniglot = spec.parameters_of(Omniglot)
+    variants = rotate_and_flip(downsample(drawings, omniglot.side), omniglot.variants)
+    images = layout(omniglot).pick(variants)
     return images[: spec.shape.n_train_classes, : spec.shape.n_train_exemplars]
 
 
@@ -128,7 +130,7 @@ def _chosen(spec: BankSpec, zips: Sequence[Path]) -> tuple[list[str], np.ndarray
 
     A character found in several zips counts once. The released layout needs all twenty drawings.
     """
-    omniglot = spec.omniglot
+    omniglot = spec.parameters_of(Omniglot)
     drawings = read_drawings(zips)
     characters = sorted(drawings)
     wanted = omniglot.characters + omniglot.holdout_characters

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from icl_transience import philox
 from icl_transience.banks.resnet import ResNet
-from icl_transience.specs.banks import BankSpec, Trained
+from icl_transience.specs.banks import BankSpec, Omniglot, Trained
 from icl_transience.specs.identity import canonical, identity_values
 from icl_transience.store import hdf5
 
@@ -86,7 +86,7 @@ def save(model: ResNet, accuracy: float, path: Path, spec: BankSpec) -> None:
 
 def load(path: Path, spec: BankSpec) -> ResNet:
     """The network in an encoder's file, once it has been checked, ready to embed."""
-    model = network(spec.omniglot.dim, spec.shape.n_train_classes)
+    model = network(spec.parameters_of(Omniglot).dim, spec.shape.n_train_classes)
     with hdf5.reading(path, "encoder", spec.id) as file:
         weights = {name: _tensor(file[f"weights/{name}"]) for name in model.state_dict()}
     model.load_state_dict(weights)

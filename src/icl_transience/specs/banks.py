@@ -1,10 +1,10 @@
 """What a bank of exemplars is made from: its source, with the keys of each, its sizes and its identity."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar, TypeVar
 
 from icl_transience.specs.identity import Identified, identity
-from icl_transience.specs.keys import Key, SeedNumber, neutral
+from icl_transience.specs.keys import Key, SeedNumber, neutral, tagged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,8 @@ class _Split:
 class Gaussian(_Split):
     """Exemplars that scatter about their class's mean; see banks/gaussian.py."""
 
+    source: ClassVar[str] = "gaussian"
+
     classes: Annotated[_Classes, Key(default=1200)]
     holdout_classes: Annotated[_HoldoutClasses, Key(default=100)]
     exemplars: Annotated[_Exemplars, Key(default=20)]
@@ -80,6 +82,8 @@ class Gaussian(_Split):
 @dataclass(frozen=True, kw_only=True)
 class Manifold(Gaussian):
     """Gaussian in `latent_dim` coordinates, seen in `dim`; see banks/manifold.py."""
+
+    source: ClassVar[str] = "manifold"
 
     classes: Annotated[_Classes, Key(default=1600)]
     exemplars: Annotated[_Exemplars, Key(default=16)]
@@ -106,6 +110,8 @@ class Manifold(Gaussian):
 @dataclass(frozen=True, kw_only=True)
 class OneHot:
     """One exemplar a class, a coordinate each; see banks/onehot.py."""
+
+    source: ClassVar[str] = "onehot"
 
     classes: Annotated[_Classes, Key("classes to train on, a coordinate each", default=800)]
     holdout_classes: Annotated[
@@ -163,6 +169,8 @@ _Zip = Annotated[
 @dataclass(frozen=True, kw_only=True)
 class Omniglot:
     """Drawings of characters; a character is as many classes as it has variants, turned and flipped, or as drawn."""
+
+    source: ClassVar[str] = "omniglot"
 
     zips: Annotated[
         tuple[_Zip, ...],
@@ -255,6 +263,8 @@ class Omniglot:
 class Tokens(_Split):
     """Clusters of rows of the embedding matrix `tensor`; see banks/tokens.py."""
 
+    source: ClassVar[str] = "tokens"
+
     file: Annotated[
         str,
         Key(
@@ -323,6 +333,8 @@ class Tokens(_Split):
 class Imported(_Split):
     """The leading classes and exemplars of the HDF5 array at `path`; see banks/imported.py."""
 
+    source: ClassVar[str] = "imported"
+
     file: Annotated[
         str, Key("HDF5 file in the folder `imported` of config.yaml or ICL_IMPORTED", default="embeddings.h5")
     ]
@@ -348,43 +360,59 @@ class Imported(_Split):
     dim: Annotated[_Dim, Key("coordinates of an exemplar in the file", default=64)]
 
 
+# The parameters of a bank: those of one of the sources.
+Parameters = (
+    Annotated[Gaussian, Key("exemplars that scatter about the means of their classes")]
+    | Annotated[Manifold, Key("classes that are Gaussian in other coordinates, and curved")]
+    | Annotated[OneHot, Key("one exemplar a class, a coordinate each")]
+    | Annotated[Omniglot, Key("drawings of characters")]
+    | Annotated[Tokens, Key("clusters of a language model's token embeddings")]
+    | Annotated[Imported, Key("an array of embedded exemplars that was made elsewhere")]
+)
+OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BankSpec(Identified):
-    """The section of its own source is set, the others are None. files: SHA-256 of the source files, in order."""
+    """What a bank is made from.
 
-    source: Annotated[
-        str,
-        Key(
-            "where the exemplars come from; only the section of that name counts",
-            default="gaussian",
-            choices=("gaussian", "manifold", "onehot", "omniglot", "tokens", "imported"),
-        ),
-    ]
+    parameters: of its source. In JSON and in studies they are two keys: `source`, and a section of that name.
+    files: SHA-256 of the source files, in order.
+    """
+
+    parameters: Annotated[
+        Parameters, Key("where the exemplars come from; only the section of that name counts", default="gaussian")
+    ] = tagged("source")
     seed: Annotated[SeedNumber, Key("draws classes, exemplars and the held-out split", default=0)]
-    gaussian: Annotated[Gaussian | None, Key("exemplars that scatter about the means of their classes")] = None
-    manifold: Annotated[Manifold | None, Key("classes that are Gaussian in other coordinates, and curved")] = None
-    onehot: Annotated[OneHot | None, Key("one exemplar a class, a coordinate each")] = None
-    omniglot: Annotated[Omniglot | None, Key("drawings of characters")] = None
-    tokens: Annotated[Tokens | None, Key("clusters of a language model's token embeddings")] = None
-    imported: Annotated[Imported | None, Key("an array of embedded exemplars that was made elsewhere")] = None
     files: tuple[str, ...] = ()
 
     @property
-    def parameters(self) -> Gaussian | Manifold | OneHot | Omniglot | Tokens | Imported:
-        return getattr(self, self.source)
+    def source(self) -> str:
+        """Return the name of the source."""
+        return self.parameters.source
+
+    def parameters_of(self, kind: type[OneSource]) -> OneSource:
+        """Return the parameters of a bank that is of this source. Raises TypeError where it is of another."""
+        if not isinstance(self.parameters, kind):
+            raise TypeError(f"bank {self.id} is of source {self.source}, expected {kind.source}")
+        return self.parameters
 
     @property
     def shape(self) -> BankShape:
+        """Return the sizes of the bank."""
         return self.parameters.shape
 
     @property
     def uses_resnet18(self) -> bool:
-        return self.omniglot is not None and self.omniglot.encoder == "resnet18"
+        """Return whether its images go through the pretrained ResNet-18."""
+        return isinstance(self.parameters, Omniglot) and self.parameters.encoder == "resnet18"
 
     @property
     def slug(self) -> str:
+        """Return the readable beginning of its id."""
         return f"{self.source}-{self.shape.n_train_classes}x{self.shape.n_train_exemplars}"
 
     @property
     def id(self) -> str:
+        """Return its name in files: what it is, and its identity."""
         return f"{self.slug}-{identity('bank', self)}"

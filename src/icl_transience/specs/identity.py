@@ -6,7 +6,10 @@ import hashlib
 import json
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any
+
+from icl_transience.specs.keys import NEUTRAL, TAG
 
 # Bumped by hand when the same values come to mean another content; editing code does not invalidate results.
 SEMANTICS = {"bank": 1, "sequences": 1, "training": 1}
@@ -38,12 +41,21 @@ def identity_values(value: Any) -> Any:
     """Plain values of a dataclass, without fields at their neutral value and sections that are None."""
     if dataclasses.is_dataclass(value):
         return {
-            f.name: identity_values(getattr(value, f.name))
+            name: identity_values(part)
             for f in dataclasses.fields(value)
-            if getattr(value, f.name) is not None
-            and not ("neutral" in f.metadata and getattr(value, f.name) == f.metadata["neutral"])
+            for name, part in _entries(f, getattr(value, f.name))
+            if part is not None and not (NEUTRAL in f.metadata and part == f.metadata[NEUTRAL])
         }
     return [identity_values(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _entries(field: dataclasses.Field, part: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the key and value of a field; of a tagged union the tag too, and the values under its name."""
+    if tag := field.metadata.get(TAG):
+        yield tag, getattr(part, tag)
+        yield getattr(part, tag), part
+    else:
+        yield field.name, part
 
 
 def identity(stage: str, value: Any) -> str:
@@ -59,8 +71,19 @@ def semantics_of(stage: str) -> list[int]:
 
 def from_values(kind: type[T], values: dict[str, Any]) -> T:
     """The dataclass `kind` from plain values, numbers brought to the declared type (so 30 and 30.0 are one)."""
-    hints = typing.get_type_hints(kind)
-    return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
+    hints, values = _hints(kind), dict(values)
+    parts = {}
+    for field in dataclasses.fields(typing.cast(Any, kind)):
+        if tag := field.metadata.get(TAG):
+            name = values.pop(tag)
+            option = next(option for option in typing.get_args(hints[field.name]) if getattr(option, tag) == name)
+            parts[field.name] = from_values(option, values.pop(name))
+    return kind(**parts, **{name: _typed(hints[name], value) for name, value in values.items()})
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _typed(hint: Any, value: Any) -> Any:

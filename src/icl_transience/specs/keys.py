@@ -15,7 +15,8 @@ import typing
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-NEUTRAL = "neutral"
+# What the fields made here say in their metadata.
+NEUTRAL, TAG = "neutral", "tag"
 
 
 class _Nothing:
@@ -39,7 +40,6 @@ class Key:
     names: pattern of the names under which a study writes the values of a tuple, each in a section of its own.
     each: the keys of a mapping, of which all hold one type. inherits: what a section's keys are like unless it says
     otherwise, in place of their defaults. beside: whether the section's keys stand among those of the other fields.
-    tag: of a union: the key that names which of its sections counts.
     """
 
     meaning: str = ""
@@ -62,17 +62,20 @@ class Key:
     each: tuple[str, ...] = ()
     inherits: str = ""
     beside: bool = False
-    tag: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """A key by its name: its type without the annotation, what it says of itself, and what a study gets."""
+    """A key by its name: its type without the annotation, what it says of itself, and what a study gets.
+
+    tag: of a union, the key that says which of it counts; see `tagged`.
+    """
 
     name: str
     kind: Any
     key: Key
     default: Any
+    tag: str = ""
 
 
 # A number that draws something.
@@ -85,6 +88,15 @@ def neutral(value: Any) -> Any:
     Results made before the key existed are found again as long as a study leaves the key there.
     """
     return dataclasses.field(default=value, metadata={NEUTRAL: value})
+
+
+def tagged(tag: str) -> Any:
+    """Return a field of a union of dataclasses, which studies and JSON write as two keys.
+
+    `tag` says which of the union it is, by the name that the class has under that attribute; under this name stand the
+    values. The field's `Key` is the tag's.
+    """
+    return dataclasses.field(metadata={TAG: tag})
 
 
 def split(kind: Any) -> tuple[Any, Key]:
@@ -106,8 +118,9 @@ def declared(section: type) -> Iterator[Declared]:
     for field in dataclasses.fields(section):
         kind, key = split(hints[field.name])
         if key != Key():
-            of_field = NOTHING if field.default is dataclasses.MISSING else field.default
-            yield Declared(field.name.rstrip("_"), kind, key, of_field if key.default is NOTHING else key.default)
+            default = NOTHING if field.default is dataclasses.MISSING else field.default
+            default = default if key.default is NOTHING else key.default
+            yield Declared(field.name.rstrip("_"), kind, key, default, field.metadata.get(TAG, ""))
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.model import COMPONENTS
 from icl_transience.specs.runs import Run
 
@@ -36,8 +37,13 @@ def value_at(run: Run, values: Mapping[str, Any], path: str) -> Any:
         return run.optimizer.l2.of(path.removeprefix("optimizer.l2."))
     value: Any = run
     for key in path.split("."):
-        value = getattr(value, key, None)
+        value = _section(value, key) if isinstance(value, BankSpec) else getattr(value, key, None)
     return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _section(bank: BankSpec, key: str) -> Any:
+    """Return what stands in a bank's section under a key; None for the section of another source."""
+    return bank.parameters if key == bank.source else getattr(bank, key, None)
 
 
 def _at_intervention(run: Run, values: Mapping[str, Any], path: str) -> Any:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import BankSpec, Omniglot, OneHot
 from icl_transience.specs.evaluators import evaluator_parts
 from icl_transience.specs.identity import round_up
 from icl_transience.specs.runs import Run
@@ -168,17 +168,18 @@ def impossible(run: Run, evaluators: Iterable[str], evaluation: Mapping[str, Any
             key = "holdout_characters" if bank.source == "omniglot" else "holdout_classes"
             yield f"`evaluation.evaluators` has `icl_holdout`, but `{section}.{key}` leaves fewer than 2 classes"
         if name == "icl_new_exemplar" and bank.shape.exemplar_range("holdout")[1] < 1:
-            key = "a one-hot class has one exemplar" if bank.onehot else f"`{section}.holdout_exemplars` is 0"
+            one_hot = isinstance(bank.parameters, OneHot)
+            key = "a one-hot class has one exemplar" if one_hot else f"`{section}.holdout_exemplars` is 0"
             yield f"`evaluation.evaluators` has `icl_new_exemplar`, but {key}"
     if getattr(bank.parameters, "encoder", None) == "pca" and bank.parameters.scale == "raw":
         yield f"`{section}.scale` is 'raw', but `{section}.encoder: pca` sets its own scale: leave `scale` out"
-    if bank.omniglot:
-        drawings = bank.omniglot.exemplars + bank.omniglot.holdout_exemplars
+    if isinstance(omniglot := bank.parameters, Omniglot):
+        drawings = omniglot.exemplars + omniglot.holdout_exemplars
         if drawings > 20:
             yield f"`{section}.exemplars` + `holdout_exemplars` is {drawings}: a character has 20 drawings"
-        if bank.omniglot.layout == "released" and bank.omniglot.variants == 1:
+        if omniglot.layout == "released" and omniglot.variants == 1:
             yield f"`{section}.variants` is 1, but `{section}.layout: released` mixes all 8 up: leave one of them out"
-        side, dim, encoder = bank.omniglot.side, bank.omniglot.dim, bank.omniglot.encoder
+        side, dim, encoder = omniglot.side, omniglot.dim, omniglot.encoder
         if encoder == "pca" and dim > side**2:
             yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"
         if encoder == "pixels" and dim != side**2:

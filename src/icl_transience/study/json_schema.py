@@ -89,12 +89,22 @@ def _section(keys: Iterable[Declared], named: Mapping[Any, str], inherits: str =
             properties |= inner["properties"]
             required += inner.get("required", [])
             continue
+        if each.tag:
+            properties |= _sections_of_union(each, named)
+            continue
         if inherits and each.default is not NOTHING:
             each = Declared(each.name, each.kind, dataclasses.replace(each.key, meaning=inherits), NOTHING)
         properties[each.name] = _property(each, named)
         if each.key.required:
             required.append(each.name)
     return _object(properties, required)
+
+
+def _sections_of_union(each: Declared, named: Mapping[Any, str]) -> Schema:
+    """Return the key that says which of a union counts, and a section for each."""
+    options = {getattr(split(option)[0], each.tag): option for option in typing.get_args(each.kind)}
+    tag = Declared(each.tag, str, dataclasses.replace(each.key, choices=tuple(options)), each.default)
+    return {each.tag: _property(tag, named)} | {name: _inner(option, named) for name, option in options.items()}
 
 
 def _property(each: Declared, named: Mapping[Any, str]) -> Schema:
