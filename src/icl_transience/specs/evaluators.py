@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.identity import Identified, identity
@@ -71,10 +72,10 @@ def evaluator_recipe(evaluator: str, training: Recipe) -> Recipe:
     """
     name, other_context = evaluator_parts(evaluator)
     context = other_context or training.context
-    holdout_pairs = {"context": context, "burstiness": context // 2}
+    holdout_pairs: dict[str, Any] = {"context": context, "burstiness": context // 2}
     # Classes that were never trained on have no labels to share.
-    pairs = {**holdout_pairs, "labelling": training.labelling}
-    alone = {"context": context, "burstiness": 0, "support": "none", "labelling": training.labelling}
+    pairs: dict[str, Any] = {**holdout_pairs, "labelling": training.labelling}
+    alone: dict[str, Any] = {"context": context, "burstiness": 0, "support": "none", "labelling": training.labelling}
     return {
         "train": replace(training, pool=0),
         "icl": Recipe(**pairs, labels="relabelled"),

@@ -75,9 +75,9 @@ def from_values(kind: type[T], values: dict[str, Any]) -> T:
     parts = {}
     for field in dataclasses.fields(typing.cast(Any, kind)):
         if tag := field.metadata.get(TAG):
+            options = {getattr(option, tag): option for option in typing.get_args(hints[field.name])}
             name = values.pop(tag)
-            option = next(option for option in typing.get_args(hints[field.name]) if getattr(option, tag) == name)
-            parts[field.name] = from_values(option, values.pop(name))
+            parts[field.name] = from_values(options[name], values.pop(name))
     return kind(**parts, **{name: _typed(hints[name], value) for name, value in values.items()})
 
 
@@ -92,7 +92,7 @@ def _typed(hint: Any, value: Any) -> Any:
             return None
         hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
     if dataclasses.is_dataclass(hint):
-        return from_values(hint, value)
+        return from_values(typing.cast(type, hint), value)
     if typing.get_origin(hint) is tuple:
         return tuple(_typed(typing.get_args(hint)[0], item) for item in value)
     return hint(value)

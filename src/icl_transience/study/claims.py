@@ -184,7 +184,7 @@ def _levels(section: Mapping[str, Any], claimant: Claimant) -> dict[float, list[
     for run, places in claimant.runs.items():
         level = places.get(axis)
         stands = all(places.get(other) == wanted for other, wanted in at.items())
-        if stands and is_number(level) and lowest <= level <= highest:
+        if stands and level is not None and is_number(level) and lowest <= level <= highest:
             levels.setdefault(level, []).append(run)
     return levels
 

@@ -3,7 +3,6 @@
 import itertools
 import math
 import re
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ class _Loader(yaml.SafeLoader):
     Otherwise than in YAML 1.1, 1e-5 is a number, and what it counts to base 8 or 60 (010, 1:30) or calls a date is a
     text. A key given twice, a tag, a merge key and aliases without end are errors.
     """
-
-    yaml_implicit_resolvers: typing.ClassVar[dict] = {}
 
     def get_single_data(self) -> Any:
         node = self.get_single_node()
@@ -70,6 +67,8 @@ class _Loader(yaml.SafeLoader):
         return int(value) if "e" in node.value.lower() and value.is_integer() else value
 
 
+# None of YAML 1.1's, which the class inherits: these instead.
+_Loader.yaml_implicit_resolvers = {}
 for _kind, _pattern, _first in (
     ("bool", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),

@@ -24,7 +24,8 @@ def resolved_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     zipf, labelling = recipe["zipf"], recipe["labelling"]
     if zipf["ranks"] == "identity":
         zipf = zipf | {"seed": 0}
-    return recipe | {
+    return {
+        **recipe,
         **own,
         "zipf": zipf if zipf["alpha"] else {},
         "labelling": labelling if labelling["labels"] else {},
@@ -48,7 +49,9 @@ def resolved_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
 
 def resolved_model(model: Mapping[str, Any]) -> dict[str, Any]:
     positions = model["positions"]
-    return model | {"positions": {"kind": positions["kind"]} if positions["kind"] in ("learned", "none") else positions}
+    if positions["kind"] in ("learned", "none"):
+        positions = {"kind": positions["kind"]}
+    return {**model, "positions": positions}
 
 
 def resolved_parts(values: Mapping[str, Any]) -> dict[str, Any]:

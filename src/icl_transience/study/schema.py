@@ -11,9 +11,10 @@ import copy
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
+import jsonschema.validators
 
 from icl_transience.specs.errors import StudyError, did_you_mean
 from icl_transience.study.document import shown_value
@@ -77,28 +78,30 @@ def _outlandish(value: Any, path: tuple) -> Iterator[str]:
 def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
     path = dotted(error.absolute_path)
     where = f"`{path}`" if path else "the document"
-    value, rule = error.instance, error.validator_value
+    value: Any = error.instance
     shown = shown_value(value)
-    if error.validator == "additionalProperties":
-        allowed = list(error.schema.get("properties", {}))
+    # The keyword of the schema that the value breaks, what it asks for, and the part of the schema where it stands.
+    keyword, rule, schema = str(error.validator), cast(Any, error.validator_value), cast(Any, error.schema)
+    if keyword == "additionalProperties":
+        allowed = list(schema.get("properties", {}))
         for key in value:
             if key not in allowed:
                 full = f"{path}.{key}" if path else str(key)
                 yield f"unknown key `{full}`{did_you_mean(str(key), allowed)} (allowed here: {', '.join(allowed)})"
-    elif error.validator == "enum":
+    elif keyword == "enum":
         hint = did_you_mean(str(value), rule)
         yield f"{where} is {shown}{hint}, expected one of {', '.join(map(str, rule))}"
-    elif error.validator == "type":
+    elif keyword == "type":
         kinds = [rule] if isinstance(rule, str) else rule
         names = " or ".join(_KINDS.get(kind, kind) for kind in kinds)
-        yield f"{where} is {shown}, expected {names}{_meaning(error.schema)}{_as_number(value, kinds)}"
-    elif error.validator == "required":
+        yield f"{where} is {shown}, expected {names}{_meaning(schema)}{_as_number(value, kinds)}"
+    elif keyword == "required":
         missing = [key for key in rule if key not in value]
         yield f"{where} lacks {', '.join(f'`{key}`' for key in missing)}: add it"
-    elif error.validator == "pattern":
+    elif keyword == "pattern":
         yield f"{where}: {shown} does not match {rule}: choose a name of that form"
-    elif error.validator == "oneOf":
-        yield f"{where} is {shown}, expected {' or '.join(map(_option, rule))}{_meaning(error.schema)}"
+    elif keyword == "oneOf":
+        yield f"{where} is {shown}, expected {' or '.join(map(_option, rule))}{_meaning(schema)}"
     else:
         limits = {
             "minimum": f"at least {rule}",
@@ -114,7 +117,7 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
             "maxLength": f"a text of at most {rule} characters",
             "uniqueItems": "every item only once",
         }
-        yield f"{where} is {shown}, expected {limits[error.validator]}{_meaning(error.schema)}"
+        yield f"{where} is {shown}, expected {limits[keyword]}{_meaning(schema)}"
 
 
 # What a person who writes YAML calls them.
