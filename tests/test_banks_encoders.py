@@ -15,8 +15,8 @@ from torch.nn import functional
 from icl_transience.banks import bank as banks_bank
 from icl_transience.banks import omniglot, resnet, trained
 from icl_transience.banks.bank import contact_sheet
-from icl_transience.specs.banks import Trained
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.sources import Trained
 from icl_transience.store import hdf5
 
 # --- ResNet-18

@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from icl_transience import philox
 from icl_transience.banks.resnet import ResNet
-from icl_transience.specs.banks import BankSpec, Omniglot, Trained
+from icl_transience.specs.banks import BankSpec, Omniglot
 from icl_transience.specs.identity import canonical, identity_values
+from icl_transience.specs.sources import Trained
 from icl_transience.store import hdf5
 
 _BATCH = 1024

@@ -34,12 +34,13 @@ class Claim:
 
 
 def is_number(level: Any) -> bool:
+    """Return whether a level is a number; true and false are none."""
     return isinstance(level, int | float) and not isinstance(level, bool)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """How curves are summarised; see transience.py for what each means."""
+    """How curves are summarised; see analysis/transience.py for what each means."""
 
     evaluator: Annotated[
         str,
@@ -55,7 +56,7 @@ class Statistics:
 
 
 def levels(axes: Iterable[str], places: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Axis -> its levels, for those of which there are several: numbers in order of size, others as they come."""
+    """Return axis -> its levels, for those of which there are several: numbers by size, others as they come."""
     found = {axis: list(dict.fromkeys(place[axis] for place in places)) for axis in axes}
     return {
         axis: sorted(levels) if all(map(is_number, levels)) else levels
@@ -65,7 +66,7 @@ def levels(axes: Iterable[str], places: Iterable[Mapping[str, Any]]) -> dict[str
 
 
 def axis_of_numbers(levels: Mapping[str, list[Any]]) -> str | None:
-    """The axis, of those whose levels are numbers, that has most of them."""
+    """Return the axis, of those whose levels are numbers, that has most of them."""
     numeric = [axis for axis, of_axis in levels.items() if all(map(is_number, of_axis))]
     return max(numeric, key=lambda axis: len(levels[axis]), default=None)
 

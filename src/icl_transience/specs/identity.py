@@ -1,4 +1,4 @@
-"""TODO"""
+"""Identities: a short hash of all values that shape a content, and their canonical JSON."""
 
 import dataclasses
 import functools
@@ -20,12 +20,12 @@ T = typing.TypeVar("T")
 
 
 def round_up(sequences: int, batch_size: int) -> int:
-    """The number of sequences in whole batches that is at least `sequences`."""
+    """Return the number of sequences in whole batches that is at least `sequences`."""
     return -(-sequences // batch_size) * batch_size
 
 
 def canonical(values: Any) -> str:
-    """One string for equal values: JSON with sorted keys and no spaces."""
+    """Return one string for equal values: JSON with sorted keys and no spaces."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -34,11 +34,12 @@ class Identified:
 
     @functools.cached_property
     def json(self) -> str:
+        """Its canonical JSON."""
         return canonical(identity_values(self))
 
 
 def identity_values(value: Any) -> Any:
-    """Plain values of a dataclass, without fields at their neutral value and sections that are None."""
+    """Return plain values of a dataclass, without fields at their neutral value and sections that are None."""
     if dataclasses.is_dataclass(value):
         return {
             name: identity_values(part)
@@ -59,18 +60,18 @@ def _entries(field: dataclasses.Field, part: Any) -> Iterator[tuple[str, Any]]:
 
 
 def identity(stage: str, value: Any) -> str:
-    """Twelve hexadecimal digits that stand for everything that shapes the content."""
+    """Return twelve hexadecimal digits that stand for everything that shapes the content."""
     content = canonical({"stage": stage, "semantics": semantics_of(stage), "values": identity_values(value)})
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def semantics_of(stage: str) -> list[int]:
-    """The numbers that say what values of this stage mean; see SEMANTICS."""
+    """Return the numbers that say what values of this stage mean; see SEMANTICS."""
     return [SEMANTICS[made_from] for made_from in _MADE_FROM[stage]]
 
 
 def from_values(kind: type[T], values: dict[str, Any]) -> T:
-    """The dataclass `kind` from plain values, numbers brought to the declared type (so 30 and 30.0 are one)."""
+    """Return the dataclass `kind` from plain values, numbers converted to the declared type (30 and 30.0 are one)."""
     hints, values = _hints(kind), dict(values)
     parts = {}
     for field in dataclasses.fields(typing.cast(Any, kind)):

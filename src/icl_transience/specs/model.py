@@ -27,6 +27,8 @@ class Positions:
 
 @dataclass(frozen=True, kw_only=True)
 class Init:
+    """The distribution from which the initial weights are drawn, and a factor on them."""
+
     distribution: Annotated[
         str,
         Key(
@@ -41,6 +43,8 @@ class Init:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
+    """The transformer: its size, how it knows places, its initial weights and dropout."""
+
     depth: Annotated[int, Key("blocks", default=2, unit="blocks", minimum=1)]
     width: Annotated[int, Key("residual stream (d)", default=64, unit="coordinates", minimum=2, multiple_of=2)]
     heads: Annotated[int, Key("attention heads; must divide width", default=8, unit="heads", minimum=1)]
@@ -58,14 +62,14 @@ class Model:
     ] = neutral(0.0)
 
 
-# The parts of the model whose L2 can differ; model.component says which arrays are whose.
+# The parts of the model whose L2 can differ; `component` says which parameters are whose.
 COMPONENTS = ("embedder", "attention", "mlp", "norm", "unembedding")
 
 
 def parameter_shapes(
     model: Model, input_width: int, n_labels: int, context: int | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor of one lane (without the lane axis), in forward order.
+    """Return name -> shape of every parameter of one lane (without the lane axis), in forward order.
 
     Weights are [in, out]: the model computes x @ W. context: that of training, which learned positions need to know.
     """
@@ -105,7 +109,7 @@ def parameter_shapes(
 
 
 def component(name: str) -> str:
-    """Whose array it is, among spec.COMPONENTS; biases go with their weights, both tables with the embedder."""
+    """Return whose parameter it is, among COMPONENTS; biases go with their weights, both tables with the embedder."""
     for part in ("norm", "attention", "mlp", "unembedding"):
         if f".{part}" in f".{name}":
             return part

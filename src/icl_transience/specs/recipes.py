@@ -155,7 +155,7 @@ class Recipe(_Composition):
     ] = neutral(())
 
     def kinds(self) -> list[tuple[float, "Recipe"]]:
-        """(share, recipe without a mixture) of every kind of sequence, this one's own first."""
+        """Return (share, recipe without a mixture) of every kind of sequence, this one's own first."""
         own = dataclasses.replace(self, mixture=())
         others = [
             (part.share, dataclasses.replace(own, **{name: getattr(part, name) for name in COMPOSITION}))
@@ -164,5 +164,5 @@ class Recipe(_Composition):
         return [(1 - math.fsum(share for share, _ in others), own), *others]
 
     def n_labels(self, n_classes: int) -> int:
-        """How many labels `n_classes` training classes have."""
+        """Return the number of labels of `n_classes` training classes."""
         return self.labelling.labels or n_classes

@@ -38,13 +38,14 @@ class L2:
     ] = None
 
     def of(self, component: str) -> float:
+        """Return the strength for a component of the model."""
         own = getattr(self, component)
         return self.strength if own is None else own
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The learning rate over time, as a share of `learning_rate`; see optimizers.learning_rate."""
+    """The learning rate over time, as a share of `learning_rate`; see engines/optimizers.py."""
 
     kind: Annotated[
         str,
@@ -69,12 +70,13 @@ class Schedule:
 
     @property
     def is_flat(self) -> bool:
+        """Return whether the learning rate is the same all along."""
         return self.kind == "constant" and not self.warmup
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """From gradients to steps; see optimizers.py. clip: largest norm of a lane's gradient, 0 is none."""
+    """From gradients to steps; see engines/optimizers.py. clip: largest norm of a lane's gradient, 0 is none."""
 
     name: Annotated[str, Key("the update rule", choices=("adam", "adamw", "sgd"))] = "adam"
     learning_rate: Annotated[float, Key("at its highest, which `schedule` multiplies", default=0.001, above=0)]
@@ -114,8 +116,10 @@ class Intervention:
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetting:
-    """The label embeddings are drawn anew whenever `every` more sequences have been seen, up to `until`; 0 is never,
-    and for `until` as long as training goes on."""
+    """The label embeddings are drawn anew whenever `every` more sequences have been seen, up to `until`.
+
+    every: 0 is never. until: 0 is as long as training goes on.
+    """
 
     every: Annotated[
         int,
@@ -127,19 +131,21 @@ class Forgetting:
     ] = 0
 
     def times(self, batch_size: int, seen: int) -> int:
-        """How often they have been drawn anew for the batch that begins at `seen`."""
+        """Return how often they have been drawn anew for the batch that begins at `seen` sequences seen."""
         if not self.every:
             return 0
         last = min(seen, round_up(self.until, batch_size)) if self.until else seen
         return last // round_up(self.every, batch_size)
 
     def latest(self, batch_size: int, seen: int) -> int:
-        """Sequences seen when they were drawn last, 0 being the start."""
+        """Return the sequences seen when they were drawn last, 0 being the start."""
         return self.times(batch_size, seen) * round_up(self.every, batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshots:
+    """When the parameters are kept, in sequences seen; see `points`."""
+
     first: Annotated[
         int,
         Key(
@@ -158,7 +164,7 @@ class Snapshots:
     ]
 
     def points(self, batch_size: int, after: int, until: int) -> list[int]:
-        """Sequences seen at the snapshots in (after, until], and 0 if `after` is 0; whole batches.
+        """Return the sequences seen at the snapshots in (after, until], and 0 if `after` is 0; whole batches.
 
         From `first` on in a geometric series of `per_doubling` a doubling while its steps are below `every`,
         then at multiples of `every`. Nothing depends on `until` but where the list ends.
@@ -173,7 +179,7 @@ class Snapshots:
         return sorted(points)
 
     def at_most(self, batch_size: int, until: int) -> int:
-        """No fewer than the points until there, counted and not listed."""
+        """Return a bound on the number of points until there, without listing them."""
         doublings = math.log2(max(until / self.first, 1))
         return min(until // batch_size, math.ceil(self.per_doubling * doublings) + until // self.every) + 2
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""What the values of a run rule out together, though each is right by itself: a line with a remedy for each."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from icl_transience.study.neutral import kinds_of
 
 
 def _impossible_recipe(recipe: Mapping[str, Any], bank: BankSpec) -> Iterable[str]:
-    """Each way in which the values of a recipe contradict each other or the bank."""
+    """Yield each way in which the values of a recipe contradict each other or the bank."""
     context, n_classes, n_exemplars = recipe["context"], bank.shape.n_train_classes, bank.shape.n_train_exemplars
     n_labels = recipe["labelling"]["labels"] or n_classes
     if n_labels > n_classes or n_labels < 2:
@@ -74,7 +74,7 @@ def impossible_parts(values: Mapping[str, Any], bank: BankSpec, batch_size: int)
 
 
 def _impossible_optimizer(optimizer: Mapping[str, Any], batch_size: int) -> Iterable[str]:
-    """Each way in which the values of an optimizer contradict each other."""
+    """Yield each way in which the values of an optimizer contradict each other."""
     name, schedule = optimizer["name"], optimizer["schedule"]
     if optimizer["momentum"] and name != "sgd":
         yield (
@@ -100,7 +100,7 @@ def _impossible_optimizer(optimizer: Mapping[str, Any], batch_size: int) -> Iter
 
 
 def impossible_interventions(periods: Mapping[str, Mapping[str, Any]], run: Run) -> Iterable[str]:
-    """Each way in which the values with an intervention contradict each other, or those before it."""
+    """Yield each way in which the values with an intervention contradict each other, or those before it."""
     names: dict[int, str] = {}
     before = run.optimizer.name
     for name, period in periods.items():

@@ -1,4 +1,4 @@
-"""TODO"""
+"""YAML as it is read here: plain values, without traps, and with errors that name the line."""
 
 import itertools
 import math
@@ -83,7 +83,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
-    """How many values a node is with every alias written out; endless where it holds itself."""
+    """Return how many values a node is with every alias written out; endless where it holds itself."""
     if id(node) not in sizes:
         sizes[id(node)] = math.inf  # until it is known
         pairs = node.value if isinstance(node, yaml.CollectionNode) else ()
@@ -93,7 +93,7 @@ def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
 
 
 def read_yaml(path: Path) -> Any:
-    """The document in `path`. Raises StudyError where the file is missing or is not YAML of plain values."""
+    """Return the document in `path`. Raises StudyError where the file is missing or is not YAML of plain values."""
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
@@ -122,7 +122,7 @@ def _said(error: yaml.MarkedYAMLError) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """A value as it stands in YAML, or its beginning."""
+    """Return a value as it stands in YAML, or its beginning."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text or repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"

@@ -26,7 +26,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def _pattern(validator: Any, pattern: str, value: Any, schema: Mapping[str, Any]) -> Iterator:
-    """In a schema `$` is the end; in Python it is also what stands before a last line break."""
+    """Check a pattern: in a schema `$` is the end; in Python it is also what stands before a last line break."""
     return jsonschema.Draft202012Validator.VALIDATORS["pattern"](validator, pattern.replace("$", r"\Z"), value, schema)
 
 
@@ -41,7 +41,7 @@ _Validator = jsonschema.validators.extend(
 
 
 def check(document: Any, schema: Mapping[str, Any], name: str) -> None:
-    """Raises StudyError with a line for every violation: key path, value, what is allowed, a hint."""
+    """Raise StudyError with a line for every violation: key path, value, what is allowed, a hint."""
     problems = list(_outlandish(document, ()))
     if not problems:
         errors = _Validator(schema).iter_errors(document)
@@ -52,7 +52,7 @@ def check(document: Any, schema: Mapping[str, Any], name: str) -> None:
 
 
 def _outlandish(value: Any, path: tuple) -> Iterator[str]:
-    """Values that no key can have, whatever its schema says."""
+    """Yield what is wrong with values that no key can have, whatever its schema says."""
     where = f"`{dotted(path)}`" if path else "the document"
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{where} is {value}, expected a finite number"
@@ -76,6 +76,7 @@ def _outlandish(value: Any, path: tuple) -> Iterator[str]:
 
 
 def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
+    """Yield the lines of an error: key path, value, what is allowed, a hint."""
     path = dotted(error.absolute_path)
     where = f"`{path}`" if path else "the document"
     value: Any = error.instance
@@ -130,7 +131,7 @@ _KINDS = {
 
 
 def _as_number(value: Any, kinds: list[str]) -> str:
-    """A remedy where a number is meant but not written as one."""
+    """Return a remedy where a number is meant but not written as one."""
     if isinstance(value, float) and value.is_integer() and "integer" in kinds:
         return f": write {int(value)}"
     numeric = isinstance(value, str) and re.fullmatch(r"[-+]?[\d_.]*\d[\d_.]*([eE][-+]?\d+)?", value)
@@ -138,7 +139,7 @@ def _as_number(value: Any, kinds: list[str]) -> str:
 
 
 def _option(option: Mapping[str, Any]) -> str:
-    """One of several forms that a value can have."""
+    """Return in words one of several forms that a value can have."""
     if option["type"] == "object":
         return f"a mapping of {', '.join(f'`{key}`' for key in option['required'])}"
     return f"{option['type']} from {option['minimum']} to {option['maximum']}"
@@ -149,12 +150,12 @@ def _meaning(schema: Mapping[str, Any]) -> str:
 
 
 def dotted(path) -> str:
-    """A key path as a person writes it: experiments.l2.seeds[0]."""
+    """Return a key path as a person writes it: experiments.l2.seeds[0]."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
 
 
 def defaults(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
-    """The value that `schema` takes when nothing is given; `root` holds the definitions it refers to."""
+    """Return the value that `schema` takes when nothing is given; `root` holds the definitions it refers to."""
     if "$ref" in schema:
         return defaults(root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
     if "default" in schema:
@@ -163,7 +164,7 @@ def defaults(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with each override laid over it: mappings key by key, anything else replaced."""
+    """Return `base` with each override laid over it: mappings key by key, anything else replaced."""
     merged = dict(base)
     for override in overrides:
         for key, value in override.items():

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The HDF5 file that a bank is imported from: its array and sizes."""
 
 import math
 from collections.abc import Iterable, Mapping
