@@ -51,7 +51,7 @@ class Geometry:
 
 
 # (name of a place, x [S, B, R, D]) -> x with some of its numbers dropped.
-Drop = Callable[[str, Tensor], Tensor]
+DropoutFn = Callable[[str, Tensor], Tensor]
 
 
 def keep_all(place: str, x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def query_logits(
     geometry: Geometry,
     exemplars: Tensor,
     labels: Tensor,
-    drop: Drop = keep_all,
+    drop: DropoutFn = keep_all,
 ) -> Tensor:
     """Logits of the query's label.
 
@@ -116,7 +116,7 @@ def _tokens(parameters: Parameters, geometry: Geometry, exemplars: Tensor, label
 
 
 def _block(
-    parameters: Parameters, name: str, model: Model, geometry: Geometry, x: Tensor, rows: Tensor, drop: Drop = keep_all
+    parameters: Parameters, name: str, model: Model, geometry: Geometry, x: Tensor, rows: Tensor, drop: DropoutFn = keep_all
 ) -> Tensor:
     """One pre-LN block over x [S, B, T, D], for the given rows of it [S, B, R, D] (all, or the last)."""
     rows = rows + drop(f"{name}.attention", _attention(parameters, name, model, geometry, x, rows.shape[2]))

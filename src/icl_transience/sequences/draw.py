@@ -21,7 +21,7 @@ from icl_transience.sequences.classes import Classes
 from icl_transience.specs.banks import BankShape
 from icl_transience.specs.recipes import Recipe
 
-TRAINING = "training"
+TRAINING_STREAM = "training"
 
 # What is drawn: a stream each, so that a new kind of draw leaves the others as they were.
 (
@@ -57,7 +57,7 @@ class Sequences:
 def draw(recipe: Recipe, bank: BankShape, seed: int, purpose: str, positions: Tensor) -> Sequences:
     """Sequences number `positions` (int64 [N], any device) of `seed`.
 
-    purpose: `TRAINING` or an evaluator's name; each draws independently of the others from one seed.
+    purpose: `TRAINING_STREAM` or an evaluator's name; each draws independently of the others from one seed.
     """
     key, members = (seed, philox.domain(purpose)), pool_members(recipe, seed, purpose, positions)
     (_, first), *others = recipe.kinds()
