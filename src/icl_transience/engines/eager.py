@@ -29,9 +29,7 @@ class EagerStep:
         for name, parameter in self.parameters.items():
             parameter.grad = self.gradients[name]
         kinds = (state.parameters, self.gradients, state.first_moments, state.second_moments)
-        self.arrays = [
-            LaneArrays(*(select_lane(kind, number) for kind in kinds)) for number in range(len(pack.lanes))
-        ]
+        self.arrays = [LaneArrays(*(select_lane(kind, number) for kind in kinds)) for number in range(len(pack.lanes))]
         self.optimizers = lane_optimizers(pack, self.arrays, state.sequences_seen)
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
