@@ -369,7 +369,7 @@ PACK = PackSpec(lanes=(Lane(run=RUN, seed=Seed(init=0, data=0)), Lane(run=RUN, s
 @pytest.fixture
 def segment_file(tmp_path, bank):
     path = tmp_path / layout.segment_name(0, 16)
-    segments.run_segment(path, PACK, bank, None, 0, 16)
+    segments.run_segment(segments.SegmentJob(path, PACK, bank, None, 0, 16))
     return path
 
 
@@ -428,8 +428,8 @@ def test_a_segment_without_snapshots_gives_empty_metrics(tmp_path, bank, segment
     run = replace(RUN, snapshots=Snapshots(first=4, per_doubling=1, every=1000))
     pack = PackSpec(lanes=tuple(replace(lane, run=run) for lane in PACK.lanes))
     first, second = (tmp_path / layout.segment_name(*ends) for ends in [(0, 16), (16, 20)])
-    segments.run_segment(first, pack, bank, None, 0, 16)
-    segments.run_segment(second, pack, bank, first, 16, 20)
+    segments.run_segment(segments.SegmentJob(first, pack, bank, None, 0, 16))
+    segments.run_segment(segments.SegmentJob(second, pack, bank, first, 16, 20))
     evaluate.write_metrics(tmp_path / "metrics.h5", pack, second, SET, sequences_file)
     with hdf5.reading(tmp_path / "metrics.h5", "metrics") as file:
         assert file["sequences_seen"].shape == (0,)

@@ -109,7 +109,8 @@ def test_no_file_is_a_drawer_for_what_has_no_place():
         ("banks", {"specs", "philox", "store", "system"}),
         ("sequences", {"specs", "philox", "store", "system"}),
         ("study", {"specs", "store", "system"}),
-        ("engines", {"specs", "philox", "model", "sequences"}),
+        # store: the cache folder of compiled kernels.
+        ("engines", {"specs", "philox", "store", "model", "sequences"}),
         ("training", {"specs", "store", "system", "engines"}),
         ("evaluation", {"specs", "store", "system", "model", "engines"}),
         ("analysis", {"specs", "store", "system"}),

@@ -72,7 +72,7 @@ def table(seed: int, domain: int, position, stream: int, count: int):
     return torch.stack(drawn, dim=2).flatten(1)[:, :count]
 
 
-def below(word, bound: int):
+def randint(word, bound: int):
     """A number in [0, bound) from a 32-bit word: floor(word * bound / 2**32).
 
     Each value's probability is off 1/bound by at most 2**-32, so by a relative bound / 2**32
@@ -81,7 +81,7 @@ def below(word, bound: int):
     return (word * bound) >> 32
 
 
-def below_wide(high, low, bound):
+def randint_wide(high, low, bound):
     """A number in [0, bound) from 64 bits, high and low word: floor((2**32 * high + low) * bound / 2**64), exactly.
 
     Each value's probability is off 1/bound by at most 2**-64. bound: under 2**60, an int or an int64 array.
@@ -92,7 +92,7 @@ def below_wide(high, low, bound):
     return (high * upper + ((high * lower + from_low) >> 30)) >> 2
 
 
-def happens(word, probability: float):
+def bernoulli(word, probability: float):
     """bool: true with `probability`, rounded to a multiple of 2**-32; 0 is never and 1 always."""
     return word < round(probability * 2**32)
 
@@ -118,10 +118,10 @@ def uniform(seed: int, domain: int, count: int):
     import torch
 
     drawn = torch.stack(words(seed, domain, torch.arange(-(-count // 4)), 0, 4), dim=1).flatten()[:count]
-    return unit(drawn)
+    return to_unit_interval(drawn)
 
 
-def unit(word):
+def to_unit_interval(word):
     """The word as a number on the open interval (0, 1), float64: torch tensors alone."""
     return (word.double() + 0.5) / 2**32
 

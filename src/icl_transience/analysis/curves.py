@@ -55,7 +55,7 @@ class JoinedMetrics:
         self.parts = [
             read_metrics(
                 folder / layout.metrics_name(set_id, start, end),
-                metrics_identity(f"{pack_id}/{start}-{end}", set_id),
+                metrics_identity(layout.segment_identity(pack_id, start, end), set_id),
             )
             for start, end in itertools.pairwise(boundaries)
         ]

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from functools import cache
 
 from icl_transience.specs.banks import BankSpec, Manifold, Omniglot, Tokens
-from icl_transience.specs.compute import context_of, evaluation_flop, number_bytes, training_flop
+from icl_transience.specs.compute import (
+    EVALUATION_BATCH,
+    context_of,
+    evaluation_flop,
+    number_bytes,
+    training_flop,
+)
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import Snapshots
@@ -35,7 +41,6 @@ START_MINUTES = 10
 SNAKEMAKE_MB = 300
 # Of host memory, for CUDA's libraries. Not measured.
 CUDA_MB = 3000
-EVALUATION_BATCH = 64
 # FLOP of ResNet-18 on 224 x 224 pixels, and of banks/trained.py's network on 28 x 28 with 64 coordinates.
 _RESNET18_FLOP = 3.63e9
 _TRAINED_FLOP = 5.1e6

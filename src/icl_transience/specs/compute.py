@@ -38,6 +38,9 @@ def _not_graph(run: Run) -> Iterator[str]:
         yield "knows no learning-rate schedules, interventions or forgetting"
 
 
+# Sequences that evaluation answers at a time.
+EVALUATION_BATCH = 64
+
 STATE_PARTS = ("parameters", "first_moments", "second_moments")
 
 

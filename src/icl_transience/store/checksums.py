@@ -10,6 +10,7 @@ from pathlib import Path
 
 from icl_transience.specs.errors import StudyError
 from icl_transience.store.atomic import AGAIN, unusable, write
+from icl_transience.store.cache import cache_folder
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -55,13 +56,13 @@ _REMEMBERED_BYTES = 1 << 26
 def file_digest(path: Path) -> str:
     """SHA-256 of a source file: what enters identities in place of its path.
 
-    That of a large file is remembered, under path, size and time, in the user's cache folder.
+    That of a large file is remembered, under path, size and time, in the cache folder.
     """
     state = path.stat()
     if state.st_size < _REMEMBERED_BYTES:
         return sha256(path)
     known = [str(path.resolve()), state.st_size, state.st_mtime_ns]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icl-transience"
+    cache = cache_folder()
     note = cache / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.sha256"
     try:
         return note.read_text(encoding="utf-8")

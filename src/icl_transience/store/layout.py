@@ -15,6 +15,11 @@ def segment_name(start: int, end: int) -> str:
     return f"segment-{start:012d}-{end:012d}.h5"
 
 
+def segment_identity(pack_id: str, start: int, end: int) -> str:
+    """Return the identity of a segment: a function of its pack and its ends, not of where earlier segments met."""
+    return f"{pack_id}/{start}-{end}"
+
+
 def metrics_name(set_id: str, start: int, end: int) -> str:
     """Return the file name of a segment's metrics on an evaluator set, beside the segment."""
     return f"metrics-{set_id}-{start:012d}-{end:012d}.h5"

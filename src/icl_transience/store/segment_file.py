@@ -1,4 +1,4 @@
-"""TODO"""
+"""The file of a segment, as evaluation reads it; training/segments.py writes it and says what it holds."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +13,8 @@ from icl_transience.specs.runs import PackSpec, parameter_names
 from icl_transience.store import hdf5
 
 
-def identity(pack: PackSpec, start: int, end: int) -> str:
-    """A segment is a function of its pack and its ends; where earlier segments met changes nothing in it."""
-    return f"{pack.id}/{start}-{end}"
-
-
 @dataclass(frozen=True)
-class Trained:
+class SegmentReader:
     """What evaluation and tables read of a segment. parameters(i): name -> [S, …] of snapshot i."""
 
     sequences_seen: np.ndarray
@@ -30,7 +25,7 @@ class Trained:
 
 
 @contextmanager
-def opened(path: Path, pack: PackSpec) -> Iterator[Trained]:
+def opened(path: Path, pack: PackSpec) -> Iterator[SegmentReader]:
     """The segment in `path`, once it has been checked; snapshots are read one at a time."""
     with hdf5.reading(path, "segment") as file:
         check_pack(path, file, pack)
@@ -39,7 +34,7 @@ def opened(path: Path, pack: PackSpec) -> Iterator[Trained]:
             group = file["snapshots/parameters"]
             return {name: torch.from_numpy(group[name][row]) for name in parameter_names(pack)}
 
-        yield Trained(
+        yield SegmentReader(
             sequences_seen=file["snapshots/sequences_seen"][()],
             parameters=parameters,
             loss_sequences_seen=file["train_loss/sequences_seen"][()],

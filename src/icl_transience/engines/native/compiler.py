@@ -14,6 +14,7 @@ from pathlib import Path
 from icl_transience.model import transformer
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.model import Model
+from icl_transience.store.cache import cache_folder
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 # What it includes; part of what a compiled library is made from.
@@ -83,12 +84,6 @@ def _compile(command: list[str], path: Path) -> None:
         if done.returncode:
             raise Unavailable(f"{command[0]} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
         made.replace(path)
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: $ICL_CACHE, or icl-transience in the user's cache folder."""
-    named = os.environ.get("ICL_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icl-transience"
 
 
 def _processor() -> str:

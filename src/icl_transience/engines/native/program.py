@@ -5,8 +5,9 @@ and tiny products than on arithmetic. Here a lane's step is a recorded list of c
 once: PyTorch's matrix products, and between them the kernels of kernels.cpp, compiled for the model's shape with the
 machine's own C++ compiler (under a second) and kept for the next job. Layout is feature-major, [features, T * B].
 
-It computes what `model.query_logits` and `engines.query_loss` compute, and is tested against them in float64. The
-last block works on the query's row alone, with keys and values absorbed: q.(W_k y) = (W_k' q).y, so neither is made.
+It computes what `model.transformer.query_logits` and `engines.eager.query_loss` compute, and is tested against them in
+float64. The last block works on the query's row alone, with keys and values absorbed: q.(W_k y) = (W_k' q).y, so
+neither is made.
 
 In bfloat16 the products with whole weight matrices take operands and give results in bfloat16, summed in float32.
 Everything else stays float32, the weights included, and attention, where torch.autocast would round too: in the last
@@ -49,12 +50,14 @@ class Program:
         self.logits = torch.zeros(n_labels, self.columns)
         self._buffers: dict[str, Tensor] = {}
 
-    def answers(self, inside: Tensor, best: Tensor, best_label: Tensor, log_sum: Tensor, target: Tensor) -> None:
-        """What an evaluator needs of `logits`, which lose the context's: see kernels.cpp.
+    def answers(
+        self, context_logits: Tensor, max_logit: Tensor, max_label: Tensor, log_sum: Tensor, target: Tensor
+    ) -> None:
+        """Write what answers.Answers holds; `logits` lose the context's: see kernels.cpp.
 
-        inside [C, B'], best_label [B'] int64, the others [B'].
+        context_logits [C, B'], max_label [B'] int64, the others [B'].
         """
-        outputs = inside, best, best_label, log_sum, target
+        outputs = context_logits, max_logit, max_label, log_sum, target
         sizes = len(self.labels), *self.logits.shape
         self.kernel("answers", *outputs, self.logits, self.labels, self.targets, *sizes)()
 
