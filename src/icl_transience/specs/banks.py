@@ -16,6 +16,7 @@ Parameters = (
     | Annotated[Tokens, Key("clusters of a language model's token embeddings")]
     | Annotated[Imported, Key("an array of embedded exemplars that was made elsewhere")]
 )
+SOURCES = tuple(kind.source for kind in (Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported))
 OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported)
 
 
