@@ -365,7 +365,7 @@ def test_noisy_labels_of_relabelled_classes_are_0_and_1():
 
 def noise(recipe: Recipe, n: int = 2000, width: int = 5, **source) -> np.ndarray:
     source = {"seed": 0, "purpose": TRAINING_STREAM} | source
-    return input_noise(recipe, width, positions=torch.arange(n), **source).numpy()
+    return input_noise(recipe, width, numbers=torch.arange(n), **source).numpy()
 
 
 def test_input_noise_is_normal_with_the_standard_deviation_asked_for():
