@@ -35,7 +35,7 @@ from icl_transience.specs.recipes import Labelling, Recipe
 from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
 from icl_transience.specs.training import Optimizer, Snapshots
 from icl_transience.store import hdf5, layout
-from icl_transience.store.segment_file import identity, opened
+from icl_transience.store.segment_file import opened
 from icl_transience.training import segments
 
 GAUSSIAN = Gaussian(classes=32, holdout_classes=8, exemplars=4, holdout_exemplars=2, dim=8, noise=0.5)
@@ -377,7 +377,7 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
     path = tmp_path / "metrics.h5"
     evaluate.write_metrics(path, PACK, segment_file, SET, sequences_file)
     with (
-        hdf5.reading(path, "metrics", f"{identity(PACK, 0, 16)}/{SET.id}") as file,
+        hdf5.reading(path, "metrics", f"{layout.segment_identity(PACK.id, 0, 16)}/{SET.id}") as file,
         hdf5.reading(sequences_file, "sequences") as frozen,
         opened(segment_file, PACK) as trained,
     ):

@@ -138,7 +138,7 @@ def lane_arrays(joined: bool) -> optimizers.LaneArrays:
         {name: row[spans[name]][: value.numel()].view(value.shape).copy_(value) for name, value in named.items()}
         for row, named in zip(flat, kinds, strict=True)
     ]
-    return optimizers.LaneArrays(*views, flat=tuple(flat), spans=spans)
+    return optimizers.LaneArrays(*views, flat=list(flat), spans=spans)
 
 
 HARD = [

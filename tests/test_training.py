@@ -882,3 +882,20 @@ def test_a_job_that_starts_leaves_the_unfinished_files_of_a_running_evaluation(b
     being_written.touch()
     assert main(arguments(bank_file, output)) == 0
     assert being_written.exists()
+
+
+def test_every_batch_says_what_holds_for_it_whatever_part_of_training_it_is_asked_for():
+    noisy = later(30, **{"recipe.input_noise": 0.5})
+    run = tiny_run(interventions=(noisy,), forgetting=Forgetting(every=20, until=40))
+    spec = pack(run, TINY_RUN)
+    whole = list(lanes.batches(spec, embeddings_for(spec), 0, 64))
+    assert [batch.start for batch in whole] == list(range(0, 64, 4))
+    # Forgetting at 20 and 40; the intervention in whole batches, at 32.
+    assert [batch.start for batch in whole if batch.begins] == [0, 20, 32, 40]
+    assert [batch.lanes[0].run.recipe.input_noise for batch in whole] == [0.0] * 8 + [0.5] * 8
+    assert {batch.lanes[1].run.recipe.input_noise for batch in whole} == {0.0}
+    part = list(lanes.batches(spec, embeddings_for(spec), 24, 64))
+    assert [batch.start for batch in part if batch.begins] == [24, 32, 40]
+    for one, other in zip(whole[6:], part, strict=True):
+        assert torch.equal(one.rows, other.rows)
+        assert torch.equal(one.labels, other.labels)

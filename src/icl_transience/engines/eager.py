@@ -28,8 +28,15 @@ class EagerStep:
         self.gradients = {name: torch.zeros_like(value) for name, value in state.parameters.items()}
         for name, parameter in self.parameters.items():
             parameter.grad = self.gradients[name]
-        kinds = (state.parameters, self.gradients, state.first_moments, state.second_moments)
-        self.arrays = [LaneArrays(*(select_lane(kind, number) for kind in kinds)) for number in range(len(pack.lanes))]
+        self.arrays = [
+            LaneArrays(
+                parameters=select_lane(state.parameters, number),
+                gradients=select_lane(self.gradients, number),
+                first_moments=select_lane(state.first_moments, number),
+                second_moments=select_lane(state.second_moments, number),
+            )
+            for number in range(len(pack.lanes))
+        ]
         self.optimizers = lane_optimizers(pack, self.arrays, state.sequences_seen)
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:

@@ -62,7 +62,7 @@ class LaneArrays:
     gradients: Mapping[str, Tensor]
     first_moments: Mapping[str, Tensor]
     second_moments: Mapping[str, Tensor]
-    flat: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    flat: Sequence[Tensor] | None = None
     spans: Mapping[str, slice] = field(default_factory=dict)
 
     def group(self, names: Sequence[str], decay: float, steps: int) -> "ParameterGroup":

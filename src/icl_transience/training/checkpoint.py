@@ -23,13 +23,18 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return cast(h5py.Dataset, file[name])
 
 
+def attribute(file: h5py.File, name: str) -> np.generic:
+    """Return the number in an attribute of a file whose layout says that it is one."""
+    return cast(np.generic, file.attrs[name])
+
+
 def copy_snapshots(unfinished: Path, file: h5py.File) -> None:
     """Copy the snapshots of an unfinished segment, one at a time: all may take more memory than training does."""
     with h5py.File(unfinished, "r") as source:
         for name in cast(h5py.Group, source["snapshots/parameters"]):
-            path = f"snapshots/parameters/{name}"
-            for row in range(len(dataset(source, path))):
-                dataset(file, path)[row] = dataset(source, path)[row]
+            old, new = (dataset(one, f"snapshots/parameters/{name}") for one in (source, file))
+            for row in range(len(old)):
+                new[row] = old[row]
 
 
 def write_state(file: h5py.File, state: State, losses: loop.Losses) -> None:
@@ -84,12 +89,12 @@ def load_unfinished(path: Path, pack: PackSpec, start: int, end: int, device: st
     try:
         with hdf5.reading(path, "unfinished", segment_identity(pack.id, start, end)) as file:
             return Beginning(
-                state=_read_state(file, pack, int(file.attrs["sequences_seen"]), device),
+                state=_read_state(file, pack, int(attribute(file, "sequences_seen")), device),
                 losses=loop.Losses(
                     dataset(file, "train_loss/sequences_seen")[()].tolist(),
                     list(_tensor(file, "train_loss/value").to(device)),
                 ),
-                seconds=float(file.attrs["made_in_seconds"]),
+                seconds=float(attribute(file, "made_in_seconds")),
                 resumed=True,
             )
     except hdf5.StoreError as error:

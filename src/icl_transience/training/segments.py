@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import h5py
 import numpy as np
 import torch
 
@@ -186,6 +188,6 @@ def _cut_short(file: hdf5.Written, job: SegmentJob, sequences_seen: int) -> None
     points = [point for point in job.snapshot_points if point <= sequences_seen]
     del file["snapshots/sequences_seen"]
     file["snapshots/sequences_seen"] = np.array(points, dtype=np.int64)
-    for name in file["snapshots/parameters"]:
+    for name in cast(h5py.Group, file["snapshots/parameters"]):
         checkpoint.dataset(file, f"snapshots/parameters/{name}").resize(len(points), axis=0)
     file.becomes(job.unfinished, "unfinished")

@@ -31,7 +31,7 @@ class Unavailable(RuntimeError):
 
 @functools.cache
 def library(model: Model, context: int) -> ctypes.CDLL:
-    """The kernels for this shape of model, compiled unless they were before. Raises Unavailable."""
+    """Return the kernels for this shape of model, compiled unless they were before. Raises Unavailable."""
     defines = {
         "WIDTH": model.width,
         "HEADS": model.heads,
@@ -95,5 +95,5 @@ def _processor() -> str:
 
 
 def aligned(size: int) -> int:
-    """`size` floats rounded up to whole vectors."""
+    """Round `size` floats up to whole vectors."""
     return -(-size // COLUMNS) * COLUMNS

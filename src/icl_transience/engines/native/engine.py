@@ -36,10 +36,10 @@ class NativeStep:
         self.arrays, self.calls = [], []
         for number in range(len(pack.lanes)):
             rows = (number, 0, number, number)
-            named = [select_lane(kind, row) for kind, row in zip(kinds, rows, strict=True)]
-            parameters, gradient, first, second = (kind[row] for kind, row in zip(flat, rows, strict=True))
-            self.arrays.append(LaneArrays(*named, flat=(parameters, gradient, first, second), spans=spans))
-            recording = Recording(self.program, named[0], named[1], self.loss[number : number + 1])
+            parameters, of_loss, first, second = (select_lane(kind, row) for kind, row in zip(kinds, rows, strict=True))
+            flat_rows = [kind[row] for kind, row in zip(flat, rows, strict=True)]
+            self.arrays.append(LaneArrays(parameters, of_loss, first, second, flat_rows, spans))
+            recording = Recording(self.program, parameters, of_loss, self.loss[number : number + 1])
             self.calls.append([*recording.forward, *recording.backward])
         self.optimizers = lane_optimizers(pack, self.arrays, state.sequences_seen)
 

@@ -27,6 +27,12 @@ from icl_transience.specs.model import Model
 from icl_transience.specs.runs import Run
 
 
+class KernelCall(functools.partial):
+    """A kernel on fixed addresses; `arguments` keeps the tensors alive to which these belong."""
+
+    arguments: tuple[Tensor | int | float, ...] = ()
+
+
 class Program:
     """Forward and backward of lanes on batches of one size, as calls on fixed buffers.
 
@@ -38,7 +44,7 @@ class Program:
     def __init__(
         self, model: Model, input_width: int, n_labels: int, context: int, batch_size: int, bfloat16: bool = False
     ):
-        """Raises Unavailable."""
+        """Raises compiler.Unavailable."""
         self.model, self.batch_size, self.bfloat16 = model, batch_size, bfloat16
         self.columns = aligned(batch_size)
         self.n_tokens = 2 * context + 1
@@ -61,12 +67,12 @@ class Program:
         sizes = len(self.labels), *self.logits.shape
         self.kernel("answers", *outputs, self.logits, self.labels, self.targets, *sizes)()
 
-    def kernel(self, name: str, *arguments: Tensor | int | float) -> Callable:
-        """A call of a kernel of kernels.cpp on contiguous tensors and numbers, converted once."""
+    def kernel(self, name: str, *arguments: Tensor | int | float) -> "KernelCall":
+        """Return a call of a kernel of kernels.cpp on contiguous tensors and numbers, converted once."""
         function = getattr(self.library, name)
         function.restype = None
-        call = functools.partial(function, *map(_converted, arguments))
-        call.keep = arguments  # the addresses in it hold no tensor alive
+        call = KernelCall(function, *map(_converted, arguments))
+        call.arguments = arguments
         return call
 
     def buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -302,7 +308,7 @@ class Recording:
         calls.append(self.program.kernel(kernel, *arguments))
 
 
-def _converted(argument: Tensor | int | float):
+def _converted(argument: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_long | ctypes.c_float:
     if isinstance(argument, Tensor):
         if not argument.is_contiguous():
             raise ValueError(f"a kernel's array must be contiguous, got strides {argument.stride()}")
@@ -311,5 +317,6 @@ def _converted(argument: Tensor | int | float):
 
 
 def program_for(run: Run, batch_size: int, context: int) -> Program:
+    """Return a program for a run's model. Raises compiler.Unavailable."""
     width, half = run.bank.shape.width, run.numerics == "bfloat16"
     return Program(run.model, width, run.n_labels, context, batch_size, half)
