@@ -11,7 +11,7 @@ from icl_transience.system import jobs
 
 
 def add_commands(command: jobs.AddCommand) -> None:
-    """Add this wing's subcommands."""
+    """Add the subcommands of this room."""
     download = command("download", _download, "Fetch a public file.")
     jobs.add_arguments(download, "output", "log")
     download.add_argument("--url", required=True, help="where it is")

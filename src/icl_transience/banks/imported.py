@@ -17,7 +17,7 @@ from icl_transience.specs.errors import StudyError
 
 
 def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
-    """The bank of `spec` from an HDF5 file. Raises StudyError where an entry is not a finite number."""
+    """Make the bank of `spec` from an HDF5 file. Raises StudyError where an entry is not a finite number."""
     imported, shape, path = spec.imported, spec.shape, files[0]
     with h5py.File(path, "r") as file:
         array = file[imported.path][: shape.n_classes, : shape.n_exemplars]
