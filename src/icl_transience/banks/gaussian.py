@@ -13,14 +13,14 @@ from typing import TextIO
 import numpy as np
 
 from icl_transience.banks.bank import Bank, seeded
-from icl_transience.specs.banks import BankShape, BankSpec
+from icl_transience.specs.banks import BankShape, BankSpec, Gaussian
 
 
 def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
     """Make the bank of `spec`: training classes and exemplars first, those held out after them."""
     shape = spec.shape
     return Bank(
-        embeddings=exemplars(spec.seed, "gaussian", shape, shape.width, spec.gaussian.noise),
+        embeddings=exemplars(spec.seed, "gaussian", shape, shape.width, spec.parameters_of(Gaussian).noise),
         n_train_classes=shape.n_train_classes,
         n_train_exemplars=shape.n_train_exemplars,
     )

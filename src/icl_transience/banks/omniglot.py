@@ -77,7 +77,8 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
 
     That file has the weights of `resnet18`, or of the trained encoder. log: gets the progress of `resnet18`.
     """
-    omniglot, placed = spec.omniglot, layout(spec.omniglot)
+    omniglot = spec.parameters_of(Omniglot)
+    placed = layout(omniglot)
     names, numbers, drawings = _chosen(spec, files[: len(omniglot.zips)])
     if omniglot.encoder == "resnet18":
         embeddings = placed.pick(_resnet18(drawings, omniglot.variants, files[-1], log))
@@ -121,8 +122,9 @@ def _contact(spec: BankSpec, placed: Layout, drawings: np.ndarray) -> np.ndarray
 def training_images(spec: BankSpec, files: Sequence[Path]) -> np.ndarray:
     """Return the images an encoder is trained on: float32 [classes, exemplars, side, side], training ones only."""
     _, _, drawings = _chosen(spec, files)
-    variants = rotate_and_flip(downsample(drawings, spec.omniglot.side), spec.omniglot.variants)
-    images = layout(spec.omniglot).pick(variants)
+    omniglot = spec.parameters_of(Omniglot)
+    variants = rotate_and_flip(downsample(drawings, omniglot.side), omniglot.variants)
+    images = layout(omniglot).pick(variants)
     return images[: spec.shape.n_train_classes, : spec.shape.n_train_exemplars]
 
 
@@ -132,7 +134,7 @@ def _chosen(spec: BankSpec, zips: Sequence[Path]) -> tuple[list[str], np.ndarray
     Returns names of characters, numbers of drawings (1 to 20), and the drawings, bool [characters, drawings, 105, 105].
     A character that is in several zips counts once. The released layout needs all twenty drawings.
     """
-    omniglot = spec.omniglot
+    omniglot = spec.parameters_of(Omniglot)
     drawings = read_drawings(zips)
     characters = sorted(drawings)
     wanted = omniglot.characters + omniglot.holdout_characters

@@ -154,4 +154,4 @@ def write_card(card: Mapping[str, Any], group: h5py.Group) -> None:
 
 def read_card(group: h5py.Group) -> dict[str, Any]:
     """Read the card that `write_card` wrote, in a bank made by this version or an earlier one."""
-    return {_FORMER_NAMES.get(name, name): value for name, value in group.attrs.items()}
+    return {_FORMER_NAMES.get(name, name): group.attrs[name] for name in map(str, group.attrs)}

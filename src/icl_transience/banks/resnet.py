@@ -45,8 +45,8 @@ class ResNet(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[int], blocks: Sequence[int], n_classes: int, *, small: bool):
         super().__init__()
-        stem = {"kernel_size": 3, "stride": 2, "padding": 1} if small else {"kernel_size": 7, "stride": 2, "padding": 3}
-        self.conv1 = nn.Conv2d(channels, widths[0], bias=False, **stem)
+        kernel, padding = (3, 1) if small else (7, 3)
+        self.conv1 = nn.Conv2d(channels, widths[0], kernel, stride=2, padding=padding, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.pool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         self.n_layers, inner = len(widths), widths[0]

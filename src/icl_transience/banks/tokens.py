@@ -22,7 +22,7 @@ import safetensors
 
 from icl_transience.banks import encoders
 from icl_transience.banks.bank import Bank, equal_rows, seeded
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import BankSpec, Tokens
 from icl_transience.specs.errors import StudyError
 
 ITERATIONS = 25
@@ -32,7 +32,7 @@ REPEATED = 0.01
 
 def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
     """Make the bank of `spec` from a safetensors file; `token` in its exemplar_table is the row of every exemplar."""
-    tokens, shape = spec.tokens, spec.shape
+    tokens, shape = spec.parameters_of(Tokens), spec.shape
     table = read_table(files[0], tokens.tensor)
     rows = table[tokens.skip_rows : len(table) - tokens.skip_last_rows]
     warnings = _repeated(rows, spec, len(table))
@@ -78,7 +78,8 @@ def _repeated(rows: np.ndarray, spec: BankSpec, n_table: int) -> tuple[str, ...]
     n_table: rows in the file.
     Raises StudyError where as many rows are equal as make a class, or a share of REPEATED or more repeat another row.
     """
-    group, first, needed = equal_rows(rows), spec.tokens.skip_rows, max(2, spec.shape.n_exemplars)
+    tokens = spec.parameters_of(Tokens)
+    group, first, needed = equal_rows(rows), tokens.skip_rows, max(2, spec.shape.n_exemplars)
     sizes = np.bincount(group)
     repeated, largest = int((sizes[group] > 1).sum()), np.flatnonzero(group == sizes.argmax())
     if not repeated:
@@ -94,7 +95,7 @@ def _repeated(rows: np.ndarray, spec: BankSpec, n_table: int) -> tuple[str, ...]
     else:
         remedy = "write the table without them, or leave them out with `skip_rows` or `skip_last_rows`"
     said = (
-        f"bank.tokens: {repeated:,} of {len(rows):,} rows of {spec.tokens.tensor} are equal to another one; of these "
+        f"bank.tokens: {repeated:,} of {len(rows):,} rows of {tokens.tensor} are equal to another one; of these "
         f"{len(largest):,} are {'equal' if rows[largest[0]].any() else 'all zeros'}, {_ranges(largest + first)}"
     )
     if len(largest) >= needed or repeated >= REPEATED * len(rows):
@@ -174,7 +175,7 @@ def cluster(rows: np.ndarray, n_clusters: int, seed: int) -> tuple[np.ndarray, n
         _, assigned = kmeans.index.search(rows, 1)
     finally:
         faiss.omp_set_num_threads(threads)
-    return kmeans.centroids, assigned[:, 0]
+    return np.asarray(kmeans.centroids), assigned[:, 0]
 
 
 def nearest(rows: np.ndarray, centroid: np.ndarray, count: int) -> np.ndarray:

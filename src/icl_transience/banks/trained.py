@@ -7,7 +7,6 @@ no download, and held-out classes are as new to the encoder as to the transforme
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch.nn import functional
 
 from icl_transience import philox
 from icl_transience.banks.resnet import ResNet
-from icl_transience.specs.banks import BankSpec, Trained
+from icl_transience.specs.banks import BankSpec, Omniglot, Trained
 from icl_transience.specs.identity import canonical, identity_values
 from icl_transience.store import hdf5
 
@@ -88,12 +87,8 @@ def save(model: ResNet, accuracy: float, path: Path, spec: BankSpec) -> None:
 
 def load(path: Path, spec: BankSpec) -> ResNet:
     """Load the network in an encoder's file, after checking the file."""
-    model = network(spec.omniglot.dim, spec.shape.n_train_classes)
+    model = network(spec.parameters_of(Omniglot).dim, spec.shape.n_train_classes)
     with hdf5.reading(path, "encoder", spec.id) as file:
-        weights = {name: _tensor(file[f"weights/{name}"]) for name in model.state_dict()}
+        weights = {name: torch.from_numpy(hdf5.array(file, f"weights/{name}")) for name in model.state_dict()}
     model.load_state_dict(weights)
     return model.eval()
-
-
-def _tensor(dataset: h5py.Dataset) -> Tensor:
-    return torch.from_numpy(np.asarray(dataset[()]))

@@ -1,6 +1,7 @@
 """TODO"""
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from icl_transience.specs.identity import Identified, identity
 
@@ -148,6 +149,9 @@ class Imported(_Cut):
     path: str
 
 
+OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BankSpec(Identified):
     """The section of its own source is set, the others are None. files: SHA-256 of the source files, in order."""
@@ -165,6 +169,13 @@ class BankSpec(Identified):
     @property
     def parameters(self) -> Gaussian | Manifold | OneHot | Omniglot | Tokens | Imported:
         return getattr(self, self.source)
+
+    def parameters_of(self, kind: type[OneSource]) -> OneSource:
+        """Return the parameters of a bank that is of this source. Raises TypeError where it is of another."""
+        parameters = self.parameters
+        if not isinstance(parameters, kind):
+            raise TypeError(f"bank {self.id} is of source {self.source}, expected {kind.__name__}")
+        return parameters
 
     @property
     def shape(self) -> BankShape:

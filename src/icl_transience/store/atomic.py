@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from icl_transience.specs.errors import StudyError
 
@@ -23,6 +23,9 @@ AGAIN = "run the same snakemake command again to rebuild it"
 # No room, over quota, read-only, too large for the file system: a person has to mend these, and can.
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM}
+
+
+Refusal = TypeVar("Refusal", bound=StudyError)
 
 
 @contextmanager
@@ -116,7 +119,7 @@ def write_text(path: Path, text: str) -> None:
         write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def unusable(path: Path, reason: str, error: type[StudyError] = StudyError) -> StudyError:
+def unusable(path: Path, reason: str, error: type[Refusal] = StudyError) -> Refusal:
     """Move a damaged file aside, so that Snakemake makes it again; return the error to raise."""
     aside = path.with_name(path.name + DAMAGED)
     try:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -132,7 +133,7 @@ def reading(path: Path, kind: str, identity: str | None = None) -> Iterator[h5py
     with _opened(path) as file:
         expected = {"kind": kind} | ({} if identity is None else {"identity": identity})
         try:
-            found = {name: file.attrs.get(name) for name in (*expected, "schema", "checksum")}
+            found: dict[str, Any] = {name: file.attrs.get(name) for name in (*expected, "schema", "checksum")}
             actual = checksum(file)
         except _DAMAGE as error:
             raise _unreadable(path, error) from error
@@ -185,12 +186,12 @@ def _unreadable(path: Path, error: Exception) -> StoreError:
     return unusable(path, f"it is damaged ({error})")
 
 
-def unusable(path: Path, reason: str) -> StudyError:
+def unusable(path: Path, reason: str) -> StoreError:
     """Move a damaged file aside; return the StoreError to raise. See atomic.unusable."""
     return atomic.unusable(path, reason, StoreError)
 
 
-def read_attribute(path: Path, name: str, *, aside: bool = True) -> str:
+def read_attribute(path: Path, name: str, *, aside: bool = True) -> Any:
     """Read one attribute of the root and nothing else. aside: move the file aside if it is damaged."""
     try:
         with h5py.File(path, "r") as file:
@@ -224,7 +225,7 @@ def checksum(file: h5py.File) -> str:
                     for value in part.ravel():
                         add_text(repr(value))
                 else:
-                    digest.update(np.ascontiguousarray(part))
+                    digest.update(np.ascontiguousarray(part).data)
 
     names: list[str] = []
     file.visit(names.append)

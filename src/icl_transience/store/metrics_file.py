@@ -37,7 +37,7 @@ def metrics_identity(segment_identity: str, set_id: str) -> str:
 def read_metrics(path: Path, identity: str) -> SegmentMetrics:
     """Read a metrics file of this identity. Raises StoreError where it is not what its name promises."""
     with hdf5.reading(path, "metrics", identity) as file:
-        names = in_order(name for name in file if evaluator_parts(name)[0] in EVALUATORS)
+        names = in_order(name for name in map(str, file) if evaluator_parts(name)[0] in EVALUATORS)
         return SegmentMetrics(
             sequences_seen=hdf5.array(file, "sequences_seen"),
             values={

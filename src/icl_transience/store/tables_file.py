@@ -37,4 +37,4 @@ def read_csv(path: Path) -> pd.DataFrame:
 def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
     """Return the rows of an evaluator's default metric, or of the training loss for `training`."""
     metric = "loss" if evaluator == TRAINING else default_metric(evaluator)
-    return curves[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]
+    return curves.loc[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]
