@@ -1,6 +1,6 @@
 """From metrics to the tables of an experiment: curves.csv, transience.csv, runs.csv; and what they say in words.
 
-`report` (see `workflow/rules/results.smk`) is the experiment as plain values:
+`report` (see `workflow/rules/analysis.smk`) is the experiment as plain values:
     {"study", "experiment", "question", "axes": [key], "horizon", "statistics": {…},
      "runs": [{"name", "axes": {key: value}, "set", "recipe", "labels", "caption",
                "lanes": [{"seed", "pack", "place"}]}],

@@ -11,7 +11,7 @@ from icl_transience.system import jobs
 
 
 def add_commands(command: jobs.AddCommand) -> None:
-    """Add this wing's subcommands."""
+    """Add the subcommands of this room."""
     download = command("download", _download, "Fetch a public file.")
     jobs.add_arguments(download, "output", "log")
     download.add_argument("--url", required=True, help="where it is")
@@ -48,7 +48,8 @@ def _encoder(options: argparse.Namespace) -> None:
     spec, files = _checked_sources(options)
     parameters, images = spec.parameters_of(Omniglot), omniglot.training_images(spec, files)
     settings = parameters.trained
-    assert settings
+    if settings is None:
+        raise StudyError(f"{spec.slug}: its encoder is {parameters.encoder!r}: only `trained` has a network to train")
     with jobs.opened_log(options) as log:
         drawings = settings.epochs * images.shape[0] * images.shape[1]
         progress = Progress(f"encoder {spec.slug}", 0, drawings, 1, log, unit="drawings")

@@ -17,7 +17,7 @@ from icl_transience.specs.banks import BankShape, BankSpec, Gaussian
 
 
 def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
-    """The bank of `spec`: training classes and exemplars first, those held out after them."""
+    """Make the bank of `spec`: training classes and exemplars first, those held out after them."""
     shape = spec.shape
     return Bank(
         embeddings=exemplars(spec.seed, "gaussian", shape, shape.width, spec.parameters_of(Gaussian).noise),
@@ -27,7 +27,7 @@ def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None)
 
 
 def exemplars(seed: int, name: str, shape: BankShape, dim: int, noise: float) -> np.ndarray:
-    """Gaussian classes in `dim` coordinates, float32 [classes, exemplars, dim]; names draw independently."""
+    """Draw Gaussian classes, float32 [classes, exemplars, dim]; different names draw independently."""
     centres = seeded(seed, f"{name}/centres").standard_normal((shape.n_classes, 1, dim), np.float32)
     within = seeded(seed, f"{name}/noise").standard_normal((shape.n_classes, shape.n_exemplars, dim), np.float32)
     return (centres + np.float32(noise) * within) / np.float32(np.sqrt(1 + noise**2))

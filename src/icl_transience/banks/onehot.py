@@ -14,7 +14,7 @@ from icl_transience.specs.banks import BankSpec, OneHot
 
 
 def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
-    """The bank of `spec`: class k is `value` at coordinate k and 0 elsewhere."""
+    """Make the bank of `spec`: class k is `value` at coordinate k and 0 elsewhere."""
     shape = spec.shape
     return Bank(
         embeddings=spec.parameters_of(OneHot).value * np.eye(shape.n_classes, dtype=np.float32)[:, None],

@@ -13,7 +13,7 @@ from icl_transience.planning.source_files import SourceFiles
 from icl_transience.specs.banks import BankSpec, Tokens
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.runs import Lane, PackSpec
-from icl_transience.store import checkpoint_file
+from icl_transience.store import safetensors_file
 from icl_transience.study.experiments import Study
 
 
@@ -64,7 +64,7 @@ class Jobs:
         bank, table = self.banks[bank_id], 0
         if isinstance(bank.parameters, Tokens):
             (file,) = self.sources.of_bank(bank_id)
-            rows, width = checkpoint_file.stored_tensors(Path(file))[bank.parameters.tensor].shape
+            rows, width = safetensors_file.stored_tensors(Path(file))[bank.parameters.tensor].shape
             table = rows * width
         return self._limited(resources.bank(bank, table))
 

@@ -20,6 +20,9 @@ SOURCES = tuple(kind.source for kind in (Gaussian, Manifold, OneHot, Omniglot, T
 OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported)
 
 
+OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BankSpec(Identified):
     """What a bank is made from.

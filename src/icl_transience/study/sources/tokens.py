@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.specs.errors import MissingSourceError, StudyError, did_you_mean
-from icl_transience.store.checkpoint_file import quantisation, stored_tensors
+from icl_transience.store.safetensors_file import quantisation, stored_tensors
 from icl_transience.study.sources.files import in_folder, inside
 
 # What ends the names of input embedding matrices in public checkpoints: LLaMA and its kin, OPT; BERT, BLOOM; GPT-2;
