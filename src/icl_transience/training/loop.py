@@ -33,7 +33,7 @@ def train(
     embeddings: Tensor,
     until: int,
     on_snapshot: Callable[[State], None],
-    on_progress: Callable[[int], None] = lambda sequences_seen: None,
+    on_progress: Callable[[int, Tensor | None], None] = lambda sequences_seen, loss: None,
     engine: str = "auto",
     step: Step | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -41,8 +41,9 @@ def train(
     """Trains `state` in place until `until` sequences seen, and returns the training loss on the way.
 
     embeddings [classes, exemplars, I], the bank, on the state's device. on_snapshot is called at every point of the
-    snapshot schedule in (state.sequences_seen, until], and at 0 before the first batch. on_progress is called with
-    the sequences seen a few times a second. engine: see engines.py. step: one made for `state` before, in its place.
+    snapshot schedule in (state.sequences_seen, until], and at 0 before the first batch. on_progress is called a few
+    times a second with the sequences seen and the mean loss of late [S], None where there is none yet. engine: see
+    engines.py. step: one made for `state` before, in its place.
     stop is asked after every batch; once it says so, training ends where it is.
     """
     run = pack.run
@@ -62,11 +63,11 @@ def train(
             losses.sequences_seen.append(seen)
             losses.values.append(mean)
             state.loss_sum = torch.zeros_like(mean)
-            on_progress(seen)
+            on_progress(seen, mean)
         if seen in snapshots:
             on_snapshot(state)
         if stop():
             break
     if state.sequences_seen % stretch:
-        on_progress(state.sequences_seen)
+        on_progress(state.sequences_seen, losses.values[-1] if losses.values else None)
     return losses

@@ -44,7 +44,7 @@ def run_segment(
     start: int,
     end: int,
     device: str = "cpu",
-    on_progress: Callable[[int], None] = lambda sequences_seen: None,
+    on_progress: Callable[[int, torch.Tensor | None], None] = lambda sequences_seen, loss: None,
     engine: str = "auto",
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
