@@ -1,6 +1,7 @@
 """What a training job says of itself: lines in its log, or a bar on a terminal that is its own."""
 
 import io
+import itertools
 import math
 import os
 import re
@@ -53,7 +54,7 @@ def test_lines_come_often_at_first_then_seldom_but_the_last_always(clock):
         report(seen)
     lines = log.getvalue().splitlines()
     at = [int(re.search(r"([\d,]+) of", line)[1].replace(",", "")) / 1000 for line in lines]
-    pauses = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(at)]
     assert len([second for second in at if second < 10]) >= 4
     assert max(pauses) == pytest.approx(15, abs=0.2)
     assert len(lines) < 45  # of 400 seconds
