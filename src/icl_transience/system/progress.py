@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import TextIO
 
-from icl_transience.system.formatting import format_clock
+from icl_transience.system.formatting import format_minutes
 
 BAR_SECONDS = 0.5
 # A log is read while it grows: often at first, then seldom, so that a long job's log stays short.
@@ -61,7 +61,7 @@ class Progress:
         elapsed = max(now - self.begun, 1e-9)
         rate = (sequences_seen - self.start) / elapsed
         left = (self.end - sequences_seen) / rate if rate else 0.0
-        when = f"{format_clock(left)} left" if sequences_seen < self.end else f"after {format_clock(elapsed)}"
+        when = f"{format_minutes(left)} left" if sequences_seen < self.end else f"after {format_minutes(elapsed)}"
         return (
             f"{_mean_loss(loss)}{when}, {rate * self.lanes:,.0f} {self.unit}/s, {sequences_seen:,} of {self.end:,} seen"
         )
