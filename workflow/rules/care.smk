@@ -49,11 +49,11 @@ def take_care() -> None:
         if "status" in asked():
             print(status.table(PLAN))
         if "orphans" in asked():
-            print(orphans.report(PLAN))
+            print(orphans.list_orphans(PLAN))
         if "report" in asked():
-            print(page.report(PLAN, Path(workflow.main_snakefile)))
+            print(page.make_page(PLAN, Path(workflow.main_snakefile)))
         if "archive" in asked():
-            print(f"archive: {archive.write(PLAN, Path(workflow.main_snakefile))}")
+            print(f"archive: {archive.write_archive(PLAN, Path(workflow.main_snakefile))}")
 
 
 for target in CARE:

@@ -155,6 +155,19 @@ def reading(path: Path, kind: str, identity: str | None = None) -> Iterator[h5py
         yield file
 
 
+def array(group: h5py.Group, name: str) -> np.ndarray:
+    """Read a dataset of a file, or of a group in it, as a whole. Raises TypeError where `name` is no dataset."""
+    return np.asarray(dataset(group, name)[()])
+
+
+def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """Return a dataset of a file, or of a group in it, to read in parts. Raises TypeError where it is no dataset."""
+    item = group[name]
+    if not isinstance(item, h5py.Dataset):
+        raise TypeError(f"{group.file.filename}: {name} is a {type(item).__name__}, expected a dataset")
+    return item
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     try:

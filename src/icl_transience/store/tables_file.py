@@ -1,6 +1,7 @@
 """The tables of an experiment and of a study: where they stand, how they are written and read."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -33,7 +34,12 @@ def read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"run": str, "seed": str})
 
 
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table, each column -> value."""
+    return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
+
+
 def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
     """The rows of an evaluator's default metric (the training loss for `training`)."""
     metric = "loss" if evaluator == TRAINING else default_metric(evaluator)
-    return curves[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]
+    return curves.loc[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]
