@@ -1,6 +1,8 @@
 """Figures of experiments that nobody ran."""
 
 import itertools
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +73,13 @@ def test_another_curve_gives_another_figure(tmp_path, record, curves, name):
         draw_experiment(name, record, shifted, lanes, tmp_path / "a.svg", tmp_path / "a.png")
         drawn.append((tmp_path / "a.svg").read_bytes())
     assert drawn[0] != drawn[1]
+
+
+def test_drawing_and_tabulating_load_no_library_that_few_seeds_do_not_need():
+    """scipy.stats takes longer to import than all the rest of a job that makes a figure or tables."""
+    code = "import sys, icl_transience.analysis.curves, icl_transience.report.figures.experiment; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"scipy.stats", "matplotlib.pyplot", "torch", "faiss"} & set(loaded)
 
 
 ALONG_NUMBERS = ["curves", "comparison", "summary", "plane"]

@@ -120,6 +120,17 @@ def test_tables_say_in_words_when_icl_peaked_and_what_is_left(tmp_path, record, 
     assert second.endswith(f"figure: {tmp_path / 'curves.svg'}")
 
 
+@pytest.mark.parametrize(
+    ("final", "said"),
+    [(0.849, "and falls, not beyond noise, to 0.85"), (0.851, "and stays, with 0.85"), (0.899, "and stays, with 0.90")],
+)
+def test_a_fall_within_noise_is_named_where_it_is_more_than_a_twentieth(final, said):
+    row = {"seeds": 2, "outcome": "persistent", "evaluator": "icl", "metric": "in_context_accuracy", "chance": 0.5}
+    row |= {"peak": 0.9, "final": final, "curve_peak": 0.9, "curve_peak_at": 4000, "curve_final": final}
+    row |= {"n_never": 0, "n_transient": 0, "n_persistent": 2, "n_diverged": 0}
+    assert said in words.run_in_words(row, 32_000)
+
+
 def test_a_run_named_like_a_missing_value_keeps_its_name(tmp_path, record, curves):
     record = replace(record, runs=(replace(record.runs[0], name="NA"), *record.runs[1:]))
     curves = curves.replace({"run": {"none": "NA"}})

@@ -228,6 +228,21 @@ def test_a_diverged_lane_takes_its_partner_along_in_a_difference_and_goes_alone_
     assert row["p"] == pytest.approx(2 / (6**5 * 2))
 
 
+@pytest.mark.parametrize(
+    ("diverged", "named"),
+    [
+        (5, "left out, diverged: none/0, none/1, none/2, none/3, none/4"),
+        (6, "left out, diverged: none/0, none/1, none/2, none/3, none/4 and 1 more"),
+        (8, "left out, diverged: none/0, none/1, none/2, none/3, none/4 and 3 more"),
+    ],
+)
+def test_a_note_names_five_of_the_lanes_that_are_left_out_and_counts_the_others(diverged, named):
+    table = lanes({"none": [0.8] * 10}, outcome=["diverged"] * diverged + ["transient"] * (10 - diverged))
+    row = only(table, claim("threshold"))
+    assert row["excluded"] == diverged
+    assert named in row["note"].split("; ")
+
+
 def test_a_lane_that_diverged_has_no_value_even_where_a_number_stands():
     table = put(lanes(FALLS), "some", 2, outcome="diverged")
     assert only(table, claim())["excluded"] == 1

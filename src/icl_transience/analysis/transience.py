@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from icl_transience.specs.experiment import Statistics
 
@@ -70,7 +70,7 @@ def snapshot_noise(values: np.ndarray) -> float:
     if len(values) < 3:
         return 0.0
     second = np.diff(values, n=2)
-    return float(np.median(np.abs(second)) / (stats.norm.ppf(0.75) * math.sqrt(6)))
+    return float(np.median(np.abs(second)) / (special.ndtri(0.75) * math.sqrt(6)))
 
 
 def summarise(
@@ -136,12 +136,20 @@ def interval(values: Sequence[float], confidence: float) -> tuple[float | None, 
     if np.ptp(array) == 0:
         return mean, mean
     if len(array) < BOOTSTRAP_FROM:
-        half = float(stats.t.ppf((1 + confidence) / 2, len(array) - 1) * stats.sem(array))
+        half = float(t_half_width(array, confidence))
         return mean - half, mean + half
-    found = stats.bootstrap(
-        (array,), np.mean, confidence_level=confidence, rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    # Here and not above: it takes longer to import than everything else in a job that draws or tabulates few seeds.
+    from scipy.stats import bootstrap
+
+    ends = bootstrap((array,), np.mean, confidence_level=confidence, rng=np.random.default_rng(0)).confidence_interval
+    return float(ends.low), float(ends.high)
+
+
+def t_half_width(values: np.ndarray, confidence: float) -> np.ndarray:
+    """Return half the width of Student's t interval for the mean of values [..., n] over their last axis."""
+    n = values.shape[-1]
+    standard_error = values.std(axis=-1, ddof=1) / math.sqrt(n)
+    return special.stdtrit(n - 1, (1 + confidence) / 2) * standard_error
 
 
 # What is averaged over seeds, and the range that an interval cannot leave.

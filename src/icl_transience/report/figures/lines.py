@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
-from scipy import stats
 
+from icl_transience.analysis.transience import t_half_width
 from icl_transience.report.figures.runs import mean_of, of_seeds
 from icl_transience.store.tables_file import default_curves
 from icl_transience.system.formatting import count
@@ -38,7 +38,7 @@ def draw_seeds(axes: Axes, curve: pd.DataFrame, colour: Any, confidence: float, 
 def _band(values: np.ndarray, confidence: float, logarithmic: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return Student's t interval of the mean of values [points, seeds]; of the mean logarithm where that is shown."""
     values = np.log(values) if logarithmic else values
-    half = stats.t.ppf((1 + confidence) / 2, values.shape[1] - 1) * stats.sem(values, axis=1)
+    half = t_half_width(values, confidence)
     ends = values.mean(axis=1) - half, values.mean(axis=1) + half
     return (np.exp(ends[0]), np.exp(ends[1])) if logarithmic else (ends[0], ends[1])
 
