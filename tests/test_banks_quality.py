@@ -168,7 +168,7 @@ def test_the_ticks_of_a_spectrum_are_plain_numbers(n_components):
 def test_a_card_shows_every_number_and_coordinates_where_there_is_nothing_to_see(tmp_path):
     spec = replace(TINY_BANK, parameters=Gaussian(**(vars(TINY_BANK.parameters) | {"exemplars": 6})))
     banks_bank.save(banks_bank.build(spec), tmp_path / "bank.h5", spec)
-    bank_card.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")
+    bank_card.draw_bank_card(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")
     assert (tmp_path / "card.svg").stat().st_size > 10_000
     assert (tmp_path / "card.png").read_bytes()[1:4] == b"PNG"
     said = texts(tmp_path / "bank.h5")
@@ -191,7 +191,7 @@ def test_a_card_shows_the_warnings_of_its_bank(tmp_path):
 def test_equal_banks_have_equal_cards(tmp_path):
     banks_bank.save(banks_bank.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
     for name in ("one", "two"):
-        bank_card.draw(tmp_path / "bank.h5", None, tmp_path / f"{name}.svg", tmp_path / f"{name}.png")
+        bank_card.draw_bank_card(tmp_path / "bank.h5", None, tmp_path / f"{name}.svg", tmp_path / f"{name}.png")
     for kind in ("svg", "png"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
 
@@ -364,7 +364,9 @@ def test_a_vocabulary_that_is_no_text_no_file_or_too_large_is_none(tmp_path, nam
 def test_words_of_odd_characters_are_drawn_on_one_line(tmp_path):
     odd = ["$\\frac{$", "a\nb\0\x1b[0m", "\ud83d", "", " \t ", "\u202eשלום𠀀🙂"]
     (tmp_path / "vocab.json").write_text(json.dumps({word: 30 + place for place, word in enumerate(odd)}))
-    bank_card.draw(tokens_bank(tmp_path), tmp_path / "vocab.json", tmp_path / "card.svg", tmp_path / "card.png")
+    bank_card.draw_bank_card(
+        tokens_bank(tmp_path), tmp_path / "vocab.json", tmp_path / "card.svg", tmp_path / "card.png"
+    )
     assert (tmp_path / "card.png").read_bytes()[1:4] == b"PNG"
     said = [text.get_text() for text in drawn(tokens_bank(tmp_path), tmp_path / "vocab.json").axes[0].texts]
     assert said == ["$\\frac{$", "a\\nb\\x00\\x…", "\\ud83d", "''", " \\t ", "\\u202eשלום…"]
@@ -374,4 +376,4 @@ def test_a_bank_without_a_card_says_what_to_do(tmp_path):
     with hdf5.writing(tmp_path / "bank.h5", "bank", TINY_BANK.id) as file:
         file.attrs["spec"] = json.dumps({"source": "gaussian", "seed": 0, "gaussian": vars(TINY_BANK.parameters)})
     with pytest.raises(StudyError, match=r"bank\.h5: was made before .* delete it"):
-        bank_card.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")
+        bank_card.draw_bank_card(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")

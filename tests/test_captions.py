@@ -32,7 +32,7 @@ RUN = {
     "peak_upper": "0.85",
     "peak_at": "704000",
     "half_life": "1200000",
-    "half_life_censored": "0",
+    "n_half_life_censored": "0",
     "final": "0.66",
     "final_lower": "0.6",
     "final_upper": "0.72",
@@ -121,7 +121,7 @@ def test_each_run_is_said_in_a_sentence_and_many_are_counted(plan):
 
 
 def test_a_table_shows_intervals_and_says_what_is_a_bound_or_missing(plan):
-    tabulate(plan, "runs.csv", RUN | {"half_life_censored": "2"}, RUN | {"half_life": "", "index": ""})
+    tabulate(plan, "runs.csv", RUN | {"n_half_life_censored": "2"}, RUN | {"half_life": "", "index": ""})
     said = page(Captions(plan).table("l2", "runs.csv"))
     assert "<td>0.80 (0.75 to 0.85)</td><td>704k</td><td>≥ 1.2M</td><td>0.66 (0.60 to 0.72)</td><td>0.47</td>" in said
     assert "<td>–</td><td>0.66 (0.60 to 0.72)</td><td>–</td>" in said

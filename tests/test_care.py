@@ -268,7 +268,7 @@ def test_results_that_a_study_refers_to_are_no_orphans(tiny):
         "results/README.md",
     )
     assert orphans.find(tiny) == ([], [])
-    assert "nothing" in orphans.report(tiny)
+    assert "nothing" in orphans.list_orphans(tiny)
 
 
 ORPHANS = [
@@ -321,7 +321,7 @@ def test_segments_beyond_every_horizon_are_listed_apart(base, tiny):
     beyond = {str(folder(pack_id) / name) for pack_id in shorter.packs for name in names}
     assert found(shorter) == dict.fromkeys(beyond, orphans.BEYOND)
     touch("results/banks/gaussian-9x9-000000000000.h5")
-    first, second = (line for line in orphans.report(shorter).splitlines() if line.startswith("  rm "))
+    first, second = (line for line in orphans.list_orphans(shorter).splitlines() if line.startswith("  rm "))
     assert "packs" not in first
     assert second.count(" results/packs/") == 4
     # Another study that trains on wants them.
@@ -420,14 +420,14 @@ def test_a_file_with_two_names_counts_once(tiny):
     touch(path)
     atomic.link(Path(path), Path(path).parent / ".kept" / Path(path).name)
     assert orphans.size([Path(path).parent]) == 5
-    assert "(5 B)" in orphans.report(tiny)
+    assert "(5 B)" in orphans.list_orphans(tiny)
 
 
 @pytest.mark.parametrize("name", ["plain", "it's two words", 'a "quoted" $HOME', "two\nlines", "-rf", "*"])
 def test_the_command_removes_exactly_what_is_listed(name, tiny):
     finish(tiny)
     touch(f"results/studies/{name}/l2/curves.csv", "results/studies/tiny/l2/curves.csv")
-    listed = orphans.report(tiny)
+    listed = orphans.list_orphans(tiny)
     before = set(tree())
     (command,) = orphans.commands(one.path for one in orphans.find(tiny)[0])
     assert command in listed
@@ -622,8 +622,8 @@ def test_a_card_is_drawn_the_same_from_the_little_that_is_archived_of_its_bank(o
         some.write_text(json.dumps({"added_tokens": kept}))
         # 10 classes of 3 exemplars are on the sheet; the other words are not the archive's business.
         assert len(kept) == 30
-    bank_card.draw(bank, whole[0] if whole else None, tmp_path / "a.svg", tmp_path / "a.png")
-    bank_card.draw(little, some if kept is not None else None, tmp_path / "b.svg", tmp_path / "b.png")
+    bank_card.draw_bank_card(bank, whole[0] if whole else None, tmp_path / "a.svg", tmp_path / "a.png")
+    bank_card.draw_bank_card(little, some if kept is not None else None, tmp_path / "b.svg", tmp_path / "b.png")
     for kind in ("svg", "png"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
@@ -649,7 +649,7 @@ def test_an_archive_goes_without_a_report_that_cannot_be_made(tiny, monkeypatch,
 
     monkeypatch.setattr(page, "snakemake", no_records)
     monkeypatch.setattr(Targets, "all", lambda targets: ["results/packs"])
-    assert archive._report(tiny, Path("Snakefile")) is None
+    assert archive._page(tiny, Path("Snakefile")) is None
     assert "goes without report.html: no records" in capsys.readouterr().err
 
 

@@ -31,7 +31,7 @@ def exported(tmp_path) -> tuple[Path, Path]:
     banks_bank.save(banks_bank.build(TINY_BANK), tmp_path / "bank.h5", TINY_BANK)
     write_sequences(tmp_path / "set.h5", SET, banks_bank.build(TINY_BANK).embeddings)
     paths = tmp_path / "run.h5", tmp_path / "run.bank.h5"
-    export.write(*paths, EXPORT, tmp_path / "bank.h5", tmp_path / "set.h5")
+    export.write_export(*paths, EXPORT, tmp_path / "bank.h5", tmp_path / "set.h5")
     return paths
 
 
@@ -67,7 +67,7 @@ def test_evaluators_are_the_ones_that_the_run_answers(exported):
 def test_training_sequences_are_those_the_run_trains_on_noise_included(tmp_path, exported, chunk, monkeypatch):
     monkeypatch.setattr(export, "_CHUNK", chunk)
     paths = tmp_path / "again.h5", tmp_path / "again.bank.h5"
-    export.write(*paths, EXPORT, tmp_path / "bank.h5", tmp_path / "set.h5")
+    export.write_export(*paths, EXPORT, tmp_path / "bank.h5", tmp_path / "set.h5")
     drawn = draw.draw(RUN.recipe, TINY_BANK.shape, 3, "training", torch.arange(20))
     noise = draw.input_noise(RUN.recipe, 6, 3, "training", torch.arange(20)).float().numpy()
     clean = banks_bank.build(TINY_BANK).embeddings[drawn.classes.numpy(), drawn.exemplars.numpy()]
@@ -81,7 +81,7 @@ def test_training_sequences_follow_an_intervention(tmp_path, exported):
     later = replace(RUN.recipe, burstiness=2, labels="relabelled", input_noise=0.0)
     run = replace(RUN, interventions=(Intervention(at=10, recipe=later, optimizer=RUN.optimizer),))
     paths = tmp_path / "changed.h5", tmp_path / "changed.bank.h5"
-    export.write(*paths, replace(EXPORT, run=run), tmp_path / "bank.h5", tmp_path / "set.h5")
+    export.write_export(*paths, replace(EXPORT, run=run), tmp_path / "bank.h5", tmp_path / "set.h5")
     # In batches of 4 the first that begins at 10 or later begins at 12.
     after = draw.draw(later, TINY_BANK.shape, 3, "training", torch.arange(12, 20))
     clean = banks_bank.build(TINY_BANK).embeddings[after.classes.numpy(), after.exemplars.numpy()]

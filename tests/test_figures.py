@@ -1,14 +1,16 @@
 """Figures of experiments that nobody ran."""
 
 import itertools
-import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_report
+from made_up import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_record
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
@@ -16,45 +18,46 @@ from icl_transience.analysis import summaries, transience
 from icl_transience.planning.plan import Plan
 from icl_transience.report.figures import experiment, layout, runs, style
 from icl_transience.report.figures import lines as figure_lines
-from icl_transience.report.figures.experiment import _curves, _grid, _plane, _summary, draw
+from icl_transience.report.figures.experiment import _curves, _grid, _plane, _summary, draw_experiment
+from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store import tables_file
 
 ROOT = Path(__file__).parents[1]
 L2, DEPTH = "optimizer.l2.strength", "model.depth"
 
 
-def lanes_of(folder: Path, report: dict, curves: pd.DataFrame, diverged: tuple = ()) -> pd.DataFrame:
-    summaries.write_summaries(folder, report, curves, diverged)
+def lanes_of(folder: Path, record: ExperimentRecord, curves: pd.DataFrame, diverged: tuple = ()) -> pd.DataFrame:
+    summaries.write_summaries(folder, record, curves, diverged)
     return tables_file.read_csv(folder / "transience.csv")
 
 
 @pytest.fixture
-def report() -> dict:
-    return make_report({"none": {L2: 0.0}, "some": {L2: 1e-5}})
+def record() -> ExperimentRecord:
+    return make_record({"none": {L2: 0.0}, "some": {L2: 1e-5}})
 
 
 @pytest.fixture
-def curves(report) -> pd.DataFrame:
-    return make_curves(report, {"none": RISES_AND_FALLS, "some": STAYS})
+def curves(record) -> pd.DataFrame:
+    return make_curves(record, {"none": RISES_AND_FALLS, "some": STAYS})
 
 
 @pytest.fixture
-def two_axes() -> tuple[dict, pd.DataFrame]:
+def two_axes() -> tuple[ExperimentRecord, pd.DataFrame]:
     """Runs in no order; every one's ICL ends elsewhere."""
     places = list(itertools.product([4, 2], [1e-4, 0.0, 1e-5]))
-    report = make_report({f"{depth}/{l2:g}": {DEPTH: depth, L2: l2} for depth, l2 in places})
-    icl = {run["name"]: [*STAYS[:-1], 0.6 + 0.01 * n] for n, run in enumerate(report["runs"])}
-    return report, make_curves(report, icl)
+    record = make_record({f"{depth}/{l2:g}": {DEPTH: depth, L2: l2} for depth, l2 in places})
+    icl = {run.name: [*STAYS[:-1], 0.6 + 0.01 * n] for n, run in enumerate(record.runs)}
+    return record, make_curves(record, icl)
 
 
 @pytest.mark.parametrize("name", ["curves", "comparison", "summary", "plane", "grid"])
-def test_equal_tables_give_equal_figures(tmp_path, report, curves, two_axes, name):
+def test_equal_tables_give_equal_figures(tmp_path, record, curves, two_axes, name):
     if name == "grid":
-        report, curves = two_axes
-    lanes, drawn = lanes_of(tmp_path, report, curves), []
+        record, curves = two_axes
+    lanes, drawn = lanes_of(tmp_path, record, curves), []
     for attempt in ("first", "second"):
         paths = [tmp_path / f"{attempt}.{kind}" for kind in ("svg", "png")]
-        draw(name, report, curves, lanes, *paths)
+        draw_experiment(name, record, curves, lanes, *paths)
         drawn.append([path.read_bytes() for path in paths])
     assert drawn[0] == drawn[1]
     assert drawn[0][0].startswith(b"<?xml")
@@ -62,14 +65,21 @@ def test_equal_tables_give_equal_figures(tmp_path, report, curves, two_axes, nam
 
 
 @pytest.mark.parametrize("name", ["summary", "plane"])
-def test_another_curve_gives_another_figure(tmp_path, report, curves, name):
+def test_another_curve_gives_another_figure(tmp_path, record, curves, name):
     drawn = []
     for shift in (0.0, 0.05):
         shifted = curves.assign(value=curves["value"] + shift)
-        lanes = lanes_of(tmp_path, report, shifted)
-        draw(name, report, shifted, lanes, tmp_path / "a.svg", tmp_path / "a.png")
+        lanes = lanes_of(tmp_path, record, shifted)
+        draw_experiment(name, record, shifted, lanes, tmp_path / "a.svg", tmp_path / "a.png")
         drawn.append((tmp_path / "a.svg").read_bytes())
     assert drawn[0] != drawn[1]
+
+
+def test_drawing_and_tabulating_load_no_library_that_few_seeds_do_not_need():
+    """scipy.stats takes longer to import than all the rest of a job that makes a figure or tables."""
+    code = "import sys, icl_transience.analysis.curves, icl_transience.report.figures.experiment; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"scipy.stats", "matplotlib.pyplot", "torch", "faiss"} & set(loaded)
 
 
 ALONG_NUMBERS = ["curves", "comparison", "summary", "plane"]
@@ -110,25 +120,25 @@ FATES = [
 @pytest.mark.parametrize(("kind", "fate", "names"), FATES, ids=[f"{kind}, {fate}" for kind, fate, _ in FATES])
 def test_figures_can_be_drawn_whatever_becomes_of_the_lanes(tmp_path, kind, fate, names):
     plan = planned(tmp_path, KINDS[kind][0])
-    report = json.loads(plan.records.experiment("a", figures=True))
+    record = plan.records.experiment("a", figures=True)
     level = [0.5] * len(SEEN) if fate == "nothing emerged" else RISES_AND_FALLS
-    curves = make_curves(report, {run["name"]: level for run in report["runs"]})
+    curves = make_curves(record, {run.name: level for run in record.runs})
     evaluators = {*plan.study.experiments["a"].runs[0].sequence_set.evaluators, "training"}
     curves = curves[curves["evaluator"].isin(evaluators)].copy()
-    gone = {(run["name"], lane["seed"]) for run in report["runs"] for lane in run["lanes"]}
+    gone = {(run.name, lane.seed) for run in record.runs for lane in run.lanes}
     gone = {"one lane diverged": {min(gone)}, "all diverged": gone}.get(fate, set())
     for run, seed in gone:
         late = (curves["run"] == run) & (curves["seed"] == seed) & (curves["sequences_seen"] > 4000)
         curves.loc[late, "value"] = np.nan
-    lanes = lanes_of(tmp_path, report, curves, gone)
+    lanes = lanes_of(tmp_path, record, curves, gone)
     with matplotlib.rc_context(style.STYLE):
         for name in names:
-            assert_inside(getattr(experiment, f"_{name}")(report, lanes if name == "summary" else curves))
+            assert_inside(getattr(experiment, f"_{name}")(record, lanes if name == "summary" else curves))
 
 
-def test_a_peak_is_marked_only_where_something_emerged(report):
-    curves = make_curves(report, {"none": RISES_AND_FALLS, "some": [0.52] * len(SEEN)})
-    marked, unmarked = _curves(report, curves).axes[:2]
+def test_a_peak_is_marked_only_where_something_emerged(record):
+    curves = make_curves(record, {"none": RISES_AND_FALLS, "some": [0.52] * len(SEEN)})
+    marked, unmarked = _curves(record, curves).axes[:2]
     assert [line.get_marker() for line in marked.lines].count("v") == 1
     assert [line.get_marker() for line in unmarked.lines].count("v") == 0
 
@@ -170,9 +180,9 @@ def assert_inside(figure: Figure) -> None:
         assert box.x1 <= figure.bbox.width
 
 
-def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(report, curves):
+def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(record, curves):
     def dashed(table: pd.DataFrame) -> list:
-        lines = _curves(report, table).axes[0].lines
+        lines = _curves(record, table).axes[0].lines
         # A level of chance is dashed too, but has only two ends.
         return [line for line in lines if line.get_linestyle() == "--" and len(line.get_ydata()) > 2]
 
@@ -181,22 +191,22 @@ def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(report,
     assert {line.get_color() for line in (shorter, longer)} == {runs.COLOURS["icl"]}
     assert shorter.get_ydata().tolist() == pytest.approx([value - 0.2 for value in RISES_AND_FALLS[1:]])
     assert longer.get_ydata().tolist() == pytest.approx([value - 0.1 for value in RISES_AND_FALLS[1:]])
-    texts = [text.get_text() for text in _curves(report, at_other_contexts(curves)).axes[1].texts]
+    texts = [text.get_text() for text in _curves(record, at_other_contexts(curves)).axes[1].texts]
     assert "ICL, context 4: 0.70" in texts
     assert "ICL, context 16: 0.80" in texts
 
 
 def test_levels_of_an_axis_are_dark_to_light_whatever_the_order_of_runs():
-    report = make_report({name: {L2: level} for name, level in (("b", 1e-5), ("c", 1e-4), ("a", 0.0))})
-    colours = runs.colours_of_runs(report)
+    record = make_record({name: {L2: level} for name, level in (("b", 1e-5), ("c", 1e-4), ("a", 0.0))})
+    colours = runs.colours_of_runs(record)
     brightness = [sum(to_rgb(colours[name])) for name in "abc"]
     assert brightness == sorted(brightness)
-    assert list(runs.words_of_runs(report)[1].values()) == ["0", "1e-05", "0.0001"]
+    assert list(runs.words_of_runs(record)[1].values()) == ["0", "1e-05", "0.0001"]
 
 
 def test_runs_in_no_order_have_colours_as_different_as_can_be():
-    report = make_report({name: {"recipe.labels": name} for name in ("classes", "copied", "swapped")})
-    assert list(runs.colours_of_runs(report).values()) == list(runs.UNORDERED[:3])
+    record = make_record({name: {"recipe.labels": name} for name in ("classes", "copied", "swapped")})
+    assert list(runs.colours_of_runs(record).values()) == list(runs.UNORDERED[:3])
 
 
 def test_a_band_is_the_interval_of_the_tables():
@@ -209,9 +219,9 @@ def test_a_band_is_the_interval_of_the_tables():
     assert (lower[0], upper[0]) == pytest.approx(tuple(ends))
 
 
-def test_the_path_in_the_plane_is_the_mean_of_icl_against_that_of_ciwl(report, curves):
+def test_the_path_in_the_plane_is_the_mean_of_icl_against_that_of_ciwl(record, curves):
     curves.loc[curves["evaluator"] == "ciwl", "value"] = curves["sequences_seen"] / SEEN[-1]
-    panel = _plane(report, curves).axes[1]
+    panel = _plane(record, curves).axes[1]
     paths = [line for line in panel.lines if line.get_linewidth() == 2]
     assert [path.get_xdata().tolist() for path in paths] == [pytest.approx(RISES_AND_FALLS), pytest.approx(STAYS)]
     assert paths[0].get_ydata().tolist() == pytest.approx([seen / SEEN[-1] for seen in SEEN])
@@ -224,8 +234,8 @@ def test_a_path_is_marked_at_powers_of_ten():
 
 
 def test_a_grid_has_a_row_and_a_column_a_level_in_order(two_axes):
-    report, curves = two_axes
-    figure = _grid(report, curves)
+    record, curves = two_axes
+    figure = _grid(record, curves)
     axes = np.array(figure.axes).reshape(2, 3)
     assert [panel.get_title() for panel in axes[0]] == [
         "l2.strength = 0",
@@ -233,7 +243,7 @@ def test_a_grid_has_a_row_and_a_column_a_level_in_order(two_axes):
         "l2.strength = 0.0001",
     ]
     assert [panel.get_ylabel() for panel in axes[:, 0]] == ["model.depth = 2\naccuracy", "model.depth = 4\naccuracy"]
-    ends = {run["name"]: 0.6 + 0.01 * number for number, run in enumerate(report["runs"])}
+    ends = {run.name: 0.6 + 0.01 * number for number, run in enumerate(record.runs)}
     for row, depth in enumerate((2, 4)):
         for column, l2 in enumerate((0, 1e-5, 1e-4)):
             (icl,) = thick(axes[row, column], runs.COLOURS["icl"])
@@ -245,14 +255,14 @@ def thick(panel, colour: str) -> list:
 
 
 def test_a_summary_shows_means_at_their_levels_a_line_a_level_of_the_other_axis(tmp_path, two_axes):
-    report, curves = two_axes
-    figure = _summary(report, lanes_of(tmp_path, report, curves))
+    record, curves = two_axes
+    figure = _summary(record, lanes_of(tmp_path, record, curves))
     index = next(panel for panel in figure.axes if panel.get_ylabel() == "transience index")
     assert index.get_xlabel() == L2
     assert index.get_xscale() == "symlog"
     assert [f"{tick:g}" for tick in index.get_xticks()] == ["0", "1e-05", "0.0001"]
     lines = [line for line in index.lines if line.get_linestyle() == "-" and line.get_linewidth() == 2]
-    ends = {run["name"]: 0.6 + 0.01 * number for number, run in enumerate(report["runs"])}
+    ends = {run.name: 0.6 + 0.01 * number for number, run in enumerate(record.runs)}
     # A lane's peak is 0.9 and its end `ends`, both shifted alike by seed.
     expected = {d: [(0.9 - ends[f"{d}/{l2:g}"]) / 0.4 for l2 in (0, 1e-5, 1e-4)] for d in (2, 4)}
     assert [line.get_ydata().tolist() for line in lines] == [pytest.approx(expected[d], abs=0.01) for d in (2, 4)]
@@ -267,9 +277,9 @@ def test_an_axis_is_logarithmic_where_its_levels_span_tenfold(levels, scale):
     assert axes.get_xscale() == scale
 
 
-def test_half_lives_past_the_horizon_point_upwards_and_lanes_without_one_are_crosses(tmp_path, report, curves):
+def test_half_lives_past_the_horizon_point_upwards_and_lanes_without_one_are_crosses(tmp_path, record, curves):
     curves.loc[(curves["run"] == "none") & (curves["seed"] == "0") & (curves["evaluator"] == "icl"), "value"] = 0.5
-    figure = _summary(report, lanes_of(tmp_path, report, curves))
+    figure = _summary(record, lanes_of(tmp_path, record, curves))
     half_life = next(panel for panel in figure.axes if panel.get_ylabel() == "half-life (sequences)")
     shown = {marker: [line.get_xdata() for line in half_life.lines if line.get_marker() == marker] for marker in "o^x"}
     # `some` stays; of `none` one lane never rises.
@@ -280,15 +290,16 @@ def test_half_lives_past_the_horizon_point_upwards_and_lanes_without_one_are_cro
     assert [text.get_text() for text in legend.get_texts()] == ["half-life: at least", "seed without the quantity"]
 
 
-def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is_its_own(report):
-    note = layout.note_of(report, 10, layout.OF_CURVES)
+def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is_its_own(record):
+    note = layout.note_of(record, 10, layout.OF_CURVES)
     assert note.count("same for all") == 1
     assert "none: none" in note
     assert "some: some" in note
     assert "Thin: seeds 0, 1, 2; thick: their mean; band, from 3 seeds: its 95% interval." in note
 
 
-def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(report):
-    for run, caption in zip(report["runs"], (["same"], ["same", "L2"]), strict=True):
-        run["caption"] = caption
-    assert layout.note_of(report, 10, layout.OF_PATHS).splitlines()[-1] == "some: L2."
+def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(record):
+    captions = ("same",), ("same", "L2")
+    runs = tuple(replace(run, caption=caption) for run, caption in zip(record.runs, captions, strict=True))
+    record = replace(record, runs=runs)
+    assert layout.note_of(record, 10, layout.OF_PATHS).splitlines()[-1] == "some: L2."

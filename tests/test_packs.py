@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import random
+import re
 import threading
 from pathlib import Path
 
@@ -40,8 +41,40 @@ def lanes_of(plan: dict[str, Pack]) -> list[tuple[Lane, ...]]:
     return [pack.spec.lanes for pack in plan.values()]
 
 
+def many(monkeypatch, most: int, begun: int = 0) -> int:
+    """The number of jobs that are refused where `most` may be planned: two new packs, of 3 segments each, and one
+    that has trained up to `begun` sequences.
+    """
+    monkeypatch.setattr(packs, "MOST_SEGMENTS", most)
+    wanted = dict.fromkeys(lanes(SLOW), 900) | dict.fromkeys(lanes(FAST), 960)
+    registered = {}
+    if begun:
+        old = Pack(spec=PackSpec(lanes=tuple(lanes(SLOW, (7,)))), boundaries=(0, begun))
+        registered[old.spec.id], wanted[lane(SLOW, 7)] = old, 900
+    try:
+        packs.plan(wanted, registered, packing="run", lanes_per_pack=8, segment_end=lambda pack, start: start + 317)
+    except StudyError as error:
+        return int(re.search(r"takes (\d+) jobs, expected at most", str(error))[1])
+    return 0
+
+
 def tree(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+# How many segments there may be.
+
+
+def test_segments_of_all_packs_are_counted_and_as_many_as_there_may_be_are_planned(monkeypatch):
+    # Batches of 4: a segment of 317 sequences has 320, so 900 takes 3 of them, and so does 960.
+    assert TINY_RUN.batch_size == 4
+    assert [many(monkeypatch, most) for most in (6, 5, 1)] == [0, 6, 6]
+
+
+def test_segments_that_are_trained_do_not_count(monkeypatch):
+    # Of a pack that has trained 320 of 900, 580 are left, and take 2 segments; one that has trained all takes none.
+    assert [many(monkeypatch, most, begun=320) for most in (8, 7)] == [0, 8]
+    assert [many(monkeypatch, most, begun=912) for most in (6, 5)] == [0, 6]
 
 
 # Which lanes train together.

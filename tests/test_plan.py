@@ -153,21 +153,21 @@ def test_a_pool_takes_memory(settings, tiny, tmp_path):
 
 
 def test_words_on_a_figure_do_not_make_its_tables_again(tiny):
-    assert "come and go" in tiny.records.experiment("transience", figures=True)
-    assert "come and go" not in tiny.records.experiment("transience", figures=False)
-    assert "initial weights" not in tiny.records.experiment("transience", figures=False)
+    assert "come and go" in tiny.records.experiment_text("transience", figures=True)
+    assert "come and go" not in tiny.records.experiment_text("transience", figures=False)
+    assert "initial weights" not in tiny.records.experiment_text("transience", figures=False)
 
 
 def test_no_tag_begins_in_what_snakemake_puts_into_a_page(tmp_path):
     question = "</script><script>alert(1)</script> a < b"
     (tmp_path / "tiny.yaml").write_text(TINY.replace("does it come and go?", question))
-    report = Plan({"study": str(tmp_path / "tiny.yaml")}, ROOT).records.experiment("transience", figures=True)
+    report = Plan({"study": str(tmp_path / "tiny.yaml")}, ROOT).records.experiment_text("transience", figures=True)
     assert "<" not in report
     assert json.loads(report)["question"] == question
 
 
 def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny, tmp_path):
-    assert (tiny.records.claims(), tiny.targets.judged_tables(), tiny.targets.verdicts()) == ("[]", [], [])
+    assert (tiny.records.claims_text(), tiny.targets.judged_tables(), tiny.targets.verdicts()) == ("[]", [], [])
     claim = "{text: so, kind: threshold, of: peak, direction: above, value: 1}"
     path = tmp_path / "claiming.yaml"
     path.write_text(TINY.replace('it come and go?"', f'it come and go?", claims: {{c: {claim}}}'))
@@ -179,7 +179,7 @@ def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny,
     ]
     assert claiming.targets.verdicts() == [f"{folder}/verdicts.csv", f"{folder}/SHA256SUMS"]
     assert set(claiming.targets.verdicts()) < set(claiming.targets.all())
-    (only,) = json.loads(claiming.records.claims())
+    (only,) = json.loads(claiming.records.claims_text())
     assert (only["experiment"], only["runs"], only["alpha"], only["horizon"]) == (
         "transience",
         ["baseline"],
@@ -193,12 +193,12 @@ def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny,
     left_out = Plan(config | {"tokens": str(tmp_path / "nowhere")}, ROOT)
     assert left_out.targets.judged_tables() == []
     assert left_out.targets.verdicts() == claiming.targets.verdicts()
-    (only,) = json.loads(left_out.records.claims())
+    (only,) = json.loads(left_out.records.claims_text())
     assert (only["experiment"], only["left_out"]) == ("words", True)
-    assert str(tmp_path) not in left_out.records.claims()
+    assert str(tmp_path) not in left_out.records.claims_text()
     # Neither tables nor figures read them.
     for figures in (False, True):
-        assert claiming.records.experiment("transience", figures=figures) == tiny.records.experiment(
+        assert claiming.records.experiment_text("transience", figures=figures) == tiny.records.experiment_text(
             "transience", figures=figures
         ).replace('"study":"tiny"', '"study":"claiming"')
 

@@ -94,7 +94,7 @@ def test_scatter_between_snapshots_counts_as_noise():
     assert summarise(fall + 0.08 * np.array([1, -1] * 6 + [1])).outcome != "transient"
 
 
-def test_wobble_is_the_standard_deviation_of_white_scatter_on_any_straight_line():
+def test_snapshot_noise_is_the_standard_deviation_of_white_scatter_on_any_straight_line():
     noise = np.random.default_rng(0).normal(0, 0.02, 20_000)
     # The median of 20,000 has a relative standard error near 1 %; neighbouring differences overlap, so allow 5 %.
     assert transience.snapshot_noise(noise + np.linspace(0, 5, 20_000)) == pytest.approx(0.02, rel=0.05)
@@ -224,7 +224,7 @@ def test_a_run_whose_seeds_hardly_rise_on_average_is_never():
 
 
 def test_censored_half_lives_are_counted():
-    assert run(lane(), lane(censored=True), lane(censored=True))["half_life_censored"] == 2
+    assert run(lane(), lane(censored=True), lane(censored=True))["n_half_life_censored"] == 2
 
 
 def test_diverged_lanes_are_counted_and_left_out_of_means():

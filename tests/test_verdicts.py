@@ -1,6 +1,7 @@
 """Verdicts on claims, from tables that are made up."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,18 +10,19 @@ import pytest
 from icl_transience.analysis import transience, verdicts
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import DIRECTIONS, QUANTITIES
+from icl_transience.specs.records import ClaimRecord
 from icl_transience.store import checksums
 
 SIX = [str(seed) for seed in range(6)]
 
 
-def claim(kind: str = "difference", **keys) -> dict:
-    runs = {"difference": ["some", "none"], "trend": ["none", "some", "much"], "threshold": ["none"]}[kind]
+def claim(kind: str = "difference", **keys) -> ClaimRecord:
+    runs = {"difference": ("some", "none"), "trend": ("none", "some", "much"), "threshold": ("none",)}[kind]
     direction = {"difference": "less", "trend": "falls", "threshold": "above"}[kind]
-    of_kind = {"levels": [0.0, 1e-5, 1e-4]} if kind == "trend" else {"value": 0.5}
+    of_kind = {"levels": (0.0, 1e-5, 1e-4), "axis": "l2"} if kind == "trend" else {"value": 0.5}
     same = {"name": "one", "text": "it holds", "source": "a paper, Fig. 1", "experiment": "l2", "of": "index"}
-    limits = {"horizon": 1000, "confidence": 0.95, "alpha": 0.05, "axis": "l2" if kind == "trend" else ""}
-    return {**same, "kind": kind, "direction": direction, "runs": runs, **of_kind, **limits, **keys}
+    limits = {"horizon": 1000, "confidence": 0.95, "alpha": 0.05}
+    return ClaimRecord(**{**same, "kind": kind, "direction": direction, "runs": runs, **of_kind, **limits, **keys})
 
 
 def lanes(index: dict[str, list[float]], **columns: dict[str, list]) -> pd.DataFrame:
@@ -49,11 +51,11 @@ def put(table: pd.DataFrame, run: str, seed: int, **cells) -> pd.DataFrame:
     return changed
 
 
-def judged(table: pd.DataFrame, *of: dict) -> pd.DataFrame:
+def judged(table: pd.DataFrame, *of: ClaimRecord) -> pd.DataFrame:
     return verdicts.judge(of, dict.fromkeys(["l2"], table))
 
 
-def only(table: pd.DataFrame, of: dict) -> pd.Series:
+def only(table: pd.DataFrame, of: ClaimRecord) -> pd.Series:
     return judged(table, of).iloc[0]
 
 
@@ -94,7 +96,7 @@ def test_a_claim_of_an_experiment_that_is_left_out_stays_undecided_and_costs_the
     ids=["trend", "difference", "threshold", "runs"],
 )
 def test_a_verdict_says_what_was_tested(asked, tested):
-    assert only(lanes(FALLS), asked | {"left_out": True})["tested"] == tested
+    assert only(lanes(FALLS), replace(asked, left_out=True))["tested"] == tested
 
 
 FALLS = {"none": [0.8, 0.7, 0.9, 0.6, 0.8, 0.7], "some": [0.5, 0.5, 0.7, 0.3, 0.6, 0.4], "much": [0.1, 0.2] * 3}
@@ -194,7 +196,7 @@ def test_so_many_seeds_as_a_note_asks_for_are_enough_and_one_less_is_not():
         enough = verdicts._enough(of, 0.001)
         for seeds, decided in ((enough, "supported"), (enough - 1, "undecided")):
             table = lanes({run: [values[0]] * seeds for run, values in FALLS.items()})
-            assert only(table, of | {"alpha": 0.001})["verdict"] == decided
+            assert only(table, replace(of, alpha=0.001))["verdict"] == decided
 
 
 def test_the_order_of_rows_does_not_matter():
@@ -224,6 +226,21 @@ def test_a_diverged_lane_takes_its_partner_along_in_a_difference_and_goes_alone_
     assert (row["seeds"], row["excluded"]) == (6, 1)
     # Five seeds of three levels and one of two.
     assert row["p"] == pytest.approx(2 / (6**5 * 2))
+
+
+@pytest.mark.parametrize(
+    ("diverged", "named"),
+    [
+        (5, "left out, diverged: none/0, none/1, none/2, none/3, none/4"),
+        (6, "left out, diverged: none/0, none/1, none/2, none/3, none/4 and 1 more"),
+        (8, "left out, diverged: none/0, none/1, none/2, none/3, none/4 and 3 more"),
+    ],
+)
+def test_a_note_names_five_of_the_lanes_that_are_left_out_and_counts_the_others(diverged, named):
+    table = lanes({"none": [0.8] * 10}, outcome=["diverged"] * diverged + ["transient"] * (10 - diverged))
+    row = only(table, claim("threshold"))
+    assert row["excluded"] == diverged
+    assert named in row["note"].split("; ")
 
 
 def test_a_lane_that_diverged_has_no_value_even_where_a_number_stands():
@@ -275,11 +292,11 @@ def test_the_table_of_a_study_is_written_with_its_checksum_and_read_back_as_sent
     (folder / "l2").mkdir(parents=True)
     lanes(FALLS).to_csv(folder / "l2/transience.csv", index=False)
     checksums.write_checksums(folder / "l2", ["transience.csv"])
-    verdicts.write(folder, [claim(), claim("trend", name="two", direction="rises")])
+    verdicts.write_verdicts(folder, [claim(), claim("trend", name="two", direction="rises")])
     written = pd.read_csv(folder / "verdicts.csv")
     assert list(written.columns) == list(verdicts.COLUMNS)
     assert written["verdict"].tolist() == ["supported", "contradicted"]
-    first, second = verdicts.in_words(folder)
+    first, second = verdicts.claims_in_words(folder)
     assert first == (
         "l2, claim one, supported: it holds (index: some < none; difference -0.25, 96.9% interval -0.3 to -0.2; "
         "p = 0.031 after Holm; 6 seeds)"
@@ -287,7 +304,7 @@ def test_the_table_of_a_study_is_written_with_its_checksum_and_read_back_as_sent
     assert second.startswith("l2, claim two, contradicted: it holds (index rises along l2 = 0, 1e-05, 0.0001; tau -1,")
     (folder / "verdicts.csv").write_text("not this")
     with pytest.raises(StudyError, match="contradict each other"):
-        list(verdicts.in_words(folder))
+        list(verdicts.claims_in_words(folder))
 
 
 def test_tables_that_are_not_as_they_were_written_are_not_judged(tmp_path):
@@ -296,19 +313,19 @@ def test_tables_that_are_not_as_they_were_written_are_not_judged(tmp_path):
     checksums.write_checksums(tmp_path / "l2", ["transience.csv"])
     lanes({"none": [1.0]}).to_csv(tmp_path / "l2/transience.csv", index=False)
     with pytest.raises(StudyError, match="contradict each other"):
-        verdicts.write(tmp_path, [claim()])
+        verdicts.write_verdicts(tmp_path, [claim()])
 
 
 def test_names_that_look_like_missing_values_are_names(tmp_path):
     (tmp_path / "nan").mkdir()
     lanes({"NA": FALLS["none"], "null": FALLS["some"]}).to_csv(tmp_path / "nan/transience.csv", index=False)
     checksums.write_checksums(tmp_path / "nan", ["transience.csv"])
-    verdicts.write(tmp_path, [claim(experiment="nan", name="null", runs=["null", "NA"])])
-    (line,) = verdicts.in_words(tmp_path)
+    verdicts.write_verdicts(tmp_path, [claim(experiment="nan", name="null", runs=["null", "NA"])])
+    (line,) = verdicts.claims_in_words(tmp_path)
     assert line.startswith("nan, claim null, supported: it holds (index: null < NA; difference -0.25")
 
 
 def test_a_study_without_claims_has_a_table_without_rows(tmp_path):
-    verdicts.write(tmp_path, [])
+    verdicts.write_verdicts(tmp_path, [])
     assert list(pd.read_csv(tmp_path / "verdicts.csv").columns) == list(verdicts.COLUMNS)
-    assert list(verdicts.in_words(tmp_path)) == []
+    assert list(verdicts.claims_in_words(tmp_path)) == []

@@ -45,7 +45,7 @@ rule tables:
         "../../envs/environment.yaml"
     params:
         # What the job reads in experiment.json; it stands there because a command line has no room for many runs.
-        report=lambda wildcards: PLAN.records.experiment(wildcards.experiment, figures=False),
+        record=lambda wildcards: PLAN.records.experiment_text(wildcards.experiment, figures=False),
         experiment=lambda wildcards: PLAN.paths.experiment(wildcards.experiment),
         packs=f"{PLAN.paths.root}/packs",
         folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
@@ -73,7 +73,7 @@ rule verdicts:
         "../../envs/environment.yaml"
     params:
         # What the job reads in claims.json. Here alone: another claim makes no table and no figure again.
-        claims=lambda wildcards: PLAN.records.claims(),
+        claims=lambda wildcards: PLAN.records.claims_text(),
         path=lambda wildcards: PLAN.paths.claims,
         folder=lambda wildcards: PLAN.paths.study_folder,
         code=code_digest.digest("verdicts"),

@@ -19,7 +19,7 @@ rule figures:
     conda:
         "../../envs/environment.yaml"
     params:
-        report=lambda wildcards: PLAN.records.experiment(wildcards.experiment, figures=True),
+        record=lambda wildcards: PLAN.records.experiment_text(wildcards.experiment, figures=True),
         experiment=lambda wildcards: PLAN.paths.experiment(wildcards.experiment),
         folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
         code=code_digest.digest("figures"),

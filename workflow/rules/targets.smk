@@ -51,11 +51,11 @@ def report_on_study() -> None:
         if "status" in targets_asked():
             print(status.table(PLAN))
         if "orphans" in targets_asked():
-            print(orphans.report(PLAN))
+            print(orphans.list_orphans(PLAN))
         if "report" in targets_asked():
-            print(page.report(PLAN, Path(workflow.main_snakefile)))
+            print(page.make_page(PLAN, Path(workflow.main_snakefile)))
         if "archive" in targets_asked():
-            print(f"archive: {archive.write(PLAN, Path(workflow.main_snakefile))}")
+            print(f"archive: {archive.write_archive(PLAN, Path(workflow.main_snakefile))}")
 
 
 for target in REPORTING:

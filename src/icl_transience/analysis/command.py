@@ -4,12 +4,13 @@ import argparse
 from pathlib import Path
 
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.records import claims_from, experiment_from
 from icl_transience.store.atomic import read_planned
 from icl_transience.system import jobs
 
 
 def add_commands(command: jobs.AddCommand) -> None:
-    """Add this wing's subcommands."""
+    """Add the subcommands of analysis."""
     tables = command("tables", _tables, "Write an experiment's curves.csv, transience.csv and runs.csv.")
     tables.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
     tables.add_argument("--declared", type=Path, help="the file whose name says what tables are to be made from")
@@ -25,17 +26,17 @@ def _tables(options: argparse.Namespace) -> None:
     from icl_transience.analysis import curves
     from icl_transience.specs import code_digest
 
-    experiment = read_planned(options.experiment)
+    experiment = experiment_from(read_planned(options.experiment))
     # Another checkout may have declared another experiment of this name in the same results.
     if options.declared and not options.declared.name.endswith(f"-{code_digest.declaration(experiment)}"):
         raise StudyError(
             f"{options.experiment}: another study of this name has been declared here meanwhile: give one of them "
             "another name or results folder, and run the same snakemake command again"
         )
-    curves.write(options.folder, experiment, options.packs)
+    curves.write_tables(options.folder, experiment, options.packs)
 
 
 def _verdicts(options: argparse.Namespace) -> None:
     from icl_transience.analysis import verdicts
 
-    verdicts.write(options.folder, read_planned(options.claims))
+    verdicts.write_verdicts(options.folder, claims_from(read_planned(options.claims)))

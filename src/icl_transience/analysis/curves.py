@@ -1,13 +1,7 @@
-"""From metrics to the tables of an experiment: curves.csv, transience.csv, runs.csv; and what they say in words.
-
-`report` (see `workflow/rules/analysis.smk`) is the experiment as plain values:
-    {"study", "experiment", "question", "axes": [key], "horizon", "statistics": {…},
-     "runs": [{"name", "axes": {key: value}, "set", "recipe", "labels", "caption",
-               "lanes": [{"seed", "pack", "place"}]}],
-     "packs": {pack: [boundary, …]}}
-"""
+"""The tables of an experiment, from the metrics of its lanes: curves.csv here, the others in summaries.py."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,41 +9,42 @@ import pandas as pd
 
 from icl_transience.analysis.summaries import write_summaries
 from icl_transience.specs.evaluators import METRICS, TRAINING
-from icl_transience.specs.experiment import Report
+from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store import checksums, layout
 from icl_transience.store.metrics_file import metrics_identity, read_metrics
 from icl_transience.store.tables_file import TABLES, write_csv
 
 
-def write(folder: Path, report: Report, packs_folder: Path) -> None:
-    """Writes curves.csv, transience.csv and runs.csv of an experiment, and their SHA256SUMS, into `folder`.
+def write_tables(folder: Path, record: ExperimentRecord, packs_folder: Path) -> None:
+    """Write curves.csv, transience.csv and runs.csv of an experiment, and their SHA256SUMS, into `folder`.
 
     curves.csv is tidy: run, seed, the experiment's axes, sequences_seen, evaluator, metric, value, standard_error;
     evaluator `training`, metric `loss` is the mean training loss since the snapshot before.
     """
     metrics: dict[tuple[str, str], JoinedMetrics] = {}
-    frames, diverged = [], set()
-    for run in report["runs"]:
-        for lane in run["lanes"]:
-            key = (lane["pack"], run["set"])
+    frames: list[pd.DataFrame] = []
+    diverged: set[tuple[str, str]] = set()
+    for run in record.runs:
+        for lane in run.lanes:
+            key = (lane.pack, run.set)
             if key not in metrics:
-                metrics[key] = JoinedMetrics(packs_folder / key[0], key, report["packs"][key[0]], report["horizon"])
-            frame = metrics[key].lane(lane["place"])
-            if metrics[key].diverged(lane["place"]):
-                diverged.add((run["name"], lane["seed"]))
-            for number, (column, value) in enumerate({"run": run["name"], "seed": lane["seed"], **run["axes"]}.items()):
+                metrics[key] = JoinedMetrics(packs_folder / lane.pack, key, record.packs[lane.pack], record.horizon)
+            frame = metrics[key].lane(lane.place)
+            if metrics[key].diverged(lane.place):
+                diverged.add((run.name, lane.seed))
+            for number, (column, value) in enumerate({"run": run.name, "seed": lane.seed, **run.axes}.items()):
                 frame.insert(number, column, value)
             frames.append(frame)
     curves = pd.concat(frames, ignore_index=True)
     write_csv(folder / "curves.csv", curves, digits=7)  # float32 has no more
-    write_summaries(folder, report, curves, diverged)
+    write_summaries(folder, record, curves, diverged)
     checksums.write_checksums(folder, TABLES)
 
 
 class JoinedMetrics:
     """The metrics of one pack on one evaluator set, all segments up to the horizon joined."""
 
-    def __init__(self, folder: Path, key: tuple[str, str], boundaries: list[int], horizon: int):
+    def __init__(self, folder: Path, key: tuple[str, str], boundaries: Sequence[int], horizon: int):
         pack_id, set_id = key
         self.horizon = horizon
         self.parts = [
@@ -61,6 +56,7 @@ class JoinedMetrics:
         ]
 
     def lane(self, place: int) -> pd.DataFrame:
+        """Return the rows of curves.csv of the lane at `place` in the pack."""
         seen = np.concatenate([part.sequences_seen for part in self.parts])
         kept = seen <= self.horizon
         frames = [self._training_loss(seen[kept], place)]
@@ -82,7 +78,7 @@ class JoinedMetrics:
         return pd.concat(frames, ignore_index=True)
 
     def diverged(self, place: int) -> bool:
-        """Whether the lane's loss was no longer finite at or before the horizon."""
+        """Return whether the lane's loss was no longer finite at or before the horizon."""
         return any(0 <= part.diverged_at[place] <= self.horizon for part in self.parts)
 
     def _training_loss(self, seen: np.ndarray, place: int) -> pd.DataFrame:
@@ -94,13 +90,12 @@ class JoinedMetrics:
             within = (ends > before) & (ends <= at)
             if within.any():
                 rows.append((at, np.average(values[within], weights=lengths[within])))
-        seen, losses = zip(*rows, strict=True) if rows else ((), ())
         return pd.DataFrame(
             {
-                "sequences_seen": seen,
+                "sequences_seen": [at for at, _ in rows],
                 "evaluator": TRAINING,
                 "metric": "loss",
-                "value": losses,
+                "value": [loss for _, loss in rows],
                 "standard_error": np.nan,
             }
         )

@@ -44,7 +44,7 @@ class Measured(NamedTuple):
 
 
 def compare(a: Measured, b: Measured) -> int:
-    """1 where a is surely larger than b, -1 where b surely is, else 0."""
+    """Return 1 where a is surely larger than b, -1 where b surely is, else 0."""
     return int(_surely_larger(a, b)) - int(_surely_larger(b, a))
 
 
@@ -53,12 +53,12 @@ def _surely_larger(a: Measured, b: Measured) -> bool:
 
 
 def difference(a: Measured, b: Measured) -> float:
-    """a - b, or what is known of it."""
+    """Return a - b, or what is known of it."""
     return compare(a, b) * abs(a.value - b.value)
 
 
 def bounds(a: Measured, b: Measured) -> tuple[float, float]:
-    """Between what a - b surely lies."""
+    """Return the ends between which a - b surely lies."""
     known = a.value - b.value
     return (-math.inf if b.censored else known), (math.inf if a.censored else known)
 
@@ -67,7 +67,7 @@ def bounds(a: Measured, b: Measured) -> tuple[float, float]:
 
 
 def sign_flip(differences: Sequence[float]) -> float:
-    """The two-sided p of a sum of differences, each of which might as well have had the other sign."""
+    """Return the two-sided p of a sum of differences, each of which might as well have had the other sign."""
     observed, slack = abs(math.fsum(differences)), _ROUNDING * math.fsum(map(abs, differences))
     if len(differences) <= EXACT_SEEDS:
         sums = np.zeros(1)
@@ -81,19 +81,19 @@ def sign_flip(differences: Sequence[float]) -> float:
 
 
 def min_attainable_p(n: int) -> float:
-    """The smallest p that a sign-flip test on n seeds can give."""
+    """Return the smallest p that a sign-flip test on n seeds can give."""
     return min(1.0, 2 / 2**n) if n <= EXACT_SEEDS else 1 / (1 + DRAWS)
 
 
 def kendall(block: Sequence[Measured]) -> tuple[int, float]:
-    """Kendall's S and tau-b of the lanes of one seed, in order of their levels; tau is 0 where all are ties."""
+    """Return Kendall's S and tau-b of the lanes of one seed, in order of their levels; tau is 0 where all are ties."""
     pairs = [compare(later, earlier) for earlier, later in itertools.combinations(block, 2)]
     decided = sum(map(abs, pairs))
     return sum(pairs), sum(pairs) / math.sqrt(len(pairs) * decided) if decided else 0.0
 
 
 def trend(blocks: Sequence[Sequence[Measured]]) -> tuple[int, float, float]:
-    """Sum of Kendall's S over blocks, its two-sided p under permutation within blocks, and the smallest p there is.
+    """Return the sum of Kendall's S over blocks, its two-sided p under permutation within blocks, and the smallest p.
 
     blocks: a seed's lanes each, in order of their levels; of at least two lanes.
     """
@@ -117,28 +117,31 @@ def trend(blocks: Sequence[Sequence[Measured]]) -> tuple[int, float, float]:
 
 @functools.cache
 def _permuted(block: tuple[Measured, ...]) -> np.ndarray:
-    """Probability of every S from -pairs to pairs, over all orders of the block: [2 pairs + 1]."""
+    """Return the probability of every S from -pairs to pairs, over all orders of the block: [2 pairs + 1]."""
     orders = np.array(list(itertools.permutations(range(len(block)))))
     pairs = math.comb(len(block), 2)
     return np.bincount(_sums_in_order(_comparisons(block), orders) + pairs, minlength=2 * pairs + 1) / len(orders)
 
 
 def _comparisons(block: Sequence[Measured]) -> np.ndarray:
-    """[later, earlier]"""
+    """Return `compare` of every two lanes of a block, [later, earlier]."""
     return np.array([[compare(later, earlier) for earlier in block] for later in block])
 
 
 def _sums_in_order(comparisons: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Kendall's S of a block in each order [orders, levels]."""
+    """Return Kendall's S of a block in each order [orders, levels]."""
     pairs = itertools.combinations(range(orders.shape[1]), 2)
-    return sum(comparisons[orders[:, later], orders[:, earlier]] for earlier, later in pairs)
+    sums = np.zeros(len(orders), dtype=np.int64)
+    for earlier, later in pairs:
+        sums += comparisons[orders[:, later], orders[:, earlier]]
+    return sums
 
 
 # Intervals and corrections.
 
 
 def typical_interval(low: Sequence[float], high: Sequence[float], confidence: float) -> tuple[float, float, float]:
-    """Lower and upper end for the centre of values that lie between `low` and `high`, and the confidence reached.
+    """Return lower and upper end for the centre of values between `low` and `high`, and the confidence reached.
 
     The narrowest interval of at least `confidence`, or, where so few seeds do not allow that, the widest there is.
     (nan, nan, nan) for fewer than two seeds.
@@ -153,7 +156,7 @@ def typical_interval(low: Sequence[float], high: Sequence[float], confidence: fl
 
 
 def _subset_means(values: Sequence[float]) -> np.ndarray:
-    """Of all subsets but the empty one; of random ones where there are too many."""
+    """Return the means of all subsets but the empty one; of random subsets where there are too many."""
     generator = np.random.default_rng(0)
     sums, counts = (np.zeros(1 if len(values) <= EXACT_SEEDS else DRAWS) for _ in range(2))
     for value in values:
@@ -167,9 +170,9 @@ def _subset_means(values: Sequence[float]) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p, corrected for the number of tests (Holm 1979)."""
+    """Return each p, corrected for the number of tests (Holm 1979)."""
     corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
+    for rank, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[number]))
+        corrected[number] = largest
     return corrected

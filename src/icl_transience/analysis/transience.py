@@ -15,7 +15,7 @@ A curve is an evaluator's metric y_i at sequences seen n_i, with its chance leve
 
     noise         sigma_i^2 = e_i^2 + w^2 / m_i, where e_i is the evaluator's standard error (its sequences are the
                   same at every snapshot, so smoothing does not lower it), m_i the snapshots averaged in s_i, and w the
-                  wobble between snapshots, from second differences d_i = y_{i-1} - 2 y_i + y_{i+1}:
+                  noise of a snapshot, from second differences d_i = y_{i-1} - 2 y_i + y_{i+1}:
                   w = median |d_i| / (0.6745 sqrt 6)
     outcome       diverged    the lane's loss was no longer finite
                   never       p - c <= max(min_effect, 3 sigma_peak)
@@ -26,11 +26,11 @@ Three sigma because the peak is the largest of tens of correlated values. Over s
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from icl_transience.specs.experiment import Statistics
 
@@ -56,7 +56,7 @@ class Summary:
 
 
 def smooth(values: np.ndarray, smoothing: int) -> np.ndarray:
-    """The running mean s of `values` [n]; see the module's definitions."""
+    """Return the running mean s of `values` [n]; see the module's definitions."""
     return _window_sums(values, smoothing) / _window_sums(np.ones(len(values)), smoothing)
 
 
@@ -66,11 +66,11 @@ def _window_sums(values: np.ndarray, smoothing: int) -> np.ndarray:
 
 
 def snapshot_noise(values: np.ndarray) -> float:
-    """Standard deviation of the scatter between neighbouring snapshots, whatever the trend; 0 under 3 snapshots."""
+    """Return the standard deviation between neighbouring snapshots, whatever the trend; 0 under 3 snapshots."""
     if len(values) < 3:
         return 0.0
     second = np.diff(values, n=2)
-    return float(np.median(np.abs(second)) / (stats.norm.ppf(0.75) * math.sqrt(6)))
+    return float(np.median(np.abs(second)) / (special.ndtri(0.75) * math.sqrt(6)))
 
 
 def summarise(
@@ -81,7 +81,7 @@ def summarise(
     statistics: Statistics,
     diverged: bool = False,
 ) -> Summary:
-    """The summary of one lane's curve.
+    """Summarise one lane's curve.
 
     sequences_seen [n] ascending; values and standard_errors [n], the evaluator's metric and its standard error.
     """
@@ -112,7 +112,7 @@ def summarise(
 
 
 def crossing(sequences_seen: np.ndarray, values: np.ndarray, level: float) -> float | None:
-    """The first point at which `values` rise to `level`, or None; interpolated linearly in log2 of sequences seen."""
+    """Return where `values` first rise to `level`, or None; interpolated linearly in log2 of sequences seen."""
     reached = np.flatnonzero(values >= level)
     if not len(reached):
         return None
@@ -125,7 +125,7 @@ def crossing(sequences_seen: np.ndarray, values: np.ndarray, level: float) -> fl
 
 
 def interval(values: Sequence[float], confidence: float) -> tuple[float | None, float | None]:
-    """An interval for the mean over seeds: Student's t under 6 values, else bootstrap (BCa, 9,999 resamples).
+    """Return an interval for the mean over seeds: Student's t under 6 values, else bootstrap (BCa, 9,999 resamples).
 
     (None, None) for fewer than two values: one seed says nothing about others.
     """
@@ -136,12 +136,20 @@ def interval(values: Sequence[float], confidence: float) -> tuple[float | None, 
     if np.ptp(array) == 0:
         return mean, mean
     if len(array) < BOOTSTRAP_FROM:
-        half = float(stats.t.ppf((1 + confidence) / 2, len(array) - 1) * stats.sem(array))
+        half = float(t_half_width(array, confidence))
         return mean - half, mean + half
-    found = stats.bootstrap(
-        (array,), np.mean, confidence_level=confidence, rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    # Here and not above: it takes longer to import than everything else in a job that draws or tabulates few seeds.
+    from scipy.stats import bootstrap
+
+    ends = bootstrap((array,), np.mean, confidence_level=confidence, rng=np.random.default_rng(0)).confidence_interval
+    return float(ends.low), float(ends.high)
+
+
+def t_half_width(values: np.ndarray, confidence: float) -> np.ndarray:
+    """Return half the width of Student's t interval for the mean of values [..., n] over their last axis."""
+    n = values.shape[-1]
+    standard_error = values.std(axis=-1, ddof=1) / math.sqrt(n)
+    return special.stdtrit(n - 1, (1 + confidence) / 2) * standard_error
 
 
 # What is averaged over seeds, and the range that an interval cannot leave.
@@ -156,9 +164,9 @@ SUMMARISED = {
 
 
 def summarise_run(summaries: Sequence[Summary], chance: float, statistics: Statistics) -> dict[str, object]:
-    """A run over its seeds: outcome, counts of the lanes' outcomes, and mean and interval of each quantity.
+    """Summarise a run over its seeds: outcome, counts of the lanes' outcomes, and mean and interval of each quantity.
 
-    Means are over the lanes in which a quantity is defined. `half_life_censored` counts lanes whose half-life lies
+    Means are over the lanes in which a quantity is defined. `n_half_life_censored` counts lanes whose half-life lies
     past the horizon; where it is above 0 the mean half-life is a lower bound. The outcome is that of the lanes' mean
     rise p - c and mean fall p - f: each must exceed min_effect and, since all lanes answer the same sequences, 3 times
     the lanes' mean noise; a fall is claimed only if its interval over seeds lies above 0 as well. With one seed the
@@ -174,21 +182,26 @@ def summarise_run(summaries: Sequence[Summary], chance: float, statistics: Stati
         lower, upper = interval(values, statistics.confidence)
         row[f"{name}_lower"] = None if lower is None else max(lower, lowest)
         row[f"{name}_upper"] = None if upper is None else min(upper, highest)
-    row["half_life_censored"] = sum(summary.half_life_censored is True for summary in alive)
+    row["n_half_life_censored"] = sum(summary.half_life_censored is True for summary in alive)
     return row
 
 
 def _run_outcome(alive: Sequence[Summary], chance: float, statistics: Statistics) -> str:
+    """Return the outcome of a run. alive: the summaries of the lanes that did not diverge."""
     if len(alive) < 2:
         return alive[0].outcome if alive else "diverged"
-
-    threshold = max(statistics.min_effect, N_SIGMA * float(np.mean([summary.noise for summary in alive])))
-    falls = [summary.peak - summary.final for summary in alive]
-    if np.mean([summary.peak - chance for summary in alive]) <= threshold:
+    # A lane that did not diverge has all three.
+    peaks, finals, noises = (
+        np.array([getattr(summary, name) for summary in alive], dtype=float) for name in ("peak", "final", "noise")
+    )
+    threshold = max(statistics.min_effect, N_SIGMA * float(noises.mean()))
+    falls = peaks - finals
+    if (peaks - chance).mean() <= threshold:
         return "never"
-    lower, _ = interval(falls, statistics.confidence)
-    return "transient" if np.mean(falls) > threshold and lower > 0 else "persistent"
+    lower, _ = interval(falls.tolist(), statistics.confidence)
+    return "transient" if falls.mean() > threshold and lower is not None and lower > 0 else "persistent"
 
 
-def as_row(summary: Summary) -> Mapping[str, object]:
+def as_row(summary: Summary) -> dict[str, object]:
+    """Return the columns of transience.csv that a summary fills."""
     return {name: value for name, value in vars(summary).items() if name != "noise"}

@@ -1,6 +1,6 @@
 """Whether a study's claims hold: from the tables of its experiments to verdicts.csv.
 
-Tests are paired over seeds; paired.py defines them. By kind of claim (see claims.py):
+Tests are paired over seeds; paired_tests.py defines them. By kind of claim (see study/claims.py):
     difference   sign flip of y[run] - y[than]. Effect: their mean
     threshold    sign flip of y - value: y lies symmetrically about the value. Over several runs all must keep it: the
                  largest p where all are on the claimed side (intersection-union test), else the smallest of those that
@@ -28,7 +28,9 @@ from icl_transience.analysis import paired_tests
 from icl_transience.analysis.claim_tests import Finding, Values, assess, verdict
 from icl_transience.analysis.paired_tests import Measured
 from icl_transience.specs.experiment import DIRECTIONS
+from icl_transience.specs.records import ClaimRecord
 from icl_transience.store import atomic, checksums, tables_file
+from icl_transience.store.tables_file import records
 
 COLUMNS = (
     *("experiment", "claim", "text", "source", "kind", "of", "direction", "tested", "statistic"),
@@ -36,16 +38,16 @@ COLUMNS = (
     *("p", "p_min", "p_holm", "verdict", "seeds", "seeds_used", "excluded", "note"),
 )
 
+# Lanes that a note names of those left out for one reason.
+MOST_NAMED = 5
+
 
 # From tables to the table of verdicts.
 
 
-def write(folder: Path, claims: Sequence[Mapping[str, Any]]) -> None:
-    """Writes verdicts.csv and its SHA256SUMS into a study's folder, from the transience.csv of its experiments.
-
-    claims: as in plan.Plan.claims.
-    """
-    judged = dict.fromkeys(claim["experiment"] for claim in claims if "left_out" not in claim)
+def write_verdicts(folder: Path, claims: Sequence[ClaimRecord]) -> None:
+    """Write verdicts.csv and its SHA256SUMS into a study's folder, from the transience.csv of its experiments."""
+    judged = dict.fromkeys(claim.experiment for claim in claims if not claim.left_out)
     table = judge(claims, {name: tables_file.read_lanes(folder / name) for name in judged})
     atomic.write(
         folder / tables_file.VERDICTS, lambda temporary: table.to_csv(temporary, index=False, float_format="%.10g")
@@ -53,14 +55,14 @@ def write(folder: Path, claims: Sequence[Mapping[str, Any]]) -> None:
     checksums.write_checksums(folder, [tables_file.VERDICTS])
 
 
-def judge(claims: Sequence[Mapping[str, Any]], lanes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The table of verdicts (COLUMNS), a row a claim. lanes: transience.csv by experiment.
+def judge(claims: Sequence[ClaimRecord], lanes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the table of verdicts (COLUMNS), a row a claim. lanes: transience.csv by experiment.
 
     Claims of experiments that are left out are undecided, and no test is corrected for them.
     """
-    left_out = [_row_left_out(claim) for claim in claims if "left_out" in claim]
-    claims = [claim for claim in claims if "left_out" not in claim]
-    measured = [measure(claim, lanes[claim["experiment"]]) for claim in claims]
+    left_out = [_row_left_out(claim) for claim in claims if claim.left_out]
+    claims = [claim for claim in claims if not claim.left_out]
+    measured = [measure(claim, lanes[claim.experiment]) for claim in claims]
     findings = [assess(claim, values) for claim, (values, _) in zip(claims, measured, strict=True)]
     corrected = paired_tests.holm([finding.p for finding in findings])
     rows = [
@@ -70,23 +72,23 @@ def judge(claims: Sequence[Mapping[str, Any]], lanes: Mapping[str, pd.DataFrame]
     return pd.DataFrame([*rows, *left_out], columns=list(COLUMNS))
 
 
-def measure(claim: Mapping[str, Any], lanes: pd.DataFrame) -> tuple[dict[str, dict[str, Measured]], dict[str, str]]:
-    """What the claim is about, by run and seed; and run/seed -> why, of lanes that have no such value."""
-    values: dict[str, dict[str, Measured]] = {run: {} for run in claim["runs"]}
+def measure(claim: ClaimRecord, lanes: pd.DataFrame) -> tuple[dict[str, dict[str, Measured]], dict[str, str]]:
+    """Return run -> seed -> what the claim is about, and run/seed -> why, of lanes that have no such value."""
+    values: dict[str, dict[str, Measured]] = {run: {} for run in claim.runs}
     excluded: dict[str, str] = {}
-    for row in lanes[lanes["run"].isin(values)].to_dict("records"):
-        found = _measured(row, claim["of"], claim["horizon"])
-        if minus := claim.get("minus"):
-            found = _minus(found, _measured(row, minus, claim["horizon"]))
-        if isinstance(found, Measured):
-            values[row["run"]][row["seed"]] = found
+    for row in records(lanes.loc[lanes["run"].isin(list(values))]):
+        measured = _measured(row, claim.of, claim.horizon)
+        if claim.minus:
+            measured = _minus(measured, _measured(row, claim.minus, claim.horizon))
+        if isinstance(measured, Measured):
+            values[row["run"]][row["seed"]] = measured
         else:
-            excluded[f"{row['run']}/{row['seed']}"] = found
+            excluded[f"{row['run']}/{row['seed']}"] = measured
     return values, excluded
 
 
 def _measured(row: Mapping[str, Any], of: str, horizon: float) -> Measured | str:
-    """A lane's value, or why it has none."""
+    """Return a lane's value, or why it has none."""
     if row["outcome"] == "diverged":
         return "diverged"
     if of == "emergence" and row["outcome"] == "never":
@@ -104,7 +106,7 @@ def _minus(one: Measured | str, other: Measured | str) -> Measured | str:
 
 
 def _row(
-    claim: Mapping[str, Any],
+    claim: ClaimRecord,
     finding: Finding,
     p_holm: float,
     n_claims: int,
@@ -113,9 +115,9 @@ def _row(
 ) -> dict[str, Any]:
     lower, upper, confidence = finding.interval
     slope, slope_lower, slope_upper = finding.slope
-    found = verdict(p_holm, finding.sign, claim["direction"], len(finding.seeds), claim["alpha"])
-    why = [_why_undecided(claim, finding, n_claims)] if found == "undecided" else []
-    return _asked(claim) | {
+    decision = verdict(p_holm, finding.sign, claim.direction, len(finding.seeds), claim.alpha)
+    why = [_why_undecided(claim, finding, n_claims)] if decision == "undecided" else []
+    return _claim_columns(claim) | {
         "statistic": finding.statistic,
         "effect": finding.effect,
         "lower": lower,
@@ -128,42 +130,50 @@ def _row(
         "p": finding.p,
         "p_min": finding.p_min,
         "p_holm": p_holm,
-        "verdict": found,
+        "verdict": decision,
         "seeds": len(finding.seeds),
         "seeds_used": " ".join(finding.seeds),
         "excluded": len(excluded),
-        "note": "; ".join(filter(None, [*why, *_without(excluded), *_at_bounds(values)])),
+        "note": "; ".join(filter(None, [*why, *_list_excluded(excluded), *_at_bounds(values)])),
     }
 
 
-def _row_left_out(claim: Mapping[str, Any]) -> dict[str, Any]:
+def _row_left_out(claim: ClaimRecord) -> dict[str, Any]:
     note = "not tested: the experiment is left out, as its source's files are not at hand"
-    return _asked(claim) | {"verdict": "undecided", "seeds": 0, "excluded": 0, "note": note}
+    return _claim_columns(claim) | {"verdict": "undecided", "seeds": 0, "excluded": 0, "note": note}
 
 
-def _asked(claim: Mapping[str, Any]) -> dict[str, str]:
-    """What a row says of the claim itself."""
-    asked = {key: claim[key] for key in ("experiment", "text", "source", "kind", "direction")}
-    of = " - ".join(filter(None, (claim["of"], claim.get("minus"))))
-    return asked | {"claim": claim["name"], "of": of, "tested": _tested(of, claim)}
+def _claim_columns(claim: ClaimRecord) -> dict[str, Any]:
+    """Return what a row says of the claim itself."""
+    of = " - ".join(filter(None, (claim.of, claim.minus)))
+    return {
+        "experiment": claim.experiment,
+        "claim": claim.name,
+        "text": claim.text,
+        "source": claim.source,
+        "kind": claim.kind,
+        "of": of,
+        "direction": claim.direction,
+        "tested": _formula(of, claim),
+    }
 
 
-def _tested(of: str, claim: Mapping[str, Any]) -> str:
-    """A claim as a formula: "peak > 0.6 (baseline)"."""
-    runs = claim["runs"]
-    if claim["kind"] == "trend":
-        levels = ", ".join(f"{level:g}" for level in claim["levels"])
-        return f"{of} {claim['direction']} along {claim['axis']} = {levels}"
-    sign = ">" if claim["direction"] == DIRECTIONS[claim["kind"]][0] else "<"
-    if claim["kind"] == "difference":
+def _formula(of: str, claim: ClaimRecord) -> str:
+    """Return a claim as a formula: "peak > 0.6 (baseline)"."""
+    runs = claim.runs
+    if claim.kind == "trend":
+        levels = ", ".join(f"{level:g}" for level in claim.levels)
+        return f"{of} {claim.direction} along {claim.axis} = {levels}"
+    sign = ">" if claim.direction == DIRECTIONS[claim.kind][0] else "<"
+    if claim.kind == "difference":
         return f"{of}: {runs[0]} {sign} {runs[1]}"
     more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-    return f"{of} {sign} {claim['value']:g} ({', '.join(runs[:3])}{more})"
+    return f"{of} {sign} {claim.value:g} ({', '.join(runs[:3])}{more})"
 
 
-def _why_undecided(claim: Mapping[str, Any], finding: Finding, n_claims: int) -> str:
-    """What so few seeds could not have decided; empty where they could have."""
-    n, alpha = len(finding.seeds), claim["alpha"]
+def _why_undecided(claim: ClaimRecord, finding: Finding, n_claims: int) -> str:
+    """Return what so few seeds could not have decided; empty where they could have."""
+    n, alpha = len(finding.seeds), claim.alpha
     least = f"{n} seeds give no p below {finding.p_min:.3g}"
     if n < 2:
         return f"{_count(n, 'seed')}: decides nothing"
@@ -178,14 +188,16 @@ def _why_undecided(claim: Mapping[str, Any], finding: Finding, n_claims: int) ->
     return ""
 
 
-def _without(excluded: Mapping[str, str]) -> Iterator[str]:
+def _list_excluded(excluded: Mapping[str, str]) -> Iterator[str]:
+    """Yield, a reason each, the lanes that were left out."""
     for reason in dict.fromkeys(excluded.values()):
         lanes = [lane for lane, why in excluded.items() if why == reason]
-        yield f"left out, {reason}: {', '.join(lanes[:5])}{f' and {len(lanes) - 5} more' if len(lanes) > 5 else ''}"
+        more = f" and {len(lanes) - MOST_NAMED} more" if len(lanes) > MOST_NAMED else ""
+        yield f"left out, {reason}: {', '.join(lanes[:MOST_NAMED])}{more}"
 
 
 def _at_bounds(values: Values) -> Iterator[str]:
-    if censored := sum(found.censored for of_run in values.values() for found in of_run.values()):
+    if censored := sum(measured.censored for of_run in values.values() for measured in of_run.values()):
         yield f"{_count(censored, 'censored time')} counted at the bound"
 
 
@@ -193,34 +205,34 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
-def _enough(claim: Mapping[str, Any], p: float) -> int:
-    """The smallest number of seeds that can give such a p."""
-    orders = math.factorial(len(claim["runs"])) if claim["kind"] == "trend" else 2
+def _enough(claim: ClaimRecord, p: float) -> int:
+    """Return the smallest number of seeds that can give such a p."""
+    orders = math.factorial(len(claim.runs)) if claim.kind == "trend" else 2
     return max(2, math.ceil(math.log(2 / p) / math.log(orders) - 1e-9))
 
 
 # In words.
 
 
-def in_words(folder: Path) -> Iterator[str]:
-    """A line a claim of a study's verdicts.csv. Raises StudyError where it is not as it was written."""
+def claims_in_words(folder: Path) -> Iterator[str]:
+    """Yield a line a claim of a study's verdicts.csv. Raises StudyError where it is not as it was written."""
     checksums.check_checksums(folder, [tables_file.VERDICTS])
-    for row in tables_file.read_csv(folder / tables_file.VERDICTS).to_dict("records"):
+    for row in records(tables_file.read_csv(folder / tables_file.VERDICTS)):
         yield sentence(row)
 
 
 def sentence(row: Mapping[str, Any]) -> str:
-    """A row of verdicts.csv as a sentence."""
-    found = [row["tested"]]
+    """Return a row of verdicts.csv as a sentence."""
+    parts = [row["tested"]]
     if not pd.isna(row["effect"]):
         effect = f"{'tau' if row['kind'] == 'trend' else 'difference'} {row['effect']:.3g}"
         if not pd.isna(row["confidence"]):
             effect += f", {row['confidence']:.1%} interval {row['lower']:.3g} to {row['upper']:.3g}"
-        found.append(effect)
+        parts.append(effect)
     elif not row["seeds"] and not pd.isna(row["p_holm"]):
-        found.append("no lane to tell from")
+        parts.append("no lane to tell from")
     if not pd.isna(row["p_holm"]):
-        found.append(f"p = {row['p_holm']:.2g} after Holm")
-    found.append(_count(row["seeds"], "seed"))
+        parts.append(f"p = {row['p_holm']:.2g} after Holm")
+    parts.append(_count(row["seeds"], "seed"))
     note = "" if pd.isna(row["note"]) else f"; {row['note']}"
-    return f"{row['experiment']}, claim {row['claim']}, {row['verdict']}: {row['text']} ({'; '.join(found)}){note}"
+    return f"{row['experiment']}, claim {row['claim']}, {row['verdict']}: {row['text']} ({'; '.join(parts)}){note}"

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The tables of an experiment in words."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,12 +8,15 @@ import pandas as pd
 
 from icl_transience.analysis import transience
 from icl_transience.store import checksums
-from icl_transience.store.tables_file import TABLES, read_csv
+from icl_transience.store.tables_file import TABLES, read_csv, records
 from icl_transience.system.formatting import count
 
+# A fall of accuracy that is worth a word even where it is not beyond noise.
+NOTICED_FALL = 0.05
 
-def in_words(row: Mapping[str, Any], horizon: float) -> str:
-    """A row of runs.csv as a sentence."""
+
+def run_in_words(row: Mapping[str, Any], horizon: float) -> str:
+    """Return a row of runs.csv as a sentence. horizon: in sequences seen."""
     seeds = f"{row['seeds']:.0f} seed" + ("s" if row["seeds"] != 1 else "")
     which = f"{row['evaluator']} ({row['metric'].replace('_', ' ')}, chance {row['chance']:.3g})"
     if row["outcome"] == "diverged":
@@ -25,7 +28,7 @@ def in_words(row: Mapping[str, Any], horizon: float) -> str:
         )
     if row["outcome"] == "transient":
         change = "and falls to"
-    elif row["peak"] - row["final"] > 0.05:
+    elif row["peak"] - row["final"] > NOTICED_FALL:
         change = "and falls, not beyond noise, to"
     else:
         change = "and stays, with"
@@ -38,10 +41,16 @@ def in_words(row: Mapping[str, Any], horizon: float) -> str:
 
 
 def experiment_in_words(folder: Path) -> Iterator[str]:
-    """What an experiment shows: a sentence a run, the last one with the figure's place."""
+    """Yield what an experiment shows: a sentence a run, the last one with the figure's path."""
     checksums.check_checksums(folder, TABLES)
-    runs = read_csv(folder / "runs.csv")
-    horizon = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"].max()
-    for number, row in runs.iterrows():
-        sentence = f"{folder.name}, {row['run']}: {in_words(row, horizon)}"
-        yield sentence + (f"; figure: {folder / 'curves.svg'}" if number == len(runs) - 1 else "")
+    runs = records(read_csv(folder / "runs.csv"))
+    horizon = last_snapshot(folder)
+    for number, row in enumerate(runs, start=1):
+        sentence = f"{folder.name}, {row['run']}: {run_in_words(row, horizon)}"
+        yield sentence + (f"; figure: {folder / 'curves.svg'}" if number == len(runs) else "")
+
+
+def last_snapshot(folder: Path) -> float:
+    """Return the sequences seen at the last snapshot in an experiment's curves.csv."""
+    seen = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"]
+    return float(seen.to_numpy().max())

@@ -1,4 +1,4 @@
-"""TODO"""
+"""What a run was made with, in words, for the foot of its figures."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from icl_transience.study.experiments import NamedRun
 
 
 def describe(named: NamedRun) -> list[str]:
-    """What a run was made with, for the foot of a figure: bank, sequences, model, initial weights, optimizer, L2."""
+    """Return what a run was made with: bank, sequences, model, initial weights, optimizer, L2."""
     run, shape = named.run, named.run.bank.shape
     model, optimizer = run.model, run.optimizer
     mlp = f"MLP {model.mlp_ratio}x" if model.mlp_ratio else "attention only"
@@ -30,7 +30,7 @@ def describe(named: NamedRun) -> list[str]:
 
 
 def _describe_rest(model: Model) -> str:
-    """What few models have."""
+    """Return what few models have."""
     positions = "" if model.positions.kind == "sinusoid" else f", positions {model.positions.kind}"
     return positions + (f", dropout {model.dropout:g}" if model.dropout else "")
 
@@ -64,7 +64,7 @@ def _describe_l2(l2: L2) -> str:
 
 
 def _describe_events(run: Run) -> Iterator[str]:
-    """What happens in mid-training."""
+    """Yield what changes in mid-training."""
     if run.forgetting.every:
         until = f" until {run.forgetting.until:,}" if run.forgetting.until else ""
         yield f"label embeddings drawn anew every {run.forgetting.every:,} sequences{until}"
@@ -78,7 +78,7 @@ def _describe_events(run: Run) -> Iterator[str]:
 
 
 def _describe_recipe(recipe: Recipe) -> Iterator[str]:
-    """What sequences are like, beyond the plain bursty recipe only where they are."""
+    """Yield what sequences are like, beyond the plain bursty recipe only where they are."""
     (share, own), *others = recipe.kinds()
     kinds = [(f"{share:.3g} of: " if others else "") + _describe_kind(own)]
     kinds += [f"{share:.3g} of: {_describe_kind(kind)}" for share, kind in others]

@@ -1,7 +1,7 @@
 """Lanes -> packs on disk: which lanes train together, and where their training may stop and resume.
 
 A folder results/packs/{pack} with its pack.json is registered once and only grows: a lane found in one stays
-there for ever, new lanes form new packs, boundaries are only appended.
+there forever, new lanes form new packs, boundaries are only appended.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Pack:
     boundaries: tuple[int, ...]
 
     def segments(self, horizon: int) -> list[tuple[int, int]]:
-        """(from, to) of every segment that training to `horizon` takes, in order."""
+        """Return (from, to) of every segment that training to `horizon` takes, in order."""
         pairs = itertools.pairwise(self.boundaries)
         return [(start, end) for start, end in pairs if start < horizon]
 
@@ -45,7 +45,7 @@ def plan(
     lanes_per_pack: int,
     segment_end: Callable[[PackSpec, int], int],
 ) -> dict[str, Pack]:
-    """Pack id -> pack, for every pack that holds a wanted lane; a pure function.
+    """Return pack id -> pack, for every pack that holds a wanted lane; a pure function.
 
     wanted: lane -> horizon. Lanes of a registered pack stay there; the others are grouped by run (or by tensor
     shape) in the order given. Boundaries grow up to the largest horizon, in whole batches: segment_end(pack, start) is
@@ -69,7 +69,10 @@ def plan(
 def _refuse_too_many_segments(
     packs: Mapping[str, Pack], horizons: Mapping[str, int], segment_end: Callable[[PackSpec, int], int]
 ) -> None:
-    """Counted, not listed: a long horizon in short segments has more of them than any memory holds."""
+    """Raise StudyError where training takes more segments than one call plans.
+
+    They are counted, not listed: a long horizon in short segments has more of them than any memory holds.
+    """
     total, lengths = 0, []
     for pack_id, pack in packs.items():
         begun = pack.boundaries[-1]
@@ -85,6 +88,7 @@ def _refuse_too_many_segments(
 
 
 def _extended(pack: Pack, horizon: int, segment_end: Callable[[PackSpec, int], int]) -> Pack:
+    """Return a pack with boundaries up to the horizon."""
     batch_size, boundaries = pack.spec.run.batch_size, list(pack.boundaries)
     while boundaries[-1] < horizon:
         boundaries.append(round_up(min(segment_end(pack.spec, boundaries[-1]), horizon), batch_size))
@@ -92,7 +96,7 @@ def _extended(pack: Pack, horizon: int, segment_end: Callable[[PackSpec, int], i
 
 
 def read_registered(folder: Path) -> dict[str, Pack]:
-    """Every pack under `folder` (results/packs); a folder without index or segments is none.
+    """Return every pack under `folder` (results/packs); a folder without index or segments is none.
 
     Raises StudyError where an index is not what its folder says.
     """
@@ -101,7 +105,7 @@ def read_registered(folder: Path) -> dict[str, Pack]:
 
 
 def _read(folder: Path) -> Pack | None:
-    """The pack of a folder: from its index, or, where that is lost or damaged, from its segments."""
+    """Return the pack of a folder: from its index, or, where that is lost or damaged, from its segments."""
     index = folder / INDEX
     if not index.exists():
         return _rebuilt(folder)
@@ -124,7 +128,7 @@ def _checksum(document: Mapping[str, Any]) -> str:
 
 
 def _pack(folder: Path, text: str, semantics: list[int], boundaries: tuple[int, ...]) -> Pack | None:
-    """The pack of a folder, or None if it was made when training meant something else."""
+    """Return the pack of a folder, or None if it was made when training meant something else."""
     if semantics != semantics_of("training"):
         return None
     try:
@@ -141,14 +145,14 @@ def _pack(folder: Path, text: str, semantics: list[int], boundaries: tuple[int, 
 
 
 def _rebuilt(folder: Path) -> Pack | None:
-    """The pack of a folder that has lost its index, from the segments (or their kept links) in it."""
+    """Return the pack of a folder that has lost its index, from the segments (or their kept links) in it."""
     from icl_transience.store import hdf5
 
-    segments = sorted({match[0]: match for path in folder.rglob("*.h5") if (match := SEGMENT.match(path.name))})
+    segments = {match[0]: match for path in folder.rglob("*.h5") if (match := SEGMENT.match(path.name))}
     if not segments:
         return None
-    ends = {int(SEGMENT.match(name)[group]) for name in segments for group in (1, 2)}
-    for path in (path for name in segments for path in sorted(folder.rglob(name))):
+    ends = {int(match[group]) for match in segments.values() for group in (1, 2)}
+    for path in (path for name in sorted(segments) for path in sorted(folder.rglob(name))):
         try:
             text, semantics = (hdf5.read_attribute(path, name, aside=False) for name in ("spec", "semantics"))
         except hdf5.StoreError:
@@ -158,7 +162,7 @@ def _rebuilt(folder: Path) -> Pack | None:
 
 
 def register(folder: Path, planned: Mapping[str, Pack]) -> None:
-    """Writes the index of every planned pack that is new or has grown, under a lock.
+    """Write the index of every planned pack that is new or has grown, under a lock.
 
     Raises StudyError where another workflow has registered other packs for the same lanes since the plan was made.
     """
@@ -187,7 +191,7 @@ def _index(pack: Pack) -> str:
 
 
 def order_lanes(lanes: Iterable[tuple[Lane, int]]) -> dict[Lane, int]:
-    """lane -> the largest horizon asked of it, in order of first mention."""
+    """Return lane -> the largest horizon asked of it, in order of first mention."""
     wanted: dict[Lane, int] = {}
     for lane, horizon in lanes:
         wanted[lane] = max(horizon, wanted.get(lane, 0))
@@ -195,7 +199,7 @@ def order_lanes(lanes: Iterable[tuple[Lane, int]]) -> dict[Lane, int]:
 
 
 def lane_places(packs: Mapping[str, Pack], lanes: Sequence[Lane]) -> dict[Lane, tuple[str, int]]:
-    """lane -> (pack id, the lane's place in it)."""
+    """Return lane -> (pack id, the lane's place in it)."""
     places: dict[Lane, tuple[str, int]] = {}
     for pack_id in sorted(packs, reverse=True):
         places |= {lane: (pack_id, place) for place, lane in enumerate(packs[pack_id].spec.lanes)}

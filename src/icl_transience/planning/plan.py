@@ -71,9 +71,9 @@ class Plan:
         """
         packs.register(Path(self.paths.packs), self.packs)
         for experiment in self.study.experiments:
-            text = self.records.experiment(experiment, figures=True) + "\n"
+            text = self.records.experiment_text(experiment, figures=True) + "\n"
             atomic.write_text(Path(self.paths.experiment(experiment)), text)
-        atomic.write_text(Path(self.paths.claims), self.records.claims() + "\n")
+        atomic.write_text(Path(self.paths.claims), self.records.claims_text() + "\n")
 
 
 def _study_path(name: str, base: Path) -> Path:

@@ -1,6 +1,5 @@
 """Which files a study is made of, and which of them are there."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,8 +54,8 @@ class Targets:
         declared, found = self.study.experiments[experiment], {}
         for named in declared.runs:
             for lane in self.records.lanes(declared, named):
-                for start, end in self.packs[lane["pack"]].segments(declared.horizon):
-                    found[self.paths.metrics(lane["pack"], named.sequence_set.id, start, end)] = None
+                for start, end in self.packs[lane.pack].segments(declared.horizon):
+                    found[self.paths.metrics(lane.pack, named.sequence_set.id, start, end)] = None
         return list(found)
 
     # Experiments.
@@ -69,7 +68,7 @@ class Targets:
 
     def declared(self, experiment: str) -> str:
         """Return a file whose name says what the experiment's tables are made from; missing where they are not."""
-        declared = declaration(json.loads(self.records.experiment(experiment, figures=False)))
+        declared = declaration(self.records.experiment(experiment, figures=False))
         return f"{self.paths.experiment_folder(experiment)}/.declared-{declared}"
 
     def figures(self, experiment: str) -> list[str]:

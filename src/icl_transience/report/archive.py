@@ -20,6 +20,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -32,6 +33,7 @@ from icl_transience.results import provenance
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
+from icl_transience.specs.records import experiment_from
 from icl_transience.store import atomic, checksums, hdf5
 
 # 1980-01-01, the first day that zip knows too.
@@ -58,8 +60,8 @@ PYTHONPATH=src python -m icl_transience redraw --archive . --folder redrawn
 """
 
 
-def write(plan: Plan, snakefile: Path) -> Path:
-    """Writes the archive of the plan's study and returns its path.
+def write_archive(plan: Plan, snakefile: Path) -> Path:
+    """Write the archive of the plan's study and return its path.
 
     Raises StudyError where Snakemake would still make something of the study.
     """
@@ -88,7 +90,7 @@ def _write_tar(path: Path, top: str, members: dict[str, bytes]) -> None:
 
 
 def refuse_unfinished(plan: Plan, snakefile: Path) -> None:
-    """Raises StudyError where a dry run of `all` finds anything to do."""
+    """Raise StudyError where a dry run of `all` finds anything to do."""
     if jobs := unfinished(plan, snakefile):
         raise StudyError(
             f"study {plan.study.name} is not finished ({jobs}): `snakemake all archive` finishes and archives it"
@@ -99,7 +101,7 @@ def refuse_unfinished(plan: Plan, snakefile: Path) -> None:
 
 
 def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of every file but the list of checksums."""
+    """Yield (name, content) of every file but the list of checksums."""
     entry = provenance.last(plan)
     yield "provenance.json", _json(entry)
     yield "config.json", _json(plan.config)
@@ -124,17 +126,17 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
         yield f"banks/{shown.name}", shown.read_bytes()
         if words is not None:
             yield f"banks/{bank_id}.words.json", _json({"added_tokens": words})
-    if page := _report(plan, snakefile):
+    if page := _page(plan, snakefile):
         yield "report.html", page.read_bytes()
     yield from _sources(plan)
 
 
-def _json(values) -> bytes:
+def _json(values: Any) -> bytes:
     return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _sources(plan: Plan) -> Iterator[tuple[str, bytes]]:
-    """The library as it is installed, and what the workflow says about its environment."""
+    """Yield the library as it is installed, and what the workflow says about its environment."""
     package = Path(str(importlib.resources.files("icl_transience")))
     for path in sorted(package.rglob("*")):
         if path.is_file() and path.suffix in (".py", ".cpp"):
@@ -147,8 +149,8 @@ def _sources(plan: Plan) -> Iterator[tuple[str, bytes]]:
             yield name, (plan.base / name).read_bytes()
 
 
-def _report(plan: Plan, snakefile: Path) -> Path | None:
-    """Snakemake's report, which has the time of its making in it: made again only where a result is newer.
+def _page(plan: Plan, snakefile: Path) -> Path | None:
+    """Return the study's page, which has the time of its making in it: made again only where a result is newer.
 
     None, with the reason on the terminal, where Snakemake cannot make it.
     """
@@ -156,7 +158,7 @@ def _report(plan: Plan, snakefile: Path) -> Path | None:
     newest = max(Path(target).stat().st_mtime for target in plan.targets.all())
     if not path.is_file() or path.stat().st_mtime < newest:
         try:
-            report_page.write(plan, snakefile)
+            report_page.write_page(plan, snakefile)
         except StudyError as error:
             print(f"archive: goes without report.html: {error}", file=sys.stderr)
             return None
@@ -164,7 +166,7 @@ def _report(plan: Plan, snakefile: Path) -> Path | None:
 
 
 def write_card_data(bank: Path, vocabulary: str | None, path: Path) -> list[dict] | None:
-    """Copies to `path` what the card of `bank` is drawn from; returns the words on it as a tokenizer's, if any.
+    """Copy to `path` what the card of `bank` is drawn from; return the words on it as a tokenizer's, if any.
 
     The embeddings keep their shape, but only what is on the contact sheet has values; the rest takes no space.
     """
@@ -172,9 +174,9 @@ def write_card_data(bank: Path, vocabulary: str | None, path: Path) -> list[dict
         for key in sorted(full.attrs):
             file.attrs[key] = full.attrs[key]
         full.copy("quality", file)
-        classes, exemplars = contact_sheet(from_values(BankSpec, json.loads(full.attrs["spec"])).shape)
+        classes, exemplars = contact_sheet(from_values(BankSpec, json.loads(str(full.attrs["spec"]))).shape)
         if "contact" in full:
-            file["contact"] = full["contact"][()]
+            file["contact"] = hdf5.array(full, "contact")
         elif "exemplars/token" in full:
             _copy_part(full, file, "exemplars/token", classes, exemplars)
         else:
@@ -184,13 +186,14 @@ def write_card_data(bank: Path, vocabulary: str | None, path: Path) -> list[dict
             return None
         from icl_transience.report.figures.bank_card import words_of_rows
 
-        shown = full["exemplars/token"][()][np.ix_(classes, exemplars)].ravel().tolist()
+        shown = hdf5.array(full, "exemplars/token")[np.ix_(classes, exemplars)].ravel().tolist()
         words = words_of_rows(Path(vocabulary))
         return [{"id": row, "content": words[row]} for row in sorted(shown) if row in words] or None
 
 
 def _copy_part(full: h5py.File, file: h5py.File, name: str, classes: np.ndarray, exemplars: np.ndarray) -> None:
-    values = full[name]
+    """Copy the values of some classes and exemplars."""
+    values = hdf5.dataset(full, name)
     chunk = (1, len(exemplars), *values.shape[2:])
     part = file.create_dataset(name, values.shape, values.dtype, chunks=chunk)
     for number in classes:
@@ -201,23 +204,23 @@ def _copy_part(full: h5py.File, file: h5py.File, name: str, classes: np.ndarray,
 
 
 def redraw(archive: Path, output: Path) -> list[Path]:
-    """Draws every figure of an extracted archive into `output`, under the names that they have in it."""
+    """Draw every figure of an extracted archive into `output`, under the names that they have in it."""
     from icl_transience.report.figures import bank_card
-    from icl_transience.report.figures.experiment import draw
+    from icl_transience.report.figures.experiment import draw_experiment
     from icl_transience.store import tables_file
 
     drawn = []
     for folder in sorted(path.parent for path in archive.glob("experiments/*/experiment.json")):
-        experiment = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
+        record = experiment_from(json.loads((folder / "experiment.json").read_text(encoding="utf-8")))
         curves, lanes = tables_file.read_curves(folder), tables_file.read_lanes(folder)
         for svg in sorted(folder.glob("*.svg")):
             target = output / svg.relative_to(archive)
-            draw(svg.stem, experiment, curves, lanes, target, target.with_suffix(".png"))
+            draw_experiment(svg.stem, record, curves, lanes, target, target.with_suffix(".png"))
             drawn.append(target)
     for data in sorted(archive.glob("banks/*.card.h5")):
         target = output / "banks" / data.name.replace(".card.h5", ".svg")
         words = data.with_name(data.name.replace(".card.h5", ".words.json"))
-        bank_card.draw(data, words if words.is_file() else None, target, target.with_suffix(".png"))
+        bank_card.draw_bank_card(data, words if words.is_file() else None, target, target.with_suffix(".png"))
         drawn.append(target)
     if not drawn:
         raise StudyError(f"{archive}: no archive of a study: name the folder that has experiments/ and banks/ in it")

@@ -31,7 +31,7 @@ _LONGEST_LINE = 5000
 
 
 def built(plan: Plan) -> list[str]:
-    """The experiments all of whose tables and figures are there, be they up to date or not."""
+    """Return the experiments all of whose tables and figures are there, be they up to date or not."""
     return [
         name for name in plan.study.experiments if all(Path(path).exists() for path in plan.targets.experiment(name))
     ]
@@ -48,21 +48,24 @@ class Captions(dict):
         self.plan = plan
 
     def question(self, experiment: str) -> str:
+        """Return the question of an experiment."""
         question = self.plan.study.experiments[experiment].question
         return _html(f"<p><strong>{escape(question)}</strong></p>") if question else ""
 
     def findings(self, experiment: str) -> str:
-        """What came of each run, and of each claim."""
+        """Return what came of each run, and of each claim."""
         return _html(self._findings(experiment) + self._claims(experiment))
 
     def claims(self, experiment: str) -> str:
+        """Return the claims of an experiment and their verdicts."""
         return _html(self._claims(experiment))
 
     def all_claims(self) -> str:
+        """Return the claims of all experiments and their verdicts."""
         return _html("".join(f"<h4>{escape(name)}</h4>{self._claims(name)}" for name in self._verdicts))
 
     def table(self, experiment: str, name: str) -> str:
-        """The columns that matter of transience.csv or runs.csv."""
+        """Return the columns that matter of transience.csv or runs.csv."""
         folder = Path(self.plan.paths.experiment_folder(experiment))
         checksums.check_checksums(folder, [name], move=False)
         with (folder / name).open(newline="", encoding="utf-8") as file:
@@ -71,7 +74,7 @@ class Captions(dict):
         return _html(_table(rows[0], (row.values() for row in rows[:_MOST_ROWS])) + more)
 
     def overview(self) -> str:
-        """The first page: experiments with their questions and answers; study, versions, machine, times."""
+        """Return the first page: experiments with their questions and answers; study, versions, machine, times."""
         study = self.plan.study
         parts = [f"<h1>Study {escape(study.name)}</h1>"]
         if study.description:
@@ -95,7 +98,7 @@ class Captions(dict):
 
     @cached_property
     def _states(self) -> dict[str, Counter]:
-        """Experiment -> how many of its lanes are in which state."""
+        """Return experiment -> how many of its lanes are in which state."""
         states = {name: Counter() for name in self.plan.study.experiments}
         for row in status.rows(self.plan):
             states[row.experiment][row.state] += 1
@@ -103,21 +106,20 @@ class Captions(dict):
 
     def _findings(self, experiment: str) -> str:
         # Here and not above: the Snakefile imports this module, and parsing need not wait for pandas.
-        import pandas as pd
-
         from icl_transience.analysis import words
         from icl_transience.store import tables_file
 
         folder = Path(self.plan.paths.experiment_folder(experiment))
         checksums.check_checksums(folder, tables_file.TABLES, move=False)
-        runs = pd.read_csv(folder / "runs.csv", converters={"run": str})
-        horizon = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"].max()
+        runs = tables_file.records(tables_file.read_csv(folder / "runs.csv"))
+        horizon = words.last_snapshot(folder)
         said = [
-            f"<li><strong>{escape(row['run'])}</strong>: {escape(words.in_words(row, horizon))}</li>"
-            for _, row in runs[:_MOST_SENTENCES].iterrows()
+            f"<li><strong>{escape(row['run'])}</strong>: {escape(words.run_in_words(row, horizon))}</li>"
+            for row in runs[:_MOST_SENTENCES]
         ]
         if len(runs) > _MOST_SENTENCES:
-            outcomes = ", ".join(f"{number} {outcome}" for outcome, number in runs["outcome"].value_counts().items())
+            counts = Counter(row["outcome"] for row in runs)
+            outcomes = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
             said.append(f"<li>… and so on, in the table of runs; of all {len(runs)}: {outcomes}</li>")
         return f"<ul>{''.join(said)}</ul>"
 
@@ -127,8 +129,9 @@ class Captions(dict):
 
     @cached_property
     def _verdicts(self) -> dict[str, list[dict[str, str]]]:
-        """Experiment -> its rows of verdicts.csv; empty where the study has none."""
-        path, found = Path(self.plan.paths.study_folder, "verdicts.csv"), {}
+        """Return experiment -> its rows of verdicts.csv; empty where the study has none."""
+        path = Path(self.plan.paths.study_folder, "verdicts.csv")
+        found: dict[str, list[dict[str, str]]] = {}
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 table = csv.DictReader(file)
@@ -147,7 +150,7 @@ class Captions(dict):
 
 
 def _html(text: str) -> str:
-    """As reStructuredText. All that is indented belongs to the directive, so no text in it can begin another."""
+    """Return HTML as reStructuredText. All that is indented is the directive's, so no text in it can begin another."""
     lines = [
         part
         for line in text.splitlines()
@@ -157,14 +160,14 @@ def _html(text: str) -> str:
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Cells are HTML."""
+    """Return a table of cells, which are HTML."""
     columns = "".join(f"<th>{name}</th>" for name in head)
     body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _claim(row: Mapping[str, str]) -> str:
-    """A row of verdicts.csv as an item of a list."""
+    """Return a row of verdicts.csv as an item of a list."""
     source = f" ({escape(row['source'])})" if row["source"] else ""
     parts = [f"<strong>{row['verdict']}</strong>: {escape(row['text'])}{source}"]
     parts.append(f"tested: {escape(row['tested'])}")
@@ -182,14 +185,16 @@ def _confidence(row: Mapping[str, str]) -> str:
 
 
 def _cells(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """(head, HTML) of those cells of a row of transience.csv or runs.csv that a page has room for."""
+    """Yield (head, HTML) of those cells of a row of transience.csv or runs.csv that a page has room for."""
     yield "run", escape(row["run"])
     yield ("seed", escape(row["seed"])) if "seed" in row else ("seeds", row["seeds"])
     yield "outcome", row["outcome"]
     yield "emergence", _sequences(row["emergence"])
     yield "peak", _interval(row, "peak")
     yield "peak at", _sequences(row["peak_at"])
-    bound = "" if row["half_life_censored"] in ("", "0", "False") else "≥ "
+    # Of a lane whether its half-life is a lower bound, of a run how many of its lanes' are.
+    censored = row["half_life_censored"] if "seed" in row else row["n_half_life_censored"]
+    bound = "" if censored in ("", "0", "False") else "≥ "
     yield "half life", bound + _sequences(row["half_life"])
     yield "final", _interval(row, "final")
     yield "index", _interval(row, "index")
@@ -202,21 +207,21 @@ def _sequences(number: str) -> str:
 
 
 def _interval(row: Mapping[str, str], name: str) -> str:
-    """A number, with its interval where the row has one."""
+    """Return a number, with its interval where the row has one."""
     if not row[name]:
         return "–"
-    ends = [row.get(f"{name}_{end}") for end in ("lower", "upper")]
+    ends = [row.get(f"{name}_{end}", "") for end in ("lower", "upper")]
     return _plain(row[name]) + (f" ({' to '.join(map(_plain, ends))})" if all(ends) else "")
 
 
 def _plain(number: str) -> str:
-    """Two decimals, or two digits where those are further behind the point."""
+    """Format with two decimals, or two digits where those are further behind the point."""
     value = float(number)
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def _made(entry: provenance.Entry) -> Iterator[tuple[str, str]]:
-    """(what, how) of an entry of provenance.json."""
+    """Yield (what, how) of an entry of provenance.json."""
     machine, versions, git = entry["machine"], entry["versions"], entry["git"]
     packs = entry["packs"].values()
     segments = [segment for pack in packs for segment in pack["segments"].values()]
@@ -235,7 +240,7 @@ def _made(entry: provenance.Entry) -> Iterator[tuple[str, str]]:
 
 
 def _duration(seconds: float) -> str:
-    """Summed over jobs, however many ran side by side."""
+    """Format a duration summed over jobs, however many ran side by side."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:,.1f} {unit}"

@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 
 from icl_transience.specs.identity import from_values
+from icl_transience.specs.records import experiment_from
 from icl_transience.specs.runs import Export
 from icl_transience.store.atomic import read_planned
 from icl_transience.system import jobs
 
 
 def add_commands(command: jobs.AddCommand) -> None:
-    """Add this wing's subcommands."""
+    """Add the subcommands of report."""
     export = command("export", _export, "Write a run's bank, evaluators and training sequences for the authors' code.")
     jobs.add_arguments(export, "spec", "bank", "output")
     export.add_argument("--sequences", type=Path, required=True, help="the HDF5 file of the run's evaluator set")
@@ -44,16 +45,16 @@ def _export(options: argparse.Namespace) -> None:
     from icl_transience.report import export
 
     exported = from_values(Export, json.loads(options.spec))
-    export.write(options.output, options.bank_output, exported, options.bank, options.sequences)
+    export.write_export(options.output, options.bank_output, exported, options.bank, options.sequences)
 
 
 def _figure(options: argparse.Namespace) -> None:
     from icl_transience.report.figures import experiment
     from icl_transience.store import tables_file
 
-    experiment.draw(
+    experiment.draw_experiment(
         options.name,
-        read_planned(options.experiment),
+        experiment_from(read_planned(options.experiment)),
         tables_file.read_curves(options.folder),
         tables_file.read_lanes(options.folder),
         options.folder / f"{options.name}.svg",
@@ -64,7 +65,7 @@ def _figure(options: argparse.Namespace) -> None:
 def _card(options: argparse.Namespace) -> None:
     from icl_transience.report.figures import bank_card
 
-    bank_card.draw(options.bank, options.vocabulary, options.vector, options.raster)
+    bank_card.draw_bank_card(options.bank, options.vocabulary, options.vector, options.raster)
 
 
 def _words(options: argparse.Namespace) -> None:
@@ -73,7 +74,7 @@ def _words(options: argparse.Namespace) -> None:
 
     plan = planned_here(options.study)
     if plan.targets.is_judged():
-        print(*verdicts.in_words(Path(plan.paths.study_folder)), sep="\n")
+        print(*verdicts.claims_in_words(Path(plan.paths.study_folder)), sep="\n")
     for folder in reversed(plan.targets.finished()):
         for line in words.experiment_in_words(Path(folder)):
             print(line)
@@ -83,14 +84,14 @@ def _report(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.report import page
 
-    print(page.report(planned_here(options.study), Path("Snakefile")))
+    print(page.make_page(planned_here(options.study), Path("Snakefile")))
 
 
 def _archive(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.report import archive
 
-    print(archive.write(planned_here(options.study), Path("Snakefile")))
+    print(archive.write_archive(planned_here(options.study), Path("Snakefile")))
 
 
 def _redraw(options: argparse.Namespace) -> None:

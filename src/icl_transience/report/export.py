@@ -31,8 +31,8 @@ TRAINING_SEQUENCES = "train_sequences"
 _CHUNK = 1 << 13
 
 
-def write(path: Path, bank_path: Path, export: Export, bank_file: Path, sequences_file: Path) -> None:
-    """Writes {run}.h5 to `path` and {run}.bank.h5 to `bank_path`, from the bank's and the evaluators' files."""
+def write_export(path: Path, bank_path: Path, export: Export, bank_file: Path, sequences_file: Path) -> None:
+    """Write {run}.h5 to `path` and {run}.bank.h5 to `bank_path`, from the bank's and the evaluators' files."""
     recipe = export.run.recipe
     embeddings = torch.from_numpy(load(bank_file, export.run.bank))
     with (
@@ -43,9 +43,10 @@ def write(path: Path, bank_path: Path, export: Export, bank_file: Path, sequence
         file.attrs["arguments"] = list(arguments(export.run, bank_path.name, path.name))
         file.attrs["differences"] = [*differences(recipe), *differences_of_training(export.run)]
         for name in export.sequence_set.evaluators:
-            group = _group(file, _NAMES.get(name, name), frozen[name].attrs["recipe"], frozen[name]["examples"].shape)
+            examples = hdf5.dataset(frozen, f"{name}/examples")
+            group = _group(file, _NAMES.get(name, name), str(frozen[name].attrs["recipe"]), examples.shape)
             for part in ("examples", "labels"):
-                group[part][:] = frozen[name][part][()]
+                hdf5.dataset(group, part)[:] = hdf5.array(frozen, f"{name}/{part}")
         shape = export.training_sequences, recipe.context + 1, embeddings.shape[2]
         group = _group(file, TRAINING_SEQUENCES, canonical(identity_values(recipe)), shape)
         count = export.training_sequences
@@ -55,13 +56,14 @@ def write(path: Path, bank_path: Path, export: Export, bank_file: Path, sequence
             recipe = export.run.at(first).recipe
             drawn = draw.draw(recipe, export.run.bank.shape, *source)
             here = slice(first, last)
-            group["examples"][here] = draw.examples(recipe, embeddings, drawn, *source).numpy()
-            group["labels"][here] = drawn.labels.numpy()
+            hdf5.dataset(group, "examples")[here] = draw.examples(recipe, embeddings, drawn, *source).numpy()
+            hdf5.dataset(group, "labels")[here] = drawn.labels.numpy()
     with atomic.replacing(bank_path) as temporary:
         shutil.copyfile(bank_file, temporary)
 
 
 def _group(file: h5py.File, name: str, recipe: str, shape: tuple[int, ...]) -> h5py.Group:
+    """Return a new group for the sequences of an evaluator or of training."""
     group = file.create_group(name)
     group.attrs["recipe"] = recipe
     group.create_dataset("examples", shape, dtype="float32")
@@ -70,7 +72,7 @@ def _group(file: h5py.File, name: str, recipe: str, shape: tuple[int, ...]) -> h
 
 
 def arguments(run: Run, data_file: str, evaluator_file: str) -> Iterator[str]:
-    """The authors' command-line arguments for data as close to the run's as theirs can be; see `differences`."""
+    """Yield the authors' command-line arguments for data as close to the run's as theirs can be; see `differences`."""
     shape, recipe = run.bank.shape, run.recipe
     yield from ("--data_type", "file", "--data_file", data_file, "--data_path_in_file", "embeddings")
     yield from ("--class_split", f"{shape.n_train_classes}", f"{shape.n_classes - shape.n_train_classes}", "0")
@@ -94,7 +96,7 @@ def arguments(run: Run, data_file: str, evaluator_file: str) -> Iterator[str]:
 
 
 def differences(recipe: Recipe) -> Iterator[str]:
-    """In what the authors' own training sequences, drawn by these `arguments`, are not the run's."""
+    """Yield in what the authors' own training sequences, drawn by these `arguments`, are not the run's."""
     kinds = [kind for share, kind in recipe.kinds() if share]
     if recipe.zipf.alpha and recipe.zipf.ranks == "permuted":
         yield "zipf: their ranks are the bank's order, the run's are permuted"
@@ -115,7 +117,7 @@ def differences(recipe: Recipe) -> Iterator[str]:
 
 
 def differences_of_training(run: Run) -> Iterator[str]:
-    """In what training itself is not what `arguments` ask for."""
+    """Yield in what training itself is not what `arguments` ask for."""
     if run.interventions:
         yield f"interventions: theirs is as before the first, at {run.interventions[0].at} sequences seen, to the end"
     if run.forgetting.every:

@@ -1,4 +1,4 @@
-"""Snakemake's own report of what is built of a study: {results}/studies/{study}/report.html.
+"""The page of a study: Snakemake's own report of what is built of a study: {results}/studies/{study}/report.html.
 
 Its words are in workflow/report/ and captions.py; its look, where Snakemake's would hide something, in report.css.
 """
@@ -18,13 +18,14 @@ from icl_transience.store import atomic
 
 
 def path_of(plan: Plan) -> Path:
+    """Return the path of a study's page."""
     return Path(plan.paths.root, "studies", plan.study.name, "report.html")
 
 
-def report(plan: Plan, snakefile: Path) -> str:
-    """Writes the report of what is built, and says where it is and what is missing."""
+def make_page(plan: Plan, snakefile: Path) -> str:
+    """Write the page of what is built; return a text that says where it is and what is missing."""
     names = captions.built(plan)
-    path = write(plan, snakefile)
+    path = write_page(plan, snakefile)
     text = f"report: {path}"
     if missing := [name for name in plan.study.experiments if name not in names]:
         text += f"\nnot in it, for lack of tables or figures: {', '.join(missing)}"
@@ -33,8 +34,8 @@ def report(plan: Plan, snakefile: Path) -> str:
     return text
 
 
-def write(plan: Plan, snakefile: Path) -> Path:
-    """Writes the report of what is built and returns its path.
+def write_page(plan: Plan, snakefile: Path) -> Path:
+    """Write the page of what is built and return its path.
 
     Raises StudyError where nothing is built, or Snakemake cannot make a report of it.
     """
@@ -50,7 +51,7 @@ def write(plan: Plan, snakefile: Path) -> Path:
 
 
 def _targets(plan: Plan) -> list[str]:
-    """What is there: Snakemake makes no report in which a file is missing."""
+    """Return what is there: Snakemake makes no report in which a file is missing."""
     if all(Path(path).exists() for path in plan.targets.all()):
         return ["all"]
     cards = [path for path in plan.targets.cards() if Path(path).exists()]
@@ -61,7 +62,7 @@ def _targets(plan: Plan) -> list[str]:
 
 
 def unfinished(plan: Plan, snakefile: Path) -> str:
-    """The jobs that a dry run of `all` finds to do, in words; empty where there is none."""
+    """Return the jobs that a dry run of `all` finds to do, in words; empty where there is none."""
     said = snakemake(plan, snakefile, "--dry-run", "all")
     if "Nothing to be done" in said:
         return ""
@@ -71,7 +72,7 @@ def unfinished(plan: Plan, snakefile: Path) -> str:
 
 
 def snakemake(plan: Plan, snakefile: Path, *arguments: str) -> str:
-    """What Snakemake says when it is called on the plan's study; a call that makes nothing, and takes no lock."""
+    """Return what Snakemake says when it is called on the plan's study. The call must make nothing."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as config:
         json.dump(plan.config, config)
         config.flush()

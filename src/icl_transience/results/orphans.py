@@ -288,7 +288,7 @@ def size(paths: Iterable[Path]) -> int:
     return sum(inodes.values())
 
 
-def report(plan: Plan) -> str:
+def list_orphans(plan: Plan) -> str:
     """What `find` finds, as text: sizes, totals, and a command for each kind that removes it."""
     found, left_out = find(plan)
     lines: list[str] = []

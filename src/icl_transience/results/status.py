@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import h5py
+import numpy as np
 
 from icl_transience.planning import packs
 from icl_transience.planning.packs import Pack
@@ -107,8 +108,9 @@ class _Trained:
         try:
             with h5py.File(path, "r") as file:
                 # A lane that diverged stays diverged: the last segment knows of all that came before.
-                return float(file.attrs["made_sequences_per_second"]), file["diverged_at"][()].tolist()
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+                rate = float(np.asarray(file.attrs["made_sequences_per_second"]))
+                return rate, hdf5.array(file, "diverged_at").tolist()
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             self.problems.append(f"{path} cannot be read ({error})")
             return None, nothing
 

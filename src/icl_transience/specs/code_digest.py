@@ -9,11 +9,11 @@ here: they follow SEMANTICS alone.
 import ast
 import functools
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any
+
+from icl_transience.specs.records import ExperimentRecord, text_of
 
 PACKAGE = "icl_transience"
 # Stage -> the modules in which it begins. The two engines that answer are named, since evaluation chooses between them
@@ -34,11 +34,9 @@ _MEANINGS = "specs.evaluators"
 _CHOICE = "engines.select"
 
 
-def declaration(report: Mapping[str, Any]) -> str:
-    """Return a hash of what an experiment's tables are made from, and by: `report` without what figures alone say."""
-    runs = [{key: value for key, value in run.items() if key != "caption"} for run in report["runs"]]
-    plain = {key: value for key, value in report.items() if key != "question"} | {"runs": runs}
-    text = json.dumps(plain, sort_keys=True) + digest("tables")
+def declaration(record: ExperimentRecord) -> str:
+    """Return a hash of what an experiment's tables are made from, and by: the record without what figures alone say."""
+    text = text_of(record.for_tables()) + digest("tables")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

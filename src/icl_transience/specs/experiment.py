@@ -69,6 +69,3 @@ def axis_of_numbers(levels: Mapping[str, list[Any]]) -> str | None:
     """Return the axis, of those whose levels are numbers, that has most of them."""
     numeric = [axis for axis, of_axis in levels.items() if all(map(is_number, of_axis))]
     return max(numeric, key=lambda axis: len(levels[axis]), default=None)
-
-
-Report = Mapping[str, Any]

@@ -1,6 +1,7 @@
 """The tables of an experiment and of a study: where they stand, how they are written and read."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -32,6 +33,11 @@ def read_lanes(folder: Path) -> pd.DataFrame:
 def read_csv(path: Path) -> pd.DataFrame:
     """Read a table that this pipeline wrote. Only an empty cell is a missing value: a run may be named NA."""
     return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"run": str, "seed": str})
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table, each column -> value."""
+    return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
 
 
 def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:

@@ -29,16 +29,16 @@ _COORDINATES = 64
 _LARGEST_VOCABULARY = 1 << 27
 
 
-def draw(bank: Path, vocabulary: Path | None, vector: Path, raster: Path) -> None:
-    """Draws the card of the bank in `bank` as SVG and PNG. vocabulary: what the rows of a table of tokens are."""
+def draw_bank_card(bank: Path, vocabulary: Path | None, vector: Path, raster: Path) -> None:
+    """Draw the card of the bank in `bank` as SVG and PNG. vocabulary: what the rows of a table of tokens are."""
     with hdf5.reading(bank, "bank") as file:
-        spec = from_values(BankSpec, json.loads(file.attrs["spec"]))
+        spec = from_values(BankSpec, json.loads(str(file.attrs["spec"])))
         with matplotlib.rc_context(style.STYLE):
             style.save(_card(spec, file, words_of_rows(vocabulary)), vector, raster)
 
 
 def words_of_rows(vocabulary: Path | None) -> dict[int, str]:
-    """As `read_vocabulary`; none of a file that cannot be read, which stderr then says: rows have numbers too."""
+    """Read a vocabulary as `read_vocabulary` does; where that fails say so on stderr and return none."""
     if vocabulary is None:
         return {}
     try:
@@ -49,7 +49,7 @@ def words_of_rows(vocabulary: Path | None) -> dict[int, str]:
 
 
 def read_vocabulary(path: Path) -> dict[int, str]:
-    """Row -> word, from vocab.txt (a word a line), vocab.json (word -> row) or tokenizer.json (Hugging Face's).
+    """Read row -> word from vocab.txt (a word a line), vocab.json (word -> row) or tokenizer.json (Hugging Face's).
 
     Raises StudyError where there is no such vocabulary in the file.
     """
@@ -66,7 +66,7 @@ def read_vocabulary(path: Path) -> dict[int, str]:
 
 
 def _lines(path: Path, content: bytes) -> dict[int, str]:
-    """A word a line. Bytes that are no UTF-8 are shown as what they are, and move no line."""
+    """Return row -> word, of a word a line. Bytes that are no UTF-8 are shown as what they are, and move no line."""
     if b"\0" in content:
         raise ValueError("it is not text in UTF-8")
     # splitlines() would cut words of odd characters.
@@ -83,7 +83,7 @@ def _lines(path: Path, content: bytes) -> dict[int, str]:
 
 
 def _entries(document: Any) -> dict[int, str]:
-    """Row -> word, of what tokenizer.json or vocab.json holds."""
+    """Return row -> word, of what tokenizer.json or vocab.json holds."""
     if not isinstance(document, dict):
         raise TypeError("it is no JSON object")
     model, added = document.get("model"), document.get("added_tokens")
@@ -109,9 +109,9 @@ def _entries(document: Any) -> dict[int, str]:
 
 
 def _card(spec: BankSpec, file: h5py.File, words: Mapping[int, str]) -> Figure:
-    if "quality" not in file:
+    if not isinstance(group := file.get("quality"), h5py.Group):
         raise StudyError(f"{file.filename}: was made before banks had quality cards: delete it and make it again")
-    card = quality.read_card(file["quality"])
+    card = quality.read_card(group)
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     sheet, spectrum, numbers = figure.subplots(1, 3, width_ratios=[5, 3, 4])
     _sheet(sheet, spec, file, words)
@@ -122,23 +122,23 @@ def _card(spec: BankSpec, file: h5py.File, words: Mapping[int, str]) -> Figure:
 
 
 def describe(spec: BankSpec) -> str:
-    """A bank in a line."""
+    """Return a bank in a line."""
     shape, encoder = spec.shape, getattr(spec.parameters, "encoder", None)
     text = f"{spec.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, {shape.width}-d"
     return text + (f", encoder {encoder}" if encoder else "") + f", seed {spec.seed}"
 
 
 def _sheet(axes: Axes, spec: BankSpec, file: h5py.File, words: Mapping[int, str]) -> None:
-    """Exemplars, a row a class: images, words, or coordinates as colours."""
+    """Draw exemplars, a row a class: images, words, or coordinates as colours."""
     classes, exemplars = banks_bank.contact_sheet(spec.shape)
     axes.set(xticks=[], ylabel="class")
     if "contact" in file:
-        images = np.pad(file["contact"][()], ((0, 0), (0, 0), (2, 2), (2, 2)), constant_values=64)
+        images = np.pad(hdf5.array(file, "contact"), ((0, 0), (0, 0), (2, 2), (2, 2)), constant_values=64)
         rows, columns, side, _ = images.shape
         axes.imshow(images.transpose(0, 2, 1, 3).reshape(rows * side, columns * side), cmap="gray_r", aspect="auto")
         ticks, title = side * (np.arange(rows) + 0.5), "exemplars"
     elif "exemplars/token" in file:
-        tokens = file["exemplars/token"][()][np.ix_(classes, exemplars)]
+        tokens = hdf5.array(file, "exemplars/token")[np.ix_(classes, exemplars)]
         named = any(token in words for token in tokens.flat)
         for (row, column), token in np.ndenumerate(tokens):
             word = _shown(words[token]) if token in words else f"row {token}" if named else str(token)
@@ -146,7 +146,7 @@ def _sheet(axes: Axes, spec: BankSpec, file: h5py.File, words: Mapping[int, str]
         axes.set(xlim=(-0.5, len(exemplars) - 0.5), ylim=(len(classes) - 0.5, -0.5))
         ticks, title = np.arange(len(classes)), "exemplars" if named else "exemplars: rows of the table"
     else:
-        values = file["embeddings"][:, : len(exemplars)][classes][..., :_COORDINATES]
+        values = hdf5.dataset(file, "embeddings")[:, : len(exemplars)][classes][..., :_COORDINATES]
         limit = np.abs(values).max() or 1
         axes.imshow(
             values.reshape(-1, values.shape[-1]),
@@ -164,7 +164,7 @@ def _sheet(axes: Axes, spec: BankSpec, file: h5py.File, words: Mapping[int, str]
 
 
 def _shown(word: str) -> str:
-    """A word that fits its cell, on one line; characters that the figure's font lacks are boxes all the same."""
+    """Return a word that fits its cell, on one line; characters that the figure's font lacks are boxes all the same."""
     if not word.strip(" "):
         return repr(word[:_WORD_LENGTH])
     # What no font has, line breaks and halves of characters among it, by its number.
@@ -178,7 +178,7 @@ def _spectrum(axes: Axes, shares: np.ndarray) -> None:
     axes.set(xscale="log", yscale="log", xlabel="principal component", ylabel="share of the variance", title="spectrum")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
-        # The usual ones write formulas, which are plain text here (see drawing.STYLE).
+        # The usual ones write formulas, which are plain text here (see style.STYLE).
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
     # Rounding makes tiny shares of what is nothing.
@@ -187,7 +187,7 @@ def _spectrum(axes: Axes, shares: np.ndarray) -> None:
 
 
 def _plain(value: float) -> str:
-    """Two decimals, as far as they say anything."""
+    """Format with two decimals, as far as they say anything."""
     return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from icl_transience.report.figures.runs import GREY, words_of_runs
-from icl_transience.specs.experiment import Report
+from icl_transience.specs.records import ExperimentRecord
 
 OF_PATHS = "Thin: seeds {seeds}; thick: their mean."
 OF_CURVES = (
@@ -24,28 +24,28 @@ OF_QUANTITIES = "Small: seeds {seeds}; large: their mean; bar: its {interval}."
 # Title and foot.
 
 
-def finished(figure: Figure, report: Report, how: str = OF_CURVES) -> Figure:
-    """With its title and, at the foot, what it was made with; both add to its height."""
-    title = f"{report['experiment']}: {report['question']}" if report["question"] else report["experiment"]
+def finished(figure: Figure, record: ExperimentRecord, how: str = OF_CURVES) -> Figure:
+    """Add the title and, at the foot, what the figure was made with, and the height of both; return the figure."""
+    title = f"{record.experiment}: {record.question}" if record.question else record.experiment
     lines = textwrap.wrap(title, int(10.5 * figure.get_figwidth()))
-    note = note_of(report, figure.get_figwidth(), how)
+    note = note_of(record, figure.get_figwidth(), how)
     figure.set_figheight(figure.get_figheight() + 0.2 * len(lines) + 0.13 * (note.count("\n") + 1))
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11, fontweight="bold")
     figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="#555555")
     return figure
 
 
-def note_of(report: Report, inches: float, how: str) -> str:
-    """How to read the figure, and what everything in it was made with, wrapped to its width."""
-    seeds = sorted({lane["seed"] for run in report["runs"] for lane in run["lanes"]}, key=lambda s: (len(s), s))
-    interval = f"{report['statistics']['confidence']:.0%} interval"
-    lines = [f"Study {report['study']}. {how.format(seeds=', '.join(seeds), interval=interval)}"]
-    captions = [run["caption"] for run in report["runs"]]
+def note_of(record: ExperimentRecord, inches: float, how: str) -> str:
+    """Return how to read the figure, and what everything in it was made with, wrapped to its width."""
+    seeds = sorted({lane.seed for run in record.runs for lane in run.lanes}, key=lambda s: (len(s), s))
+    interval = f"{record.statistics.confidence:.0%} interval"
+    lines = [f"Study {record.study}. {how.format(seeds=', '.join(seeds), interval=interval)}"]
+    captions = [run.caption or () for run in record.runs]
     common = [part for part in captions[0] if all(part in caption for caption in captions)]
     lines.append("; ".join(common) + ".")
     if len(captions) > 1:
         own = ["; ".join(part for part in caption if part not in common) for caption in captions]
-        named = [f"{run['name']}: {text}." for run, text in zip(report["runs"], own, strict=True) if text]
+        named = [f"{run.name}: {text}." for run, text in zip(record.runs, own, strict=True) if text]
         lines.append(" ".join(named))
     return "\n".join(textwrap.fill(line, int(18.5 * inches)) for line in lines)
 
@@ -53,9 +53,9 @@ def note_of(report: Report, inches: float, how: str) -> str:
 # Legends.
 
 
-def legend_of_runs(axes: Axes, report: Report, lines: Mapping[str, Line2D]) -> None:
-    """In place of a panel; runs in order of their levels."""
-    title, words = words_of_runs(report)
+def legend_of_runs(axes: Axes, record: ExperimentRecord, lines: Mapping[str, Line2D]) -> None:
+    """Draw the legend in place of a panel; runs in order of their levels."""
+    title, words = words_of_runs(record)
     axes.legend(
         [lines[run] for run in words],
         list(words.values()),
@@ -66,29 +66,30 @@ def legend_of_runs(axes: Axes, report: Report, lines: Mapping[str, Line2D]) -> N
 
 
 def path_marks() -> list[Line2D]:
-    """What the marks of `draw_path` mean."""
+    """Return what the marks of `lines.draw_path` mean."""
     circle = _mark("o", "1k, 10k, 100k, … sequences seen")
     circle.set_markerfacecolor("white")
     return [_mark("o", "first snapshot"), _mark("s", "last snapshot"), circle]
 
 
 def quantity_marks(lanes: pd.DataFrame) -> list[Line2D]:
-    """What the marks of `draw_quantity` mean, of those that are there."""
+    """Return what the marks of `marks.draw_quantity` mean, of those that are there."""
     marks = []
-    if (lanes["half_life_censored"].astype(str) == "True").any():
+    if "True" in set(lanes["half_life_censored"].astype(str)):
         marks.append(_mark("^", "half-life: at least"))
-    if lanes["index"].isna().any():
+    if lanes["index"].isna().to_numpy().any():
         marks.append(_mark("x", "seed without the quantity"))
     return marks
 
 
 def legend_lines(colours: Mapping[str, Any]) -> list[Line2D]:
+    """Return a line of a legend for each name."""
     return [Line2D([], [], color=colour, linewidth=2, label=words) for words, colour in colours.items()]
 
 
 def with_legend(figure: Figure, rows: int, columns: int, handles: Sequence[Line2D], panel_height: float) -> np.ndarray:
-    """Panels [rows, columns], and below them a legend of as many columns as its words allow; sets the height."""
-    longest = max((len(handle.get_label()) for handle in handles), default=1)
+    """Return panels [rows, columns]; set the height, and draw below them a legend as wide as its words allow."""
+    longest = max((len(str(handle.get_label())) for handle in handles), default=1)
     across = max(1, min(len(handles), int(figure.get_figwidth() / (0.075 * longest + 0.5))))
     legend_height = 0.17 * -(-len(handles) // across) + 0.1 if handles else 0.01
     figure.set_figheight(rows * panel_height + legend_height + 0.6)

@@ -1,6 +1,6 @@
-"""What the figures of an experiment are put together from: lines, marks, axes, titles, and the note at the foot."""
+"""Marks in the panels of a figure: chance, peaks, names at the ends of curves, quantities along an axis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,23 +19,21 @@ from icl_transience.report.figures.runs import (
     of_seeds,
 )
 from icl_transience.specs import evaluators
-from icl_transience.specs.experiment import Report
-from icl_transience.specs.identity import from_values
-from icl_transience.specs.recipes import Recipe
+from icl_transience.specs.records import ExperimentRecord, RunRecord
 from icl_transience.store.tables_file import default_curves
 from icl_transience.system.formatting import count
 
 # Marks.
 
 
-def mark_chance(axes: Axes, runs: Sequence[Mapping[str, Any]], shown: Sequence[str], *, words: str = "chance") -> None:
-    """A dotted line at each evaluator's chance level; one for those that share it."""
+def mark_chance(axes: Axes, runs: Sequence[RunRecord], shown: Sequence[str], *, words: str = "chance") -> None:
+    """Draw a dotted line at each evaluator's chance level; one for those that share it."""
     levels: dict[float, dict[str, None]] = {}
     for run in runs:
         for name in shown:
-            level = evaluators.chance(name, from_values(Recipe, run["recipe"]), run["labels"])
-            levels.setdefault(level, {})[name] = None
-    for level, names in ((level, list(found)) for level, found in levels.items()):
+            if (level := evaluators.chance(name, run.recipe, run.labels)) is not None:
+                levels.setdefault(level, {})[name] = None
+    for level, names in ((level, list(at_level)) for level, at_level in levels.items()):
         colour = COLOURS[names[0]] if len(names) == 1 < len(shown) else GREY
         axes.axhline(level, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
         if words and level > 0.05:  # at 1/#labels the label would lie on the axis
@@ -54,19 +52,19 @@ def mark_chance(axes: Axes, runs: Sequence[Mapping[str, Any]], shown: Sequence[s
 
 
 def mark_peak(
-    axes: Axes, of_run: pd.DataFrame, report: Report, run: Mapping[str, Any], *, in_words: bool = True
+    axes: Axes, of_run: pd.DataFrame, record: ExperimentRecord, run: RunRecord, *, in_words: bool = True
 ) -> None:
-    """Where the evaluator that is summarised is highest; nowhere if that is not `min_effect` above chance."""
-    statistics = report["statistics"]
-    name, colour = statistics["evaluator"], COLOURS[statistics["evaluator"]]
+    """Mark where the evaluator that is summarised is highest; nowhere if that is not `min_effect` above chance."""
+    statistics = record.statistics
+    name, colour = statistics.evaluator, COLOURS[statistics.evaluator]
     mean = mean_of(of_seeds(default_curves(of_run, name)))
     if mean.empty:
         return
-    smoothed = transience.smooth(mean.to_numpy(), statistics["smoothing"])
+    smoothed = transience.smooth(mean.to_numpy(), statistics.smoothing)
     top = int(smoothed.argmax())
     x, y = mean.index[top], smoothed[top]
-    chance = evaluators.chance(name, from_values(Recipe, run["recipe"]), run["labels"])
-    if y - chance <= statistics["min_effect"]:
+    chance = evaluators.chance(name, run.recipe, run.labels)
+    if chance is None or y - chance <= statistics.min_effect:
         return
     axes.plot([x], [y], marker="v", markersize=7, color=colour, markeredgecolor="white", zorder=5)
     if not in_words:
@@ -85,7 +83,7 @@ def mark_peak(
 
 
 def label_ends(axes: Axes, of_run: pd.DataFrame, shown: Sequence[str], gap: float, *, in_layout: bool = True) -> None:
-    """Each curve's name at its right end, at least `gap` apart; takes room from the panels beside it if in_layout."""
+    """Write each curve's name at its right end, at least `gap` apart; in_layout: take room from panels beside it."""
     ends = []
     for name in shown:
         mean = mean_of(of_seeds(default_curves(of_run, name)))
@@ -108,37 +106,41 @@ def label_ends(axes: Axes, of_run: pd.DataFrame, shown: Sequence[str], gap: floa
         label.set_in_layout(in_layout)
 
 
-def mark_chance_of_plane(axes: Axes, run: Mapping[str, Any], across: str, upwards: str) -> None:
-    recipe = from_values(Recipe, run["recipe"])
+def mark_chance_of_plane(axes: Axes, run: RunRecord, across: str, upwards: str) -> None:
+    """Draw dotted lines at the chance levels of two evaluators that are drawn against each other."""
     for name, line in ((across, axes.axvline), (upwards, axes.axhline)):
-        level = evaluators.chance(name, recipe, run["labels"])
-        line(level, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+        if (level := evaluators.chance(name, run.recipe, run.labels)) is not None:
+            line(level, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
 
 
 # Quantities along an axis.
 
 
 def draw_quantity(axes: Axes, lanes: pd.DataFrame, axis: str, of: str, colour: Any, confidence: float) -> None:
-    """A quantity of transience.csv along an axis: lanes small, means with their interval, joined.
+    """Draw a quantity of transience.csv along an axis: lanes small, means with their interval, joined.
 
     Lanes that have none are crosses at the foot. Half-lives past the horizon, and means of such, point upwards.
     """
-    late = lanes["half_life_censored"].astype(str) == "True" if of == "half_life" else pd.Series(False, lanes.index)
+    is_half_life = of == "half_life"
+    late = lanes["half_life_censored"].astype(str) == "True" if is_half_life else pd.Series(False, lanes.index)
     for censored, marker in ((False, "o"), (True, "^")):
-        chosen = lanes[late == censored]
+        chosen = lanes.loc[late == censored]
         axes.plot(chosen[axis], chosen[of], marker, markersize=3, color=colour, alpha=0.5, markeredgewidth=0)
-    without = lanes[lanes[of].isna()]
+    without = lanes.loc[lanes[of].isna()]
     axes.plot(without[axis], np.full(len(without), 0.03), "x", color=colour, ms=5, transform=axes.get_xaxis_transform())
-    at, means, errors = [], [], []
-    for level, values in lanes.groupby(axis)[of]:
-        found = values.dropna()
-        if found.empty:
+    at: list[float] = []
+    means: list[float] = []
+    errors: list[tuple[float, float]] = []
+    for level in sorted(set(lanes[axis])):
+        of_level = lanes[axis] == level
+        values = lanes.loc[of_level, of].dropna()
+        if values.empty:
             continue
-        mean, ends = found.mean(), transience.interval(list(found), confidence)
+        mean, (lower, upper) = float(values.mean()), transience.interval(list(values), confidence)
         at.append(level)
         means.append(mean)
-        errors.append([0, 0] if ends[0] is None else [mean - ends[0], ends[1] - mean])
-        marker = "^" if late[values.index].any() else "o"
+        errors.append((0, 0) if lower is None or upper is None else (mean - lower, upper - mean))
+        marker = "^" if True in set(late.loc[of_level]) else "o"
         axes.plot([level], [mean], marker, markersize=7, color=colour, markeredgecolor="white", zorder=5)
     if at:
         axes.errorbar(at, means, np.array(errors).T, color=colour, linewidth=2, elinewidth=1, capsize=2, zorder=3)

@@ -1,12 +1,13 @@
 """What every figure has in common: its style, and how it is written."""
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from icl_transience.store import atomic
 
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -22,7 +23,7 @@ RASTER_DPI = 200
 
 
 def save(figure: Figure, *paths: Path) -> None:
-    """Writes the figure to each path in the format of its suffix; equal figures give equal files."""
+    """Write the figure to each path in the format of its suffix; equal figures give equal files."""
     for path in paths:
         kind = path.suffix[1:]
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
