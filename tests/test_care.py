@@ -268,7 +268,7 @@ def test_results_that_a_study_refers_to_are_no_orphans(tiny):
         "results/README.md",
     )
     assert orphans.find(tiny) == ([], [])
-    assert "nothing" in orphans.report(tiny)
+    assert "nothing" in orphans.listing(tiny)
 
 
 ORPHANS = [
@@ -321,7 +321,7 @@ def test_segments_beyond_every_horizon_are_listed_apart(base, tiny):
     beyond = {str(folder(pack_id) / name) for pack_id in shorter.packs for name in names}
     assert found(shorter) == dict.fromkeys(beyond, orphans.BEYOND)
     touch("results/banks/gaussian-9x9-000000000000.h5")
-    first, second = (line for line in orphans.report(shorter).splitlines() if line.startswith("  rm "))
+    first, second = (line for line in orphans.listing(shorter).splitlines() if line.startswith("  rm "))
     assert "packs" not in first
     assert second.count(" results/packs/") == 4
     # Another study that trains on wants them.
@@ -420,14 +420,14 @@ def test_a_file_with_two_names_counts_once(tiny):
     touch(path)
     atomic.link(Path(path), Path(path).parent / ".kept" / Path(path).name)
     assert orphans.size([Path(path).parent]) == 5
-    assert "(5 B)" in orphans.report(tiny)
+    assert "(5 B)" in orphans.listing(tiny)
 
 
 @pytest.mark.parametrize("name", ["plain", "it's two words", 'a "quoted" $HOME', "two\nlines", "-rf", "*"])
 def test_the_command_removes_exactly_what_is_listed(name, tiny):
     finish(tiny)
     touch(f"results/studies/{name}/l2/curves.csv", "results/studies/tiny/l2/curves.csv")
-    listed = orphans.report(tiny)
+    listed = orphans.listing(tiny)
     before = set(tree())
     (command,) = orphans.commands(one.path for one in orphans.find(tiny)[0])
     assert command in listed

@@ -49,7 +49,7 @@ def take_care() -> None:
         if "status" in asked():
             print(status.table(PLAN))
         if "orphans" in asked():
-            print(orphans.report(PLAN))
+            print(orphans.listing(PLAN))
         if "report" in asked():
             print(page.report(PLAN, Path(workflow.main_snakefile)))
         if "archive" in asked():

@@ -31,6 +31,7 @@ def refuse_memory(config: Mapping[str, Any], jobs: Jobs) -> None:
     of_bank = ("making it takes", fewer)
     of_sets = ("evaluators' sequences on it take", f"fewer `evaluation.sequences`, {fewer}")
     of_packs = ("training on it takes", f"{fewer}, a smaller model or batch, a lower `lanes_per_pack`")
+    needed: dict[tuple[str, tuple[str, str]], int]
     needed = {(bank_id, of_bank): jobs.bank(bank_id).megabytes for bank_id in jobs.banks}
     for named in jobs.sets.values():
         job = (named.bank.id, of_sets)

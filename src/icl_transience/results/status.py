@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 import h5py
 
 from icl_transience.planning import packs
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
+from icl_transience.specs.runs import Lane
 from icl_transience.store import hdf5, layout, locks
 from icl_transience.study.experiments import Experiment
-from icl_transience.system.formatting import duration
+from icl_transience.system.formatting import aligned, duration
 
 STATES = ("done", "running", "interrupted", "missing", "diverged")
 _PROGRESS = re.compile(r"left, ([\d,]+) sequences/s, ([\d,]+) of [\d,]+ seen")
@@ -67,7 +69,7 @@ def _experiment_rows(
     places = packs.lane_places(plan.packs, experiment.lanes())
     for named in experiment.runs:
         for seed in experiment.seeds:
-            pack_id, place = places[packs.Lane(run=named.run, seed=seed)]
+            pack_id, place = places[Lane(run=named.run, seed=seed)]
             pack, rate = trained[pack_id], rates[pack_id]
             seen = min(pack.sequences_seen, experiment.horizon)
             state, note = pack.state(place, experiment.horizon, named.sequence_set.id)
@@ -107,7 +109,8 @@ class _Trained:
         try:
             with h5py.File(path, "r") as file:
                 # A lane that diverged stays diverged: the last segment knows of all that came before.
-                return float(file.attrs["made_sequences_per_second"]), file["diverged_at"][()].tolist()
+                rate = cast(float, file.attrs["made_sequences_per_second"])
+                return float(rate), cast(h5py.Dataset, file["diverged_at"])[()].tolist()
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             self.problems.append(f"{path} cannot be read ({error})")
             return None, nothing
@@ -211,22 +214,14 @@ def table(plan: Plan) -> str:
     """The rows as text, with a line of totals an experiment."""
     head = ("experiment", "run", "seed", "state", "sequences seen", "of", "", "a second", "left", "")
     lines, totals = [head], []
-    found = list(rows(plan))
+    lanes = list(rows(plan))
     for name in plan.study.experiments:
-        of_experiment = [row for row in found if row.experiment == name]
+        of_experiment = [row for row in lanes if row.experiment == name]
         lines += [_cells(row) for row in of_experiment]
         totals.append(_total(name, of_experiment))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    left_aligned = (0, 1, 2, 3, len(head) - 1)
-    text = [
-        "  ".join(
-            cell.ljust(width) if column in left_aligned else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    text = aligned(lines, left=(0, 1, 2, 3, len(head) - 1))
     left_out = [f"{name}: left out: {one.reason}" for name, one in plan.study.left_out.items()]
-    return "\n".join([*text, "", *totals, *left_out])
+    return "\n".join([*text, "", *totals, *left_out, *map(str, plan.skipped)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

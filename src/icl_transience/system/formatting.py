@@ -1,5 +1,6 @@
 """TODO"""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 
@@ -37,3 +38,18 @@ def human(size: int) -> str:
 def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Return a line of text for each row, columns aligned.
+
+    rows: equally many cells each. left: columns aligned to the left; the others are aligned to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
