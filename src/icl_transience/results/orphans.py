@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from icl_transience.planning import registry
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
 from icl_transience.planning.registry import Registered
 from icl_transience.results.status import training
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import Parameters
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import Lane
 from icl_transience.store import atomic, layout, locks
@@ -32,7 +32,7 @@ from icl_transience.system.formatting import human, shown
 ORPHAN, BEYOND = "no study refers to", "beyond every horizon"
 # A link has no lock; it bears its temporary name for a moment only.
 LINK_SECONDS = 24 * 3600
-_SOURCES = tuple(name for name in BankSpec.__dataclass_fields__ if name not in ("source", "seed", "files"))
+_SOURCES = tuple(get_args(option)[0].source for option in get_args(Parameters))
 _OF_SEGMENT = re.compile(r"^(?:segment|unfinished|metrics-(?P<set>.+))-(?P<start>\d{12})-(?P<end>\d{12})\.\w+$")
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]+\.(tmp|link)$")
 _PATHS_A_COMMAND = 100
