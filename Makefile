@@ -1,6 +1,6 @@
 # make            create .venv and run the study that config.yaml names (STUDY=omniglot for another)
 # make test       run the whole test suite in the same environment
-# make lint       ruff, snakefmt, snakemake --lint, typos
+# make lint       ruff, snakefmt, pyright, snakemake --lint, typos
 # make unlock     after Snakemake itself was killed; refuses while one of its jobs is still at work
 # make clean      remove this folder's .venv; results stay
 #
@@ -39,10 +39,12 @@ study: .venv/.installed
 test: .venv/.installed
 	$(RUN) pytest -n auto
 
+# pyright would ask npm whether there is a newer version, and say so.
 lint: .venv/.installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) snakefmt --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) pyright
 	$(RUN) snakemake --lint
 	.venv/bin/typos
 

@@ -33,6 +33,8 @@ except StudyError as error:
 if workflow.is_main_process:
     for name, left_out in PLAN.study.left_out.items():
         logger.warning(f"experiment {name} is left out: {left_out.reason}")
+    for skipped in PLAN.skipped:
+        logger.warning(str(skipped))
 
 # What the captions of the report ask (workflow/report/): the configuration is all of a workflow that Snakemake shows
 # to each of them.

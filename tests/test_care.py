@@ -1,5 +1,6 @@
 """How far a study is, what is left over, how it was made: read from names and attributes of files."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -268,7 +269,7 @@ def test_results_that_a_study_refers_to_are_no_orphans(tiny):
         "results/README.md",
     )
     assert orphans.find(tiny) == ([], [])
-    assert "nothing" in orphans.list_orphans(tiny)
+    assert "nothing" in orphans.listing(tiny)
 
 
 ORPHANS = [
@@ -321,7 +322,7 @@ def test_segments_beyond_every_horizon_are_listed_apart(base, tiny):
     beyond = {str(folder(pack_id) / name) for pack_id in shorter.packs for name in names}
     assert found(shorter) == dict.fromkeys(beyond, orphans.BEYOND)
     touch("results/banks/gaussian-9x9-000000000000.h5")
-    first, second = (line for line in orphans.list_orphans(shorter).splitlines() if line.startswith("  rm "))
+    first, second = (line for line in orphans.listing(shorter).splitlines() if line.startswith("  rm "))
     assert "packs" not in first
     assert second.count(" results/packs/") == 4
     # Another study that trains on wants them.
@@ -420,14 +421,14 @@ def test_a_file_with_two_names_counts_once(tiny):
     touch(path)
     atomic.link(Path(path), Path(path).parent / ".kept" / Path(path).name)
     assert orphans.size([Path(path).parent]) == 5
-    assert "(5 B)" in orphans.list_orphans(tiny)
+    assert "(5 B)" in orphans.listing(tiny)
 
 
 @pytest.mark.parametrize("name", ["plain", "it's two words", 'a "quoted" $HOME', "two\nlines", "-rf", "*"])
 def test_the_command_removes_exactly_what_is_listed(name, tiny):
     finish(tiny)
     touch(f"results/studies/{name}/l2/curves.csv", "results/studies/tiny/l2/curves.csv")
-    listed = orphans.list_orphans(tiny)
+    listed = orphans.listing(tiny)
     before = set(tree())
     (command,) = orphans.commands(one.path for one in orphans.find(tiny)[0])
     assert command in listed
@@ -441,6 +442,41 @@ def test_many_paths_are_several_commands():
     commands = orphans.commands(paths)
     assert [command.count("results/") for command in commands] == [100, 100, 50]
     assert " ".join(command.removeprefix("rm -rf -- ") for command in commands).split() == [str(path) for path in paths]
+
+
+@pytest.mark.parametrize("unreadable", ["an unknown key", "a newer schema"])
+def test_a_pack_that_cannot_be_read_is_named_in_one_line_and_nothing_of_it_is_listed(unreadable, base, tiny):
+    finish(tiny)
+    (base / "elsewhere.yaml").write_text(OTHER)
+    other = planned(str(base / "elsewhere.yaml"))
+    other.register()
+    (leftover, kept) = other.packs
+    document = json.loads((folder(leftover) / "pack.json").read_text())
+    if unreadable == "an unknown key":
+        for run in document["spec"]["runs"].values():
+            run["model"]["temperature"] = 2.0
+        content = {key: value for key, value in document.items() if key != "checksum"}
+        document["checksum"] = hashlib.sha256(canonical(content).encode()).hexdigest()
+    else:
+        document["schema"] = 2
+    (folder(leftover) / "pack.json").write_text(json.dumps(document))
+    touch(
+        f"{folder(leftover)}/segment-000000000000-000000001024.h5.damaged",
+        f"results/logs/packs/{leftover}/segment-000000000000-000000001024.log",
+    )
+    plan = planned()
+    assert plan.packs == tiny.packs
+    (skipped,) = plan.skipped
+    assert skipped.folder == folder(leftover)
+    assert status.table(plan).splitlines()[-1] == str(skipped)
+    # Of the study elsewhere, nobody refers to the other pack.
+    assert found(plan) == {str(folder(kept)): orphans.ORPHAN, "results/studies/elsewhere": orphans.ORPHAN}
+    listed = orphans.listing(plan).splitlines()
+    assert listed[-1] == f"{skipped}; nothing in it is listed"
+    assert not any(leftover in line for line in listed[:-1])
+    # The study whose own lanes were to train there is told.
+    with pytest.raises(StudyError, match=r"lanes of this study are to train there, but .*use the software"):
+        planned(str(base / "elsewhere.yaml"))
 
 
 # Provenance.

@@ -145,7 +145,7 @@ def test_files_are_as_large_as_is_said(tmp_path):
     run = changed(TINY_RUN, {"bank": bank, "model.width": 64})
     spec, exemplars = pack(run, run), banks_bank.build(bank, [])
     segment, sequences, bank_file = (tmp_path / name for name in ("segment-0.h5", "sequences.h5", "bank.h5"))
-    segments.run_segment(segment, spec, exemplars.embeddings, None, 0, 32)
+    segments.run_segment(segments.SegmentJob(segment, spec, exemplars.embeddings, None, 0, 32))
     # 0, 8, 16 and 32.
     assert 1 < segment.stat().st_size / (2 * lane_bytes(run, 4)) < 1.05
     sequence_set = changed(TINY_SET, {"bank": bank, "sequences": 1000})

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import TINY_BANK, TINY_RUN, lane, pack, tiny_run
+from hypothesis import given
+from hypothesis import strategies as st
 
-from icl_transience.planning import packs
+from icl_transience.planning import packs, registry
 from icl_transience.planning.packs import Pack
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import SEMANTICS
@@ -35,6 +37,21 @@ def planned(wanted, registered=None, *, horizon=1000, **execution) -> dict[str, 
     return packs.plan(
         dict.fromkeys(wanted, horizon), registered or {}, segment_end=lambda pack, start: start + length, **settings
     )
+
+
+def registered_in(folder: Path) -> dict[str, Pack]:
+    """The packs that stand in a folder, all of which can be read."""
+    registered = registry.read_registered(folder)
+    assert registered.skipped == ()
+    return registered.packs
+
+
+def skipped_in(folder: Path) -> registry.Skipped:
+    """The one folder that cannot be read, in a folder without another pack."""
+    registered = registry.read_registered(folder)
+    assert registered.packs == {}
+    (only,) = registered.skipped
+    return only
 
 
 def lanes_of(plan: dict[str, Pack]) -> list[tuple[Lane, ...]]:
@@ -248,6 +265,43 @@ def test_a_pack_trains_as_far_as_its_farthest_lane():
     assert [found.boundaries for found in plan.values()] == [(0, 400, 500)]
 
 
+def test_segments_are_counted_before_they_are_listed(monkeypatch):
+    """The last of a pack may be short, batches are whole, and what is registered does not count again."""
+    # SLOW: 1000 in segments of 400, two and a short one, twice. FAST has 1000 of 2000 behind it: two and a short one.
+    wanted = dict.fromkeys(lanes(SLOW), 1000) | dict.fromkeys(lanes(FAST), 2000)
+    settings = {"packing": "run", "lanes_per_pack": 2, "segment_end": lambda pack, start: start + 399}
+    registered = planned(lanes(FAST), horizon=1000, lanes_per_pack=3)
+    new = packs.plan(wanted, registered, **settings)
+    appended = [len(pack.boundaries) - 1 for pack in new.values()]
+    assert appended == [3 + 3, 3, 3]
+    monkeypatch.setattr(packs, "MOST_SEGMENTS", 9)
+    assert packs.plan(wanted, registered, **settings) == new
+    monkeypatch.setattr(packs, "MOST_SEGMENTS", 8)
+    with pytest.raises(StudyError, match=r"`horizon` 2,000 in segments of 400 sequences takes 9 jobs, .* at most 8:"):
+        packs.plan(wanted, registered, **settings)
+
+
+@given(
+    horizons=st.lists(st.integers(1, 300), min_size=2, max_size=2),
+    begun=st.integers(1, 300),
+    lengths=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+)
+def test_as_many_segments_are_counted_as_are_listed(horizons, begun, lengths):
+    length = dict(zip((SLOW, FAST), lengths, strict=True))
+    settings = {"packing": "run", "lanes_per_pack": 1, "segment_end": lambda pack, start: start + length[pack.run]}
+    wanted = dict(zip((lane(SLOW), lane(FAST)), horizons, strict=True))
+    registered = packs.plan({lane(SLOW): begun}, {}, **settings)
+    listed = packs.plan(wanted, registered, **settings)
+    old = sum(len(pack.boundaries) - 1 for pack in registered.values())
+    new = sum(len(pack.boundaries) - 1 for pack in listed.values()) - old
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packs, "MOST_SEGMENTS", new)
+        assert packs.plan(wanted, registered, **settings) == listed
+        patch.setattr(packs, "MOST_SEGMENTS", new - 1)
+        with pytest.raises(StudyError, match=f"takes {new} jobs"):
+            packs.plan(wanted, registered, **settings)
+
+
 # On disk.
 
 
@@ -258,8 +312,8 @@ def folder(tmp_path) -> Path:
 
 def test_a_pack_is_read_as_it_was_registered(folder):
     plan = planned(lanes(SLOW) + lanes(FAST), packing="shape") | planned(lanes(tiny_run(batch_size=8)))
-    packs.register(folder, plan)
-    assert packs.read_registered(folder) == plan
+    registry.register(folder, plan)
+    assert registered_in(folder) == plan
     assert all((folder / pack_id / "pack.json").is_file() for pack_id in plan)
 
 
@@ -272,78 +326,78 @@ def test_a_pack_survives_the_way_through_json():
 
 def test_registering_again_changes_nothing(folder):
     plan = planned(lanes())
-    packs.register(folder, plan)
+    registry.register(folder, plan)
     before = tree(folder)
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("pack.json")}
-    packs.register(folder, plan)
+    registry.register(folder, plan)
     assert tree(folder) == before
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("pack.json")} == stamps
 
 
 def test_registering_appends_boundaries(folder):
-    packs.register(folder, planned(lanes()))
-    longer = planned(lanes(), packs.read_registered(folder), horizon=2000)
-    packs.register(folder, longer)
-    assert packs.read_registered(folder) == longer
+    registry.register(folder, planned(lanes()))
+    longer = planned(lanes(), registered_in(folder), horizon=2000)
+    registry.register(folder, longer)
+    assert registered_in(folder) == longer
 
 
 def test_registering_leaves_packs_of_other_studies_alone(folder):
-    packs.register(folder, planned(lanes(SLOW)))
-    packs.register(folder, planned(lanes(FAST)))
-    assert packs.read_registered(folder) == planned(lanes(SLOW)) | planned(lanes(FAST))
+    registry.register(folder, planned(lanes(SLOW)))
+    registry.register(folder, planned(lanes(FAST)))
+    assert registered_in(folder) == planned(lanes(SLOW)) | planned(lanes(FAST))
 
 
 def test_a_plan_made_before_another_workflow_registered_its_lanes_is_refused(folder):
     ours, theirs = planned(lanes(seeds=[0, 1, 2])), planned(lanes(seeds=[0, 1]))
-    packs.register(folder, theirs)
+    registry.register(folder, theirs)
     before = tree(folder)
     with pytest.raises(StudyError, match=r"another workflow has registered lanes of .*: run the command again"):
-        packs.register(folder, ours)
+        registry.register(folder, ours)
     assert tree(folder) == before
     # Which is enough.
-    packs.register(folder, planned(lanes(seeds=[0, 1, 2]), packs.read_registered(folder)))
+    registry.register(folder, planned(lanes(seeds=[0, 1, 2]), registered_in(folder)))
 
 
 @pytest.mark.parametrize("theirs", [1500, 2000])
 def test_a_plan_made_before_another_workflow_extended_a_pack_is_refused(theirs, folder):
     first = planned(lanes(), horizon=1000)
-    packs.register(folder, first)
+    registry.register(folder, first)
     ours = planned(lanes(), first, horizon=1500, segment_sequences=300)
-    packs.register(folder, planned(lanes(), first, horizon=theirs))
+    registry.register(folder, planned(lanes(), first, horizon=theirs))
     before = tree(folder)
     with pytest.raises(StudyError, match=r"another workflow has extended .*: run the command again"):
-        packs.register(folder, ours)
+        registry.register(folder, ours)
     assert tree(folder) == before
 
 
 def test_registering_waits_for_another_workflow_to_finish_its_own(folder):
     folder.mkdir(parents=True)
-    ours = threading.Thread(target=packs.register, args=(folder, planned(lanes())))
+    ours = threading.Thread(target=registry.register, args=(folder, planned(lanes())))
     with locks.locked(folder / ".lock"):
         ours.start()
         ours.join(timeout=0.2)
         assert ours.is_alive()
-        assert packs.read_registered(folder) == {}
+        assert registered_in(folder) == {}
     ours.join(timeout=10)
-    assert packs.read_registered(folder) == planned(lanes())
+    assert registered_in(folder) == planned(lanes())
 
 
 def test_planning_writes_nothing(folder):
-    assert packs.read_registered(folder) == {}
-    planned(lanes(), packs.read_registered(folder))
+    assert registered_in(folder) == {}
+    planned(lanes(), registered_in(folder))
     assert not folder.exists()
-    packs.register(folder, planned(lanes()))
+    registry.register(folder, planned(lanes()))
     before = tree(folder)
-    planned(lanes(seeds=range(5)), packs.read_registered(folder), horizon=3000)
+    planned(lanes(seeds=range(5)), registered_in(folder), horizon=3000)
     assert tree(folder) == before
 
 
 def test_a_folder_with_neither_index_nor_segments_is_no_pack(folder):
     # What is left where a workflow was killed between making the folder and writing its index.
     (folder / "gaussian-10x3-2x8-0123456789ab").mkdir(parents=True)
-    assert packs.read_registered(folder) == {}
-    packs.register(folder, planned(lanes()))
-    assert packs.read_registered(folder) == planned(lanes())
+    assert registered_in(folder) == {}
+    registry.register(folder, planned(lanes()))
+    assert registered_in(folder) == planned(lanes())
 
 
 DAMAGED_INDEX = {
@@ -358,42 +412,87 @@ DAMAGED_INDEX = {
 
 @pytest.mark.parametrize("damage", DAMAGED_INDEX.values(), ids=DAMAGED_INDEX.keys())
 def test_a_damaged_index_is_rebuilt_from_the_segments_and_mended(damage, trained):
-    index, before = trained / "pack.json", packs.read_registered(trained.parent)
+    index, before = trained / "pack.json", registered_in(trained.parent)
     whole = index.read_text()
     index.write_text(damage(whole))
     assert index.read_text() != whole
-    assert packs.read_registered(trained.parent) == before
-    packs.register(trained.parent, before)
+    assert registered_in(trained.parent) == before
+    registry.register(trained.parent, before)
     assert index.read_text() == whole
 
 
 def test_an_index_is_rebuilt_from_any_segment_that_can_be_read(trained):
-    before = packs.read_registered(trained.parent)
+    before = registered_in(trained.parent)
     (trained / "pack.json").unlink()
     (trained / layout.segment_name(0, 8)).write_bytes(b"")
-    assert packs.read_registered(trained.parent) == before
+    assert registered_in(trained.parent) == before
 
 
 def test_a_damaged_index_without_segments_is_planned_anew(folder):
     (pack_id,) = planned(lanes())
-    packs.register(folder, planned(lanes()))
+    registry.register(folder, planned(lanes()))
     (folder / pack_id / "pack.json").write_text("{")
-    assert packs.read_registered(folder) == {}
+    assert registered_in(folder) == {}
 
 
-def test_an_index_of_another_schema_version_is_refused(folder, monkeypatch):
-    packs.register(folder, planned(lanes()))
-    monkeypatch.setattr(packs, "SCHEMA_VERSION", 2)
-    with pytest.raises(StudyError, match="schema version 1, expected 2"):
-        packs.read_registered(folder)
+def index_of(folder: Path, **changes) -> None:
+    """Change the index in a pack's folder, checksum included."""
+    path = folder / registry.INDEX
+    document = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(document | {"checksum": registry._checksum(document)}))
 
 
-def test_an_index_in_a_folder_of_another_name_is_refused(folder):
-    (pack_id,) = planned(lanes())
-    packs.register(folder, planned(lanes()))
-    (folder / pack_id).rename(folder / "another")
-    with pytest.raises(StudyError, match=f"another holds pack {pack_id}: give the folder that name"):
-        packs.read_registered(folder)
+def with_an_unknown_key(folder: Path) -> None:
+    """As a branch of the software leaves it that knows one key more of a model."""
+    spec = json.loads((folder / registry.INDEX).read_text())["spec"]
+    for run in spec["runs"].values():
+        run["model"]["temperature"] = 2.0
+    index_of(folder, spec=spec)
+
+
+def of_a_newer_schema(folder: Path) -> None:
+    """As newer software leaves it, which arranges the rest otherwise."""
+    (folder / registry.INDEX).write_text('{"schema": 2, "lanes": [], "sha256": "another"}')
+
+
+def under_another_name(folder: Path) -> None:
+    """As somebody's copy."""
+    folder.rename(folder.with_name("gaussian-renamed"))
+
+
+UNREADABLE = {
+    with_an_unknown_key: "not what this version of the software trains (unknown or missing: 'temperature'): use the",
+    of_a_newer_schema: "schema version 2, expected 1: use the software that made it",
+    under_another_name: "give the folder that name, or move it away to train its lanes again",
+}
+
+
+@pytest.mark.parametrize("leave", UNREADABLE, ids=lambda leave: leave.__name__)
+def test_a_folder_that_cannot_be_read_is_skipped_for_one_reason_in_one_line(leave, folder):
+    leftover, ours = planned(lanes(SLOW)), planned(lanes(FAST))
+    registry.register(folder, leftover | ours)
+    leave(folder / next(iter(leftover)))
+    registered = registry.read_registered(folder)
+    assert registered.packs == ours
+    (only,) = registered.skipped
+    assert UNREADABLE[leave] in only.reason
+    assert str(only).splitlines() == [f"pack {only.folder} is skipped: {only.reason}"]
+    # It stands in nobody else's way, and nobody writes into it.
+    before = tree(only.folder)
+    registry.register(folder, planned(lanes(FAST), ours, horizon=2000))
+    assert tree(only.folder) == before
+
+
+@pytest.mark.parametrize("leave", [with_an_unknown_key, of_a_newer_schema], ids=lambda leave: leave.__name__)
+def test_nothing_is_trained_in_a_folder_that_cannot_be_read(leave, folder):
+    plan = planned(lanes())
+    registry.register(folder, plan)
+    leave(folder / next(iter(plan)))
+    before = tree(folder)
+    assert planned(lanes(), registry.read_registered(folder).packs) == plan
+    with pytest.raises(StudyError, match=r"lanes of this study are to train there, but .*use the software"):
+        registry.register(folder, plan)
+    assert tree(folder) == before
 
 
 # A lost index.
@@ -404,43 +503,42 @@ def trained(folder) -> Path:
     """The folder of a pack with two segments; one of them is there under its kept name alone."""
     short = dataclasses.replace(TINY_RUN, model=dataclasses.replace(TINY_RUN.model, depth=1, mlp_ratio=0))
     plan = planned([lane(short)], horizon=12, segment_sequences=8)
-    packs.register(folder, plan)
+    registry.register(folder, plan)
     ((pack_id, only),) = plan.items()
     bank = np.zeros((TINY_BANK.shape.n_classes, TINY_BANK.shape.n_exemplars, TINY_BANK.shape.width), np.float32)
     first, second = (folder / pack_id / layout.segment_name(start, end) for start, end in ((0, 8), (8, 12)))
-    segments.run_segment(first, only.spec, bank, None, 0, 8)
-    segments.run_segment(second, only.spec, bank, first, 8, 12)
+    segments.run_segment(segments.SegmentJob(first, only.spec, bank, None, 0, 8))
+    segments.run_segment(segments.SegmentJob(second, only.spec, bank, first, 8, 12))
     (folder / pack_id / ".kept" / first.name).unlink()
     second.rename(folder / pack_id / ".kept" / second.name)
     return folder / pack_id
 
 
 def test_a_lost_index_is_rebuilt_from_the_segments(trained):
-    before = packs.read_registered(trained.parent)
+    before = registered_in(trained.parent)
     (trained / "pack.json").unlink()
-    rebuilt = packs.read_registered(trained.parent)
+    rebuilt = registered_in(trained.parent)
     assert rebuilt == before
     assert rebuilt[trained.name].boundaries == (0, 8, 12)
     assert not (trained / "pack.json").exists()
-    packs.register(trained.parent, rebuilt)
+    registry.register(trained.parent, rebuilt)
     assert (trained / "pack.json").exists()
-    assert packs.read_registered(trained.parent) == before
+    assert registered_in(trained.parent) == before
 
 
-def test_segments_in_a_folder_of_another_name_are_refused(trained):
+def test_segments_in_a_folder_of_another_name_are_skipped(trained):
     (trained / "pack.json").unlink()
     trained.rename(trained.with_name("another"))
-    with pytest.raises(StudyError, match="another"):
-        packs.read_registered(trained.parent)
+    assert f"it holds pack {trained.name}: give the folder that name" in skipped_in(trained.parent).reason
 
 
 # Results of an earlier meaning.
 
 
 def test_packs_of_an_earlier_meaning_of_training_do_not_stand_in_the_way(folder, monkeypatch):
-    packs.register(folder, planned(lanes()))
+    registry.register(folder, planned(lanes()))
     monkeypatch.setitem(SEMANTICS, "training", SEMANTICS["training"] + 1)
-    assert packs.read_registered(folder) == {}
+    assert registered_in(folder) == {}
 
 
 def test_the_seeds_of_a_pack_are_named_once():

@@ -13,7 +13,7 @@ import h5py
 import pytest
 from pipeline import ROOT, Clone
 
-from icl_transience.planning import packs
+from icl_transience.planning import registry
 from icl_transience.planning.plan import Plan
 from icl_transience.store.locks import locked
 
@@ -153,7 +153,7 @@ def test_an_unfinished_study_is_not_archived(clone):
     assert "`snakemake all archive` finishes and archives it" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not list(clone.folder.glob("results/archives/*"))
-    assert len(packs.read_registered(clone.folder / "results/packs")) == 1
+    assert len(registry.read_registered(clone.folder / "results/packs").packs) == 1
 
 
 def test_every_figure_is_drawn_again_from_the_archive_alone(clone, tmp_path):

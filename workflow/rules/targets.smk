@@ -51,7 +51,7 @@ def report_on_study() -> None:
         if "status" in targets_asked():
             print(status.table(PLAN))
         if "orphans" in targets_asked():
-            print(orphans.list_orphans(PLAN))
+            print(orphans.listing(PLAN))
         if "report" in targets_asked():
             print(page.make_page(PLAN, Path(workflow.main_snakefile)))
         if "archive" in targets_asked():

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from icl_transience.planning import limits, packs
+from icl_transience.planning import limits, packs, registry
 from icl_transience.planning.jobs import Jobs, Pace
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.records import Records
@@ -26,8 +26,9 @@ from icl_transience.study.experiments import Study
 class Plan:
     """Everything a run of the workflow needs to know.
 
-    study, packs, banks, sets: what there is to make, the latter three by id. paths, sources, jobs, records, targets:
-    what rules ask about it. Raises StudyError where the configuration is not right.
+    study, packs, banks, sets: what there is to make, the latter three by id. skipped: folders of packs, of other
+    studies, that cannot be read. paths, sources, jobs, records, targets: what rules ask about it. Raises StudyError
+    where the configuration is not right, or a pack of the study would be trained in a folder that cannot be read.
     """
 
     def __init__(self, config: Mapping[str, Any], base: Path):
@@ -41,17 +42,20 @@ class Plan:
         self.paths = Paths(self.config["results"].rstrip("/"), self.study.name)
         limits.refuse_engine(self.config, self.study)
         pace = Pace(self.config, self.study)
+        registered = registry.read_registered(Path(self.paths.packs))
+        self.skipped = registered.skipped
         self.packs: dict[str, Pack] = packs.plan(
             packs.order_lanes(
                 (lane, experiment.horizon)
                 for experiment in self.study.experiments.values()
                 for lane in experiment.lanes()
             ),
-            packs.read_registered(Path(self.paths.packs)),
+            registered.packs,
             packing=self.config["packing"],
             lanes_per_pack=self.config["lanes_per_pack"],
             segment_end=pace.segment_end,
         )
+        registered.refuse(self.packs)
         runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
@@ -69,7 +73,7 @@ class Plan:
 
         Raises StudyError where that cannot be written, or another workflow has planned otherwise meanwhile.
         """
-        packs.register(Path(self.paths.packs), self.packs)
+        registry.register(Path(self.paths.packs), self.packs)
         for experiment in self.study.experiments:
             text = self.records.experiment_text(experiment, figures=True) + "\n"
             atomic.write_text(Path(self.paths.experiment(experiment)), text)

@@ -9,7 +9,7 @@ from icl_transience.system import jobs
 
 
 def add_commands(command: jobs.AddCommand) -> None:
-    """Add the subcommands of results."""
+    """Add the subcommands of this folder."""
     for name, action, help in (
         ("status", _status, "Say how far a study is, a row a lane; writes nothing."),
         ("cost", _cost, "Say what a study would cost, an experiment a row; writes nothing."),
@@ -37,7 +37,7 @@ def _orphans(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.results import orphans
 
-    print(orphans.list_orphans(planned_here(options.study)))
+    print(orphans.listing(planned_here(options.study)))
 
 
 def _writers(options: argparse.Namespace) -> None:

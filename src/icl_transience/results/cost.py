@@ -22,7 +22,7 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.runs import Lane, PackSpec
 from icl_transience.store import layout
-from icl_transience.system.formatting import human, short
+from icl_transience.system.formatting import format_table, human, short
 
 MEASURED = "benchmarks/measured.json"
 
@@ -224,14 +224,6 @@ def table(plan: Plan) -> str:
         _work("done", costs.done),
         _work("left", costs.total - costs.done),
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    text = [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
     notes = [
         "What experiments share (lanes, packs, banks, evaluators) counts once: in the first that names it.",
         "FLOP: of the model, in training (forward and backward) and in evaluating every snapshot; nothing else counts.",
@@ -242,7 +234,8 @@ def table(plan: Plan) -> str:
             "along: lanes that train further, and answer more, than asked for, because others in their pack do."
         )
     left_out = [f"Without {name}, left out: {one.reason}" for name, one in plan.study.left_out.items()]
-    return "\n".join([*text, "", *notes, *(f"{unit}: {rate.source}." for rate in costs.rates), *left_out])
+    rates = [f"{unit}: {rate.source}." for rate in costs.rates]
+    return "\n".join([*format_table(lines, left=(0,)), "", *notes, *rates, *left_out])
 
 
 def _cells(name: str, cost: Cost) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""Results that no study refers to: what they are, how large, and the command that removes them. Removes nothing itself.
+"""List results that no study refers to, their sizes, and the command that removes them. Remove nothing.
 
 Studies are all workflow/studies/*.yaml and the configured one. Of a study that cannot be loaded nobody knows what it
 refers to; whatever is of a source that it mentions is then left out of the list. Never listed: downloads in sources/,
-archives, provenance, and packs that a job is training.
+archives, provenance, packs that a job is training, and packs that cannot be read.
 """
 
 import os
@@ -11,12 +11,14 @@ import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from icl_transience.planning import packs
+from icl_transience.planning import registry
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
+from icl_transience.planning.registry import Registered
 from icl_transience.results.status import training
 from icl_transience.specs.banks import SOURCES
 from icl_transience.specs.errors import StudyError
@@ -36,7 +38,7 @@ _PATHS_A_COMMAND = 100
 
 
 @dataclass(frozen=True)
-class Found:
+class Removable:
     """A file or folder that may go, and why: ORPHAN, BEYOND, "damaged" or "temporary"."""
 
     path: Path
@@ -55,6 +57,7 @@ class _Known:
     sets_of: dict[Lane, set[str]] = field(default_factory=dict)
 
     def add(self, loaded: Study) -> None:
+        """Add what a study refers to."""
         # Two files of one name, one of them elsewhere, write into the same folders.
         self.experiments.setdefault(loaded.name, set()).update(loaded.experiments)
         self.exports.setdefault(loaded.name, set()).update(_export_names(loaded))
@@ -77,26 +80,32 @@ class _Unknown:
     sources: tuple[str, ...]
 
 
-def find(plan: Plan) -> tuple[list[Found], list[str]]:
-    """What may go, and for each study that cannot be loaded a sentence that says what is therefore left out."""
+def find(plan: Plan) -> tuple[list[Removable], list[str]]:
+    """Return what may go, and a line for each study that cannot be loaded and each pack that cannot be read.
+
+    These say what is left out of the list because of them.
+    """
     known, unknown = _load(plan)
     results = Path(plan.paths.root)
-    search = _Search(results, known, unknown, packs.read_registered(results / "packs"))
+    registered = registry.read_registered(results / "packs")
+    search = _Search(results, known, unknown, registered)
     left_out = [
         f"study {one.name} cannot be loaded whole, so nothing of "
         + (f"the sources that it mentions ({', '.join(one.sources)})" if one.sources else "any source")
         + f" is listed; make it loadable, or move its file away, and ask again: {one.problem}"
         for one in unknown
     ]
+    left_out += [f"{one}; nothing in it is listed" for one in registered.skipped]
     # Nothing twice: what lies in a folder that may go is not listed again.
-    found: dict[Path, Found] = {}
+    removable: dict[Path, Removable] = {}
     for one in sorted(search.everything(), key=lambda one: (len(one.path.parts), one.path)):
-        if one.path not in found and not any(parent in found for parent in one.path.parents):
-            found[one.path] = one
-    return sorted(found.values(), key=lambda one: one.path), left_out
+        if one.path not in removable and not any(parent in removable for parent in one.path.parents):
+            removable[one.path] = one
+    return sorted(removable.values(), key=lambda one: one.path), left_out
 
 
 def _load(plan: Plan) -> tuple[_Known, list[_Unknown]]:
+    """Load the plan's study and those in workflow/studies; return what they refer to, and those that fail."""
     known, unknown = _Known(), []
 
     def add(loaded: Study, path: Path) -> None:
@@ -119,7 +128,7 @@ def _load(plan: Plan) -> tuple[_Known, list[_Unknown]]:
 
 
 def _mentioned(path: Path, experiment: str | None = None) -> tuple[str, ...]:
-    """The sources that a study file mentions, anywhere or for one experiment; () where nothing says which."""
+    """Return the sources that a study file mentions, anywhere or for one experiment; () where nothing says which."""
 
     def words(value: Any) -> Iterator[str]:
         if isinstance(value, dict):
@@ -143,24 +152,34 @@ def _mentioned(path: Path, experiment: str | None = None) -> tuple[str, ...]:
         asked = [asked, _section(defaults, "bank").get("source")]
     if "source" not in _section(defaults, "bank"):
         return ()  # what experiments do not name, defaults do, or the schema: the default source, whatever that is
-    found = set(words(asked))
-    return tuple(name for name in SOURCES if name in found)
+    mentioned = set(words(asked))
+    return tuple(name for name in SOURCES if name in mentioned)
 
 
 def _section(document: Any, name: str) -> dict:
-    """A section of what may be no mapping; empty where there is none."""
+    """Return a section of what may be no mapping; empty where there is none."""
     section = document.get(name) if isinstance(document, dict) else None
     return section if isinstance(section, dict) else {}
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Search:
+    """Where in the results folder to look for what `known` does not name and `unknown` cannot own."""
+
     results: Path
     known: _Known
     unknown: list[_Unknown]
-    registered: dict[str, Pack]
+    registered: Registered
 
-    def everything(self) -> Iterator[Found]:
+    @cached_property
+    def untouchable(self) -> set[str]:
+        """Return the names of packs that a job is training, or that this version of the software cannot read."""
+        folder = self.results / "packs"
+        live = training(folder, (path.name for path in _folders(folder)))
+        return live | {one.folder.name for one in self.registered.skipped}
+
+    def everything(self) -> Iterator[Removable]:
+        """Yield all that may go; what lies in a folder that may go is named again."""
         yield from self._named("banks", self.known.banks)
         yield from self._named("encoders", self.known.banks)
         yield from self._named("sequences", self.known.sets)
@@ -169,37 +188,37 @@ class _Search:
         yield from self._leavings()
 
     def _spared(self, name: str) -> bool:
-        """Whether a study that cannot be loaded may refer to a bank, set or pack of this name."""
+        """Say whether a study that cannot be loaded may refer to a bank, set or pack of this name."""
         return any(not one.sources or name.split("-")[0] in one.sources for one in self.unknown)
 
-    def _named(self, kind: str, known: set[str]) -> Iterator[Found]:
-        """Files {kind}/{id}.*, and what was logged and measured when they were made."""
+    def _named(self, kind: str, known: set[str]) -> Iterator[Removable]:
+        """Yield files {kind}/{id}.*, their logs and benchmarks."""
         for folder in (self.results / kind, self.results / "logs" / kind, self.results / "benchmarks" / kind):
             for path in _files(folder):
                 name = path.stem.removesuffix("-card")
                 if _is_ours(name) and name not in known and not self._spared(name):
-                    yield Found(path, ORPHAN)
+                    yield Removable(path, ORPHAN)
 
     # Packs.
 
-    def _packs(self) -> Iterator[Found]:
+    def _packs(self) -> Iterator[Removable]:
+        """Yield packs, or files of packs, with their logs and benchmarks."""
         folder = self.results / "packs"
         names = {path.name for path in _folders(folder)}
-        live = training(folder, names)
         beside = [self.results / kind / "packs" for kind in ("logs", "benchmarks")]
-        for name in names | {path.name for place in beside for path in _folders(place)}:
-            if not _is_ours(name) or name in live or self._spared(name):
+        for name in names | {path.name for parent in beside for path in _folders(parent)}:
+            if not _is_ours(name) or name in self.untouchable or self._spared(name):
                 continue
-            places = [place / name for place in (folder, *beside) if (place / name).is_dir()]
-            pack = self.registered.get(name)
+            own = [parent / name for parent in (folder, *beside) if (parent / name).is_dir()]
+            pack = self.registered.packs.get(name)
             if pack is None or not any(lane in self.known.horizons for lane in pack.spec.lanes):
-                yield from (Found(place, ORPHAN) for place in places)
+                yield from (Removable(path, ORPHAN) for path in own)
             else:
-                for place in places:
-                    yield from self._of_pack(pack, place)
+                for path in own:
+                    yield from self._of_pack(pack, path)
 
-    def _of_pack(self, pack: Pack, folder: Path) -> Iterator[Found]:
-        """What may go of a pack that is needed: its files, or their logs or benchmarks, in `folder`."""
+    def _of_pack(self, pack: Pack, folder: Path) -> Iterator[Removable]:
+        """Yield what may go of a pack that is needed: its files, or their logs or benchmarks, in `folder`."""
         lanes = [lane for lane in pack.spec.lanes if lane in self.known.horizons]
         horizon = max(self.known.horizons[lane] for lane in lanes)
         sets = {set_id for lane in lanes for set_id in self.known.sets_of[lane]}
@@ -208,59 +227,62 @@ class _Search:
             if match is None:
                 continue
             if match["set"] and match["set"] not in sets:
-                yield Found(path, ORPHAN)
+                yield Removable(path, ORPHAN)
             elif int(match["start"]) >= horizon:
-                yield Found(path, BEYOND)
+                yield Removable(path, BEYOND)
 
     # Studies.
 
-    def _of_studies(self) -> Iterator[Found]:
+    def _of_studies(self) -> Iterator[Removable]:
+        """Yield folders of studies and experiments, and exports."""
         for kind in ("studies", "logs/studies"):
             for folder, experiments in self._by_study(self.results / kind, self.known.experiments):
                 if experiments is None:
-                    yield Found(folder, ORPHAN)
-                yield from (Found(path, ORPHAN) for path in _folders(folder) if path.name not in (experiments or ()))
+                    yield Removable(folder, ORPHAN)
+                yield from (
+                    Removable(path, ORPHAN) for path in _folders(folder) if path.name not in (experiments or ())
+                )
         for kind in ("exports", "logs/exports"):
             for folder, names in self._by_study(self.results / kind, self.known.exports):
                 if names is None:
-                    yield Found(folder, ORPHAN)
+                    yield Removable(folder, ORPHAN)
                 for path in _files(folder):
                     if path.suffix in (".h5", ".log") and path.stem.removesuffix(".bank") not in (names or ()):
-                        yield Found(path, ORPHAN)
+                        yield Removable(path, ORPHAN)
 
     def _by_study(self, parent: Path, known: Mapping[str, set[str]]) -> Iterator[tuple[Path, set[str] | None]]:
-        """Folders of studies and what is known of each; None of one that does not exist."""
+        """Yield folders of studies and what is known of each; None of one that does not exist."""
         spared = {one.name for one in self.unknown}
         for folder in _folders(parent):
             if folder.name not in spared:
                 yield folder, known.get(folder.name)
 
-    def _leavings(self) -> Iterator[Found]:
-        """Files that were moved aside as damaged, and what killed writers left."""
-        folder = self.results / "packs"
-        live = {folder / name for name in training(folder, {path.name for path in _folders(folder)})}
+    def _leavings(self) -> Iterator[Removable]:
+        """Yield files that were moved aside as damaged, and temporary ones that killed writers left."""
+        untouchable = {self.results / "packs" / name for name in self.untouchable}
         for folder, folders, names in os.walk(self.results):
-            folders[:] = [name for name in folders if Path(folder, name) not in live]
+            folders[:] = [name for name in folders if Path(folder, name) not in untouchable]
             for name in names:
                 path = Path(folder, name)
                 if name.endswith(atomic.DAMAGED):
-                    yield Found(path, "damaged")
+                    yield Removable(path, "damaged")
                 elif _TEMPORARY.match(name) and _is_abandoned(path):
-                    yield Found(path, "temporary")
+                    yield Removable(path, "temporary")
 
 
 def _is_ours(name: str) -> bool:
-    """Whether it is the name of a bank, set or pack: {source}-…."""
+    """Say whether it is the name of a bank, set or pack: {source}-…."""
     return name.split("-")[0] in SOURCES and "-" in name
 
 
 def _export_names(of: Study) -> set[str]:
+    """Return the names of a study's exports."""
     runs = [(experiment.name, named.name) for experiment in of.experiments.values() for named in experiment.runs]
     return {run for _, run in runs} | {f"{experiment}-{run}" for experiment, run in runs}
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether no process is writing a temporary file: its lock is free; of a link, that it is a day old."""
+    """Say whether no process is writing a temporary file: its lock is free, or, of a link, it is a day old."""
     if path.suffix == ".tmp":
         return not locks.is_held(path)
     return time.time() - path.lstat().st_mtime > LINK_SECONDS
@@ -278,7 +300,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def size(paths: Iterable[Path]) -> int:
-    """Bytes of all files in and below the paths; a file with several names counts once."""
+    """Return the bytes of all files in and below the paths; a file with several names counts once."""
     inodes: dict[tuple[int, int], int] = {}
     for path in paths:
         below = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
@@ -288,15 +310,15 @@ def size(paths: Iterable[Path]) -> int:
     return sum(inodes.values())
 
 
-def list_orphans(plan: Plan) -> str:
-    """What `find` finds, as text: sizes, totals, and a command for each kind that removes it."""
-    found, left_out = find(plan)
+def listing(plan: Plan) -> str:
+    """Return what `find` finds as text: sizes, totals, and for each kind the command that removes it."""
+    removable, left_out = find(plan)
     lines: list[str] = []
     for title, reasons in (
         ("no study refers to these", (ORPHAN, "damaged", "temporary")),
         ("finished, but beyond every horizon; a longer one will want them again", (BEYOND,)),
     ):
-        chosen = [one for one in found if one.reason in reasons]
+        chosen = [one for one in removable if one.reason in reasons]
         if not chosen:
             continue
         lines.append(f"{title} ({human(size(one.path for one in chosen))}):")
@@ -312,7 +334,7 @@ def list_orphans(plan: Plan) -> str:
 
 
 def commands(paths: Iterable[Path]) -> list[str]:
-    """Shell commands that remove the paths."""
+    """Return shell commands that remove the paths."""
     # A name that begins with a hyphen is no option.
     quoted = [shlex.quote(str(path)) for path in paths]
     return [

@@ -180,7 +180,9 @@ def _segment(path: Path) -> dict[str, Any]:
     """How a segment was made, as its attributes say; an unreadable one says that."""
     try:
         with h5py.File(path, "r") as file:
-            made = {key.removeprefix("made_"): file.attrs[key] for key in file.attrs if key.startswith("made_")}
+            made: dict[str, Any] = {
+                key.removeprefix("made_"): file.attrs[key] for key in file.attrs if key.startswith("made_")
+            }
     except FileNotFoundError:
         raise
     except (OSError, RuntimeError) as error:

@@ -24,9 +24,10 @@ import numpy as np
 from icl_transience.planning import packs
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
+from icl_transience.specs.runs import Lane
 from icl_transience.store import hdf5, layout, locks
 from icl_transience.study.experiments import Experiment
-from icl_transience.system.formatting import duration
+from icl_transience.system.formatting import duration, format_table
 
 STATES = ("done", "running", "interrupted", "missing", "diverged")
 _PROGRESS = re.compile(r"left, ([\d,]+) sequences/s, ([\d,]+) of [\d,]+ seen")
@@ -68,7 +69,7 @@ def _experiment_rows(
     places = packs.lane_places(plan.packs, experiment.lanes())
     for named in experiment.runs:
         for seed in experiment.seeds:
-            pack_id, place = places[packs.Lane(run=named.run, seed=seed)]
+            pack_id, place = places[Lane(run=named.run, seed=seed)]
             pack, rate = trained[pack_id], rates[pack_id]
             seen = min(pack.sequences_seen, experiment.horizon)
             state, note = pack.state(place, experiment.horizon, named.sequence_set.id)
@@ -213,22 +214,14 @@ def table(plan: Plan) -> str:
     """The rows as text, with a line of totals an experiment."""
     head = ("experiment", "run", "seed", "state", "sequences seen", "of", "", "a second", "left", "")
     lines, totals = [head], []
-    found = list(rows(plan))
+    lanes = list(rows(plan))
     for name in plan.study.experiments:
-        of_experiment = [row for row in found if row.experiment == name]
+        of_experiment = [row for row in lanes if row.experiment == name]
         lines += [_cells(row) for row in of_experiment]
         totals.append(_total(name, of_experiment))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    left_aligned = (0, 1, 2, 3, len(head) - 1)
-    text = [
-        "  ".join(
-            cell.ljust(width) if column in left_aligned else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    text = format_table(lines, left=(0, 1, 2, 3, len(head) - 1))
     left_out = [f"{name}: left out: {one.reason}" for name, one in plan.study.left_out.items()]
-    return "\n".join([*text, "", *totals, *left_out])
+    return "\n".join([*text, "", *totals, *left_out, *map(str, plan.skipped)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
