@@ -1,17 +1,51 @@
-"""What every test shares: one thread, as a training job has, and the real drawings where they are at hand."""
+"""What every test shares: one thread, as a training job has; the order; the real drawings where they are at hand."""
 
 import functools
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
+
+# As a training job has it; programs side by side would take the cores from one another. Before torch reads it.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# A program that is started some hundreds of times is compiled once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import hypothesis
 import pytest
 import torch
+from pipeline import Clone, made_once
 
 from icl_transience.study import document
 
 torch.set_num_threads(1)
+
+# The files that take longest come first, so that no process is left with one of them at the end.
+LONGEST = (
+    *("test_pipeline_slurm", "test_faults", "test_pipeline_incremental", "test_pipeline_end_to_end"),
+    *("test_pipeline_report", "test_pipeline_care", "test_security", "test_resources", "test_makefile", "test_paper"),
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Set before pytest-xdist starts its processes, which must agree on the order.
+    os.environ.setdefault("TEST_ORDER", str(random.randrange(1000)))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"order of tests: TEST_ORDER={os.environ['TEST_ORDER']}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle the tests of each file, and the files that are not among the longest."""
+    order = random.Random(int(os.environ["TEST_ORDER"]))
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    shuffled = order.sample(sorted(files), len(files))
+    shuffled.sort(key=lambda path: LONGEST.index(path.stem) if path.stem in LONGEST else len(LONGEST))
+    items[:] = [item for path in shuffled for item in order.sample(files[path], len(files[path]))]
+
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("steady", deadline=None)
@@ -44,6 +78,20 @@ def schemas_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(document, "read_yaml", lambda path: (once if path.parent.name == "schemas" else read)(path))
         yield
+
+
+@pytest.fixture(scope="session")
+def finished_tiny(tmp_path_factory) -> Iterator[tuple[Clone, str]]:
+    """The study `tiny`, built once a run of the tests, and what Snakemake said; nobody changes a file of it."""
+    folder, said = made_once(tmp_path_factory, "tiny", lambda folder: Clone.make(folder / "clone").build())
+    clone = Clone(folder / "clone")
+    before = _stats(clone.folder)
+    yield clone, said
+    assert _stats(clone.folder) == before, "a test has changed files of the finished study: it is to copy them first"
+
+
+def _stats(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="session")
