@@ -52,7 +52,6 @@ def server() -> str:
     def end() -> None:
         process.stdin.close()
         process.wait()
-        shutil.rmtree(folder)
 
     atexit.register(end)
     while not address.exists():

@@ -113,7 +113,7 @@ def wholly(partly, tmp_path_factory) -> tuple[Clone, str]:
 @pytest.fixture(scope="module")
 def shown(wholly, tmp_path_factory) -> dict:
     if BROWSER is None:
-        pytest.skip("no chromium or chrome: apt-get install --no-install-recommends chromium")
+        pytest.skip("no chromium or chrome is installed: apt-get install --no-install-recommends chromium")
     report = wholly[0].path("studies/tiny/report.html")
     return made_once(tmp_path_factory, "browser", lambda folder: read(report, folder))[1]
 

@@ -34,7 +34,7 @@ LIBRARIES = (
 
 
 def serve(address: str) -> None:
-    """Answer the clients at `address` until standard input ends."""
+    """Answer the clients at `address`, a socket alone in its folder, until standard input ends; remove the folder."""
     for name in LIBRARIES:
         importlib.import_module(name)
     assert not {"icl_transience", "sitecustomize"} & set(sys.modules)
@@ -51,7 +51,9 @@ def serve(address: str) -> None:
         ready, _, _ = select.select([listening, sys.stdin], [], [], 1)
         attendants -= {pid for pid in attendants if os.waitpid(pid, os.WNOHANG)[0]}
         if sys.stdin in ready:
-            break
+            Path(address).unlink()
+            Path(address).parent.rmdir()
+            return
         if listening in ready:
             client, _ = listening.accept()
             if not (pid := os.fork()):
