@@ -128,7 +128,7 @@ def test_snakemake_killed_while_a_job_trains(clone, undisturbed, tmp_path):
     # The job lives on: unlocking now would let a second one write the same file.
     refused = clone.library("writers")
     assert refused.returncode == 1
-    assert re.search(r"jobs are still at work on results/packs/.*segment-000000000000-.*wait for", refused.stderr)
+    assert re.search(r"jobs are still at work on .*results/packs/.*segment-000000000000-.*wait for", refused.stderr)
     assert "LockException" in failing(clone)
     told.write_text("go on")
     wait_for(lambda: clone.library("writers").returncode == 0)
