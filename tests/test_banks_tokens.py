@@ -22,7 +22,6 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical, identity_values
 from icl_transience.store import checksums
 from icl_transience.study.sources import resolve as sources_resolve
-from icl_transience.study.sources.tokens import FLOATS
 
 NAME = "model.embed_tokens.weight"
 # Six blobs far apart, of these sizes, after three rows that are no tokens.
@@ -341,7 +340,7 @@ def test_only_floating_point_values_are_a_table(tmp_path, dtype):
             assert fragment in str(error.value)
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", tokens.FLOATS)
 def test_every_floating_point_type_that_holds_values_is_one(tmp_path, dtype):
     path = write_header(tmp_path / "m.safetensors", {NAME: (dtype, (99, 8)), "model.norm.weight": ("U8", (8,))})
     assert resolve(tmp_path) == (NAME, [path])

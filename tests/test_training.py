@@ -653,7 +653,7 @@ def test_going_on_takes_no_more_memory_than_beginning(tmp_path):
         tracemalloc.stop()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "copy_snapshots", watched)
+        patch.setattr(segments, "_copy_snapshots", watched)
         segments.run_segment(path, spec, bank, None, 0, horizon)
     size = path.stat().st_size
     # Some snapshots' worth of the hundreds there are.
