@@ -24,6 +24,26 @@ torch.set_num_threads(1)
 LONGEST = (
     *("test_pipeline_slurm", "test_faults", "test_pipeline_incremental", "test_pipeline_end_to_end"),
     *("test_pipeline_report", "test_pipeline_care", "test_security", "test_resources", "test_makefile", "test_paper"),
+    *("test_fuzzed_studies", "test_training", "test_engines"),
+)
+# What `make test-quick` leaves out, as names begin: pipelines that run, and tests of some seconds each. What stays of
+# training and engines are their short tests and the recorded losses (test_golden.py).
+SLOW = (
+    *("test_pipeline_", "test_faults", "test_resources", "test_makefile", "test_paper", "test_fuzzed_studies"),
+    "test_bad_studies.py::test_snakemake_says_what_is_wrong_and_leaves_nothing_behind",
+    "test_bad_studies.py::test_a_bad_setting_on_the_command_line_is_refused_likewise",
+    "test_engines.py::test_a_hundred_native_steps_stray_from_the_reference_no_further_than_eager_ones",
+    "test_engines.py::test_native_steps_of_every_kind_stray_from_the_reference_no_further_than_eager_ones",
+    "test_security.py::test_no_job_is_submitted_from_where_a_shell_would_read_its_path",
+    "test_security.py::test_words_from_a_study_run_nothing_wherever_they_stand",
+    "test_training.py::test_a_job_",
+    "test_training.py::test_a_lane_learns_in_a_pack_what_it_learns_alone",
+    "test_training.py::test_a_second_trainer_",
+    "test_training.py::test_going_on_takes_no_more_memory_than_beginning",
+    "test_training.py::test_more_of_training_is_what_torch_optim_makes_of_it",
+    "test_training.py::test_resumed_equals_uninterrupted_bit_for_bit",
+    "test_training.py::test_training_is_adam_on_the_cross_entropy_plus_l2",
+    "test_training.py::test_whatever_happens_in_training_resumed_equals_uninterrupted_bit_for_bit",
 )
 
 
@@ -36,12 +56,15 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"order of tests: TEST_ORDER={os.environ['TEST_ORDER']}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Shuffle the tests of each file, and the files that are not among the longest."""
+    """Shuffle the tests of each file, and the files that are not among the longest; mark what is slow."""
     order = random.Random(int(os.environ["TEST_ORDER"]))
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
+        if f"{item.path.name}::{item.name}".startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
     shuffled = order.sample(sorted(files), len(files))
     shuffled.sort(key=lambda path: LONGEST.index(path.stem) if path.stem in LONGEST else len(LONGEST))
     items[:] = [item for path in shuffled for item in order.sample(files[path], len(files[path]))]

@@ -73,7 +73,8 @@ def ask_meanwhile(folder: Path) -> tuple:
     lock.parent.mkdir(parents=True)
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with locked(lock):
-        other = subprocess.Popen(**clone.call(config=("packing=shape",)), **streams)
+        # Shell commands are asked for so that Snakemake prints its own output, which says at once that a job begins.
+        other = subprocess.Popen(**clone.call("--printshellcmds", config=("packing=shape",)), **streams)
         wait_for("rule train:", other)
         before = locks(clone)
         done = clone.snakemake("status")
