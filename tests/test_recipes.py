@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from chances import assert_probabilities, assert_share, assert_uniform
+from distribution_asserts import assert_probabilities, assert_share, assert_uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats

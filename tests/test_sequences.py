@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from chances import P_MIN, assert_uniform
+from distribution_asserts import P_MIN, assert_uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_report
+from factories import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_report
 
 from icl_transience.analysis import summaries, words
 from icl_transience.store import checksums, tables_file
