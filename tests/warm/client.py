@@ -38,7 +38,8 @@ def main() -> int:
         sys.exit("the server of tests/warm is gone")
     status = os.waitstatus_to_exitcode(struct.unpack("<i", answer)[0])
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        if -status in PASSED_ON:
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
 
