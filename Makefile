@@ -1,5 +1,7 @@
 # make            create .venv and run the study that config.yaml names (STUDY=omniglot for another)
-# make test       run the whole test suite in the same environment
+# make test       run the test suite in the same environment
+# make test-quick what of it is done in a minute or two, for the work on one change
+# make test-all   all of it, with a fresh interpreter for every job: what CI runs
 # make lint       ruff, snakefmt, pyright, snakemake --lint, typos
 # make unlock     after Snakemake itself was killed; refuses while one of its jobs is still at work
 # make clean      remove this folder's .venv; results stay
@@ -30,14 +32,21 @@ RUN = PATH="$$PWD/.venv/bin:$$PATH" python -m
 # Snakemake reads a value as YAML, a number where it is one, once it has taken quotes from its ends: spaces keep them.
 CONFIG = $${STUDY:+--config "study= '$${STUDY//$$QUOTE/$$QUOTE$$QUOTE}' "}
 
-.PHONY: study test lint unlock clean place
+.PHONY: study test test-quick test-all lint unlock clean place
 .DEFAULT_GOAL := study
 
 study: .venv/.installed
 	QUOTE=\'; $(RUN) snakemake $(CONFIG)
 
 test: .venv/.installed
-	$(RUN) pytest -n auto
+	$(RUN) pytest -n auto -m 'not heavy'
+
+test-quick: .venv/.installed
+	$(RUN) pytest -n auto -m 'not slow and not heavy'
+
+# Elsewhere jobs are forks of a process that has torch loaded (tests/warm); here it is shown that this hides nothing.
+test-all: .venv/.installed
+	export PLAIN=1; $(RUN) pytest -n auto
 
 # pyright would ask npm whether there is a newer version, and say so.
 lint: .venv/.installed

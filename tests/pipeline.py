@@ -1,13 +1,27 @@
 """A checkout of the workflow in a folder of its own, and what Snakemake does or would do there."""
 
+import atexit
+import functools
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icl_transience.store.locks import locked
 
 ROOT = Path(__file__).parents[1]
+WARM = Path(__file__).parent / "warm"
+# In the environment of a call: it and its jobs use the plain interpreter.
+PLAIN = {"WARM_SERVER": ""}
 
 TINY = """
 defaults:
@@ -21,6 +35,56 @@ experiments:
   transience: {question: "does it come and go?"}
   l2: {axes: {optimizer.l2.strength: [0, 1.0e-3]}}
 """
+
+
+@functools.cache
+def server() -> str:
+    """The address of the server of tests/warm, which ends with this process; none where the environment says PLAIN."""
+    if os.environ.get("PLAIN"):
+        return ""
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    address = folder / "socket"
+    # Python's own path alone, without a folder of this library; a process with threads must not fork.
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", str(WARM / "server.py"), str(address)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=alone, start_new_session=True)
+
+    def end() -> None:
+        process.stdin.close()
+        process.wait()
+
+    atexit.register(end)
+    while not address.exists():
+        assert process.poll() is None, "the server of tests/warm has ended"
+        time.sleep(0.05)
+    return str(address)
+
+
+def environment() -> dict[str, str]:
+    """In which rules find the environment that the tests run in: the interpreter's own folder comes first."""
+    path = os.pathsep.join([str(WARM), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return os.environ | {"PATH": path, "WARM_SERVER": server(), "WARM_PYTHON": sys.executable}
+
+
+def python(module: str, *arguments: str) -> dict[str, list[str]]:
+    """What subprocess takes to run a module, in `environment()`."""
+    return {"args": [str(WARM / "python"), "-m", module, *arguments]}
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
+    """A folder, and what `make` returned of it, as JSON has it; one of the processes that test calls it, for all.
+
+    A test that changes files copies them first.
+    """
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    record = shared / f"{name}.json"
+    with locked(shared / f"{name}.lock", wait=True):
+        if not record.exists():
+            folder = factory.mktemp(name)
+            record.write_text(json.dumps([str(folder), make(folder)]), encoding="utf-8")
+    folder, value = json.loads(record.read_text(encoding="utf-8"))
+    return Path(folder), value
 
 
 class Clone:
@@ -69,13 +133,12 @@ class Clone:
     def call(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> dict:
         """What subprocess takes to call Snakemake here: args, cwd, env."""
         settings = ["--config", "study=tiny", "segment_sequences=1024", *config]
-        # The interpreter's own folder comes first, so that rules find the environment the tests run in.
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return {
-            "args": [sys.executable, "-m", "snakemake", *arguments, *settings],
-            "cwd": self.folder,
-            "env": os.environ | {"PATH": path} | env,
-        }
+        return python("snakemake", *arguments, *settings) | {"cwd": self.folder, "env": environment() | env}
+
+    def library(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Run `python -m icl_transience` here."""
+        call = python("icl_transience", *arguments) | {"cwd": self.folder, "env": environment()}
+        return subprocess.run(**call, capture_output=True, text=True, timeout=900)
 
     def build(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> str:
         done = self.snakemake(*arguments, config=config, **env)

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from chances import assert_probabilities, assert_uniform
+from distribution_asserts import assert_probabilities, assert_uniform
 
 from icl_transience import philox
 from icl_transience.sequences import classes

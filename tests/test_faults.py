@@ -5,14 +5,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import h5py
 import pandas as pd
 import pytest
-from pipeline import TINY, Clone
+from pipeline import PLAIN, TINY, Clone, made_once
 
 from icl_transience.specs.errors import StudyError
 from icl_transience.store import hdf5, segment_file
@@ -41,9 +40,8 @@ def temporaries(clone: Clone) -> set[str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Clone:
-    clone = Clone.make(tmp_path_factory.mktemp("undisturbed") / "clone", STUDY)
-    clone.build()
-    return clone
+    folder, _ = made_once(tmp_path_factory, "undisturbed", lambda folder: Clone.make(folder / "clone", STUDY).build())
+    return Clone(folder / "clone")
 
 
 @pytest.fixture
@@ -63,7 +61,8 @@ def failing(clone: Clone, *arguments: str, config: tuple[str, ...] = (), **env: 
 
 
 def fault(kind: str, pattern: str, told: Path | None = None) -> dict[str, str]:
-    return {"PYTHONPATH": str(HERE / "faults"), "FAULT": kind, "FAULT_AT": pattern, "FAULT_SIGNAL": str(told)}
+    path = os.pathsep.join([str(HERE / "faults"), os.environ.get("PYTHONPATH", "")])
+    return {"PYTHONPATH": path, "FAULT": kind, "FAULT_AT": pattern, "FAULT_SIGNAL": str(told)}
 
 
 def wait_for(condition, seconds: float = 120) -> None:
@@ -71,12 +70,6 @@ def wait_for(condition, seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def command(clone: Clone, name: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "icl_transience", name], cwd=clone.folder, capture_output=True, text=True, check=False
-    )
 
 
 # Killed.
@@ -113,7 +106,7 @@ def test_a_job_killed_right_after_its_file_got_its_name_is_not_done_again(clone,
 def test_snakemake_killed_while_it_writes_its_plans_down(pattern, clone, undisturbed):
     failing(clone, **fault("kill", pattern))
     assert "LockException" in failing(clone)
-    assert command(clone, "writers").returncode == 0
+    assert clone.library("writers").returncode == 0
     clone.build("--unlock")
     clone.build()
     assert content(clone) == content(undisturbed)
@@ -122,15 +115,8 @@ def test_snakemake_killed_while_it_writes_its_plans_down(pattern, clone, undistu
 
 def started(clone: Clone, segment_sequences: int = 1024, **env: str) -> subprocess.Popen:
     """Snakemake in a session of its own."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--config", "study=tiny", f"segment_sequences={segment_sequences}"],
-        cwd=clone.folder,
-        env=os.environ | {"PATH": path} | env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    call = clone.call(config=(f"segment_sequences={segment_sequences}",), **env)
+    return subprocess.Popen(**call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def test_snakemake_killed_while_a_job_trains(clone, undisturbed, tmp_path):
@@ -140,12 +126,12 @@ def test_snakemake_killed_while_a_job_trains(clone, undisturbed, tmp_path):
     process.kill()
     process.wait()
     # The job lives on: unlocking now would let a second one write the same file.
-    refused = command(clone, "writers")
+    refused = clone.library("writers")
     assert refused.returncode == 1
-    assert re.search(r"jobs are still at work on results/packs/.*segment-000000000000-.*wait for", refused.stderr)
+    assert re.search(r"jobs are still at work on .*results/packs/.*segment-000000000000-.*wait for", refused.stderr)
     assert "LockException" in failing(clone)
     told.write_text("go on")
-    wait_for(lambda: command(clone, "writers").returncode == 0)
+    wait_for(lambda: clone.library("writers").returncode == 0)
     clone.build("--unlock")
     clone.build()
     assert content(clone) == content(undisturbed)
@@ -160,7 +146,8 @@ def test_a_queue_that_takes_its_machine_back(tmp_path):
     study = STUDY.replace("horizon: 2048", "horizon: 200_000").replace("every: 512", "every: 50_000")
     clone, other = (Clone.make(tmp_path / name, study) for name in ("clone", "other"))
     long = ("segment_sequences=200000",)
-    process = started(clone, 200_000)
+    # With plain interpreters, which all are in the session that the signal goes to.
+    process = started(clone, 200_000, **PLAIN)
 
     def logs() -> str:
         return "".join(log.read_text() for log in clone.folder.glob("results/logs/packs/*/segment-*.log"))

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_record
+from factories import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_record
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 

@@ -67,7 +67,12 @@ def test_a_word_is_philox_of_position_block_and_stream_under_seed_and_domain(see
 
 @pytest.mark.parametrize(
     "device",
-    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))],
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+        ),
+    ],
 )
 def test_numpy_and_torch_draw_the_same_words_on_every_device(device):
     positions = np.array([0, 1, 2, 31, WORDS - 1, WORDS, 2**40 + 5, 2**63 - 1])

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import pytest
-from pipeline import ROOT, Clone
+from pipeline import ROOT, Clone, environment, made_once
+from pipeline import python as python_call
 
 from icl_transience.planning import registry
 from icl_transience.planning.plan import Plan
@@ -32,9 +34,9 @@ experiments:
 """
 
 
-def locks(clone: Clone) -> set[str]:
+def locks(clone: Clone) -> list[str]:
     """Snakemake's own: what other calls may not touch."""
-    return {path.name for path in clone.folder.glob(".snakemake/locks/*")}
+    return sorted(path.name for path in clone.folder.glob(".snakemake/locks/*"))
 
 
 def wait_for(said: str, process: subprocess.Popen) -> None:
@@ -42,31 +44,44 @@ def wait_for(said: str, process: subprocess.Popen) -> None:
         assert line, "Snakemake ended"
 
 
-@pytest.fixture(scope="module")
-def asked_meanwhile(tmp_path_factory) -> tuple[Clone, subprocess.CompletedProcess, set[str], set[str]]:
-    """A study that is built, and what `snakemake status` said while it was; Snakemake's locks before and after.
+@dataclass
+class Asked:
+    """What `snakemake status` said while a study was built, its exit status and Snakemake's locks before and after."""
 
-    The lock of its one pack is held until status has answered, so its training runs whatever the speed of the machine.
+    said: str
+    status: int
+    before: list[str]
+    after: list[str]
+
+
+@pytest.fixture(scope="module")
+def asked_meanwhile(tmp_path_factory) -> tuple[Clone, Asked]:
+    folder, values = made_once(tmp_path_factory, "care", ask_meanwhile)
+    return Clone(folder / "clone"), Asked(*values)
+
+
+def ask_meanwhile(folder: Path) -> tuple:
+    """The fields of an Asked.
+
+    The lock of the study's one pack is held until status has answered, so its training runs whatever the speed of the
+    machine.
     """
-    clone = Clone.make(tmp_path_factory.mktemp("care") / "clone", ONE)
+    clone = Clone.make(folder / "clone", ONE)
     settings = {"study": str(clone.study), "segment_sequences": 1024, "packing": "shape"}
     (pack_id,) = Plan(settings, clone.folder).packs
     lock = clone.folder / "results/packs" / pack_id / ".lock"
     lock.parent.mkdir(parents=True)
-    # Shell commands are asked for so that Snakemake prints its own output, which says at once that a job begins.
-    command = [sys.executable, "-m", "snakemake", "--printshellcmds", "--config", "study=tiny"]
-    command += ["segment_sequences=1024", "packing=shape"]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with locked(lock):
-        other = subprocess.Popen(command, cwd=clone.folder, env=environment, **streams)
+        # Shell commands are asked for so that Snakemake prints its own output, which says at once that a job begins.
+        other = subprocess.Popen(**clone.call("--printshellcmds", config=("packing=shape",)), **streams)
         wait_for("rule train:", other)
         before = locks(clone)
-        said = clone.snakemake("status")
+        done = clone.snakemake("status")
         after = locks(clone)
     output, _ = other.communicate(timeout=300)
     assert other.returncode == 0, output
-    return clone, said, before, after
+    return done.stdout, done.returncode, before, after
 
 
 @pytest.fixture
@@ -75,12 +90,12 @@ def clone(asked_meanwhile, tmp_path) -> Clone:
 
 
 def test_status_answers_beside_another_snakemake_and_leaves_its_locks(asked_meanwhile):
-    _, said, before, after = asked_meanwhile
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.count(" running ") == 2
-    assert "l2: 2 lanes, 2 running; 0 of 2,048 sequences (0%)" in said.stdout
-    assert after == before
-    assert before
+    _, asked = asked_meanwhile
+    assert asked.status == 0
+    assert asked.said.count(" running ") == 2
+    assert "l2: 2 lanes, 2 running; 0 of 2,048 sequences (0%)" in asked.said
+    assert asked.after == asked.before
+    assert asked.before
 
 
 def results(clone: Clone) -> dict[Path, int]:
@@ -105,8 +120,8 @@ def test_status_and_orphans_register_nothing_and_write_nothing(clone):
 
 
 def python(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "icl_transience", *arguments]
-    return subprocess.run(command, cwd=folder, env=os.environ | env, capture_output=True, text=True, check=True)
+    call = python_call("icl_transience", *arguments) | {"cwd": folder, "env": environment() | env}
+    return subprocess.run(**call, capture_output=True, text=True, check=True)
 
 
 def test_cost_is_told_before_anything_is_made(tmp_path):

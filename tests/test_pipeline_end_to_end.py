@@ -27,10 +27,9 @@ experiments:
 """
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory) -> tuple[Clone, str]:
-    clone = Clone.make(tmp_path_factory.mktemp("end") / "clone")
-    return clone, clone.build()
+@pytest.fixture
+def built(finished_tiny) -> tuple[Clone, str]:
+    return finished_tiny
 
 
 def test_a_run_says_last_what_it_found_and_where_the_figure_is(built):

@@ -16,16 +16,9 @@ from icl_transience.store import hdf5
 REDRAWN = {"tables": 1, "figures": 2}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Clone:
-    clone = Clone.make(tmp_path_factory.mktemp("incremental") / "clone")
-    clone.build()
-    return clone
-
-
 @pytest.fixture
-def clone(finished, tmp_path) -> Clone:
-    return finished.copy(tmp_path / "clone")
+def clone(finished_tiny, tmp_path) -> Clone:
+    return finished_tiny[0].copy(tmp_path / "clone")
 
 
 def test_nothing_changed_runs_nothing(clone):

@@ -5,11 +5,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from pipeline import TINY, Clone
+from pipeline import TINY, Clone, made_once
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
@@ -92,22 +91,31 @@ def read(report: Path, folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def partly(tmp_path_factory) -> tuple[Clone, str]:
     """One experiment of two, and what was said when the report of it was made."""
-    clone = Clone.make(tmp_path_factory.mktemp("report") / "clone", SMALL)
-    return clone, clone.build("transience", "report")
+
+    def make(folder: Path) -> str:
+        return Clone.make(folder / "clone", SMALL).build("transience", "report")
+
+    folder, said = made_once(tmp_path_factory, "partly", make)
+    return Clone(folder / "clone"), said
 
 
 @pytest.fixture(scope="module")
 def wholly(partly, tmp_path_factory) -> tuple[Clone, str]:
-    clone = partly[0].copy(tmp_path_factory.mktemp("whole") / "clone")
-    (clone.folder / "results/studies/tiny/verdicts.csv").write_text(VERDICTS)
-    return clone, clone.build("all", "report")
+    def make(folder: Path) -> str:
+        clone = partly[0].copy(folder / "clone")
+        (clone.folder / "results/studies/tiny/verdicts.csv").write_text(VERDICTS)
+        return clone.build("all", "report")
+
+    folder, said = made_once(tmp_path_factory, "wholly", make)
+    return Clone(folder / "clone"), said
 
 
 @pytest.fixture(scope="module")
 def shown(wholly, tmp_path_factory) -> dict:
     if BROWSER is None:
-        pytest.skip("no chromium or chrome: apt-get install --no-install-recommends chromium")
-    return read(wholly[0].path("studies/tiny/report.html"), tmp_path_factory.mktemp("browser"))
+        pytest.skip("no chromium or chrome is installed: apt-get install --no-install-recommends chromium")
+    report = wholly[0].path("studies/tiny/report.html")
+    return made_once(tmp_path_factory, "browser", lambda folder: read(report, folder))[1]
 
 
 def test_of_nothing_there_is_no_report(tmp_path):
@@ -117,8 +125,7 @@ def test_of_nothing_there_is_no_report(tmp_path):
     assert "nothing of study tiny is built yet: `snakemake all report` builds it first" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     # The same words without Snakemake.
-    command = [sys.executable, "-m", "icl_transience", "report", "--study", "tiny"]
-    alone = subprocess.run(command, cwd=clone.folder, capture_output=True, text=True)
+    alone = clone.library("report", "--study", "tiny")
     assert alone.returncode == 1
     assert "nothing of study tiny is built yet" in alone.stderr
     assert not (clone.folder / "results").exists()

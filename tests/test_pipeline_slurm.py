@@ -1,7 +1,5 @@
 """A study on a Slurm cluster, through profiles/slurm: killed jobs and a restarted controller change no bit of it."""
 
-import json
-import os
 import re
 import subprocess
 import tempfile
@@ -14,7 +12,7 @@ import h5py
 import psutil
 import pytest
 import yaml
-from pipeline import TINY, Clone
+from pipeline import PLAIN, TINY, Clone, made_once
 from slurm.cluster import Cluster, missing, until
 
 from icl_transience.store.locks import locked
@@ -44,26 +42,25 @@ class Found:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> Found:
-    """Made once, also where several processes test: each waits for the one that is at it."""
-    base = tmp_path_factory.getbasetemp()
-    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "slurm.json"
-    with locked(Path(tempfile.gettempdir(), "icl-transience-slurm.lock"), wait=True):
-        if not made.exists():
+
+    def make(folder: Path) -> dict:
+        # One machine has one Slurm, whoever else tests on it.
+        with locked(Path(tempfile.gettempdir(), "icl-transience-slurm.lock"), wait=True):
             if reason := missing():
                 pytest.skip(reason)
-            cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+            cluster = Cluster(folder / "cluster")
             try:
                 cluster.start()
-                values = disturbed(cluster, tmp_path_factory.mktemp("pipeline"))
+                return disturbed(cluster, folder)
             finally:
                 cluster.stop()
-            made.write_text(json.dumps(values))
-    values = json.loads(made.read_text())
-    return Found(**values | {name: Clone(Path(values[name])) for name in ("here", "cluster")})
+
+    folder, values = made_once(tmp_path_factory, "slurm", make)
+    return Found(Clone(folder / "here"), Clone(folder / "there"), **values)
 
 
 def disturbed(cluster: Cluster, folder: Path) -> dict:
-    """The fields of a Found."""
+    """The fields of a Found, but for its clones."""
     here, there = Clone.make(folder / "here", STUDY), Clone.make(folder / "there", STUDY)
     configure(there)
     with running(there, "--workflow-profile", "profiles/slurm") as slurm, running(here) as local:
@@ -79,8 +76,7 @@ def disturbed(cluster: Cluster, folder: Path) -> dict:
         local.wait(PATIENCE)
     for clone, process in ((there, slurm), (here, local)):
         assert process.returncode == 0, (clone.folder / "output").read_text()
-    folders = {"here": str(here.folder), "cluster": str(there.folder)}
-    return folders | {"jobs": cluster.jobs(), "killed": killed.job, "cancelled": cancelled.job}
+    return {"jobs": cluster.jobs(), "killed": killed.job, "cancelled": cancelled.job}
 
 
 def configure(clone: Clone) -> None:
@@ -100,7 +96,8 @@ def configure(clone: Clone) -> None:
 
 @contextmanager
 def running(clone: Clone, *arguments: str) -> Iterator[subprocess.Popen]:
-    call = clone.call(*arguments, TARGET, config=LENGTH)
+    # Jobs of Slurm are no children of ours.
+    call = clone.call(*arguments, TARGET, config=LENGTH, **PLAIN)
     with (clone.folder / "output").open("w") as output:
         process = subprocess.Popen(**call, stdout=output, stderr=subprocess.STDOUT)
         try:

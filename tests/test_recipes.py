@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from chances import assert_probabilities, assert_share, assert_uniform
+from distribution_asserts import assert_probabilities, assert_share, assert_uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -498,7 +498,7 @@ def test_the_sequences_of_seed_0_are_what_they_have_always_been(name):
     assert hashlib.sha256(content).hexdigest()[:16] == GOLDEN[name]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 @pytest.mark.parametrize("name", RECIPES)
 def test_cpu_and_gpu_draw_the_same_sequences(name):
     positions = torch.arange(2**33, 2**33 + 1000)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up import make_record
+from factories import make_record
 
 from icl_transience.planning.plan import Plan
 from icl_transience.specs.errors import StudyError

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from chances import P_MIN, assert_uniform
+from distribution_asserts import P_MIN, assert_uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -351,7 +351,7 @@ def test_successive_sequences_are_independent():
     assert_uniform(exemplars[:-1, -1] * 8 + exemplars[1:, -1], 64)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 def test_cpu_and_gpu_draw_the_same_sequences():
     positions = torch.arange(2**33, 2**33 + 1000)
     for recipe in RECIPES.values():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_record
+from factories import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_record
 
 from icl_transience.analysis import summaries, words
 from icl_transience.specs.records import ExperimentRecord

@@ -21,7 +21,8 @@ def missing() -> str | None:
     """Why no cluster can be started here, or None."""
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
     if lacking := [name for name in PROGRAMS if not shutil.which(name, path=path)]:
-        return f"no {', '.join(lacking)}: apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
+        packages = "slurmctld slurmd slurm-client munge"
+        return f"{', '.join(lacking)} is missing: apt-get install --no-install-recommends {packages}"
     if os.geteuid() != 0:
         return "a Slurm of one's own can be started by root only"
     for name in FILES:
