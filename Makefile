@@ -1,6 +1,6 @@
 # make            create .venv and run the study that config.yaml names (STUDY=omniglot for another)
 # make test       run the whole test suite in the same environment
-# make lint       ruff, snakefmt, snakemake --lint
+# make lint       ruff, snakefmt, snakemake --lint, typos
 # make unlock     after Snakemake itself was killed; refuses while one of its jobs is still at work
 # make clean      remove this folder's .venv; results stay
 #
@@ -45,6 +45,7 @@ lint: .venv/.installed
 	$(RUN) ruff format --check .
 	$(RUN) snakefmt --check .
 	$(RUN) snakemake --lint
+	.venv/bin/typos
 
 unlock: .venv/.installed
 	$(RUN) icl_transience writers

@@ -1,4 +1,5 @@
-# Entry point. Read on in workflow/rules/, in the order data flows: banks, sequences, training, evaluation, results.
+# Entry point. Read on in workflow/rules/, in the order data flows: banks, sequences, training, evaluation, analysis, report;
+# then targets that are names alone. The other files of rules are named like the rooms of src/icl_transience/ that they call.
 import re
 import sys
 from pathlib import Path
@@ -39,6 +40,20 @@ config["captions"] = Captions(PLAN)
 report: "workflow/report/overview.rst"
 
 
+# These hold for all rules.
+wildcard_constraints:
+    start=r"\d{12}",
+    end=r"\d{12}",
+    pack=r"[^/]+",
+    set=r"[^/]+",
+    bank=r"[^/]+",
+    file="|".join(map(re.escape, PUBLIC)),
+    figure="curves|comparison|summary|plane|grid",
+    digest="[0-9a-f]{12}",
+    experiment="|".join(PLAN.study.experiments),
+    run="|".join(map(re.escape, PLAN.targets.exports)),
+
+
 rule all:
     default_target: True
     input:
@@ -50,34 +65,35 @@ include: "workflow/rules/banks.smk"
 include: "workflow/rules/sequences.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
-include: "workflow/rules/results.smk"
-include: "workflow/rules/care.smk"
+include: "workflow/rules/analysis.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/targets.smk"
 
 
 onstart:
-    if not only_care():
-        with stated():
+    if not only_reports():
+        with user_errors():
             if not workflow.local_exec:
                 limits.refuse_cluster(PLAN.config, PLAN.base, sys.executable)
             PLAN.register()
 
 
 onsuccess:
-    if not only_care():
-        with stated():
+    if not only_reports():
+        with user_errors():
             provenance.record(PLAN)
         # Here and not above: parsing need not wait for pandas.
         from icl_transience.analysis import verdicts, words
 
-        with stated():
+        with user_errors():
             if PLAN.targets.is_judged():
                 print(*verdicts.in_words(Path(PLAN.paths.study_folder)), sep="\n")
             for folder in PLAN.targets.finished():
                 print(*words.experiment_in_words(Path(folder)), sep="\n")
-    take_care()
+    report_on_study()
 
 
 onerror:
-    if not only_care():
-        with stated():
+    if not only_reports():
+        with user_errors():
             provenance.record(PLAN)

@@ -1,4 +1,4 @@
-"""How fast training is, against the ceiling of the machine it runs on and against other code.
+"""Measure how fast training is, against the ceiling of the machine it runs on and against other code.
 
     python benchmarks/throughput.py                         # shapes a and c, a pack of 1, on one core and on all
     python benchmarks/throughput.py --shapes abcd --lanes 1 4 16 64 --jobs 1
@@ -14,7 +14,7 @@ product and a large copy in the same processes and precision, right after. A fil
 `step_for(shape, lanes, device)`, which returns a function that trains on one batch of every lane; ours and it take
 turns, and the ratio is the median over turns.
 
-Model FLOP a sequence are those of icl_transience.resources.training_flop: what the model as written down needs.
+Model FLOP a sequence are those of icl_transience.specs.compute.training_flop: what the model as written down needs.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def pack_of(shape: Shape, lanes: int, numerics: str):
         classes=shape.classes, holdout_classes=0, exemplars=20, holdout_exemplars=0, dim=shape.dim, noise=0.1
     )
     run = Run(
-        bank=BankSpec(source="gaussian", seed=0, gaussian=bank),
+        bank=BankSpec(seed=0, parameters=bank),
         recipe=Recipe(context=shape.context, burstiness=shape.burstiness),
         model=Model(depth=shape.depth, width=shape.width, heads=shape.heads, mlp_ratio=shape.mlp_ratio),
         optimizer=Optimizer(learning_rate=3e-4),
@@ -174,6 +175,8 @@ def worker(options: argparse.Namespace) -> None:
 
 def _peer(path: str, shape: Shape, lanes: int, device: str):
     module_spec = importlib.util.spec_from_file_location("peer", path)
+    if module_spec is None or module_spec.loader is None:
+        raise SystemExit(f"--against: {path} is no Python file")
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     step = module.step_for(shape, lanes, device)
@@ -227,11 +230,12 @@ def measure(shape: str, lanes: int, jobs: int, options: argparse.Namespace) -> d
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     workers = [subprocess.Popen(command, **pipes) for _ in range(jobs)]
     for process in workers:
-        if process.stdout.readline().strip() != "ready":
+        if not process.stdout or process.stdout.readline().strip() != "ready":
             raise SystemExit(f"({shape}) with {lanes} lanes failed: see above")
     for process in workers:
-        process.stdin.write("\n")
-        process.stdin.flush()
+        if process.stdin:
+            process.stdin.write("\n")
+            process.stdin.flush()
     found = [json.loads(process.communicate()[0]) for process in workers]
     case = {"shape": shape, "lanes": lanes, "jobs": jobs, "numerics": options.numerics}
     case |= {name: sum(one[name] for one in found) for name in ("rate", "flops", "gemm", "copy")}
@@ -264,7 +268,8 @@ def profile(shape: str, options: argparse.Namespace) -> list[str]:
     """Where the time of a step of one lane goes: calls a step, microseconds a step, share."""
     import torch
 
-    from icl_transience.engines import optimizers
+    from icl_transience.engines.native.engine import NativeStep
+    from icl_transience.engines.optimizers import LaneOptimizer
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -278,27 +283,30 @@ def profile(shape: str, options: argparse.Namespace) -> list[str]:
             ours(32)
         return str(recorded.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)).splitlines()
     whole, batches, spent, count = ours(256) / 256, 256, {}, {}
-    step = ours.step
+    step, start = ours.step, ours.state.sequences_seen
+    if not isinstance(step, NativeStep):
+        raise SystemExit(f"({shape}): expected the native engine's step, got {type(step).__name__}")
 
     def timed_call(call, name=None):
         name = name or getattr(getattr(call, "func", call), "__name__", str(call))
 
-        def run():
+        def run(*arguments):
             begun = time.perf_counter()
-            call()
+            call(*arguments)
             spent[name] = spent.get(name, 0) + (time.perf_counter() - begun) / batches
             count[name] = count.get(name, 0) + 1 / batches
 
         return run
 
     step.calls = [[timed_call(call) for call in calls] for calls in step.calls]
-    update, start = optimizers.Update.__call__, ours.state.sequences_seen
-    optimizers.Update.__call__ = lambda *arguments: timed_call(lambda: update(*arguments), "update")()
-    try:
+    parts = ("add_l2", "clip_gradients", "step")
+    with ExitStack() as stack:
+        for part in parts:
+            method = getattr(LaneOptimizer, part)
+            stack.callback(setattr, LaneOptimizer, part, method)
+            setattr(LaneOptimizer, part, timed_call(method, f"optimizer.{part}"))
         for _ in step.losses(start, start + batches * BATCH):
             pass
-    finally:
-        optimizers.Update.__call__ = update
     spent["(draw, gather, record)"] = whole - sum(spent.values())
     lines = [f"({shape}) {ours.engine}, {options.numerics}: {whole * 1e6:,.0f} us a step"]
     for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
@@ -359,7 +367,7 @@ def machine_name(device: str) -> str:
 def cores() -> int:
     import os
 
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main() -> None:

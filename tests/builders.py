@@ -12,14 +12,12 @@ from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
 from icl_transience.specs.training import Optimizer, Snapshots
 
 TINY_BANK = BankSpec(
-    source="gaussian",
     seed=0,
-    gaussian=Gaussian(classes=10, holdout_classes=2, exemplars=3, holdout_exemplars=1, dim=6, noise=0.5),
+    parameters=Gaussian(classes=10, holdout_classes=2, exemplars=3, holdout_exemplars=1, dim=6, noise=0.5),
 )
 OMNIGLOT_BANK = BankSpec(
-    source="omniglot",
     seed=0,
-    omniglot=Omniglot(
+    parameters=Omniglot(
         zips=("a.zip", "b.zip"),
         characters=3,
         holdout_characters=1,
@@ -47,6 +45,8 @@ def changed(value: Any, changes: Mapping[str, Any]) -> Any:
     """The dataclass `value` with the leaves at the dotted paths in `changes` replaced."""
     for path, leaf in changes.items():
         name, _, rest = path.partition(".")
+        if isinstance(value, BankSpec) and name == value.source:
+            name = "parameters"
         part = changed(getattr(value, name), {rest: leaf}) if rest else leaf
         value = dataclasses.replace(value, **{name: part})
     return value

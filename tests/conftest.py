@@ -1,15 +1,11 @@
 """What every test shares: one thread, as a training job has, and the real drawings where they are at hand."""
 
-import functools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
-
-from icl_transience.study import document
 
 torch.set_num_threads(1)
 
@@ -35,15 +31,6 @@ def denormals_are_numbers():
     """A job flushes them to zero for speed; a test that runs one in this process must not leave them so."""
     yield
     torch.set_flush_denormal(False)
-
-
-@pytest.fixture(scope="module")
-def schemas_read_once() -> Iterator[None]:
-    """For tests that plan hundreds of studies: reading the schemas is most of the time that a plan takes."""
-    read, once = document.read_yaml, functools.cache(document.read_yaml)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(document, "read_yaml", lambda path: (once if path.parent.name == "schemas" else read)(path))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from pipeline import ROOT, TINY, Clone
 from icl_transience.planning.packs import MOST_SEGMENTS
 from icl_transience.planning.plan import Plan
 from icl_transience.specs.errors import StudyError
-from icl_transience.study import document, load, schema
+from icl_transience.study import json_schema, load, schema
 
-pytestmark = pytest.mark.usefixtures("schemas_read_once")
+SCHEMAS = {"study": json_schema.study_schema(), "config": json_schema.config_schema()}
 
 
 def in_a(settings: str) -> str:
@@ -686,23 +686,19 @@ def test_every_kind_of_rule_in_the_schemas_is_broken_by_a_study_or_a_config_abov
             return set().union(*map(rules, part))
         return set(part).union(*map(rules, part.values())) if isinstance(part, dict) else set()
 
-    known = {word for name in ("study", "config") for word in rules(document.read_yaml(_schema(name)))}
+    known = {word for one in SCHEMAS.values() for word in rules(one)}
     broken = set()
     for name, texts in (
         ("study", [text for text, _ in AGAINST_THE_SCHEMA.values()] + [text for text, _ in CONTRADICTIONS.values()]),
         ("config", [yaml.safe_dump(config) for config, _ in CONFIGS.values()]),
     ):
-        validator = schema._Validator(document.read_yaml(_schema(name)))
+        validator = schema._Validator(SCHEMAS[name])
         for text in texts:
             try:
                 broken |= {error.validator for error in validator.iter_errors(yaml.safe_load(text))}
             except yaml.YAMLError:
                 continue
     assert known & set(schema._Validator.VALIDATORS) - broken == {"$ref", "properties", "items", "propertyNames"}
-
-
-def _schema(name: str) -> Path:
-    return ROOT / f"workflow/schemas/{name}.schema.yaml"
 
 
 def test_a_long_value_is_cut_short(tmp_path):

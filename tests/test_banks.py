@@ -25,13 +25,13 @@ SIZES = {"classes": 300, "holdout_classes": 20, "exemplars": 20, "holdout_exempl
 
 
 def gaussian(seed: int = 0, **changes) -> tuple[BankSpec, Bank]:
-    spec = BankSpec(source="gaussian", seed=seed, gaussian=Gaussian(**(SIZES | changes)))
+    spec = BankSpec(seed=seed, parameters=Gaussian(**(SIZES | changes)))
     return spec, banks_bank.build(spec)
 
 
 def manifold(seed: int = 0, **changes) -> tuple[BankSpec, Bank]:
     section = Manifold(**(SIZES | {"latent_dim": 16, "curvature": 1.0} | changes))
-    spec = BankSpec(source="manifold", seed=seed, manifold=section)
+    spec = BankSpec(seed=seed, parameters=section)
     return spec, banks_bank.build(spec)
 
 
@@ -431,7 +431,7 @@ def build(folder: Path, drawings: Drawings, **changes) -> Built:
     write_zip(path, entries(path, drawings))
     values = {"zips": (path.name,), "characters": 3, "holdout_characters": 2, "exemplars": 6, "holdout_exemplars": 3}
     section = Omniglot(**(values | {"side": 7, "encoder": "pca", "dim": 49} | changes))
-    spec = BankSpec(source="omniglot", seed=1, omniglot=section)
+    spec = BankSpec(seed=1, parameters=section)
     return Built(spec, drawings, banks_bank.build(spec, [path]))
 
 
@@ -543,7 +543,7 @@ def test_the_two_small_zips_hold_242_characters_that_make_1936_classes_of_20_dra
         encoder="pca",
         dim=32,
     )
-    spec = BankSpec(source="omniglot", seed=0, omniglot=section)
+    spec = BankSpec(seed=0, parameters=section)
     bank = banks_bank.build(spec, [omniglot_folder / name for name in names])
     assert bank.embeddings.shape == (1936, 20, 32)
     assert bank.shape == spec.shape
@@ -643,7 +643,5 @@ def test_real_drawings_are_all_of_one_class(omniglot_folder, layout):
     zips = ("images_background_small1.zip", "images_background_small2.zip")
     sizes = {"characters": 230, "holdout_characters": 12, "exemplars": 16, "holdout_exemplars": 4}
     section = Omniglot(zips=zips, **sizes, encoder="pixels", layout=layout, side=28, dim=784)
-    bank = banks_bank.build(
-        BankSpec(source="omniglot", seed=0, omniglot=section), [omniglot_folder / name for name in zips]
-    )
+    bank = banks_bank.build(BankSpec(seed=0, parameters=section), [omniglot_folder / name for name in zips])
     assert not any("another class" in warning or "all zeros" in warning for warning in bank.warnings)

@@ -15,8 +15,8 @@ from torch.nn import functional
 from icl_transience.banks import bank as banks_bank
 from icl_transience.banks import omniglot, resnet, trained
 from icl_transience.banks.bank import contact_sheet
-from icl_transience.specs.banks import Trained
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.sources import Trained
 from icl_transience.store import hdf5
 
 # --- ResNet-18
@@ -167,15 +167,15 @@ def test_class_is_character_rotation_and_flip_and_exemplar_is_drawing_to_the_pix
 
 
 def test_with_one_variant_a_class_is_a_character_as_it_was_drawn(tmp_path, pixel_bank, zip_path):
-    section = replace(pixel_bank.spec.omniglot, variants=1)
-    upright = banks_bank.build(replace(pixel_bank.spec, omniglot=section), [zip_path])
+    section = replace(pixel_bank.spec.parameters, variants=1)
+    upright = banks_bank.build(replace(pixel_bank.spec, parameters=section), [zip_path])
     assert (section.shape.n_train_classes, section.shape.n_classes) == (2, 3)
     assert upright.n_train_classes == 2
     np.testing.assert_array_equal(upright.embeddings, pixel_bank.bank.embeddings[::8])
     np.testing.assert_array_equal(upright.class_table["character"], pixel_bank.bank.class_table["character"][::8])
     assert not upright.class_table["rotation"].any()
     assert not upright.class_table["flip"].any()
-    images = omniglot.training_images(replace(pixel_bank.spec, omniglot=section), [zip_path])
+    images = omniglot.training_images(replace(pixel_bank.spec, parameters=section), [zip_path])
     np.testing.assert_array_equal(images.reshape(2, 3, -1), upright.embeddings[:2, :3])
     ours, of_all = (contact_sheet(shape)[0].tolist() for shape in (section.shape, pixel_bank.spec.shape))
     shown = [row for row in ours if 8 * row in of_all]
@@ -264,7 +264,7 @@ def test_of_1623_characters_the_released_layouts_first_1623_classes_are_203():
 def released_section():
     from builders import OMNIGLOT_BANK
 
-    return replace(OMNIGLOT_BANK.omniglot, layout="released")
+    return replace(OMNIGLOT_BANK.parameters, layout="released")
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn])
@@ -279,13 +279,13 @@ def test_weights_that_are_codes_are_refused(tmp_path, dtype):
 def test_resnet18_embeds_whole_drawings_at_224_with_imagenets_statistics(tmp_path, pixel_bank, zip_path, capsys):
     weights = random_weights()
     torch.save(weights, tmp_path / "weights.pth")
-    section = replace(pixel_bank.spec.omniglot, encoder="resnet18", dim=512, weights="weights.pth")
-    spec = replace(pixel_bank.spec, omniglot=section)
+    section = replace(pixel_bank.spec.parameters, encoder="resnet18", dim=512, weights="weights.pth")
+    spec = replace(pixel_bank.spec, parameters=section)
     bank = banks_bank.build(spec, [zip_path, tmp_path / "weights.pth"])
     assert bank.embeddings.shape == (24, 4, 512)
     assert "96 of 96 seen" in capsys.readouterr().err
     upright = banks_bank.build(
-        replace(spec, omniglot=replace(section, variants=1)), [zip_path, tmp_path / "weights.pth"]
+        replace(spec, parameters=replace(section, variants=1)), [zip_path, tmp_path / "weights.pth"]
     )
     assert "12 of 12 seen" in capsys.readouterr().err
     np.testing.assert_array_equal(upright.embeddings, bank.embeddings[::8])
@@ -347,8 +347,10 @@ def test_what_an_encoder_learns_from_is_the_training_part_of_the_bank(pixel_bank
 
 
 def test_a_bank_of_a_trained_encoder_is_what_its_file_embeds(pixel_bank, zip_path, tmp_path):
-    section = replace(pixel_bank.spec.omniglot, side=21, encoder="trained", dim=8, trained=replace(SETTINGS, epochs=1))
-    spec = replace(pixel_bank.spec, omniglot=section)
+    section = replace(
+        pixel_bank.spec.parameters, side=21, encoder="trained", dim=8, trained=replace(SETTINGS, epochs=1)
+    )
+    spec = replace(pixel_bank.spec, parameters=section)
     model, accuracy = trained.train(omniglot.training_images(spec, [zip_path]), 8, section.trained, spec.seed)
     trained.save(model, accuracy, tmp_path / "encoder.h5", spec)
     bank = banks_bank.build(spec, [zip_path, tmp_path / "encoder.h5"])

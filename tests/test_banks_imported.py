@@ -42,7 +42,7 @@ def path(tmp_path) -> Path:
 
 
 def build(path: Path, **changes) -> Bank:
-    return banks_bank.build(BankSpec(source="imported", seed=0, imported=replace(SECTION, **changes)), [path])
+    return banks_bank.build(BankSpec(seed=0, parameters=replace(SECTION, **changes)), [path])
 
 
 def test_classes_and_exemplars_are_those_of_the_file_in_its_order(path):
@@ -209,7 +209,7 @@ def test_a_few_equal_exemplars_and_constant_coordinates_are_warned_of_with_count
     array[:, :, 2] = 7
     array[3, 1], array[5, 0] = array[3, 0], array[4, 0]
     sizes = {"classes": 28, "exemplars": 7}
-    spec = BankSpec(source="imported", seed=0, imported=replace(SECTION, **sizes, scale=scale))
+    spec = BankSpec(seed=0, parameters=replace(SECTION, **sizes, scale=scale))
     with (tmp_path / "log").open("w") as log:
         bank = banks_bank.build(spec, [write(tmp_path, {SECTION.path: array})], log)
     said = "\n".join(bank.warnings)
@@ -228,7 +228,7 @@ def test_a_few_equal_exemplars_and_constant_coordinates_are_warned_of_with_count
 
 @pytest.mark.parametrize("value", [1.0, 3.5])
 def test_one_hot_classes_are_a_coordinate_each_and_equally_far_apart(value):
-    spec = BankSpec(source="onehot", seed=0, onehot=OneHot(classes=5, holdout_classes=2, value=value))
+    spec = BankSpec(seed=0, parameters=OneHot(classes=5, holdout_classes=2, value=value))
     bank = banks_bank.build(spec)
     assert bank.shape == spec.shape
     assert bank.embeddings.dtype == np.float32

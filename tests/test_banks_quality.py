@@ -31,7 +31,7 @@ def gaussian(noise: float, *, classes: int = 200, exemplars: int = 8, dim: int =
 
 def test_classes_that_are_points_are_told_apart_by_everything():
     card = quality.measure(gaussian(1e-3), DRAW)
-    for name in ("nearest_exemplar", "nearest_centroid", "linear_fitted", "linear_others"):
+    for name in ("nearest_exemplar", "nearest_centroid", "linear_fitted", "linear_test_accuracy"):
         assert card[name] == 1, name
     assert card["within_over_between"] < 1e-5
 
@@ -42,7 +42,7 @@ def test_exemplars_that_know_nothing_of_their_class_are_told_apart_by_chance():
     assert card["nearest_exemplar"] == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(quality.EPISODES))
     assert card["nearest_centroid"] == pytest.approx(1 / 200, abs=5 * math.sqrt(1 / 200 / 1600))
     # 128 exemplars left out, two of each of 64 classes.
-    assert card["linear_others"] < 1 / 64 + 5 * math.sqrt(1 / 64 / 128)
+    assert card["linear_test_accuracy"] < 1 / 64 + 5 * math.sqrt(1 / 64 / 128)
     # 384 exemplars in 17 dimensions can be fitted a little.
     assert card["linear_fitted"] < 0.5
 
@@ -57,7 +57,7 @@ def test_the_variances_are_those_the_exemplars_were_drawn_with(noise):
 
 def test_numbers_fall_as_noise_grows():
     measured = [quality.measure(gaussian(noise), DRAW) for noise in (0.3, 0.8, 1.5, 3.0)]
-    for name in ("nearest_exemplar", "nearest_centroid", "linear_others"):
+    for name in ("nearest_exemplar", "nearest_centroid", "linear_test_accuracy"):
         values = [card[name] for card in measured]
         assert values == sorted(values, reverse=True), name
         assert values[0] > values[-1], name
@@ -95,8 +95,14 @@ def test_what_few_exemplars_cannot_say_is_not_a_number(exemplars):
     card = quality.measure(gaussian(0.1, exemplars=exemplars), DRAW)
     assert math.isnan(card["nearest_exemplar"])
     assert math.isnan(card["nearest_centroid"]) == (exemplars == 1)
-    assert math.isnan(card["linear_others"]) == (exemplars < 4)
+    assert math.isnan(card["linear_test_accuracy"]) == (exemplars < 4)
     assert card["linear_fitted"] == 1
+
+
+def test_a_card_in_a_bank_of_an_earlier_version_is_read_under_todays_names(tmp_path):
+    with h5py.File(tmp_path / "bank.h5", "w") as file:
+        file.attrs["linear_fitted"], file.attrs["linear_others"] = 1.0, 0.25
+        assert quality.read_card(file) == {"linear_fitted": 1.0, "linear_test_accuracy": 0.25}
 
 
 def test_a_card_is_of_training_classes_and_exemplars_alone(tmp_path):
@@ -108,7 +114,7 @@ def test_a_card_is_of_training_classes_and_exemplars_alone(tmp_path):
     found = []
     for name in ("one", "other"):
         with h5py.File(tmp_path / f"{name}.h5") as file:
-            found.append(quality.read(file["quality"]))
+            found.append(quality.read_card(file["quality"]))
     assert set(found[0]) == {*quality.NAMES, "spectrum"}
     for name in found[0]:
         np.testing.assert_array_equal(found[0][name], found[1][name])
@@ -160,7 +166,7 @@ def test_the_ticks_of_a_spectrum_are_plain_numbers(n_components):
 
 
 def test_a_card_shows_every_number_and_coordinates_where_there_is_nothing_to_see(tmp_path):
-    spec = replace(TINY_BANK, gaussian=Gaussian(**(vars(TINY_BANK.gaussian) | {"exemplars": 6})))
+    spec = replace(TINY_BANK, parameters=Gaussian(**(vars(TINY_BANK.parameters) | {"exemplars": 6})))
     banks_bank.save(banks_bank.build(spec), tmp_path / "bank.h5", spec)
     bank_card.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")
     assert (tmp_path / "card.svg").stat().st_size > 10_000
@@ -194,9 +200,8 @@ def tokens_bank(folder):
     """A bank whose exemplars are rows 30, 31, … of a table."""
     section = {"classes": 3, "holdout_classes": 0, "exemplars": 2, "holdout_exemplars": 0, "dim": 4}
     spec = BankSpec(
-        source="tokens",
         seed=0,
-        tokens=Tokens(
+        parameters=Tokens(
             **section,
             file="",
             tensor="t",
@@ -367,6 +372,6 @@ def test_words_of_odd_characters_are_drawn_on_one_line(tmp_path):
 
 def test_a_bank_without_a_card_says_what_to_do(tmp_path):
     with hdf5.writing(tmp_path / "bank.h5", "bank", TINY_BANK.id) as file:
-        file.attrs["spec"] = json.dumps({"source": "gaussian", "seed": 0, "gaussian": vars(TINY_BANK.gaussian)})
+        file.attrs["spec"] = json.dumps({"source": "gaussian", "seed": 0, "gaussian": vars(TINY_BANK.parameters)})
     with pytest.raises(StudyError, match=r"bank\.h5: was made before .* delete it"):
         bank_card.draw(tmp_path / "bank.h5", None, tmp_path / "card.svg", tmp_path / "card.png")

@@ -22,6 +22,7 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical, identity_values
 from icl_transience.store import checksums
 from icl_transience.study.sources import resolve as sources_resolve
+from icl_transience.study.sources.tokens import FLOATS, INDEX
 
 NAME = "model.embed_tokens.weight"
 # Six blobs far apart, of these sizes, after three rows that are no tokens.
@@ -69,7 +70,7 @@ def clusters(seed: int = 0) -> np.ndarray:
 
 
 def build(path: Path, seed: int = 0, **changes) -> Bank:
-    return banks_bank.build(BankSpec(source="tokens", seed=seed, tokens=replace(SECTION, **changes)), [path])
+    return banks_bank.build(BankSpec(seed=seed, parameters=replace(SECTION, **changes)), [path])
 
 
 # Classes and exemplars.
@@ -258,10 +259,10 @@ def test_another_tensor_can_be_named(tmp_path):
 def test_of_a_sharded_checkpoint_the_shard_with_the_matrix_alone_is_read(tmp_path):
     shard = write(tmp_path / "model-00002-of-00002.safetensors", {NAME: blobs()})
     index = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors", NAME: shard.name}}
-    (tmp_path / tokens.INDEX).write_text(json.dumps(index))
+    (tmp_path / INDEX).write_text(json.dumps(index))
     assert resolve(tmp_path) == (NAME, [shard])
     assert resolve(tmp_path.parent, file=tmp_path.name) == (NAME, [shard])
-    assert resolve(tmp_path, file=tokens.INDEX) == (NAME, [shard])
+    assert resolve(tmp_path, file=INDEX) == (NAME, [shard])
 
 
 def test_a_checkpoint_in_a_folder_within_is_named_by_that_folder(tmp_path):
@@ -312,7 +313,7 @@ def test_a_folder_with_several_files_wants_one_named(tmp_path):
 
 
 def test_a_shard_that_is_missing_is_named(tmp_path):
-    (tmp_path / tokens.INDEX).write_text(json.dumps({"weight_map": {NAME: "model-1.safetensors"}}))
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {NAME: "model-1.safetensors"}}))
     with pytest.raises(StudyError, match=r"model-1\.safetensors, which is not there"):
         resolve(tmp_path)
 
@@ -340,7 +341,7 @@ def test_only_floating_point_values_are_a_table(tmp_path, dtype):
             assert fragment in str(error.value)
 
 
-@pytest.mark.parametrize("dtype", tokens.FLOATS)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_every_floating_point_type_that_holds_values_is_one(tmp_path, dtype):
     path = write_header(tmp_path / "m.safetensors", {NAME: (dtype, (99, 8)), "model.norm.weight": ("U8", (8,))})
     assert resolve(tmp_path) == (NAME, [path])
@@ -365,7 +366,7 @@ def test_a_table_with_scales_beside_it_is_quantised_whatever_its_type(tmp_path, 
 def test_scales_may_lie_in_another_shard(tmp_path):
     shard = write_header(tmp_path / "model-2.safetensors", {NAME: ("F16", (99, 8))})
     index = {"weight_map": {f"{LAYER}.scales": "model-1.safetensors", NAME: shard.name}}
-    (tmp_path / tokens.INDEX).write_text(json.dumps(index))
+    (tmp_path / INDEX).write_text(json.dumps(index))
     with pytest.raises(StudyError, match=r"embed_tokens\.scales beside it"):
         resolve(tmp_path)
 
@@ -440,14 +441,14 @@ def test_rows_left_out_at_the_end_count_as_missing(tmp_path):
 
 
 def test_the_key_for_trailing_rows_changes_no_bank_that_has_none():
-    spec = BankSpec(source="tokens", seed=0, tokens=SECTION)
+    spec = BankSpec(seed=0, parameters=SECTION)
     assert "skip_last_rows" not in canonical(identity_values(spec))
-    assert replace(spec, tokens=replace(SECTION, skip_last_rows=1)).id != spec.id
+    assert replace(spec, parameters=replace(SECTION, skip_last_rows=1)).id != spec.id
 
 
 @pytest.mark.parametrize("content", ["[]", '{"weight_map": 3}', "no json"])
 def test_an_index_that_is_none_is_refused(tmp_path, content):
-    (tmp_path / tokens.INDEX).write_text(content)
+    (tmp_path / INDEX).write_text(content)
     with pytest.raises(StudyError, match="not the index of a sharded checkpoint"):
         resolve(tmp_path)
 

@@ -86,7 +86,7 @@ def test_the_profile_tells_the_parts_of_a_step():
     command = [sys.executable, BENCHMARK, "--shapes", "a", "--profile"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     calls = {line.split()[0]: int(line.split()[1]) for line in lines[1:] if " calls" in line and "(" not in line}
-    assert calls["attention"] == calls["attention_backward"] == calls["last_attention"] == calls["update"] == 1
+    assert calls["attention"] == calls["attention_backward"] == calls["last_attention"] == calls["optimizer.step"] == 1
     assert calls["norm"] == calls["norm_backward"] == 3
     parts = sum(float(line.split()[-3].replace(",", "")) for line in lines[1:] if line.strip().endswith("%"))
     # Parts are rounded to whole microseconds.

@@ -586,7 +586,7 @@ def _token_bank() -> BankSpec:
         classes=10, holdout_classes=2, exemplars=3, holdout_exemplars=1, dim=6, file="", scale="standard",
         tensor="wte.weight", skip_rows=0, rows="all", clusters=12, members="nearest", encoder="pca",
     )  # fmt: skip
-    return BankSpec(source="tokens", seed=0, tokens=tokens, files=("0" * 64,))
+    return BankSpec(seed=0, parameters=tokens, files=("0" * 64,))
 
 
 @pytest.mark.parametrize(
@@ -602,10 +602,10 @@ def test_a_card_is_drawn_the_same_from_the_little_that_is_archived_of_its_bank(o
     generator, shape = np.random.default_rng(0), of.shape
     embeddings = generator.standard_normal((shape.n_classes, shape.n_exemplars, shape.width)).astype(np.float32)
     extra = {}
-    if of.omniglot:
+    if of.source == "omniglot":
         rows, columns = (len(part) for part in banks_bank.contact_sheet(shape))
         extra["contact"] = generator.integers(0, 256, (rows, columns, 35, 35), dtype=np.uint8)
-    if of.tokens:
+    if of.source == "tokens":
         tokens = generator.permutation(shape.n_classes * shape.n_exemplars).reshape(shape.n_classes, shape.n_exemplars)
         extra["exemplar_table"] = {"token": tokens}
     bank = tmp_path / "bank.h5"
@@ -630,7 +630,7 @@ def test_a_card_is_drawn_the_same_from_the_little_that_is_archived_of_its_bank(o
 
 def test_what_is_archived_of_a_large_bank_is_little(tmp_path):
     changed = Gaussian(classes=1000, holdout_classes=0, exemplars=40, holdout_exemplars=0, dim=64, noise=0.5)
-    of = BankSpec(source="gaussian", seed=0, gaussian=changed)
+    of = BankSpec(seed=0, parameters=changed)
     embeddings = np.ones((1000, 40, 64), dtype=np.float32)
     with h5py.File(tmp_path / "bank.h5", "w") as file:
         file.attrs["kind"], file.attrs["schema"], file.attrs["identity"] = "bank", 1, of.id

@@ -15,19 +15,19 @@ from icl_transience.specs.recipes import Labelling, Zipf
 CPU = torch.device("cpu")
 
 
-def weighted(lengths: list[int], labels: list[int] | None = None) -> classes.WeightedClasses:
+def weighted(weights: list[int], labels: list[int] | None = None) -> classes.WeightedClasses:
     """A line of classes in the order given; those of a label must adjoin."""
-    label = torch.tensor(labels or list(range(len(lengths))))
-    length = torch.tensor(lengths)
-    of_label = torch.zeros(int(label.max()) + 1, dtype=torch.int64).index_add_(0, label, length)
+    label = torch.tensor(labels or list(range(len(weights))))
+    weight = torch.tensor(weights)
+    of_label = torch.zeros(int(label.max()) + 1, dtype=torch.int64).index_add_(0, label, weight)
     start = of_label.cumsum(0) - of_label
     return classes.WeightedClasses(
-        torch.arange(len(lengths)), label, length.cumsum(0), start[label], of_label[label], sum(lengths)
+        torch.arange(len(weights)), label, weight.cumsum(0), start[label], of_label[label], sum(weights)
     )
 
 
 def drawn(choice: classes.Classes, n: int, excluded: torch.Tensor | None = None, seed: int = 0) -> np.ndarray:
-    """Places of n draws."""
+    """Positions of n draws."""
     high, low = philox.words(seed, 0, torch.arange(n), 0, 2)
     if excluded is None:
         excluded = torch.empty(n, 0, dtype=torch.int64)
@@ -35,7 +35,7 @@ def drawn(choice: classes.Classes, n: int, excluded: torch.Tensor | None = None,
 
 
 @pytest.mark.parametrize(
-    ("lengths", "labels", "excluded"),
+    ("weights", "labels", "excluded"),
     [
         ([1, 1, 1, 1], None, []),
         ([6, 3, 2], None, []),
@@ -48,14 +48,14 @@ def drawn(choice: classes.Classes, n: int, excluded: torch.Tensor | None = None,
     ],
     ids=str,
 )
-def test_every_number_on_the_line_is_one_class_and_a_class_left_out_has_none(lengths, labels, excluded):
-    # By enumeration: each class is met once for every unit of its length.
-    choice, labels = weighted(lengths, labels), labels or list(range(len(lengths)))
-    gone = {labels[place] for place in excluded}
-    left = {place: length for place, length in enumerate(lengths) if labels[place] not in gone}
+def test_every_number_on_the_line_is_one_class_and_a_class_left_out_has_none(weights, labels, excluded):
+    # By enumeration: each class is met once for every unit of its weight.
+    choice, labels = weighted(weights, labels), labels or list(range(len(weights)))
+    gone = {labels[position] for position in excluded}
+    left = {position: weight for position, weight in enumerate(weights) if labels[position] not in gone}
     numbers = torch.arange(sum(left.values()))
-    places = choice.place(numbers, torch.tensor([excluded], dtype=torch.int64).expand(len(numbers), -1))
-    assert Counter(places.tolist()) == left
+    positions = choice.invert(numbers, torch.tensor([excluded], dtype=torch.int64).expand(len(numbers), -1))
+    assert Counter(positions.tolist()) == left
 
 
 @pytest.mark.parametrize("ranks", ["permuted", "identity"])
@@ -74,22 +74,22 @@ def test_a_class_is_as_likely_as_its_rank_says(alpha, ranks):
     assert_probabilities(found, of_class)
 
 
-def test_lengths_are_zipfs_to_a_millionth_for_as_many_classes_as_the_paper_has():
+def test_weights_are_zipfs_to_a_millionth_for_as_many_classes_as_the_paper_has():
     for alpha in (0.5, 1.0, 2.0):
-        lengths = classes.class_lengths(12_800, Zipf(alpha=alpha, ranks="identity")).double().numpy()
+        weights = classes.class_weights(12_800, Zipf(alpha=alpha, ranks="identity")).double().numpy()
         exact = np.arange(1, 12_801) ** -alpha
-        np.testing.assert_allclose(lengths / lengths.sum(), exact / exact.sum(), rtol=1e-6)
+        np.testing.assert_allclose(weights / weights.sum(), exact / exact.sum(), rtol=1e-6)
 
 
-def test_lengths_are_integers_that_do_not_depend_on_a_machines_logarithm():
+def test_weights_are_integers_that_do_not_depend_on_a_machines_logarithm():
     # By fractions: alpha = 1 has no logarithm.
     total = sum(Fraction(1, rank) for rank in range(1, 31))
-    lengths = classes.class_lengths(30, Zipf(alpha=1.0, ranks="identity")).tolist()
-    assert lengths == [round(2**48 * Fraction(1, rank) / total) for rank in range(1, 31)]
+    weights = classes.class_weights(30, Zipf(alpha=1.0, ranks="identity")).tolist()
+    assert weights == [round(2**48 * Fraction(1, rank) / total) for rank in range(1, 31)]
 
 
 def test_no_class_is_too_rare_to_come():
-    assert classes.class_lengths(1600, Zipf(alpha=8.0)).min() == 1
+    assert classes.class_weights(1600, Zipf(alpha=8.0)).min() == 1
 
 
 def test_what_is_left_keeps_its_proportions():
@@ -129,23 +129,23 @@ def test_without_a_labelling_a_class_is_its_own_label():
 def test_classes_that_share_a_label_are_left_out_together():
     choice = classes.choice(12, Zipf(), Labelling(labels=3), CPU)
     label = classes.class_labels(12, Labelling(labels=3)).numpy()
-    for place in range(12):
-        excluded = torch.tensor([[place]])
-        found = choice.classes(torch.from_numpy(drawn(choice, 5000, excluded, seed=place))).numpy()
+    for position in range(12):
+        excluded = torch.tensor([[position]])
+        found = choice.classes(torch.from_numpy(drawn(choice, 5000, excluded, seed=position))).numpy()
         gone = label[int(choice.classes(excluded))]
         assert_probabilities(found, np.where(label == gone, 0, 1 / 8))
 
 
 def test_labels_of_places_are_those_of_their_classes():
     choice = classes.choice(40, Zipf(alpha=1.0), Labelling(labels=7, seed=2), CPU)
-    places = torch.arange(40)
+    positions = torch.arange(40)
     of_class = classes.class_labels(40, Labelling(labels=7, seed=2))
-    assert torch.equal(choice.labels(places), of_class[choice.classes(places)])
-    assert sorted(choice.classes(places).tolist()) == list(range(40))
+    assert torch.equal(choice.labels(positions), of_class[choice.classes(positions)])
+    assert sorted(choice.classes(positions).tolist()) == list(range(40))
 
 
 def test_plain_classes_are_drawn_from_one_word_each():
     choice = classes.choice(6, Zipf(), Labelling(), CPU)
-    assert not choice.wide
+    assert not choice.two_words
     high = torch.arange(0, 2**32, 2**32 // 60)[:60]
     assert torch.equal(choice.draw(high, None, torch.empty(60, 0, dtype=torch.int64)), high * 6 >> 32)

@@ -58,7 +58,7 @@ METRICS = TABLES | {"metrics"}
         ("report/figures/experiment.py", "WIDTH = ", "WIDTH = 2 * ", {"figures"}),
         ("report/figures/style.py", "RASTER_DPI = ", "RASTER_DPI = 2 * ", {"figures", "cards"}),
         # What has identities, schema versions and SEMANTICS of its own; what only trains; engines that answer nothing.
-        ("specs/training.py", "kind: str", "kind : str", set()),
+        ("specs/training.py", "kind: Annotated", "kind : Annotated", set()),
         ("store/hdf5.py", "_HASH_BYTES = ", "_HASH_BYTES = 2 * ", set()),
         ("sequences/draw.py", "range(11)", "range(0, 11)", set()),
         ("banks/gaussian.py", "return", "return (0,) and", set()),

@@ -20,7 +20,6 @@ from icl_transience.results.cost import Cost
 from icl_transience.sequences import frozen
 from icl_transience.specs.compute import lane_bytes, training_flop
 from icl_transience.store import layout
-from icl_transience.system.formatting import short
 from icl_transience.training import segments
 
 # `again` shares a run with `first`, trains it twice as far, and has one of its own.
@@ -288,19 +287,3 @@ def test_what_the_benchmark_has_recorded_is_found(base):
 
 
 # In words.
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0"),
-        (999, "999"),
-        (1000, "1.00k"),
-        (1_600_000_000, "1.60G"),
-        (999_999, "1.00M"),
-        (12_345, "12.3k"),
-        (10**26, "100Y"),
-    ],
-)
-def test_large_numbers_have_three_digits(number, text):
-    assert short(number) == text

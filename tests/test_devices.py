@@ -28,7 +28,7 @@ JOB = """
 import sys, tempfile
 from icl_transience.system import devices
 tempfile.tempdir, devices._names = sys.argv[1], lambda: ["GPU-a", "GPU-b"]
-print(devices.taken("cuda"), flush=True)
+print(devices.acquire("cuda"), flush=True)
 sys.stdin.read()
 """
 
@@ -44,27 +44,27 @@ def test_jobs_side_by_side_take_different_gpus_and_free_them_when_they_end(two_g
         with job(tmp_path) as second:
             assert second.stdout.readline().strip() == "cuda:1"
             second.kill()
-        assert devices.taken("cuda") == "cuda:1"
+        assert devices.acquire("cuda") == "cuda:1"
         first.stdin.close()
     # The other one's is free again.
-    assert devices.taken("cuda") == "cuda:0"
+    assert devices.acquire("cuda") == "cuda:0"
 
 
 def test_a_job_that_finds_all_gpus_held_shares_one(two_gpus):
-    assert [devices.taken("cuda"), devices.taken("cuda")] == ["cuda:0", "cuda:1"]
-    assert devices.taken("cuda") in ("cuda:0", "cuda:1")
+    assert [devices.acquire("cuda"), devices.acquire("cuda")] == ["cuda:0", "cuda:1"]
+    assert devices.acquire("cuda") in ("cuda:0", "cuda:1")
     assert len(devices._held) == 2
 
 
 def test_a_device_that_is_named_is_taken_whoever_holds_it(two_gpus):
-    assert devices.taken("cuda") == "cuda:0"
-    assert devices.taken("cuda:0") == "cuda:0"
-    assert devices.taken("cpu") == "cpu"
+    assert devices.acquire("cuda") == "cuda:0"
+    assert devices.acquire("cuda:0") == "cuda:0"
+    assert devices.acquire("cpu") == "cpu"
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_what_to_do(two_gpus):
     with pytest.raises(StudyError, match=r"`device` is 'cuda:2', but PyTorch sees 2 GPU\(s\) on .*: set it to cpu"):
-        devices.taken("cuda:2")
+        devices.acquire("cuda:2")
 
 
 def test_a_job_told_cuda_on_a_machine_without_one_ends_without_a_traceback(monkeypatch, tmp_path, capsys):

@@ -21,7 +21,7 @@ from builders import TINY_BANK, changed, lane, pack, tiny_run
 
 from icl_transience.banks import bank as banks_bank
 from icl_transience.engines import lanes as lanes_module
-from icl_transience.engines import optimizers, select
+from icl_transience.engines import select
 from icl_transience.engines.answers import EagerForward, answers
 from icl_transience.engines.eager import EagerStep, query_loss
 from icl_transience.engines.graph import GraphStep
@@ -101,20 +101,15 @@ def gradients_of_reference(run: Run, parameters, exemplars, labels, dtype=torch.
 
 
 def gradients_of_eager(run: Run, parameters, exemplars, labels):
-    """(loss, gradients) of one lane, as EagerStep hands them to its update."""
-    found = {}
-
-    def keep(update, gradients, *_):
-        found["gradients"] = gradients
-
+    """(loss, gradients) of one lane, as EagerStep hands them to its optimizer."""
     spec = PackSpec(lanes=(lane(run),))
     state = initial_state(spec)
     for name, value in parameters.items():
         state.parameters[name].copy_(value)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimizers.Update, "__call__", keep)
-        loss = EagerStep(spec, state, BANK).step(exemplars, labels, 0)
-    return loss, found["gradients"]
+    step = EagerStep(spec, state, BANK)
+    step.optimizers = []
+    loss = step.train_step(exemplars, labels, 0)
+    return loss, lanes_module.select_lane(step.gradients, 0)
 
 
 def gradients_of_native(run: Run, parameters, exemplars, labels):
@@ -207,7 +202,7 @@ def test_native_answers_are_those_of_the_reference(name):
     allowed = ALLOWED["float32"] * max(moved, UNIT["float32"])
 
     expected = answers(logits, labels[0])
-    for part in ("inside", "best_outside", "log_outside", "target"):
+    for part in ("context_logits", "max_other_logit", "logsumexp_other", "target_logit"):
         assert getattr(found, part).shape == getattr(expected, part).shape
         # A single logit may be near 0: the error is told by the size of all.
         error = (getattr(found, part) - getattr(expected, part)).norm() / logits.norm()
@@ -216,7 +211,7 @@ def test_native_answers_are_those_of_the_reference(name):
     best_by_margin = outside.topk(2).values
     clear = best_by_margin[..., 0] - best_by_margin[..., 1] > 1e-4 * logits.abs().max()
     assert clear.float().mean() > 0.9
-    assert torch.equal(found.label_outside[clear], expected.label_outside[clear])
+    assert torch.equal(found.max_other_label[clear], expected.max_other_label[clear])
 
 
 def test_answers_to_shorter_contexts_have_the_first_learned_places():
@@ -226,12 +221,12 @@ def test_answers_to_shorter_contexts_have_the_first_learned_places():
     for engine in ("native", "eager"):
         forward = select.forward_for(run, CPU, run.batch_size, engine, 2)
         forward.load(parameters)
-        found.append(forward(exemplars[0], labels[0]).inside)
+        found.append(forward(exemplars[0], labels[0]).context_logits)
     # Of rounding alone, as above.
     assert relative_error(found[0], found[1].double()) < 1e-4
     moved = parameters | {"positions": parameters["positions"] + torch.arange(9)[:, None].gt(4)}
     forward.load(moved)
-    assert torch.equal(forward(exemplars[0], labels[0]).inside, found[1])
+    assert torch.equal(forward(exemplars[0], labels[0]).context_logits, found[1])
 
 
 @pytest.mark.parametrize("context", [2, 6, 8])
@@ -251,7 +246,7 @@ def test_answers_to_other_contexts_are_those_of_a_run_with_that_context(context)
             select.forward_for(longer, CPU, run.batch_size, engine),
         )
         trained_there.load(parameters)
-        for part in ("inside", "best_outside", "log_outside", "target"):
+        for part in ("context_logits", "max_other_logit", "logsumexp_other", "target_logit"):
             assert torch.equal(getattr(found, part), getattr(trained_there(exemplars[0], labels[0]), part)), part
             # Of rounding alone; that the native engine rounds as little as it may is tested above.
             error = (getattr(found, part) - getattr(expected, part)).norm() / logits.norm()
@@ -273,7 +268,7 @@ def test_native_noise_is_that_of_the_reference_to_the_last_bit():
         for _ in native_step.losses(20, 60):
             items = native_step.program.exemplars.view(-1, native_step.program.columns, 6)
             filled.append(items[:, :5].transpose(0, 1).clone())
-        expected = [exemplars[0] for exemplars, _ in eager_step.batches(20, 60)]
+        expected = [eager_step.exemplars(batch)[0] for batch in lanes_module.batches(lane_alone, BANK, 20, 60)]
         assert len(filled) == len(expected) == 8
         assert all(torch.equal(one, other) for one, other in zip(filled, expected, strict=True))
 
@@ -285,8 +280,8 @@ def test_answers_where_the_context_has_every_label():
     for forward in (select.forward_for(run, CPU, 4, engine) for engine in ("native", "eager")):
         forward.load(fresh_parameters(run, 1))
         found = forward(exemplars[0], labels)
-        assert (found.log_outside == -torch.inf).all()
-        assert found.inside.isfinite().all()
+        assert (found.logsumexp_other == -torch.inf).all()
+        assert found.context_logits.isfinite().all()
 
 
 def test_sharp_attention_and_saturated_gates_are_right_too():

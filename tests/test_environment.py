@@ -33,3 +33,13 @@ def test_the_conda_environment_has_the_same_pins():
 def test_no_version_is_constrained_twice():
     constrained = {name.lower() for name in pins("constraints.txt")}
     assert not constrained & {name.lower() for name in pins("requirements.txt") | pins("requirements-test.txt")}
+
+
+def test_hooks_before_a_commit_are_programs_that_are_pinned_here():
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+    programs = {hook["entry"].split()[0] for hook in repository["hooks"]}
+    assert programs == {"pyright", "ruff", "snakefmt", "typos"}
+    # pyright is pinned with the types that it checks.
+    assert programs - {"pyright"} <= pins("requirements-test.txt").keys()

@@ -35,11 +35,11 @@ from icl_transience.specs.recipes import Labelling, Recipe
 from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
 from icl_transience.specs.training import Optimizer, Snapshots
 from icl_transience.store import hdf5, layout
-from icl_transience.store.segment_file import identity, opened
+from icl_transience.store.segment_file import opened
 from icl_transience.training import segments
 
 GAUSSIAN = Gaussian(classes=32, holdout_classes=8, exemplars=4, holdout_exemplars=2, dim=8, noise=0.5)
-BANK = BankSpec(source="gaussian", seed=0, gaussian=GAUSSIAN)
+BANK = BankSpec(seed=0, parameters=GAUSSIAN)
 RECIPE = Recipe(context=8, burstiness=3)
 MODEL = Model(depth=2, width=16, heads=2, mlp_ratio=2)
 SET = SequenceSet(bank=BANK, recipe=RECIPE, evaluators=EVALUATORS, sequences=30, seed=5)
@@ -369,7 +369,7 @@ PACK = PackSpec(lanes=(Lane(run=RUN, seed=Seed(init=0, data=0)), Lane(run=RUN, s
 @pytest.fixture
 def segment_file(tmp_path, bank):
     path = tmp_path / layout.segment_name(0, 16)
-    segments.run_segment(path, PACK, bank, None, 0, 16)
+    segments.run_segment(segments.SegmentJob(path, PACK, bank, None, 0, 16))
     return path
 
 
@@ -377,7 +377,7 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
     path = tmp_path / "metrics.h5"
     evaluate.write_metrics(path, PACK, segment_file, SET, sequences_file)
     with (
-        hdf5.reading(path, "metrics", f"{identity(PACK, 0, 16)}/{SET.id}") as file,
+        hdf5.reading(path, "metrics", f"{layout.segment_identity(PACK.id, 0, 16)}/{SET.id}") as file,
         hdf5.reading(sequences_file, "sequences") as frozen,
         opened(segment_file, PACK) as trained,
     ):
@@ -428,8 +428,8 @@ def test_a_segment_without_snapshots_gives_empty_metrics(tmp_path, bank, segment
     run = replace(RUN, snapshots=Snapshots(first=4, per_doubling=1, every=1000))
     pack = PackSpec(lanes=tuple(replace(lane, run=run) for lane in PACK.lanes))
     first, second = (tmp_path / layout.segment_name(*ends) for ends in [(0, 16), (16, 20)])
-    segments.run_segment(first, pack, bank, None, 0, 16)
-    segments.run_segment(second, pack, bank, first, 16, 20)
+    segments.run_segment(segments.SegmentJob(first, pack, bank, None, 0, 16))
+    segments.run_segment(segments.SegmentJob(second, pack, bank, first, 16, 20))
     evaluate.write_metrics(tmp_path / "metrics.h5", pack, second, SET, sequences_file)
     with hdf5.reading(tmp_path / "metrics.h5", "metrics") as file:
         assert file["sequences_seen"].shape == (0,)

@@ -19,8 +19,6 @@ from icl_transience.planning.plan import Plan
 from icl_transience.specs.errors import StudyError
 from icl_transience.study.document import read_yaml
 
-pytestmark = pytest.mark.usefixtures("schemas_read_once")
-
 SCHEMA = read_yaml(ROOT / "workflow/schemas/study.schema.yaml")
 SPARE_BYTES = 1 << 30
 # The same examples in every run, on every machine.

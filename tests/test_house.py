@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "icl_transience"
 LIBRARY = ROOT / "src" / PACKAGE
+ARCHITECTURE = ROOT / "docs/architecture.md"
 MOST_FLOORS = 8
 MOST_LINES = 400
 
@@ -74,6 +76,36 @@ def test_rooms_stand_on_few_floors_without_a_circle(rooms):
     assert max(floor(rooms, name) for name in rooms) <= MOST_FLOORS
 
 
+def test_the_picture_shows_every_import_between_rooms_and_no_other(rooms):
+    (picture,) = re.findall(r"```mermaid\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL)
+    drawn: dict[str, set[str]] = {}
+    for source, targets in re.findall(r"^ *(\w+) --> (.+)$", picture, re.MULTILINE):
+        drawn.setdefault(source, set()).update(targets.split(" & "))
+    imported = {name: others for name, others in rooms.items() if others}
+    assert {name: sorted(others) for name, others in drawn.items()} == {
+        name: sorted(others) for name, others in imported.items()
+    }
+    # A room stands on the floor that its imports put it on.
+    floors = re.findall(r"subgraph floor(\d+) .*?\n(.*?)\n    end", picture, re.DOTALL)
+    stands = {name: int(number) for number, names in floors for name in re.findall(r"^ +(\w+)", names, re.MULTILINE)}
+    assert stands == {name: floor(rooms, name) for name in rooms if name}
+    assert set(re.findall(r"^\| \[`(\w+)[/.]", ARCHITECTURE.read_text(), re.MULTILINE)) == stands.keys()
+
+
+def test_the_functions_in_the_life_of_a_batch_are_there():
+    text = ARCHITECTURE.read_text()
+    rows = re.findall(
+        r"^\| `(\w+/[\w/]+\.py)` \| `([\w.]+)` \|", text[text.index("# The life of a batch") :], re.MULTILINE
+    )
+    assert rows
+    for name, function in rows:
+        scope: ast.AST = ast.parse((LIBRARY / name).read_text())
+        for part in function.split("."):
+            inner = {getattr(node, "name", None): node for node in ast.iter_child_nodes(scope)}
+            assert part in inner, f"{name} has no {function}"
+            scope = inner[part]
+
+
 def test_a_circle_would_be_found():
     with pytest.raises(AssertionError, match="a circle: a -> b -> a"):
         floor({"a": {"b"}, "b": {"a"}}, "a")
@@ -108,8 +140,9 @@ def test_no_file_is_a_drawer_for_what_has_no_place():
         # Stages meet in files: none imports another.
         ("banks", {"specs", "philox", "store", "system"}),
         ("sequences", {"specs", "philox", "store", "system"}),
-        ("study", {"specs", "store"}),
-        ("engines", {"specs", "philox", "model", "sequences"}),
+        ("study", {"specs", "store", "system"}),
+        # store: the cache folder of compiled kernels.
+        ("engines", {"specs", "philox", "store", "model", "sequences"}),
         ("training", {"specs", "store", "system", "engines"}),
         ("evaluation", {"specs", "store", "system", "model", "engines"}),
         ("analysis", {"specs", "store", "system"}),

@@ -124,14 +124,21 @@ def test_a_gradient_that_is_not_finite_stays_so_when_it_is_clipped():
     assert not gradient.isfinite().all()
 
 
-def joined_arrays(named: dict[str, torch.Tensor]) -> optimizers.Arrays:
-    """As the native engine has them: one array, a view of it each, gaps of zeros between."""
-    sizes = [16 * -(-value.numel() // 16) for value in named.values()]
-    flat = torch.zeros(sum(sizes), dtype=torch.float64)
-    views = {}
-    for (name, value), part in zip(named.items(), flat.split(sizes), strict=True):
-        views[name] = part[: value.numel()].view(value.shape).copy_(value)
-    return optimizers.joined(flat, views)
+def lane_arrays(joined: bool) -> optimizers.LaneArrays:
+    """Parameters, gradients and moments; as the native engine has them where joined: one array, zeros between views."""
+    kinds = (arrays(), arrays(1), zeros(), zeros())
+    if not joined:
+        return optimizers.LaneArrays(*kinds)
+    spans, start = {}, 0
+    for name, value in arrays().items():
+        spans[name] = slice(start, start + 16 * -(-value.numel() // 16))
+        start = spans[name].stop
+    flat = torch.zeros(len(kinds), start, dtype=torch.float64)
+    views = [
+        {name: row[spans[name]][: value.numel()].view(value.shape).copy_(value) for name, value in named.items()}
+        for row, named in zip(flat, kinds, strict=True)
+    ]
+    return optimizers.LaneArrays(*views, flat=list(flat), spans=spans)
 
 
 HARD = [
@@ -145,14 +152,16 @@ HARD = [
 @pytest.mark.parametrize("steps", [{}, {"unembedding.weight": 3}], ids=["together", "one begins anew"])
 def test_arrays_that_lie_together_take_the_steps_that_they_take_apart(optimizer, steps):
     results = []
-    for kind in (optimizers.separate, joined_arrays):
-        parameters, *moments, gradients = (kind(part) for part in (arrays(), *(zeros() for _ in range(2)), arrays(1)))
-        done = dict.fromkeys(parameters.named, 7) | steps
-        update = optimizers.Update(optimizer, BATCH, parameters, *moments, done)
-        update(gradients.named, update.gradients(gradients), 8 * BATCH)
-        results.append(
-            [torch.cat([value.flatten() for value in part.named.values()]) for part in (parameters, *moments)]
+    for joined in (False, True):
+        of_lane = lane_arrays(joined)
+        lane_optimizer = optimizers.LaneOptimizer(
+            optimizer, BATCH, of_lane, dict.fromkeys(of_lane.parameters, 7) | steps
         )
+        lane_optimizer.add_l2()
+        lane_optimizer.clip_gradients()
+        lane_optimizer.step(8 * BATCH)
+        changed = (of_lane.parameters, of_lane.first_moments, of_lane.second_moments)
+        results.append([torch.cat([value.flatten() for value in part.values()]) for part in changed])
     for apart, together in zip(*results, strict=True):
         assert torch.allclose(apart, together, rtol=ROUNDING, atol=1e-15)
 
@@ -162,8 +171,8 @@ def zeros() -> dict[str, torch.Tensor]:
 
 
 def test_alike_arrays_that_lie_together_take_one_step_and_others_one_each():
-    parts = [joined_arrays(part) for part in (arrays(), zeros(), zeros())]
+    of_lane = lane_arrays(joined=True)
     done = dict.fromkeys(arrays(), 0)
     for l2, groups in ((L2(strength=0.1), [1]), (L2(strength=0.1, mlp=0.0), [2, 1]), (L2(norm=0.1), [1])):
-        update = optimizers.Update(Optimizer(learning_rate=0.1, l2=l2), BATCH, *parts, done)
-        assert [len(group.parameters) for group in update.groups] == groups
+        lane_optimizer = optimizers.LaneOptimizer(Optimizer(learning_rate=0.1, l2=l2), BATCH, of_lane, done)
+        assert [len(group.parameters) for group in lane_optimizer.groups] == groups

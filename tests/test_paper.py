@@ -51,8 +51,7 @@ def scaled_down(folder: Path) -> Study:
     """The study `claims`, on a table of tokens of the size that it was judged on."""
     table = np.zeros((30_522, 384), np.float16)
     safetensors.numpy.save_file({"word_embeddings.weight": table}, folder / "model.safetensors")
-    schema = ROOT / "workflow/schemas/study.schema.yaml"
-    return load.load(ROOT / "workflow/studies/claims.yaml", schema, {"tokens": folder})
+    return load.load(ROOT / "workflow/studies/claims.yaml", {"tokens": folder})
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +119,8 @@ def test_every_shape_trains_and_answers(plan, tmp_path):
     for shape, named in found.items():
         bank = shape[0]
         stand_in = BankSpec(
-            source="gaussian",
             seed=0,
-            gaussian=Gaussian(
+            parameters=Gaussian(
                 classes=bank.n_train_classes,
                 holdout_classes=bank.n_classes - bank.n_train_classes,
                 exemplars=bank.n_train_exemplars,

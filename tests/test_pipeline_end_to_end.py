@@ -11,6 +11,7 @@ from pipeline import TINY, Clone
 
 from icl_transience.engines import select
 from icl_transience.evaluation import evaluate
+from icl_transience.specs import compute
 from icl_transience.specs.evaluators import METRICS
 
 OMNIGLOT = """
@@ -92,7 +93,7 @@ def test_what_the_tables_say_is_what_the_snapshots_answer(built):
         with h5py.File(clone.path("sequences/*.h5")) as file:
             examples = torch.from_numpy(file["icl/examples"][()])
             labels = torch.from_numpy(file["icl/labels"][()]).long()
-        forward = select.forward_for(pack.run, torch.device("cpu"), evaluate.BATCH)
+        forward = select.forward_for(pack.run, torch.device("cpu"), compute.EVALUATION_BATCH)
         values = evaluate.evaluate(parameters, forward, examples, labels)[..., 0]
         assert [lane.seed for lane in pack.lanes] == [Seed(init=n, data=n) for n in (0, 1)]
         for place, seed in enumerate((0, 1)):

@@ -29,7 +29,7 @@ def test_a_log_gets_plain_lines_with_rate_over_all_lanes_and_time_left(monkeypat
     report = Progress("pack seeds 0 1", 0, 4000, 2, log)
     clock[0] = 20.0
     report(1000)
-    assert log.getvalue() == "pack seeds 0 1: 1:00 left, 100 sequences/s, 1,000 of 4,000 seen\n"
+    assert log.getvalue() == "pack seeds 0 1: 0:01:00 left, 100 sequences/s, 1,000 of 4,000 seen\n"
 
 
 def test_lines_come_seldom_but_the_last_always(monkeypatch, clock):
@@ -50,7 +50,7 @@ def test_a_terminal_gets_a_bar_that_redraws_itself_and_the_log_still_gets_lines(
     report = Progress("pack", 1000, 3000, 1, log)
     clock[0] = 20.0
     report(2000)
-    assert terminal.getvalue().startswith("\r\x1b[2Kpack ████████░░░░░░░░ 0:20 left")
+    assert terminal.getvalue().startswith("\r\x1b[2Kpack ████████░░░░░░░░ 0:00:20 left")
     assert not terminal.getvalue().endswith("\n")
     report(3000)
     assert terminal.getvalue().endswith("3,000 of 3,000 seen\n")

@@ -14,7 +14,7 @@ from scipy import stats
 
 from icl_transience.sequences import classes
 from icl_transience.sequences import draw as sequences_draw
-from icl_transience.sequences.draw import TRAINING, Sequences, examples, input_noise, pool_members
+from icl_transience.sequences.draw import TRAINING_STREAM, Sequences, examples, input_noise, pool_members
 from icl_transience.specs.banks import BankShape
 from icl_transience.specs.evaluators import EVALUATORS, evaluator_recipe
 from icl_transience.specs.recipes import Component, Labelling, Recipe, Zipf
@@ -45,7 +45,7 @@ RECIPES = {
 }
 
 
-def draw(recipe: Recipe, n: int, bank: BankShape = BANK, *, seed: int = 0, purpose: str = TRAINING) -> Sequences:
+def draw(recipe: Recipe, n: int, bank: BankShape = BANK, *, seed: int = 0, purpose: str = TRAINING_STREAM) -> Sequences:
     return sequences_draw.draw(recipe, bank, seed, purpose, torch.arange(n))
 
 
@@ -364,8 +364,8 @@ def test_noisy_labels_of_relabelled_classes_are_0_and_1():
 
 
 def noise(recipe: Recipe, n: int = 2000, width: int = 5, **source) -> np.ndarray:
-    source = {"seed": 0, "purpose": TRAINING} | source
-    return input_noise(recipe, width, positions=torch.arange(n), **source).numpy()
+    source = {"seed": 0, "purpose": TRAINING_STREAM} | source
+    return input_noise(recipe, width, numbers=torch.arange(n), **source).numpy()
 
 
 def test_input_noise_is_normal_with_the_standard_deviation_asked_for():
@@ -385,7 +385,7 @@ def test_input_noise_is_independent_from_place_to_place_and_sequence_to_sequence
 def test_input_noise_is_a_function_of_seed_purpose_and_number():
     recipe = replace(PLAIN, input_noise=1.0)
     whole = noise(recipe, 100)
-    part = input_noise(recipe, 5, 0, TRAINING, torch.tensor([70, 3, 99]))
+    part = input_noise(recipe, 5, 0, TRAINING_STREAM, torch.tensor([70, 3, 99]))
     np.testing.assert_array_equal(part.numpy(), whole[[70, 3, 99]])
     assert not np.isclose(whole, noise(recipe, 100, seed=1)).any()
     assert not np.isclose(whole, noise(recipe, 100, purpose="evaluator/train")).any()
@@ -395,12 +395,12 @@ def test_examples_are_the_banks_rows_with_their_noise():
     embeddings = torch.arange(40 * 12 * 5, dtype=torch.float32).view(40, 12, 5)
     for sigma in (0.0, 0.5):
         recipe, positions = replace(PLAIN, input_noise=sigma), torch.arange(10, 30)
-        drawn = sequences_draw.draw(recipe, BANK, 3, TRAINING, positions)
-        assert torch.equal(drawn.classes, sequences_draw.draw(PLAIN, BANK, 3, TRAINING, positions).classes)
-        found = examples(recipe, embeddings, drawn, 3, TRAINING, positions)
+        drawn = sequences_draw.draw(recipe, BANK, 3, TRAINING_STREAM, positions)
+        assert torch.equal(drawn.classes, sequences_draw.draw(PLAIN, BANK, 3, TRAINING_STREAM, positions).classes)
+        found = examples(recipe, embeddings, drawn, 3, TRAINING_STREAM, positions)
         expected = embeddings[drawn.classes, drawn.exemplars]
         if sigma:
-            expected = expected + input_noise(recipe, 5, 3, TRAINING, positions).float()
+            expected = expected + input_noise(recipe, 5, 3, TRAINING_STREAM, positions).float()
         assert torch.equal(found, expected)
     assert torch.equal(embeddings.flatten(), torch.arange(40 * 12 * 5, dtype=torch.float32))
 
@@ -411,7 +411,7 @@ def test_examples_are_the_banks_rows_with_their_noise():
 @pytest.mark.parametrize("pool", [1, 7, 100, 8192, 20_000])
 def test_every_epoch_holds_every_sequence_of_the_pool_once(pool):
     n_epochs = 3
-    members = pool_members(replace(PLAIN, pool=pool), 0, TRAINING, torch.arange(pool * n_epochs))
+    members = pool_members(replace(PLAIN, pool=pool), 0, TRAINING_STREAM, torch.arange(pool * n_epochs))
     epochs = members.view(n_epochs, pool)
     assert torch.equal(epochs.sort(dim=1).values, torch.arange(pool).expand(n_epochs, -1))
     if pool > 10:
@@ -421,19 +421,19 @@ def test_every_epoch_holds_every_sequence_of_the_pool_once(pool):
 
 def test_a_pool_is_the_first_sequences_of_the_endless_stream():
     pooled, endless = draw(replace(PLAIN, pool=50), 500), draw(PLAIN, 50)
-    members = pool_members(replace(PLAIN, pool=50), 0, TRAINING, torch.arange(500))
+    members = pool_members(replace(PLAIN, pool=50), 0, TRAINING_STREAM, torch.arange(500))
     for part in PARTS:
         assert torch.equal(getattr(pooled, part), getattr(endless, part)[members])
 
 
 def test_noise_stays_with_its_sequence_in_every_epoch():
     recipe = replace(PLAIN, pool=20, input_noise=1.0)
-    members = pool_members(recipe, 0, TRAINING, torch.arange(100))
+    members = pool_members(recipe, 0, TRAINING_STREAM, torch.arange(100))
     np.testing.assert_array_equal(noise(recipe, 100), noise(replace(recipe, pool=0), 20)[members.numpy()])
 
 
 def test_every_order_of_an_epoch_is_equally_likely_and_tells_nothing_of_the_next():
-    members = pool_members(replace(PLAIN, pool=3), 0, TRAINING, torch.arange(60_000)).view(-1, 3)
+    members = pool_members(replace(PLAIN, pool=3), 0, TRAINING_STREAM, torch.arange(60_000)).view(-1, 3)
     orders = {order: number for number, order in enumerate(itertools.permutations(range(3)))}
     found = np.array([orders[tuple(row)] for row in members.tolist()])
     assert_uniform(found[:-1] * 6 + found[1:], 36)
@@ -442,7 +442,7 @@ def test_every_order_of_an_epoch_is_equally_likely_and_tells_nothing_of_the_next
 def test_another_seed_has_another_pool_and_another_order():
     one, other = (draw(replace(PLAIN, pool=40), 40, seed=seed) for seed in (0, 1))
     assert not same(one, other).any()
-    orders = [pool_members(replace(PLAIN, pool=40), s, TRAINING, torch.arange(40)) for s in (0, 1)]
+    orders = [pool_members(replace(PLAIN, pool=40), s, TRAINING_STREAM, torch.arange(40)) for s in (0, 1)]
     assert not torch.equal(*orders)
 
 
@@ -462,8 +462,8 @@ def test_a_batch_is_the_same_rows_however_the_sequences_are_cut_and_ordered(name
     order = torch.tensor(data.draw(st.permutations(range(length)), label="order"))
     positions = torch.arange(start, start + length)
     recipe = RECIPES[name]
-    bigger = sequences_draw.draw(recipe, BANK, seed, TRAINING, torch.arange(start - before, start + length))
-    shuffled = sequences_draw.draw(recipe, BANK, seed, TRAINING, positions[order])
+    bigger = sequences_draw.draw(recipe, BANK, seed, TRAINING_STREAM, torch.arange(start - before, start + length))
+    shuffled = sequences_draw.draw(recipe, BANK, seed, TRAINING_STREAM, positions[order])
     for part in PARTS:
         assert torch.equal(getattr(shuffled, part), getattr(bigger, part)[before:][order])
 
@@ -502,7 +502,7 @@ def test_the_sequences_of_seed_0_are_what_they_have_always_been(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_cpu_and_gpu_draw_the_same_sequences(name):
     positions = torch.arange(2**33, 2**33 + 1000)
-    on_cpu = sequences_draw.draw(RECIPES[name], BANK, 3, TRAINING, positions)
-    on_gpu = sequences_draw.draw(RECIPES[name], BANK, 3, TRAINING, positions.cuda())
+    on_cpu = sequences_draw.draw(RECIPES[name], BANK, 3, TRAINING_STREAM, positions)
+    on_gpu = sequences_draw.draw(RECIPES[name], BANK, 3, TRAINING_STREAM, positions.cuda())
     for part in PARTS:
         assert torch.equal(getattr(on_cpu, part), getattr(on_gpu, part).cpu())

@@ -11,8 +11,8 @@ from pipeline import TINY, Clone
 from icl_transience.planning import resources
 from icl_transience.planning.plan import Plan
 from icl_transience.planning.resources import Job
-from icl_transience.specs.banks import Trained
 from icl_transience.specs.compute import training_flop
+from icl_transience.specs.sources import Trained
 
 ROOT = Path(__file__).parents[1]
 

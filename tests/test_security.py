@@ -177,6 +177,7 @@ def test_every_rule_that_makes_something_is_a_command_line_among_these():
         == len(re.findall(r"^    shell:", text, re.MULTILINE))
         == len(re.findall(r"^    log:", text, re.MULTILINE))
     )
+    text = (ROOT / "Snakefile").read_text()
     constraints = dict(re.findall(r'^    (start|end|figure|digest)=r?"(.*)",', text, re.MULTILINE))
     numbers, figures = {"start": r"\d{12}", "end": r"\d{12}"}, "curves|comparison|summary|plane|grid"
     assert constraints == numbers | {"digest": "[0-9a-f]{12}", "figure": figures}
@@ -435,7 +436,7 @@ def test_attributes_of_an_array_are_not_read(inside):
         scale="raw",
         dim=3,
     )
-    bank = banks_bank.build(BankSpec(source="imported", seed=0, imported=section), [inside / "embeddings.h5"])
+    bank = banks_bank.build(BankSpec(seed=0, parameters=section), [inside / "embeddings.h5"])
     np.testing.assert_array_equal(bank.embeddings, array.astype(np.float32))
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from icl_transience import philox
 from icl_transience.sequences import draw as sequences_draw
-from icl_transience.sequences.draw import TRAINING, Sequences, _order
+from icl_transience.sequences.draw import TRAINING_STREAM, Sequences, _order
 from icl_transience.specs.banks import BankShape
 from icl_transience.specs.evaluators import EVALUATORS, evaluator_recipe
 from icl_transience.specs.recipes import Recipe
@@ -29,7 +29,7 @@ ICL = ("icl", "icl_holdout", "icl_new_exemplar")
 PARTS = ("classes", "exemplars", "labels")
 
 
-def draw(recipe: Recipe, n: int, bank: BankShape = BANK, *, seed: int = 0, purpose: str = TRAINING) -> Sequences:
+def draw(recipe: Recipe, n: int, bank: BankShape = BANK, *, seed: int = 0, purpose: str = TRAINING_STREAM) -> Sequences:
     return sequences_draw.draw(recipe, bank, seed, purpose, torch.arange(n))
 
 
@@ -322,10 +322,10 @@ def test_a_batch_is_the_same_rows_however_the_sequences_are_cut_and_ordered(name
     order = torch.tensor(data.draw(st.permutations(range(length)), label="order"))
     positions = torch.arange(start, start + length)
     bigger = sequences_draw.draw(
-        RECIPES[name], BANK, seed, TRAINING, torch.arange(start - before, start + length + after)
+        RECIPES[name], BANK, seed, TRAINING_STREAM, torch.arange(start - before, start + length + after)
     )
-    batch = sequences_draw.draw(RECIPES[name], BANK, seed, TRAINING, positions)
-    shuffled = sequences_draw.draw(RECIPES[name], BANK, seed, TRAINING, positions[order])
+    batch = sequences_draw.draw(RECIPES[name], BANK, seed, TRAINING_STREAM, positions)
+    shuffled = sequences_draw.draw(RECIPES[name], BANK, seed, TRAINING_STREAM, positions[order])
     for part in PARTS:
         rows = getattr(bigger, part)[before : before + length]
         assert torch.equal(getattr(batch, part), rows)
@@ -355,8 +355,8 @@ def test_successive_sequences_are_independent():
 def test_cpu_and_gpu_draw_the_same_sequences():
     positions = torch.arange(2**33, 2**33 + 1000)
     for recipe in RECIPES.values():
-        on_cpu = sequences_draw.draw(recipe, BANK, 3, TRAINING, positions)
-        on_gpu = sequences_draw.draw(recipe, BANK, 3, TRAINING, positions.cuda())
+        on_cpu = sequences_draw.draw(recipe, BANK, 3, TRAINING_STREAM, positions)
+        on_gpu = sequences_draw.draw(recipe, BANK, 3, TRAINING_STREAM, positions.cuda())
         for part in PARTS:
             assert torch.equal(getattr(on_cpu, part), getattr(on_gpu, part).cpu())
 

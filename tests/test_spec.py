@@ -12,8 +12,8 @@ from builders import OMNIGLOT_BANK, TINY_BANK, TINY_RUN, TINY_SET, changed, pack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_transience.specs import banks, evaluators, model, recipes, runs, training
-from icl_transience.specs.banks import Gaussian
+from icl_transience.specs import banks, evaluators, model, recipes, runs, sources, training
+from icl_transience.specs.banks import BankSpec, Gaussian, Omniglot
 from icl_transience.specs.evaluators import evaluator_at, evaluator_parts, in_order
 from icl_transience.specs.identity import SEMANTICS, canonical, from_values, identity, identity_values, round_up
 from icl_transience.specs.model import Init, Model, Positions
@@ -63,7 +63,7 @@ RICH_TRAINING = tiny_run(
         ),
     }
 )
-MODULES = (banks, evaluators, model, recipes, runs, training)
+MODULES = (banks, sources, evaluators, model, recipes, runs, training)
 DATACLASSES = list(
     dict.fromkeys(kind for module in MODULES for kind in vars(module).values() if dataclasses.is_dataclass(kind))
 )
@@ -419,3 +419,20 @@ def test_an_omniglot_character_is_eight_classes():
     shape = OMNIGLOT_BANK.shape
     assert shape.class_range("train") == (0, 24)
     assert shape.class_range("holdout") == (24, 8)
+
+
+def test_a_bank_is_written_as_its_source_and_a_section_of_that_name():
+    said = (
+        '{"files":[],"gaussian":{"classes":10,"dim":6,"exemplars":3,"holdout_classes":2,"holdout_exemplars":1,'
+        '"noise":0.5},"seed":0,"source":"gaussian"}'
+    )
+    assert TINY_BANK.json == said
+    assert from_values(BankSpec, json.loads(said)) == TINY_BANK
+    for bank in (TINY_BANK, OMNIGLOT_BANK):
+        assert from_values(BankSpec, json.loads(bank.json)) == bank
+
+
+def test_parameters_of_another_source_are_refused():
+    assert OMNIGLOT_BANK.parameters_of(Omniglot) is OMNIGLOT_BANK.parameters
+    with pytest.raises(TypeError, match="is of source omniglot, expected gaussian"):
+        OMNIGLOT_BANK.parameters_of(Gaussian)

@@ -138,6 +138,16 @@ def test_what_a_full_disk_did_not_take_is_read_back(tmp_path):
 # Reading.
 
 
+def test_a_dataset_is_read_as_an_array_and_a_group_is_not(path):
+    with h5py.File(path, "r+") as file:
+        file["folder/numbers"] = np.arange(3)
+        file["folder/one"] = 2.5
+        np.testing.assert_array_equal(hdf5.array(file, "folder/numbers"), np.arange(3))
+        assert hdf5.array(file["folder"], "one").shape == ()
+        with pytest.raises(TypeError, match="folder is a Group, expected a dataset"):
+            hdf5.array(file, "folder")
+
+
 def test_a_missing_file_is_refused(tmp_path):
     missing = tmp_path / "segment.h5"
     with pytest.raises(hdf5.StoreError, match=r"cannot be read .*No such file.*run the same snakemake command again"):

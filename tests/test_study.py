@@ -29,7 +29,7 @@ ZIPS = ("images_background_small1.zip", "images_background_small2.zip")
 def load(folder: Path, text: str, omniglot: Path | None = None, **folders: Path) -> Study:
     path = folder / "mine.yaml"
     path.write_text(text, encoding="utf-8")
-    return study_load.load(path, SCHEMA, {"omniglot": omniglot} | folders)
+    return study_load.load(path, {"omniglot": omniglot} | folders)
 
 
 def zips(folder: Path, content: bytes = b"drawing", characters: int = 242) -> Path:
@@ -246,7 +246,7 @@ def test_the_studies_of_before_have_the_identities_they_had(tmp_path):
     }
     for (name, run_name), ids in recorded.items():
         folders = {"omniglot": zips(tmp_path / "zips")}
-        experiments = study_load.load(ROOT / f"workflow/studies/{name}.yaml", SCHEMA, folders).experiments
+        experiments = study_load.load(ROOT / f"workflow/studies/{name}.yaml", folders).experiments
         ((experiment, named),) = [
             (experiment, named)
             for experiment in experiments.values()
@@ -428,7 +428,7 @@ def test_the_tensor_that_is_found_is_that_of_the_bank(tmp_path):
     tokens = checkpoint(tmp_path / "tokens")
     texts = [in_a(f"bank: {{{TOKENS}{more}}}}}") for more in ("", ", tensor: wte.weight")]
     first, second = (load(tmp_path, text, tokens=tokens).experiments["a"].runs[0].run.bank for text in texts)
-    assert first.tokens.tensor == "wte.weight"
+    assert first.parameters.tensor == "wte.weight"
     assert first.id == second.id
 
 
@@ -532,7 +532,7 @@ def test_the_schemas_defaults_are_a_valid_study():
 
 
 def test_the_study_of_recipes_uses_every_key_of_a_recipe_and_of_other_contexts(tmp_path):
-    shipped = study_load.load(ROOT / "workflow/studies/recipes.yaml", SCHEMA, {})
+    shipped = study_load.load(ROOT / "workflow/studies/recipes.yaml", {})
     plain = Recipe(context=8, burstiness=3)
     runs = [named for experiment in shipped.experiments.values() for named in experiment.runs]
     recipes = [kind for named in runs for _, kind in named.run.recipe.kinds()] + [named.run.recipe for named in runs]
@@ -548,7 +548,7 @@ def test_the_study_of_recipes_uses_every_key_of_a_recipe_and_of_other_contexts(t
 
 
 def test_the_study_of_training_uses_every_key_of_it():
-    shipped = study_load.load(ROOT / "workflow/studies/training.yaml", SCHEMA, {})
+    shipped = study_load.load(ROOT / "workflow/studies/training.yaml", {})
     runs = [named.run for experiment in shipped.experiments.values() for named in experiment.runs]
     optimizers = [run.optimizer for run in runs]
     for values, untouched in (
@@ -578,7 +578,7 @@ def test_every_study_that_ships_is_valid(path, tmp_path):
     # The large zips are to be downloaded.
     omniglot = None if path.stem == "paper" else zips(tmp_path / "zips")
     folders = {"omniglot": omniglot, "tokens": tokens, "imported": tmp_path}
-    assert study_load.load(path, SCHEMA, folders).experiments
+    assert study_load.load(path, folders).experiments
 
 
 # Claims.

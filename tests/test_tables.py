@@ -7,7 +7,6 @@ from made_up import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves
 
 from icl_transience.analysis import summaries, words
 from icl_transience.store import checksums, tables_file
-from icl_transience.system.formatting import count
 
 
 @pytest.fixture
@@ -125,10 +124,3 @@ def test_a_run_named_like_a_missing_value_keeps_its_name(tmp_path, report, curve
     checksums.write_checksums(tmp_path, tables_file.TABLES)
     assert set(tables_file.read_curves(tmp_path)["run"]) == {"NA", "some"}
     assert next(words.experiment_in_words(tmp_path)).startswith(f"{tmp_path.name}, NA: icl")
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(0, "0"), (999, "999"), (1000, "1k"), (131_072, "131k"), (1.28e6, "1.28M"), (1.6e9, "1.6G")]
-)
-def test_counts_are_written_short(number, text):
-    assert count(number) == text

@@ -58,7 +58,8 @@ def trained(spec: PackSpec, until: int, on_snapshot=lambda state: None) -> tuple
 
 def batches(spec: PackSpec, start: int, until: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     step = eager.EagerStep(spec, initial_state(spec), embeddings_for(spec))
-    return list(step.batches(start, until))
+    found = lanes.batches(spec, embeddings_for(spec), start, until)
+    return [(step.exemplars(batch), batch.labels) for batch in found]
 
 
 def drawn_weights(lane: Lane, redrawn: int = 0) -> dict[str, torch.Tensor]:
@@ -436,7 +437,7 @@ def trained_in_segments(folder: Path, spec: PackSpec, boundaries: Sequence[int])
     paths: list[Path] = []
     for start, end in itertools.pairwise(boundaries):
         path = folder / layout.segment_name(start, end)
-        segments.run_segment(path, spec, BANK, paths[-1] if paths else None, start, end)
+        segments.run_segment(segments.SegmentJob(path, spec, BANK, paths[-1] if paths else None, start, end))
         paths.append(path)
     return paths
 
@@ -583,7 +584,7 @@ def test_dropout_changes_training_and_no_evaluation():
     for run in (plain, dropped):
         forward = select.forward_for(run, torch.device("cpu"), 4, "eager")
         forward.load(initial_state(pack(run)).parameters)
-        found += [forward(exemplars, labels).inside for _ in range(2)]
+        found += [forward(exemplars, labels).context_logits for _ in range(2)]
     assert all(torch.equal(answers, found[0]) for answers in found)
 
 
@@ -591,7 +592,7 @@ def test_what_a_step_drops_depends_on_its_sequence_numbers():
     spec = pack(tiny_run(**{"model.dropout": 0.5}))
     (batch,) = batches(spec, 0, 4)
     losses = [
-        eager.EagerStep(spec, initial_state(spec), embeddings_for(spec)).step(*batch, start).item()
+        eager.EagerStep(spec, initial_state(spec), embeddings_for(spec)).train_step(*batch, start).item()
         for start in (0, 0, 4)
     ]
     assert losses[0] == losses[1] != losses[2]
@@ -610,7 +611,9 @@ def interrupted(path: Path, batches: int) -> None:
     """Trains the segment in `path` from 0 to HORIZON for so many batches, then is told to stop."""
     asked = itertools.count()  # once before the first batch
     with pytest.raises(segments.Interrupted, match="they are kept: run the same snakemake command again to go on"):
-        segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON, stop=lambda: next(asked) >= batches)
+        segments.run_segment(
+            segments.SegmentJob(path, TWO_RATES, BANK, None, 0, HORIZON), stop=lambda: next(asked) >= batches
+        )
 
 
 @pytest.mark.parametrize("stops", [[1], [7], [31, 1, 1], [32, 64], [HORIZON // TINY_RUN.batch_size - 1]], ids=str)
@@ -621,7 +624,7 @@ def test_a_segment_that_is_stopped_goes_on_where_it_was_bit_for_bit(stops, unint
         assert not path.exists()
         done = sum(stops[:number]) * TINY_RUN.batch_size
         assert hdf5.read_attribute(layout.unfinished_name(path), "sequences_seen") == done
-    segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON)
+    segments.run_segment(segments.SegmentJob(path, TWO_RATES, BANK, None, 0, HORIZON))
     with hdf5.reading(path, "segment"), hdf5.reading(uninterrupted, "segment"):
         assert hdf5.read_attribute(path, "checksum") == hdf5.read_attribute(uninterrupted, "checksum")
     assert not layout.unfinished_name(path).exists()
@@ -631,7 +634,7 @@ def test_a_stop_on_the_last_batch_is_too_late(uninterrupted, tmp_path):
     path = tmp_path / uninterrupted.name
     asked = itertools.count()  # once before the first batch
     last = HORIZON // TINY_RUN.batch_size
-    segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON, stop=lambda: next(asked) == last)
+    segments.run_segment(segments.SegmentJob(path, TWO_RATES, BANK, None, 0, HORIZON), stop=lambda: next(asked) == last)
     assert hdf5.read_attribute(path, "checksum") == hdf5.read_attribute(uninterrupted, "checksum")
 
 
@@ -642,7 +645,7 @@ def test_going_on_takes_no_more_memory_than_beginning(tmp_path):
     path, horizon = tmp_path / layout.segment_name(0, 4000), 4000
     asked = itertools.count()
     with pytest.raises(segments.Interrupted):
-        segments.run_segment(path, spec, bank, None, 0, horizon, stop=lambda: next(asked) >= 900)
+        segments.run_segment(segments.SegmentJob(path, spec, bank, None, 0, horizon), stop=lambda: next(asked) >= 900)
     largest = []
     copy = checkpoint.copy_snapshots
 
@@ -653,8 +656,8 @@ def test_going_on_takes_no_more_memory_than_beginning(tmp_path):
         tracemalloc.stop()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "_copy_snapshots", watched)
-        segments.run_segment(path, spec, bank, None, 0, horizon)
+        patch.setattr(checkpoint, "copy_snapshots", watched)
+        segments.run_segment(segments.SegmentJob(path, spec, bank, None, 0, horizon))
     size = path.stat().st_size
     # Some snapshots' worth of the hundreds there are.
     assert largest[0] < size / 50
@@ -671,15 +674,19 @@ def test_a_beginning_that_is_no_good_is_left_aside(what, uninterrupted, tmp_path
         with h5py.File(beginning, "r+") as file:
             file.attrs["identity"] = "another"
             file.attrs["checksum"] = hdf5.checksum(file)
-    segments.run_segment(path, TWO_RATES, BANK, None, 0, HORIZON)
+    segments.run_segment(segments.SegmentJob(path, TWO_RATES, BANK, None, 0, HORIZON))
     assert hdf5.read_attribute(path, "checksum") == hdf5.read_attribute(uninterrupted, "checksum")
 
 
 def test_a_segment_of_one_pack_is_no_beginning_for_another(uninterrupted, tmp_path):
     with pytest.raises(hdf5.StoreError, match="belongs to pack"):
-        segments.run_segment(tmp_path / "next.h5", pack(), BANK, uninterrupted, HORIZON, HORIZON + 4)
+        segments.run_segment(
+            segments.SegmentJob(tmp_path / "next.h5", pack(), BANK, uninterrupted, HORIZON, HORIZON + 4)
+        )
     with pytest.raises(hdf5.StoreError, match=f"ends at {HORIZON} sequences seen, expected {HORIZON + 4}"):
-        segments.run_segment(tmp_path / "next.h5", TWO_RATES, BANK, uninterrupted, HORIZON + 4, HORIZON + 8)
+        segments.run_segment(
+            segments.SegmentJob(tmp_path / "next.h5", TWO_RATES, BANK, uninterrupted, HORIZON + 4, HORIZON + 8)
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -830,7 +837,7 @@ def test_a_damaged_kept_segment_is_trained_again(finished, bank_file, capsys):
     assert main(arguments(bank_file, finished)) == 0
     assert "finished before" not in capsys.readouterr().err
     for path in (finished, kept):
-        with hdf5.reading(path, "segment", segment_file.identity(JOB, 0, STRETCH)):
+        with hdf5.reading(path, "segment", layout.segment_identity(JOB.id, 0, STRETCH)):
             assert hdf5.read_attribute(path, "checksum") == checksum
 
 
@@ -839,7 +846,7 @@ def test_a_kept_segment_of_another_pack_is_not_taken(finished, bank_file):
     other = arguments(bank_file, finished)
     other[2] = pack(TINY_RUN).json
     assert main(other) == 0
-    with hdf5.reading(finished, "segment", segment_file.identity(pack(TINY_RUN), 0, STRETCH)):
+    with hdf5.reading(finished, "segment", layout.segment_identity(pack(TINY_RUN).id, 0, STRETCH)):
         pass
 
 
@@ -851,7 +858,7 @@ def test_a_second_trainer_of_a_pack_waits_for_the_first_and_takes_what_it_made(b
         )
         assert "another process trains this pack: waiting for it" in second.stderr.readline()
         spec = JOB, load(bank_file, TINY_BANK), None
-        segments.run_segment(output, *spec, 0, STRETCH)
+        segments.run_segment(segments.SegmentJob(output, *spec, 0, STRETCH))
         assert second.poll() is None
     said = second.communicate(timeout=60)[1]
     assert second.returncode == 0
@@ -875,3 +882,20 @@ def test_a_job_that_starts_leaves_the_unfinished_files_of_a_running_evaluation(b
     being_written.touch()
     assert main(arguments(bank_file, output)) == 0
     assert being_written.exists()
+
+
+def test_every_batch_says_what_holds_for_it_whatever_part_of_training_it_is_asked_for():
+    noisy = later(30, **{"recipe.input_noise": 0.5})
+    run = tiny_run(interventions=(noisy,), forgetting=Forgetting(every=20, until=40))
+    spec = pack(run, TINY_RUN)
+    whole = list(lanes.batches(spec, embeddings_for(spec), 0, 64))
+    assert [batch.start for batch in whole] == list(range(0, 64, 4))
+    # Forgetting at 20 and 40; the intervention in whole batches, at 32.
+    assert [batch.start for batch in whole if batch.begins] == [0, 20, 32, 40]
+    assert [batch.lanes[0].run.recipe.input_noise for batch in whole] == [0.0] * 8 + [0.5] * 8
+    assert {batch.lanes[1].run.recipe.input_noise for batch in whole} == {0.0}
+    part = list(lanes.batches(spec, embeddings_for(spec), 24, 64))
+    assert [batch.start for batch in part if batch.begins] == [24, 32, 40]
+    for one, other in zip(whole[6:], part, strict=True):
+        assert torch.equal(one.rows, other.rows)
+        assert torch.equal(one.labels, other.labels)

@@ -28,6 +28,8 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
+    positions: torch.Tensor
+
     def __init__(self, shape):
         super().__init__()
         self.embedder, self.labels = nn.Linear(shape.dim, shape.width), nn.Embedding(shape.classes, shape.width)

@@ -17,6 +17,7 @@ from icl_transience.report import command as report
 from icl_transience.results import command as results
 from icl_transience.sequences import command as sequences
 from icl_transience.specs.errors import StudyError
+from icl_transience.study import command as study
 from icl_transience.system import jobs
 from icl_transience.training import command as training
 
@@ -24,7 +25,7 @@ from icl_transience.training import command as training
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; return its exit status.
 
-    What a user can mend ends in a message, anything else in a traceback.
+    An error that the user can mend is shown as a message, any other with its traceback.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Return the parser of all subcommands, in the order data flows."""
     assert __doc__
     parser = argparse.ArgumentParser(prog="python -m icl_transience", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -49,13 +51,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(action=action)
         return sub
 
-    for wing in (banks, sequences, training, evaluation, analysis, report, results):
-        wing.add_commands(command)
+    for room in (banks, sequences, training, evaluation, analysis, report, results, study):
+        room.add_commands(command)
     return parser
 
 
 if __name__ == "__main__":
-    # So that a job that is told to end removes what it has half made.
+    # A job that is told to end leaves by an exception, and so removes its temporary files.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())

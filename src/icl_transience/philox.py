@@ -15,7 +15,7 @@ _ROUNDS = 10
 
 
 def philox4x32(counter, key):
-    """Ten rounds of Philox4x32.
+    """Compute ten rounds of Philox4x32.
 
     counter: four int64 arrays (any broadcastable shapes) of unsigned 32-bit words.
     key: two ints in [0, 2**32).
@@ -39,12 +39,12 @@ def philox4x32(counter, key):
 
 
 def domain(name: str) -> int:
-    """The 32-bit number under which `name` draws: different names give independent draws of one seed."""
+    """Return the 32-bit number under which `name` draws: different names give independent draws of one seed."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
 def words(seed: int, domain: int, position, stream: int, count: int) -> list:
-    """`count` independent 32-bit words for every position.
+    """Draw `count` independent 32-bit words for every position.
 
     seed: int in [0, 2**32). domain: see `domain`. position: int64 array [N], each >= 0 (a sequence
     number, a row number). stream: which quantity is drawn; adding one leaves the others as they were.
@@ -59,7 +59,7 @@ def words(seed: int, domain: int, position, stream: int, count: int) -> list:
 
 
 def table(seed: int, domain: int, position, stream: int, count: int):
-    """What `words` gives as one int64 array [N, count]: for quantities of hundreds of words a position.
+    """Return what `words` gives as one int64 array [N, count]: for quantities of hundreds of words a position.
 
     position: int64 torch tensor [N].
     """
@@ -72,17 +72,17 @@ def table(seed: int, domain: int, position, stream: int, count: int):
     return torch.stack(drawn, dim=2).flatten(1)[:, :count]
 
 
-def below(word, bound: int):
-    """A number in [0, bound) from a 32-bit word: floor(word * bound / 2**32).
+def randint(word, bound):
+    """Return a number in [0, bound) from a 32-bit word: floor(word * bound / 2**32).
 
     Each value's probability is off 1/bound by at most 2**-32, so by a relative bound / 2**32
-    (3e-6 for 12,800 classes). bound must be under 2**31.
+    (3e-6 for 12,800 classes). bound: under 2**31, an int or an int64 array.
     """
     return (word * bound) >> 32
 
 
-def below_wide(high, low, bound):
-    """A number in [0, bound) from 64 bits, high and low word: floor((2**32 * high + low) * bound / 2**64), exactly.
+def randint_wide(high, low, bound):
+    """Return a number in [0, bound) from two words: floor((2**32 * high + low) * bound / 2**64), exactly.
 
     Each value's probability is off 1/bound by at most 2**-64. bound: under 2**60, an int or an int64 array.
     """
@@ -92,13 +92,13 @@ def below_wide(high, low, bound):
     return (high * upper + ((high * lower + from_low) >> 30)) >> 2
 
 
-def happens(word, probability: float):
-    """bool: true with `probability`, rounded to a multiple of 2**-32; 0 is never and 1 always."""
+def bernoulli(word, probability: float):
+    """Return bool: true with `probability`, rounded to a multiple of 2**-32; 0 is never and 1 always."""
     return word < round(probability * 2**32)
 
 
 def normal(seed: int, domain: int, count: int):
-    """`count` standard normal numbers, float64 [count], by the inverse distribution function on the CPU.
+    """Draw `count` standard normal numbers, float64 [count], by the inverse distribution function on the CPU.
 
     Resolution 2**-32 in probability: the largest magnitude is 6.3.
     """
@@ -106,7 +106,7 @@ def normal(seed: int, domain: int, count: int):
 
 
 def truncated_normal(seed: int, domain: int, count: int, bound: float = 2.0):
-    """`count` standard normal numbers conditioned on |x| <= bound, float64 [count], not rescaled."""
+    """Draw `count` standard normal numbers conditioned on |x| <= bound, float64 [count], not rescaled."""
     import torch
 
     lower = 0.5 * torch.erfc(torch.tensor(bound / 2**0.5, dtype=torch.float64))
@@ -114,18 +114,18 @@ def truncated_normal(seed: int, domain: int, count: int, bound: float = 2.0):
 
 
 def uniform(seed: int, domain: int, count: int):
-    """`count` numbers uniform on the open interval (0, 1), float64 [count]."""
+    """Draw `count` numbers uniform on the open interval (0, 1), float64 [count]."""
     import torch
 
     drawn = torch.stack(words(seed, domain, torch.arange(-(-count // 4)), 0, 4), dim=1).flatten()[:count]
-    return unit(drawn)
+    return to_unit_interval(drawn)
 
 
-def unit(word):
-    """The word as a number on the open interval (0, 1), float64: torch tensors alone."""
+def to_unit_interval(word):
+    """Return the word as a number on the open interval (0, 1), float64: torch tensors alone."""
     return (word.double() + 0.5) / 2**32
 
 
 def normal_quantile(probability):
-    """The standard normal number below which a normal one lies with `probability`: torch tensors alone."""
+    """Return the standard normal number below which a normal one lies with `probability`: torch tensors alone."""
     return 2**0.5 * (2 * probability - 1).erfinv()

@@ -1,6 +1,6 @@
 """From metrics to the tables of an experiment: curves.csv, transience.csv, runs.csv; and what they say in words.
 
-`report` (see `workflow/rules/results.smk`) is the experiment as plain values:
+`report` (see `workflow/rules/analysis.smk`) is the experiment as plain values:
     {"study", "experiment", "question", "axes": [key], "horizon", "statistics": {…},
      "runs": [{"name", "axes": {key: value}, "set", "recipe", "labels", "caption",
                "lanes": [{"seed", "pack", "place"}]}],
@@ -55,7 +55,7 @@ class JoinedMetrics:
         self.parts = [
             read_metrics(
                 folder / layout.metrics_name(set_id, start, end),
-                metrics_identity(f"{pack_id}/{start}-{end}", set_id),
+                metrics_identity(layout.segment_identity(pack_id, start, end), set_id),
             )
             for start, end in itertools.pairwise(boundaries)
         ]

@@ -1,1 +1,1 @@
-"""Exemplars from their sources: one module a source, each with `build(spec, files, log) -> Bank`."""
+"""Banks: exemplars of classes as embeddings. One module a source, each with `build(spec, files, log) -> Bank`."""

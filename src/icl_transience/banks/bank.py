@@ -28,11 +28,12 @@ _HASHED_ROWS = 1024
 class Bank:
     """Exemplars with their split: training classes and exemplars come first, those held out after them.
 
-    embeddings: float32 [classes, exemplars, dim]. class_table, exemplar_table: what each class or exemplar is,
-    a column of equal length for each property (a character's name, a rotation, a drawing's number); where exemplars
-    are other ones in each class, a column of exemplar_table is [classes, exemplars]. contact: uint8 images
-    [rows, columns, side, side] of the exemplars on a contact sheet (see `contact_sheet`), where exemplars are images.
-    warnings: sentences about what is odd in it, for its quality card.
+    embeddings: float32 [classes, exemplars, dim].
+    class_table, exemplar_table: a column for each property of a class or an exemplar, such as a character's name, a
+    rotation or a drawing's number. Where classes have different exemplars, a column of exemplar_table is
+    [classes, exemplars].
+    contact: the contact sheet, uint8 [rows, columns, side, side], where exemplars are images; see `contact_sheet`.
+    warnings: what is unusual in the bank, a sentence each, for its quality card.
     """
 
     embeddings: np.ndarray
@@ -45,6 +46,7 @@ class Bank:
 
     @property
     def shape(self) -> BankShape:
+        """Sizes of the bank and of its split."""
         n_classes, n_exemplars, width = self.embeddings.shape
         return BankShape(
             n_classes=n_classes,
@@ -56,18 +58,20 @@ class Bank:
 
 
 def contact_sheet(shape: BankShape) -> tuple[np.ndarray, np.ndarray]:
-    """Classes and exemplars that stand on a contact sheet: of those to train on, classes evenly spread."""
+    """Return the numbers of the classes and exemplars on a contact sheet: training ones, classes evenly spread."""
     rows, columns = min(CONTACT_ROWS, shape.n_train_classes), min(CONTACT_COLUMNS, shape.n_train_exemplars)
     return np.linspace(0, shape.n_train_classes - 1, rows).astype(int), np.arange(columns)
 
 
 def checked(bank: Bank, files: Sequence[Path] = ()) -> Bank:
-    """The bank with warnings of equal exemplars and constant coordinates; whatever its source and scale.
+    """Return the bank with warnings of equal exemplars and constant coordinates added.
 
-    Exemplars are equal where all coordinates are: no tolerance, so no scale. Raises StudyError where an entry is not
-    finite, or where, of a part of the bank (training or held-out classes, training or held-out exemplars), a share of
-    SHARED_BY_CLASSES or more is equal to an exemplar of another class: no model can tell what their class is. files:
-    where the exemplars are from.
+    Exemplars are equal where all their coordinates are: without a tolerance the scale of a bank does not matter.
+    files: where the exemplars are from, for messages.
+
+    Raises StudyError where a coordinate is not finite. Raises it too where, in one part of the bank (training or
+    held-out exemplars of training or held-out classes), a share of SHARED_BY_CLASSES or more of the exemplars equals
+    an exemplar of another class: no model can tell their classes apart.
     """
     embeddings, source = bank.embeddings, ", ".join(path.name for path in files) or "the bank"
     n_classes, n_exemplars, width = embeddings.shape
@@ -87,11 +91,11 @@ def checked(bank: Bank, files: Sequence[Path] = ()) -> Bank:
         if not count:
             continue
         first = np.argwhere(shared[part])[0] + [axis.start for axis in part]
-        place = tuple(first.tolist())
-        other = next(at for at in np.argwhere(group == group[place]).tolist() if at[0] != place[0])
+        index = tuple(first.tolist())
+        other = next(one for one in np.argwhere(group == group[index]).tolist() if one[0] != index[0])
         said = (
             f"{source}: {count:,} of {size:,} {name} ({count / size:.1%}) are equal to an exemplar of another class, "
-            f"such as exemplar {place[1]} of class {place[0]} to exemplar {other[1]} of class {other[0]}; "
+            f"such as exemplar {index[1]} of class {index[0]} to exemplar {other[1]} of class {other[0]}; "
             f"{int(zero[part].sum()):,} are all zeros"
         )
         if count >= SHARED_BY_CLASSES * size:
@@ -117,9 +121,9 @@ def checked(bank: Bank, files: Sequence[Path] = ()) -> Bank:
 
 
 def equal_rows(rows: np.ndarray) -> np.ndarray:
-    """The group of every row of float32 [N, width], int64 [N]: equal rows, and no others, have equal numbers.
+    """Give equal rows of float32 [N, width], and no others, equal numbers; return these, int64 [N].
 
-    By a hash of 64 bits; two zeros of different sign are equal. Takes some 40 bytes a row.
+    Rows are compared by a hash of 64 bits; zeros of different sign are equal. Takes about 40 bytes of memory a row.
     """
 
     def digests() -> Iterator[int]:
@@ -131,7 +135,7 @@ def equal_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def _parts(shape: BankShape) -> Iterator[tuple[str, tuple[slice, slice]]]:
-    """The four parts of a bank by name, as slices of classes and exemplars; those that are empty left out."""
+    """Yield name and (classes, exemplars), as slices, of each of a bank's four parts that is not empty."""
     words = {"train": "training", "holdout": "held-out"}
     for classes, of_classes in words.items():
         for exemplars, of_exemplars in words.items():
@@ -144,14 +148,12 @@ def _parts(shape: BankShape) -> Iterator[tuple[str, tuple[slice, slice]]]:
 
 
 def seeded(seed: int, name: str) -> np.random.Generator:
-    """NumPy's Philox generator for one named quantity of a bank: names draw independently of each other."""
+    """Return NumPy's Philox generator for one named quantity of a bank; different names draw independently."""
     return np.random.Generator(np.random.Philox(key=[seed, philox.domain(name)]))
 
 
 def save(bank: Bank, path: Path, spec: BankSpec) -> None:
-    """Writes the bank's file: `embeddings` [classes, exemplars, dim], what each class and exemplar is, quality card."""
-    # Not above: training jobs load banks too, and need no SciPy.
-
+    """Write the bank's file: embeddings [classes, exemplars, dim], tables of classes and exemplars, quality card."""
     if bank.shape != spec.shape:
         raise AssertionError(f"the source built {bank.shape}, the study asked for {spec.shape}")
     with hdf5.writing(path, "bank", spec.id) as file:
@@ -162,7 +164,7 @@ def save(bank: Bank, path: Path, spec: BankSpec) -> None:
         trained = bank.embeddings[: bank.n_train_classes, : bank.n_train_exemplars]
         card = quality.measure(trained, functools.partial(seeded, spec.seed))
         warnings = {"warnings": "\n".join(bank.warnings)} if bank.warnings else {}
-        quality.write(card | warnings, file.create_group("quality"))
+        quality.write_card(card | warnings, file.create_group("quality"))
         if bank.contact is not None:
             file["contact"] = bank.contact
         for group, table in (("classes", bank.class_table), ("exemplars", bank.exemplar_table)):
@@ -171,10 +173,10 @@ def save(bank: Bank, path: Path, spec: BankSpec) -> None:
 
 
 def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
-    """The bank of `spec`, made by the module named like its source.
+    """Make the bank of `spec` by the module that is named like its source.
 
-    files: its source files, in the spec's order. log: for how far a source is that takes long, and for warnings.
-    Raises StudyError where classes cannot be told apart by the exemplars (see `checked`).
+    files: the source's files, in the spec's order. log: gets the progress of a slow source, and warnings.
+    Raises StudyError where exemplars do not tell classes apart; see `checked`.
     """
     made = importlib.import_module(f"icl_transience.banks.{spec.source}").build(spec, files, log)
     bank = checked(made, files)

@@ -4,14 +4,14 @@ import argparse
 import json
 from pathlib import Path
 
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import BankSpec, Omniglot
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
 from icl_transience.system import jobs
 
 
 def add_commands(command: jobs.AddCommand) -> None:
-    """Add this wing's subcommands."""
+    """Add the subcommands of this room."""
     download = command("download", _download, "Fetch a public file.")
     jobs.add_arguments(download, "output", "log")
     download.add_argument("--url", required=True, help="where it is")
@@ -46,11 +46,14 @@ def _encoder(options: argparse.Namespace) -> None:
     from icl_transience.system.progress import Progress
 
     spec, files = _checked_sources(options)
-    images, settings = omniglot.training_images(spec, files), spec.omniglot.trained
+    parameters, images = spec.parameters_of(Omniglot), omniglot.training_images(spec, files)
+    settings = parameters.trained
+    if settings is None:
+        raise StudyError(f"{spec.slug}: its encoder is {parameters.encoder!r}: only `trained` has a network to train")
     with jobs.opened_log(options) as log:
         drawings = settings.epochs * images.shape[0] * images.shape[1]
         progress = Progress(f"encoder {spec.slug}", 0, drawings, 1, log, unit="drawings")
-        model, accuracy = trained.train(images, spec.omniglot.dim, settings, spec.seed, progress)
+        model, accuracy = trained.train(images, parameters.dim, settings, spec.seed, progress)
     trained.save(model, accuracy, options.output, spec)
 
 

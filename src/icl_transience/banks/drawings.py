@@ -1,4 +1,4 @@
-"""TODO"""
+"""Omniglot's drawings: read from the public zips, scaled down, rotated and mirrored."""
 
 import io
 import re
@@ -23,10 +23,10 @@ Character = tuple[str, int]
 
 
 def read_drawings(files: Sequence[Path]) -> dict[Character, np.ndarray]:
-    """(alphabet, number) -> bool [20, 105, 105], ink True, drawings 1…20 in order.
+    """Read every character in the zips: (alphabet, number) -> bool [20, 105, 105], ink True, drawings 1 to 20.
 
-    Raises StudyError where a zip cannot be read, a drawing is missing or of another size, or two zips
-    disagree on a drawing.
+    Raises StudyError where a zip cannot be read, a drawing is missing or of another size, or two zips hold different
+    drawings under one name.
     """
     found: dict[Character, dict[int, bytes]] = {}
     for file in files:
@@ -68,6 +68,7 @@ def read_drawings(files: Sequence[Path]) -> dict[Character, np.ndarray]:
 
 
 def _read_png(png: bytes, name: str) -> np.ndarray:
+    """Decode a drawing: bool [105, 105], ink True."""
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             # A few bytes can say that they are a picture of gigabytes: first its size, then its pixels.
@@ -80,14 +81,17 @@ def _read_png(png: bytes, name: str) -> np.ndarray:
 
 
 def downsample(drawings: np.ndarray, side: int) -> np.ndarray:
-    """bool [..., 105, 105] -> float32 [..., side, side], the ink fraction of each box of whole pixels."""
+    """Scale bool [..., 105, 105] down to float32 [..., side, side]: the share of ink in each box of whole pixels."""
     flat = drawings.reshape(-1, SIDE, SIDE)
     small = [Image.fromarray(ink.astype(np.float32)).resize((side, side), Image.Resampling.BOX) for ink in flat]
     return np.stack([np.asarray(image) for image in small]).reshape(*drawings.shape[:-2], side, side)
 
 
 def rotate_and_flip(images: np.ndarray, n_variants: int = VARIANTS) -> np.ndarray:
-    """[n, e, side, side] -> [n, n_variants, e, side, side]: variant rotation * 2 + flip, quarter turns then mirror."""
+    """Return all variants of images [n, e, side, side] as [n, n_variants, e, side, side].
+
+    Variant rotation * 2 + flip is `rotation` quarter turns, then a mirror image if `flip` is 1.
+    """
     variants = []
     for variant in range(n_variants):
         rotation, flip = divmod(variant, N_FLIPS)

@@ -1,4 +1,4 @@
-"""From pixels to embeddings."""
+"""Linear encoders: from pixels, or others' features, to embeddings."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,13 @@ Encoder = Callable[[np.ndarray], np.ndarray]
 
 
 def fit_pca(training: np.ndarray, dim: int) -> Encoder:
-    """Principal components of the training images, at one global scale.
+    """Fit an encoder by principal components, at one global scale.
 
-    training: float32 [classes, exemplars, pixels], training classes and exemplars only. The encoder maps
-    [..., pixels] to float32 [..., dim]: centred, projected on the `dim` leading components and divided by one
-    number, so that a coordinate of the training images has mean square 1 on average; the spectrum is kept.
+    training: float32 [classes, exemplars, pixels], training classes and exemplars only.
+
+    Returns an encoder of [..., pixels] to float32 [..., dim]: it centres, projects on the `dim` leading components and
+    divides by one number, so that coordinates of the training images have mean square 1 on average. One number keeps
+    the spectrum.
     """
     flat = _rows(training)
     mean = flat.mean(axis=0)
@@ -26,14 +28,16 @@ def fit_pca(training: np.ndarray, dim: int) -> Encoder:
 
 
 def _in_parts(encode: Encoder) -> Encoder:
-    """`encode` a class at a time: what it makes on the way of all of them would be several times the bank."""
+    """Return an encoder that works a class at a time: intermediate arrays of all of them exceed the bank."""
     return lambda images: np.stack([encode(part) for part in images]) if images.ndim > 2 else encode(images)
 
 
 def fit_scale(training: np.ndarray, scale: str) -> Encoder:
-    """`standard`: centred and divided by one number, so that a coordinate of `training` has mean square 1 on average.
+    """Fit an encoder that changes scale alone.
 
-    training: float32 [classes, exemplars, dim], training classes and exemplars only. `raw`: as they are.
+    training: float32 [classes, exemplars, dim], training classes and exemplars only.
+    scale: `raw` changes nothing; `standard` centres and divides by one number, so that coordinates of `training` have
+    mean square 1 on average.
     """
     if scale == "raw":
         return lambda exemplars: exemplars.astype(np.float32)
@@ -45,7 +49,7 @@ def fit_scale(training: np.ndarray, scale: str) -> Encoder:
 
 
 def _rows(training: np.ndarray) -> np.ndarray:
-    """[..., width] as float64 [N, width]. Raises StudyError where all rows are equal: the scale is that of rounding."""
+    """Return [..., width] as float64 [N, width]. Raises StudyError where all rows are equal: they have no scale."""
     flat = training.reshape(-1, training.shape[-1])
     if (flat == flat[0]).all():
         raise StudyError(
@@ -56,11 +60,11 @@ def _rows(training: np.ndarray) -> np.ndarray:
 
 
 def _basis(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Eigenvectors [n, n] in an order and with signs that rounding, and so a LAPACK build, cannot change.
+    """Return eigenvectors [n, n] in an order and with signs that do not depend on rounding, and so on a LAPACK build.
 
-    values: eigenvalues, descending. Images in all orientations have pairs of equal eigenvalues, of which a solver
-    returns any basis. Within a space of equal eigenvalues the first vector is the projection of the pixel that lies
-    closest to the space (the first of several), the next likewise in what is left: entry `pixel` is positive.
+    values: eigenvalues, descending. Images in all orientations have pairs of equal eigenvalues, and a solver returns
+    any basis of their space. Here the first vector of such a space is the projection of the pixel that lies closest to
+    it (the first of several), and the next one likewise in the remaining space. Entry `pixel` is positive.
     """
     starts = np.flatnonzero(values[:-1] - values[1:] > 1e-9 * values[0]) + 1
     basis = []

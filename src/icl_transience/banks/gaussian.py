@@ -13,21 +13,21 @@ from typing import TextIO
 import numpy as np
 
 from icl_transience.banks.bank import Bank, seeded
-from icl_transience.specs.banks import BankShape, BankSpec
+from icl_transience.specs.banks import BankShape, BankSpec, Gaussian
 
 
 def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
-    """The bank of `spec`: training classes and exemplars first, those held out after them."""
+    """Make the bank of `spec`: training classes and exemplars first, those held out after them."""
     shape = spec.shape
     return Bank(
-        embeddings=exemplars(spec.seed, "gaussian", shape, shape.width, spec.gaussian.noise),
+        embeddings=exemplars(spec.seed, "gaussian", shape, shape.width, spec.parameters_of(Gaussian).noise),
         n_train_classes=shape.n_train_classes,
         n_train_exemplars=shape.n_train_exemplars,
     )
 
 
 def exemplars(seed: int, name: str, shape: BankShape, dim: int, noise: float) -> np.ndarray:
-    """Gaussian classes in `dim` coordinates, float32 [classes, exemplars, dim]; names draw independently."""
+    """Draw Gaussian classes, float32 [classes, exemplars, dim]; different names draw independently."""
     centres = seeded(seed, f"{name}/centres").standard_normal((shape.n_classes, 1, dim), np.float32)
     within = seeded(seed, f"{name}/noise").standard_normal((shape.n_classes, shape.n_exemplars, dim), np.float32)
     return (centres + np.float32(noise) * within) / np.float32(np.sqrt(1 + noise**2))

@@ -12,15 +12,16 @@ import numpy as np
 
 from icl_transience.banks import encoders
 from icl_transience.banks.bank import Bank
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import BankSpec, Imported
 from icl_transience.specs.errors import StudyError
+from icl_transience.store import hdf5
 
 
 def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
-    """The bank of `spec` from an HDF5 file. Raises StudyError where an entry is not a finite number."""
-    imported, shape, path = spec.imported, spec.shape, files[0]
+    """Make the bank of `spec` from an HDF5 file. Raises StudyError where an entry is not a finite number."""
+    imported, shape, path = spec.parameters_of(Imported), spec.shape, files[0]
     with h5py.File(path, "r") as file:
-        array = file[imported.path][: shape.n_classes, : shape.n_exemplars]
+        array = hdf5.dataset(file, imported.path)[: shape.n_classes, : shape.n_exemplars]
     with np.errstate(over="ignore"):  # told apart below
         exemplars = array.astype(np.float32)
     if bad := int((~np.isfinite(exemplars)).sum()):

@@ -14,12 +14,12 @@ import numpy as np
 
 from icl_transience.banks import gaussian
 from icl_transience.banks.bank import Bank, seeded
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import BankSpec, Manifold
 
 
 def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None) -> Bank:
-    """The bank of `spec`: training classes and exemplars first, those held out after them."""
-    manifold, shape = spec.manifold, spec.shape
+    """Make the bank of `spec`: training classes and exemplars first, those held out after them."""
+    manifold, shape = spec.parameters_of(Manifold), spec.shape
     latent = gaussian.exemplars(spec.seed, "manifold", shape, manifold.latent_dim, manifold.noise)
     directions = seeded(spec.seed, "manifold/directions").standard_normal((manifold.latent_dim, shape.width))
     phases = seeded(spec.seed, "manifold/phases").uniform(0, 2 * np.pi, shape.width)

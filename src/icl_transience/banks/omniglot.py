@@ -30,8 +30,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Layout:
     """Which picture every exemplar of a bank is.
 
-    character: int64 [classes], places in the bank's order of characters. variant, drawing: int64 [classes, exemplars],
-    rotation * 2 + flip, and places in the bank's order of drawings.
+    character: int64 [classes], indices into the bank's order of characters.
+    variant: int64 [classes, exemplars], rotation * 2 + flip.
+    drawing: int64 [classes, exemplars], indices into the bank's order of drawings.
     """
 
     character: np.ndarray
@@ -39,17 +40,19 @@ class Layout:
     drawing: np.ndarray
 
     def pick(self, of_all: np.ndarray) -> np.ndarray:
-        """[characters, variants, drawings, ...] -> [classes, exemplars, ...]."""
+        """Arrange an array [characters, variants, drawings, ...] as [classes, exemplars, ...]."""
         return of_all[self.character[:, None], self.variant, self.drawing]
 
 
 def layout(omniglot: Omniglot) -> Layout:
-    """`corrected`: a class is a character under one rotation and flip, an exemplar one of its drawings.
+    """Return which picture every exemplar is, in the layout that the bank asks for.
 
-    `released`: what the authors' released feature extraction makes of an index that it writes as [character, drawing,
-    variant] and reads as [class, exemplar]: a class is 20 pictures in a row, two and a half drawings of one character
-    in all orientations. It then takes classes to be numbered by variant, then character, so that the split
-    is by runs of these classes, and characters at the ends of a run are on both sides of it.
+    `corrected`: a class is a character under one rotation and flip, an exemplar one of its drawings.
+
+    `released`: the authors' released feature extraction writes an index as [character, drawing, variant] and reads it
+    as [class, exemplar]. So a class is 20 pictures in a row: two and a half drawings of one character in all
+    orientations. It then takes classes to be numbered by variant, then character. So the split is by runs of these
+    classes, and characters at the ends of a run are on both sides of it.
     """
     n_characters = omniglot.characters + omniglot.holdout_characters
     n_exemplars = omniglot.exemplars + omniglot.holdout_exemplars
@@ -70,11 +73,12 @@ def layout(omniglot: Omniglot) -> Layout:
 
 
 def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
-    """The bank of `spec` from its files: the zips, then what its encoder reads, if anything.
+    """Make the bank of `spec` from its files: the zips, then the file that its encoder reads, if any.
 
-    That is the weights of `resnet18` or the trained network's own file. log: for how far `resnet18` is.
+    That file has the weights of `resnet18`, or of the trained encoder. log: gets the progress of `resnet18`.
     """
-    omniglot, placed = spec.omniglot, layout(spec.omniglot)
+    omniglot = spec.parameters_of(Omniglot)
+    placed = layout(omniglot)
     names, numbers, drawings = _chosen(spec, files[: len(omniglot.zips)])
     if omniglot.encoder == "resnet18":
         embeddings = placed.pick(_resnet18(drawings, omniglot.variants, files[-1], log))
@@ -107,7 +111,7 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
 
 
 def _contact(spec: BankSpec, placed: Layout, drawings: np.ndarray) -> np.ndarray:
-    """uint8 [rows, columns, side, side], ink 255, of the contact sheet's exemplars."""
+    """Draw the contact sheet: uint8 [rows, columns, side, side], ink 255."""
     rows, columns = np.ix_(*contact_sheet(spec.shape))
     shown = Layout(placed.character[rows[:, 0]], placed.variant[rows, columns], placed.drawing[rows, columns])
     characters, shown_characters = np.unique(shown.character, return_inverse=True)
@@ -116,19 +120,21 @@ def _contact(spec: BankSpec, placed: Layout, drawings: np.ndarray) -> np.ndarray
 
 
 def training_images(spec: BankSpec, files: Sequence[Path]) -> np.ndarray:
-    """float32 [classes, exemplars, side, side] of training classes and exemplars, for an encoder to learn from."""
+    """Return the images an encoder is trained on: float32 [classes, exemplars, side, side], training ones only."""
     _, _, drawings = _chosen(spec, files)
-    variants = rotate_and_flip(downsample(drawings, spec.omniglot.side), spec.omniglot.variants)
-    images = layout(spec.omniglot).pick(variants)
+    omniglot = spec.parameters_of(Omniglot)
+    variants = rotate_and_flip(downsample(drawings, omniglot.side), omniglot.variants)
+    images = layout(omniglot).pick(variants)
     return images[: spec.shape.n_train_classes, : spec.shape.n_train_exemplars]
 
 
 def _chosen(spec: BankSpec, zips: Sequence[Path]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The bank's characters by name, the numbers of its drawings, and these, bool [characters, drawings, 105, 105].
+    """Choose characters and drawings by the bank's seed.
 
-    A character found in several zips counts once. The released layout needs all twenty drawings.
+    Returns names of characters, numbers of drawings (1 to 20), and the drawings, bool [characters, drawings, 105, 105].
+    A character that is in several zips counts once. The released layout needs all twenty drawings.
     """
-    omniglot = spec.omniglot
+    omniglot = spec.parameters_of(Omniglot)
     drawings = read_drawings(zips)
     characters = sorted(drawings)
     wanted = omniglot.characters + omniglot.holdout_characters
@@ -145,19 +151,20 @@ def _chosen(spec: BankSpec, zips: Sequence[Path]) -> tuple[list[str], np.ndarray
     chosen = np.stack([drawings[characters[i]][drawing_order] for i in order])
     blank = np.argwhere(chosen.all(axis=(2, 3)) | ~chosen.any(axis=(2, 3)))
     if len(blank):
-        character, place = blank[0]
+        character, drawing = blank[0]
         raise StudyError(
             f"{', '.join(f.name for f in zips)}: {len(blank)} of {chosen[..., 0, 0].size} drawings are blank, the "
-            f"first is drawing {drawing_order[place] + 1} of {names[character]}; expected ink on paper: "
+            f"first is drawing {drawing_order[drawing] + 1} of {names[character]}; expected ink on paper: "
             "download the zips again"
         )
     return names, drawing_order + 1, chosen
 
 
 def _resnet18(drawings: np.ndarray, n_variants: int, weights: Path, log: TextIO | None) -> np.ndarray:
-    """bool [characters, drawings, 105, 105] -> float32 [characters, variants, drawings, 512], whole ones at 224 x 224.
+    """Embed bool [characters, drawings, 105, 105] by ResNet-18: float32 [characters, variants, drawings, 512].
 
-    As torchvision's transforms do it: grey levels resized bilinearly, three equal channels, ImageNet's statistics.
+    Images are prepared as by torchvision's transforms: grey levels resized bilinearly to 224 x 224, three equal
+    channels, ImageNet's mean and standard deviation.
     """
     model = resnet.load_resnet18(weights)
     progress = Progress("resnet18", 0, drawings[..., 0, 0].size * n_variants, 1, log, unit="images")

@@ -13,8 +13,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-# The generator of a named quantity.
-Draw = Callable[[str], np.random.Generator]
+# Returns the generator for a named quantity.
+GeneratorFor = Callable[[str], np.random.Generator]
 
 EPISODES = 4000
 SHOTS = 4
@@ -27,37 +27,41 @@ NAMES = {
     "nearest_exemplar": f"nearest-exemplar accuracy, 2 classes x {SHOTS} exemplars (chance 0.5)",
     "nearest_centroid": "nearest-centroid accuracy among all classes, own exemplar left out",
     "linear_fitted": f"linear classifier of {LINEAR_CLASSES} classes at most, on exemplars it was fitted to",
-    "linear_others": "the same on exemplars it was not fitted to",
+    "linear_test_accuracy": "the same on exemplars it was not fitted to",
     "within_over_between": "variance within classes over variance between",
     "effective_dim": "effective number of dimensions, (sum of variances)^2 / sum of squares",
 }
+# Names that banks made by earlier versions have in their files.
+_FORMER_NAMES = {"linear_others": "linear_test_accuracy"}
 
 
-def measure(embeddings: np.ndarray, draw: Draw) -> dict[str, Any]:
-    """The card of training exemplars, float32 [classes, exemplars, dim]. draw: makes the generators of samples.
+def measure(embeddings: np.ndarray, generator_for: GeneratorFor) -> dict[str, Any]:
+    """Measure the quality card of training exemplars, float32 [classes, exemplars, dim].
 
-    Every name in NAMES, NaN where a bank has too few exemplars for it, and `spectrum`: float64 [dim], the share of
-    each principal component in the variance, descending.
+    generator_for: returns the generator that draws a sample, by the sample's name.
+
+    Returns a number for every name in NAMES, NaN where a bank has too few exemplars for it, and `spectrum`: float64
+    [dim], the share of each principal component in the variance, descending.
     """
-    spectrum = _spectrum(embeddings, draw)
-    fitted, others = _linear(embeddings, draw)
+    spectrum = _spectrum(embeddings, generator_for)
+    fitted, others = _linear(embeddings, generator_for)
     return {
-        "nearest_exemplar": _nearest_exemplar(embeddings, draw),
-        "nearest_centroid": _nearest_centroid(embeddings, draw),
+        "nearest_exemplar": _nearest_exemplar(embeddings, generator_for),
+        "nearest_centroid": _nearest_centroid(embeddings, generator_for),
         "linear_fitted": fitted,
-        "linear_others": others,
+        "linear_test_accuracy": others,
         "within_over_between": _within_over_between(embeddings),
         "effective_dim": float(1 / (spectrum**2).sum()),
         "spectrum": spectrum,
     }
 
 
-def _nearest_exemplar(embeddings: np.ndarray, draw: Draw) -> float:
-    """Is the nearest of SHOTS other exemplars of a class and SHOTS of another class one of the own class?"""
+def _nearest_exemplar(embeddings: np.ndarray, generator_for: GeneratorFor) -> float:
+    """Return how often, of SHOTS exemplars of a query's class and SHOTS of another, one of its class is nearest."""
     n_classes, n_exemplars, _ = embeddings.shape
     if n_exemplars <= SHOTS:
         return float("nan")
-    generator = draw("quality/episodes")
+    generator = generator_for("quality/episodes")
     right = 0
     for _ in range(EPISODES):
         own, other = generator.choice(n_classes, 2, replace=False)
@@ -69,14 +73,14 @@ def _nearest_exemplar(embeddings: np.ndarray, draw: Draw) -> float:
     return float(right / EPISODES)
 
 
-def _nearest_centroid(embeddings: np.ndarray, draw: Draw) -> float:
-    """Share of (a sample of) exemplars nearest to the mean of the others of their class, of all classes' means."""
+def _nearest_centroid(embeddings: np.ndarray, generator_for: GeneratorFor) -> float:
+    """Return the share of (a sample of) exemplars whose own class's mean, without them, is the nearest of all means."""
     n_classes, n_exemplars, _ = embeddings.shape
     if n_exemplars < 2:
         return float("nan")
     centroids = embeddings.mean(axis=1)
     norms = (centroids**2).sum(axis=1)
-    sample = draw("quality/centroids").permutation(n_classes)[:CENTROID_CLASSES]
+    sample = generator_for("quality/centroids").permutation(n_classes)[:CENTROID_CLASSES]
     right = 0
     for number in sample:
         exemplars = embeddings[number]
@@ -88,10 +92,13 @@ def _nearest_centroid(embeddings: np.ndarray, draw: Draw) -> float:
     return float(right / (len(sample) * n_exemplars))
 
 
-def _linear(embeddings: np.ndarray, draw: Draw) -> tuple[float, float]:
-    """Accuracy of multinomial logistic regression on a class sample, on fitted exemplars and on a quarter left out."""
+def _linear(embeddings: np.ndarray, generator_for: GeneratorFor) -> tuple[float, float]:
+    """Fit a multinomial logistic regression to sampled classes; return accuracy on fitted and on held-out exemplars.
+
+    A quarter of the exemplars of each class is held out. The second accuracy is NaN where that is none.
+    """
     n_classes, n_exemplars, dim = embeddings.shape
-    chosen = draw("quality/classes").permutation(n_classes)[:LINEAR_CLASSES]
+    chosen = generator_for("quality/classes").permutation(n_classes)[:LINEAR_CLASSES]
     n_others = n_exemplars // 4
     x = embeddings[chosen].astype(np.float64)
     x = (x - x.mean(axis=(0, 1))) / max(x.std(), np.finfo(np.float64).tiny)
@@ -120,7 +127,7 @@ def _linear(embeddings: np.ndarray, draw: Draw) -> tuple[float, float]:
 
 
 def _within_over_between(embeddings: np.ndarray) -> float:
-    """Mean variance of an exemplar about its class's mean over the variance of these means, without what noise adds."""
+    """Return the variance within classes over the variance of class means, the latter without what sampling adds."""
     n_exemplars = embeddings.shape[1]
     if n_exemplars < 2:
         return float("nan")
@@ -129,22 +136,22 @@ def _within_over_between(embeddings: np.ndarray) -> float:
     return float(within / between) if between > 0 else float("inf")
 
 
-def _spectrum(embeddings: np.ndarray, draw: Draw) -> np.ndarray:
-    """Share of each principal component in the variance of (a sample of) the exemplars, descending."""
+def _spectrum(embeddings: np.ndarray, generator_for: GeneratorFor) -> np.ndarray:
+    """Return the share of each principal component in the variance of (a sample of) the exemplars, descending."""
     flat = embeddings.reshape(-1, embeddings.shape[-1])
     if len(flat) > SPECTRUM_EXEMPLARS:
-        flat = flat[draw("quality/spectrum").permutation(len(flat))[:SPECTRUM_EXEMPLARS]]
+        flat = flat[generator_for("quality/spectrum").permutation(len(flat))[:SPECTRUM_EXEMPLARS]]
     centred = flat.astype(np.float64) - flat.mean(axis=0, dtype=np.float64)
     values = np.linalg.eigvalsh(centred.T @ centred)[::-1].clip(min=0)
     return values / values.sum() if values.sum() > 0 else np.full(len(values), 1 / len(values))
 
 
-def write(card: Mapping[str, Any], group: h5py.Group) -> None:
-    """The card as attributes of a group of the bank's file, with `warnings`, a line each, if the bank has any."""
+def write_card(card: Mapping[str, Any], group: h5py.Group) -> None:
+    """Write the card as attributes of a group of the bank's file; `warnings`, if there are any, a line each."""
     for name, value in card.items():
         group.attrs[name] = value
 
 
-def read(group: h5py.Group) -> dict[str, Any]:
-    """The card that `write` wrote."""
-    return dict(group.attrs)
+def read_card(group: h5py.Group) -> dict[str, Any]:
+    """Read the card that `write_card` wrote, in a bank made by this version or an earlier one."""
+    return {_FORMER_NAMES.get(name, name): group.attrs[name] for name in map(str, group.attrs)}

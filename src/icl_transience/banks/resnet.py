@@ -15,7 +15,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a way around them, which is projected where the shape changes."""
+    """Two 3x3 convolutions with a skip connection, which is a 1x1 convolution where the shape changes."""
 
     def __init__(self, inner: int, outer: int, stride: int):
         super().__init__()
@@ -28,13 +28,16 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
 
     def forward(self, x: Tensor) -> Tensor:
-        around = x if self.downsample is None else self.downsample(x)
+        """Map [N, inner, side, side] to [N, outer, side / stride, side / stride]."""
+        skipped = x if self.downsample is None else self.downsample(x)
         x = self.bn1(self.conv1(x)).relu()
-        return (self.bn2(self.conv2(x)) + around).relu()
+        return (self.bn2(self.conv2(x)) + skipped).relu()
 
 
 class ResNet(nn.Module):
-    """Images [N, channels, side, side] -> embeddings [N, widths[-1]], the penultimate layer; `fc` makes logits of them.
+    """A residual network: images [N, channels, side, side] to embeddings [N, widths[-1]], its penultimate layer.
+
+    `fc` maps embeddings to logits.
 
     The stem is torchvision's (7x7 with stride 2, then 3x3 max-pooling with stride 2) or, for `small` images, 3x3 with
     stride 2. Layer i has blocks[i] blocks of widths[i] channels; all but the first halve the side.
@@ -42,19 +45,20 @@ class ResNet(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[int], blocks: Sequence[int], n_classes: int, *, small: bool):
         super().__init__()
-        stem = {"kernel_size": 3, "stride": 2, "padding": 1} if small else {"kernel_size": 7, "stride": 2, "padding": 3}
-        self.conv1 = nn.Conv2d(channels, widths[0], bias=False, **stem)
+        kernel, padding = (3, 1) if small else (7, 3)
+        self.conv1 = nn.Conv2d(channels, widths[0], kernel, stride=2, padding=padding, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.pool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         self.n_layers, inner = len(widths), widths[0]
         for number, (width, depth) in enumerate(zip(widths, blocks, strict=True), start=1):
             strides = [1 if number == 1 else 2] + [1] * (depth - 1)
-            layer = [Block(inner if place == 0 else width, width, stride) for place, stride in enumerate(strides)]
+            layer = [Block(inner if index == 0 else width, width, stride) for index, stride in enumerate(strides)]
             setattr(self, f"layer{number}", nn.Sequential(*layer))
             inner = width
         self.fc = nn.Linear(inner, n_classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Embed images [N, channels, side, side] as [N, widths[-1]]."""
         x = self.pool(self.bn1(self.conv1(images)).relu())
         for number in range(1, self.n_layers + 1):
             x = getattr(self, f"layer{number}")(x)
@@ -62,12 +66,12 @@ class ResNet(nn.Module):
 
 
 def resnet18(n_classes: int = 1000) -> ResNet:
-    """ResNet-18 for ImageNet: [N, 3, 224, 224] -> [N, 512]."""
+    """Return a ResNet-18 for ImageNet: [N, 3, 224, 224] to [N, 512]."""
     return ResNet(3, (64, 128, 256, 512), (2, 2, 2, 2), n_classes, small=False)
 
 
 def load_resnet18(path: Path) -> ResNet:
-    """ResNet-18 with the weights of torchvision's `.pth`, ready to embed. Raises StudyError where they are others."""
+    """Load a ResNet-18 with the weights of torchvision's `.pth`. Raises StudyError where they are not its weights."""
     try:
         # Nothing but tensors: a file from elsewhere cannot run code.
         weights = torch.load(path, map_location="cpu", weights_only=True)

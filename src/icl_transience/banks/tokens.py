@@ -22,7 +22,7 @@ import safetensors
 
 from icl_transience.banks import encoders
 from icl_transience.banks.bank import Bank, equal_rows, seeded
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import BankSpec, Tokens
 from icl_transience.specs.errors import StudyError
 
 ITERATIONS = 25
@@ -31,8 +31,8 @@ REPEATED = 0.01
 
 
 def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
-    """The bank of `spec` from a safetensors file; `exemplar_table` has the row of every exemplar, `token`."""
-    tokens, shape = spec.tokens, spec.shape
+    """Make the bank of `spec` from a safetensors file; `token` in its exemplar_table is the row of every exemplar."""
+    tokens, shape = spec.parameters_of(Tokens), spec.shape
     table = read_table(files[0], tokens.tensor)
     rows = table[tokens.skip_rows : len(table) - tokens.skip_last_rows]
     warnings = _repeated(rows, spec, len(table))
@@ -73,11 +73,13 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
 
 
 def _repeated(rows: np.ndarray, spec: BankSpec, n_table: int) -> tuple[str, ...]:
-    """At most one warning, of equal rows among those to cluster, such as pad a vocabulary. n_table: rows in the file.
+    """Return at most one warning: of equal rows among those to cluster, such as the rows that pad a vocabulary.
 
-    Raises StudyError where as many rows are equal as make a class, or REPEATED of all or more repeat another.
+    n_table: rows in the file.
+    Raises StudyError where as many rows are equal as make a class, or a share of REPEATED or more repeat another row.
     """
-    group, first, needed = equal_rows(rows), spec.tokens.skip_rows, max(2, spec.shape.n_exemplars)
+    tokens = spec.parameters_of(Tokens)
+    group, first, needed = equal_rows(rows), tokens.skip_rows, max(2, spec.shape.n_exemplars)
     sizes = np.bincount(group)
     repeated, largest = int((sizes[group] > 1).sum()), np.flatnonzero(group == sizes.argmax())
     if not repeated:
@@ -93,7 +95,7 @@ def _repeated(rows: np.ndarray, spec: BankSpec, n_table: int) -> tuple[str, ...]
     else:
         remedy = "write the table without them, or leave them out with `skip_rows` or `skip_last_rows`"
     said = (
-        f"bank.tokens: {repeated:,} of {len(rows):,} rows of {spec.tokens.tensor} are equal to another one; of these "
+        f"bank.tokens: {repeated:,} of {len(rows):,} rows of {tokens.tensor} are equal to another one; of these "
         f"{len(largest):,} are {'equal' if rows[largest[0]].any() else 'all zeros'}, {_ranges(largest + first)}"
     )
     if len(largest) >= needed or repeated >= REPEATED * len(rows):
@@ -105,25 +107,25 @@ def _repeated(rows: np.ndarray, spec: BankSpec, n_table: int) -> tuple[str, ...]
 
 
 def _run(group: np.ndarray) -> int:
-    """How many leading entries are equal."""
+    """Count the leading entries that are equal."""
     other = np.flatnonzero(group != group[0])
     return int(other[0]) if len(other) else len(group)
 
 
 def _ranges(numbers: np.ndarray) -> str:
-    """Ascending numbers of rows, runs as "rows first to last", at most five of them."""
+    """Name ascending numbers of rows, runs of them as "rows first to last", at most five of these."""
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     said = [f"rows {run[0]} to {run[-1]}" if len(run) > 1 else f"row {run[0]}" for run in runs[:5]]
     return ", ".join(said) + (", …" if len(runs) > 5 else "")
 
 
 def _fewer(n_exemplars: int) -> Iterator[int]:
-    """Some numbers of members below the one asked for, to choose from."""
+    """Yield some numbers of exemplars below the one asked for, as suggestions."""
     yield from sorted({max(1, n_exemplars * part // 4) for part in (1, 2, 3)}, reverse=True)
 
 
 def read_table(path: Path, tensor: str) -> np.ndarray:
-    """The tensor [tokens, dim] as float32. Raises StudyError where an entry is not a finite number."""
+    """Read the tensor [tokens, dim] as float32. Raises StudyError where an entry is not a finite number."""
     # PyTorch reads bfloat16, for which NumPy has no type.
     with safetensors.safe_open(path, framework="pt") as file:
         stored = file.get_tensor(tensor)
@@ -144,7 +146,7 @@ def read_table(path: Path, tensor: str) -> np.ndarray:
 
 
 def _directions(rows: np.ndarray, first: int) -> np.ndarray:
-    """Each row over its norm. first: the number of the first row, for what is said of a row of zeros."""
+    """Divide each row by its norm. first: the number of the first row, for the message about a row of zeros."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if (norms == 0).any():
         raise StudyError(
@@ -155,7 +157,7 @@ def _directions(rows: np.ndarray, first: int) -> np.ndarray:
 
 
 def cluster(rows: np.ndarray, n_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """k-means of float32 [N, dim]: the centroids, [n_clusters, dim], and each row's cluster, int64 [N]."""
+    """Cluster float32 [N, dim] by k-means; return centroids [n_clusters, dim] and each row's cluster, int64 [N]."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
@@ -173,16 +175,16 @@ def cluster(rows: np.ndarray, n_clusters: int, seed: int) -> tuple[np.ndarray, n
         _, assigned = kmeans.index.search(rows, 1)
     finally:
         faiss.omp_set_num_threads(threads)
-    return kmeans.centroids, assigned[:, 0]
+    return np.asarray(kmeans.centroids), assigned[:, 0]
 
 
 def nearest(rows: np.ndarray, centroid: np.ndarray, count: int) -> np.ndarray:
-    """Places of the `count` rows nearest to the centroid, nearest first."""
+    """Return the indices of the `count` rows nearest to the centroid, nearest first."""
     return _distances(rows, centroid).argsort(kind="stable")[:count]
 
 
 def farthest(rows: np.ndarray, centroid: np.ndarray, count: int) -> np.ndarray:
-    """Places of `count` rows far from each other: the nearest to the centroid, then the farthest from all chosen."""
+    """Return the indices of `count` rows far apart: the nearest to the centroid, then the farthest from all chosen."""
     chosen = [int(_distances(rows, centroid).argmin())]
     gap = _distances(rows, rows[chosen[0]])
     while len(chosen) < count:
@@ -193,5 +195,5 @@ def farthest(rows: np.ndarray, centroid: np.ndarray, count: int) -> np.ndarray:
 
 
 def _distances(rows: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances [N]."""
+    """Return the squared Euclidean distances of rows [N, dim] to a point [dim]."""
     return ((rows - point) ** 2).sum(axis=1)

@@ -7,7 +7,6 @@ no download, and held-out classes are as new to the encoder as to the transforme
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,24 +14,27 @@ from torch.nn import functional
 
 from icl_transience import philox
 from icl_transience.banks.resnet import ResNet
-from icl_transience.specs.banks import BankSpec, Trained
+from icl_transience.specs.banks import BankSpec, Omniglot
 from icl_transience.specs.identity import canonical, identity_values
+from icl_transience.specs.sources import Trained
 from icl_transience.store import hdf5
 
 _BATCH = 1024
 
 
 def network(dim: int, n_classes: int) -> ResNet:
-    """Images [N, 1, side, side] -> embeddings [N, dim]."""
+    """Return an untrained network: images [N, 1, side, side] to embeddings [N, dim]."""
     return ResNet(1, (16, 32, dim), (1, 1, 1), n_classes, small=True)
 
 
 def train(
-    pixels: np.ndarray, dim: int, settings: Trained, seed: int, report: Callable[[int], None] = lambda seen: None
+    pixels: np.ndarray, dim: int, settings: Trained, seed: int, on_progress: Callable[[int], None] = lambda seen: None
 ) -> tuple[ResNet, float]:
-    """A network that classifies pixels, float32 [classes, exemplars, side, side], and its training accuracy at the end.
+    """Train a network to classify pixels, float32 [classes, exemplars, side, side].
 
-    The accuracy is that on the drawings of the last epoch, as they were seen. report: called with drawings seen.
+    on_progress: called with the number of drawings seen.
+
+    Returns the network and its accuracy on the drawings of the last epoch, as they were seen in training.
     """
     n_classes, n_exemplars, side, _ = pixels.shape
     images = torch.from_numpy(np.ascontiguousarray(pixels)).reshape(-1, 1, side, side)
@@ -58,17 +60,17 @@ def train(
             schedule.step()
             right += int((logits.argmax(dim=1) == labels[batch]).sum())
             seen += len(batch)
-            report(seen)
+            on_progress(seen)
     return model.eval(), right / len(images)
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Ink fractions in [0, 1], of which most are 0, to about zero mean and unit variance."""
+    """Bring shares of ink in [0, 1], most of which are 0, to about zero mean and unit variance."""
     return (images - 0.08) / 0.23
 
 
 def embed(model: ResNet, pixels: np.ndarray) -> np.ndarray:
-    """float32 [..., side, side] -> float32 [..., dim]."""
+    """Embed float32 [..., side, side] as float32 [..., dim]."""
     images = torch.from_numpy(np.ascontiguousarray(pixels)).reshape(-1, 1, *pixels.shape[-2:])
     with torch.inference_mode():
         embedded = [model(normalised(batch)) for batch in images.split(_BATCH)]
@@ -76,7 +78,7 @@ def embed(model: ResNet, pixels: np.ndarray) -> np.ndarray:
 
 
 def save(model: ResNet, accuracy: float, path: Path, spec: BankSpec) -> None:
-    """Writes the encoder's file: every weight under its name, and its training accuracy."""
+    """Write the encoder's file: every weight under its name, and the training accuracy."""
     with hdf5.writing(path, "encoder", spec.id) as file:
         file.attrs["spec"] = canonical(identity_values(spec))
         file.attrs["training_accuracy"] = accuracy
@@ -85,13 +87,9 @@ def save(model: ResNet, accuracy: float, path: Path, spec: BankSpec) -> None:
 
 
 def load(path: Path, spec: BankSpec) -> ResNet:
-    """The network in an encoder's file, once it has been checked, ready to embed."""
-    model = network(spec.omniglot.dim, spec.shape.n_train_classes)
+    """Load the network in an encoder's file, after checking the file."""
+    model = network(spec.parameters_of(Omniglot).dim, spec.shape.n_train_classes)
     with hdf5.reading(path, "encoder", spec.id) as file:
-        weights = {name: _tensor(file[f"weights/{name}"]) for name in model.state_dict()}
+        weights = {name: torch.from_numpy(hdf5.array(file, f"weights/{name}")) for name in model.state_dict()}
     model.load_state_dict(weights)
     return model.eval()
-
-
-def _tensor(dataset: h5py.Dataset) -> Tensor:
-    return torch.from_numpy(np.asarray(dataset[()]))

@@ -13,41 +13,47 @@ from icl_transience.specs.model import Model
 
 @dataclass(frozen=True)
 class Answers:
-    """What metrics need of the logits at B queries; all [S, B] but `inside`, which is [S, B, C].
+    """What metrics need of the logits at B queries; all [S, B] but `context_logits`, which is [S, B, C].
 
-    inside: those of the context's labels, one for each place. best_outside, label_outside, log_outside: of all labels
-    that do not stand in the context the highest logit, its label, and the logarithm of the sum of exponentials.
-    target: the target's logit.
+    context_logits: of the context's labels, in the context's order. max_other_logit, max_other_label, logsumexp_other:
+    over all labels that do not stand in the context. target_logit: of the target.
     """
 
-    inside: Tensor
-    best_outside: Tensor
-    label_outside: Tensor
-    log_outside: Tensor
-    target: Tensor
+    context_logits: Tensor
+    max_other_logit: Tensor
+    max_other_label: Tensor
+    logsumexp_other: Tensor
+    target_logit: Tensor
 
 
 class Forward(Protocol):
     """Answers of all lanes to the same sequences."""
 
     def load(self, parameters: transformer.Parameters) -> None:
-        """name -> [S, …], used from now on."""
+        """Use these parameters, name -> [S, …], from now on."""
+        ...
 
     def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
-        """exemplars [B, C+1, I], labels [B, C+1], the target last; B at most what forward_for was told."""
+        """Answer. exemplars [B, C+1, I], labels [B, C+1], the target last; B at most what forward_for was told."""
+        ...
 
 
 def answers(logits: Tensor, labels: Tensor) -> Answers:
-    """logits [..., B, K], labels [B, C+1], the target last."""
+    """Reduce logits [..., B, K] by labels [B, C+1], the target last."""
     context, target = (part.expand(*logits.shape[:-1], -1) for part in (labels[:, :-1], labels[:, -1:]))
-    outside = logits.scatter(-1, context, -torch.inf)
-    best, label = outside.max(-1)
-    target_logit = logits.gather(-1, target).squeeze(-1)
-    return Answers(logits.gather(-1, context), best, label, outside.logsumexp(-1), target_logit)
+    others = logits.scatter(-1, context, -torch.inf)
+    max_other_logit, max_other_label = others.max(-1)
+    return Answers(
+        context_logits=logits.gather(-1, context),
+        max_other_logit=max_other_logit,
+        max_other_label=max_other_label,
+        logsumexp_other=others.logsumexp(-1),
+        target_logit=logits.gather(-1, target).squeeze(-1),
+    )
 
 
 class EagerForward:
-    """See Forward."""
+    """Answers by the model's own functions, on any device and in any precision; see Forward."""
 
     def __init__(self, model: Model, context: int, numerics: str, device: torch.device | str = "cpu"):
         self.model, self.numerics, self.device = model, numerics, torch.device(device)
@@ -57,11 +63,11 @@ class EagerForward:
         self.parameters = parameters
 
     def logits(self, exemplars: Tensor, context: Tensor) -> Tensor:
-        """exemplars [B, C+1, I], context [B, C] -> [S, B, K]."""
+        """Compute the logits [S, B, K] of exemplars [B, C+1, I] and the context's labels [B, C]."""
         lanes = len(next(iter(self.parameters.values())))
-        shared = (part.expand(lanes, *part.shape) for part in (exemplars, context))
+        exemplars, context = (part.expand(lanes, *part.shape) for part in (exemplars, context))
         with tensor_cores(self.numerics), autocast(self.numerics, self.device):
-            logits = transformer.query_logits(self.parameters, self.model, self.geometry, *shared)
+            logits = transformer.query_logits(self.parameters, self.model, self.geometry, exemplars, context)
         return logits.to(exemplars.dtype)
 
     def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:

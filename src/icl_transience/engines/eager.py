@@ -1,4 +1,4 @@
-"""TODO"""
+"""The reference engine: the model's functions forward, autograd backward, on any device and in any precision."""
 
 from collections.abc import Iterator
 
@@ -6,17 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from icl_transience.engines import optimizers
 from icl_transience.engines.interface import autocast, tensor_cores
-from icl_transience.engines.lanes import (
-    constant_intervals,
-    drawn,
-    lanes_at,
-    noise,
-    of_lane,
-    reset_label_embeddings,
-    updates,
-)
+from icl_transience.engines.lanes import Batch, batches, begin_interval, input_noise, lane_optimizers, select_lane
+from icl_transience.engines.optimizers import LaneArrays
 from icl_transience.engines.state import State
 from icl_transience.model import transformer
 from icl_transience.specs.model import Model
@@ -24,63 +16,71 @@ from icl_transience.specs.runs import PackSpec
 
 
 class EagerStep:
-    """Forward by model.py, backward by autograd."""
+    """Train all lanes of a pack as one batched model."""
 
-    def __init__(self, pack: PackSpec, state: "State", embeddings: Tensor):
+    def __init__(self, pack: PackSpec, state: State, embeddings: Tensor):
         self.pack, self.state, self.embeddings = pack, state, embeddings
-        self.parameters = state.parameters
         self.geometry = transformer.Geometry(
             pack.run.model, pack.run.recipe.context, embeddings.dtype, embeddings.device
         )
-        parts = (state.parameters, state.first_moments, state.second_moments)
+        # The state's own memory, as leaves of autograd: what it adds up in `grad` stays at one address.
+        self.parameters = {name: value.detach().requires_grad_() for name, value in state.parameters.items()}
+        self.gradients = {name: torch.zeros_like(value) for name, value in state.parameters.items()}
+        for name, parameter in self.parameters.items():
+            parameter.grad = self.gradients[name]
         self.arrays = [
-            [optimizers.separate(of_lane(part, number)) for part in parts] for number in range(len(pack.lanes))
+            LaneArrays(
+                parameters=select_lane(state.parameters, number),
+                gradients=select_lane(self.gradients, number),
+                first_moments=select_lane(state.first_moments, number),
+                second_moments=select_lane(state.second_moments, number),
+            )
+            for number in range(len(pack.lanes))
         ]
-        self.updates = updates(pack, state.sequences_seen, self.arrays)
+        self.optimizers = lane_optimizers(pack, self.arrays, state.sequences_seen)
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
-        for first, last in constant_intervals(self.pack, start, until):
-            reset_label_embeddings(self.pack, self.state, first)
-            self.updates = updates(self.pack, first, self.arrays)
-            for exemplars, labels in self.batches(first, last):
-                yield self.step(exemplars, labels, first)
-                first += self.pack.run.batch_size
+        """See interface.Step."""
+        for batch in batches(self.pack, self.embeddings, start, until):
+            if batch.begins:
+                self.optimizers = begin_interval(self.pack, self.state, self.arrays, batch.start)
+            yield self.train_step(self.exemplars(batch), batch.labels, batch.start)
 
-    def batches(self, start: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(exemplars [S, B, C+1, I], labels [S, B, C+1]) of each batch from sequence number `start` on."""
-        batch_size, flat = self.pack.run.batch_size, self.embeddings.flatten(0, 1)
-        for first, last in constant_intervals(self.pack, start, until):
-            lanes = lanes_at(self.pack, first)
-            for rows, labels in drawn(lanes, batch_size, self.embeddings, first, last):
-                for place in range(0, rows.shape[1], batch_size):
-                    index = rows[:, place : place + batch_size]
-                    exemplars = flat.index_select(0, index.flatten()).view(*index.shape, -1)
-                    for number, lane in enumerate(lanes):
-                        if lane.run.recipe.input_noise:
-                            exemplars[number] += noise(lane, first, self.embeddings)
-                    first += batch_size
-                    yield exemplars, labels[:, place : place + batch_size]
+    def train_step(self, exemplars: Tensor, labels: Tensor, start: int) -> Tensor:
+        """Take one step of every lane.
 
-    def step(self, exemplars: Tensor, labels: Tensor, start: int) -> Tensor:
-        """exemplars [S, B, C+1, I], labels [S, B, C+1], of the batch from sequence number `start` on. Returns [S]."""
-        for tensor in self.parameters.values():
-            tensor.requires_grad_()
-        run, drop = self.pack.run, transformer.keep_all
-        if run.model.dropout:
-            seeds = [lane.seed.data for lane in self.pack.lanes]
-            drop = transformer.Dropout(run.model.dropout, seeds, start)
+        exemplars [S, B, C+1, I], labels [S, B, C+1]: the batch from sequence number `start` on. Returns each lane's
+        loss before the step, [S].
+        """
+        run = self.pack.run
+        for gradient in self.gradients.values():
+            gradient.zero_()
         with tensor_cores(run.numerics):
             with autocast(run.numerics, exemplars.device):
-                loss = query_loss(self.parameters, run.model, self.geometry, exemplars, labels, drop)
+                loss = query_loss(self.parameters, run.model, self.geometry, exemplars, labels, self.dropout(start))
             # Lanes share no tensor, so the gradient of the sum is each lane's own.
-            found = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
-        for tensor in self.parameters.values():
-            tensor.requires_grad_(False)
-        gradients = dict(zip(self.parameters, found, strict=True))
-        for number, update in enumerate(self.updates):
-            of_this = of_lane(gradients, number)
-            update(of_this, update.gradients(optimizers.separate(of_this)), start + run.batch_size)
+            loss.sum().backward()
+        for optimizer in self.optimizers:
+            optimizer.add_l2()
+            optimizer.clip_gradients()
+            optimizer.step(start + run.batch_size)
         return loss.detach()
+
+    def exemplars(self, batch: Batch) -> Tensor:
+        """The batch's exemplars with their noise, [S, B, C+1, I]."""
+        flat = self.embeddings.flatten(0, 1)
+        exemplars = flat.index_select(0, batch.rows.flatten()).view(*batch.rows.shape, -1)
+        for number, lane in enumerate(batch.lanes):
+            if lane.run.recipe.input_noise:
+                exemplars[number] += input_noise(lane, batch.start, self.embeddings)
+        return exemplars
+
+    def dropout(self, start: int) -> transformer.DropoutFn:
+        """The dropout of the batch from sequence number `start` on."""
+        if not self.pack.run.model.dropout:
+            return transformer.keep_all
+        seeds = [lane.seed.data for lane in self.pack.lanes]
+        return transformer.Dropout(self.pack.run.model.dropout, seeds, start)
 
 
 def query_loss(
@@ -89,7 +89,7 @@ def query_loss(
     geometry: transformer.Geometry,
     exemplars: Tensor,
     labels: Tensor,
-    drop: transformer.Drop = transformer.keep_all,
+    drop: transformer.DropoutFn = transformer.keep_all,
 ) -> Tensor:
     """Mean cross-entropy at the query, [S]. exemplars [S, B, C+1, I]; labels [S, B, C+1], the target last."""
     logits = transformer.query_logits(parameters, model, geometry, exemplars, labels[:, :, :-1], drop)

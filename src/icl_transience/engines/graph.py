@@ -1,4 +1,4 @@
-"""TODO"""
+"""The eager engine's step, recorded once as a CUDA graph and replayed: a step then costs no launches."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from icl_transience.engines.eager import EagerStep
-from icl_transience.engines.lanes import DRAW_BATCHES, drawn
+from icl_transience.engines.lanes import DRAW_BATCHES, index_chunks
 from icl_transience.engines.state import State
 from icl_transience.specs.runs import PackSpec
 
@@ -17,7 +17,7 @@ class GraphStep(EagerStep):
     Without `capture` the recorded work is done call by call, on any device.
     """
 
-    def __init__(self, pack: PackSpec, state: "State", embeddings: Tensor, capture: bool = True):
+    def __init__(self, pack: PackSpec, state: State, embeddings: Tensor, capture: bool = True):
         super().__init__(pack, state, embeddings)
         batch_size, context, device = pack.run.batch_size, pack.run.recipe.context, embeddings.device
         shape = len(pack.lanes), batch_size * DRAW_BATCHES, context + 1
@@ -28,7 +28,7 @@ class GraphStep(EagerStep):
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
         batch_size = self.pack.run.batch_size
-        for rows, labels in drawn(self.pack.lanes, batch_size, self.embeddings, start, until):
+        for rows, labels in index_chunks(self.pack.lanes, batch_size, self.embeddings, start, until):
             n = rows.shape[1]
             self.rows[:, :n], self.labels[:, :n] = rows, labels
             self.next.copy_(torch.arange(batch_size))
@@ -40,12 +40,12 @@ class GraphStep(EagerStep):
         index = self.rows.index_select(1, self.next)
         exemplars = self.embeddings.flatten(0, 1).index_select(0, index.flatten()).view(*index.shape, -1)
         # Nothing in the step depends on when it is taken, or the graph engine were refused.
-        self.loss.copy_(self.step(exemplars, self.labels.index_select(1, self.next), 0))
+        self.loss.copy_(self.train_step(exemplars, self.labels.index_select(1, self.next), 0))
         self.next += self.pack.run.batch_size
 
-    def _capture(self, state: "State") -> Callable[[], None]:
-        """Records `_work`. Warming up, which capture needs, changes the state: it is put back afterwards."""
-        changed = [self.next, *(count for update in self.updates for count in update.counts)]
+    def _capture(self, state: State) -> Callable[[], None]:
+        """Record `_work`. Warming up, which capture needs, changes the state: it is put back afterwards."""
+        changed = [self.next, *(count for optimizer in self.optimizers for count in optimizer.counts)]
         for part in (state.parameters, state.first_moments, state.second_moments):
             changed += part.values()
         before = [tensor.clone() for tensor in changed]

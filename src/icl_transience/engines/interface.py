@@ -1,4 +1,4 @@
-"""TODO"""
+"""What every engine has in common: the protocol of a step, and how numbers are kept and multiplied."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,20 +17,21 @@ DTYPES = {
 
 
 class Step(Protocol):
-    """An engine's step. It updates the state's tensors in place, which may move once, when the step is made."""
+    """An engine's step. It changes the state's tensors in place; they may move once, when the step is made."""
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
-        """Steps on every batch from sequence number `start` to `until`; each lane's loss before it, [S]."""
+        """Step on every batch from sequence number `start` to `until`; yield each lane's loss before the step, [S]."""
+        ...
 
 
 def autocast(numerics: str, device: torch.device) -> torch.autocast:
-    """Within it matrix products are in bfloat16, if those are the numerics."""
+    """Return a context within which matrix products are in bfloat16, if the numerics say so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=numerics == "bfloat16", cache_enabled=False)
 
 
 @contextmanager
 def tensor_cores(numerics: str) -> Iterator[None]:
-    """Within it CUDA's float32 products are in tf32, if those are the numerics, and in float32 otherwise."""
+    """Compute CUDA's float32 products in tf32 within it, if the numerics say so, and in float32 otherwise."""
     settings = torch.backends.cuda.matmul
     before = settings.fp32_precision
     settings.fp32_precision = "tf32" if numerics == "tf32" else "ieee"

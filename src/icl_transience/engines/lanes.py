@@ -1,25 +1,68 @@
-"""TODO"""
+"""What the lanes of a pack have at each batch: their data, recipe, optimizer, and label embeddings drawn anew."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from icl_transience.engines import optimizers
+from icl_transience.engines.optimizers import LaneArrays, LaneOptimizer
 from icl_transience.engines.state import State
 from icl_transience.model import initial
 from icl_transience.sequences import draw
 from icl_transience.specs.runs import Lane, PackSpec
 
-# Batches in one drawing of indices.
+# Batches whose indices are drawn at a time.
 DRAW_BATCHES = 256
+
+
+class Batch(NamedTuple):
+    """A batch of every lane, as indices.
+
+    start: sequence number of its first sequence. lanes: with the recipe and optimizer that hold for it. begins: whether
+    these hold from here on, or labels are forgotten here; so it is for the first batch of a call, too.
+    rows: of the flattened bank, labels: the target last; int64 [S, B, C+1] each, or as an engine arranges them.
+    """
+
+    start: int
+    lanes: list[Lane]
+    begins: bool
+    rows: Tensor
+    labels: Tensor
+
+
+def by_batch(indices: Tensor, batch_size: int) -> Tensor:
+    """[S, n, C+1] -> [batches, S, B, C+1]."""
+    return indices.unflatten(1, (-1, batch_size)).transpose(0, 1)
+
+
+def batches(
+    pack: PackSpec,
+    embeddings: Tensor,
+    start: int,
+    until: int,
+    arrange: Callable[[Tensor, int], Tensor] = by_batch,
+) -> Iterator[Batch]:
+    """The batches from sequence number `start` to `until`, and what holds for each.
+
+    arrange: from indices [S, n, C+1] of many batches and the batch size to one entry a batch.
+    """
+    batch_size = pack.run.batch_size
+    for first, last in constant_intervals(pack, start, until):
+        lanes, begins = lanes_at(pack, first), True
+        for rows, labels in index_chunks(lanes, batch_size, embeddings, first, last):
+            for indices in zip(arrange(rows, batch_size), arrange(labels, batch_size), strict=True):
+                yield Batch(first, lanes, begins, *indices)
+                first, begins = first + batch_size, False
 
 
 def constant_intervals(pack: PackSpec, start: int, until: int) -> Iterator[tuple[int, int]]:
     """(first, end) of the parts of `start` … `until` within which no lane's recipe, optimizer or labels are changed."""
-    changes = set().union(*(lane.run.changes(start, until) for lane in pack.lanes))
+    changes: set[int] = set()
+    for lane in pack.lanes:
+        changes |= lane.run.changes(start, until)
     return itertools.pairwise([start, *sorted(changes), until])
 
 
@@ -28,58 +71,64 @@ def lanes_at(pack: PackSpec, seen: int) -> list[Lane]:
     return [replace(lane, run=lane.run.at(seen)) for lane in pack.lanes]
 
 
-def updates(pack: PackSpec, seen: int, arrays: list[list[optimizers.Arrays]]) -> list[optimizers.Update]:
-    """Each lane's, for the batch that begins at `seen`. arrays: of each lane, parameters and both moments."""
+def begin_interval(pack: PackSpec, state: State, arrays: Sequence[LaneArrays], seen: int) -> list[LaneOptimizer]:
+    """Put in force what holds from `seen` on: forget labels where it is time, and return each lane's optimizer."""
+    reset_label_embeddings(pack, state, seen)
+    return lane_optimizers(pack, arrays, seen)
+
+
+def lane_optimizers(pack: PackSpec, arrays: Sequence[LaneArrays], seen: int) -> list[LaneOptimizer]:
+    """Each lane's optimizer for the batch that begins at `seen`."""
     batch_size, found = pack.run.batch_size, []
-    for lane, of_this in zip(lanes_at(pack, seen), arrays, strict=True):
-        steps = dict.fromkeys(of_this[0].named, seen // batch_size)
+    for lane, of_lane in zip(lanes_at(pack, seen), arrays, strict=True):
+        steps = dict.fromkeys(of_lane.parameters, seen // batch_size)
         # An optimizer that has just begun corrects its moments for it.
         steps["label_embedding"] -= lane.run.forgetting.latest(batch_size, seen) // batch_size
-        found.append(optimizers.Update(lane.run.optimizer, batch_size, *of_this, steps))
+        found.append(LaneOptimizer(lane.run.optimizer, batch_size, of_lane, steps))
     return found
 
 
-def reset_label_embeddings(pack: PackSpec, state: "State", seen: int) -> None:
-    """Draws the label embeddings of the lanes anew that forget them at `seen`, with moments of 0."""
+def reset_label_embeddings(pack: PackSpec, state: State, seen: int) -> None:
+    """Draw the label embeddings of the lanes anew that forget them at `seen`, with moments of 0."""
     for number, lane in enumerate(pack.lanes):
         run = lane.run
         times = run.forgetting.times(run.batch_size, seen)
         if times and run.forgetting.latest(run.batch_size, seen) == seen:
             name = "label_embedding"
             sizes = run.bank.shape.width, run.n_labels
-            drawn = initial.initial_parameters(run.model, *sizes, lane.seed.init, run.recipe.context, times)
-            state.parameters[name][number].copy_(drawn[name])
+            redrawn = initial.initial_parameters(run.model, *sizes, lane.seed.init, run.recipe.context, times)
+            state.parameters[name][number].copy_(redrawn[name])
             state.first_moments[name][number].zero_()
             state.second_moments[name][number].zero_()
 
 
-def of_lane(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+def select_lane(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
     """name -> the tensor of one lane, without the lane axis."""
     return {name: tensor[number] for name, tensor in tensors.items()}
 
 
-def drawn(
+def index_chunks(
     lanes: Sequence[Lane], batch_size: int, embeddings: Tensor, start: int, until: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(rows of the flattened bank, labels), int64 [S, n, C+1] each, of the sequences from number `start` on.
 
-    They come for many batches at once, which changes none of them.
+    They are drawn for many batches at once, which saves calls and changes no number.
     """
     chunk = batch_size * DRAW_BATCHES
     for first in range(start, until, chunk):
         positions = torch.arange(first, min(first + chunk, until), device=embeddings.device)
-        found = [_draw(lane, positions) for lane in lanes]
-        rows = torch.stack([lane.classes * embeddings.shape[1] + lane.exemplars for lane in found])
-        yield rows, torch.stack([lane.labels for lane in found])
+        sequences = [_draw(lane, positions) for lane in lanes]
+        rows = torch.stack([one.classes * embeddings.shape[1] + one.exemplars for one in sequences])
+        yield rows, torch.stack([one.labels for one in sequences])
 
 
 def _draw(lane: Lane, positions: Tensor) -> draw.Sequences:
     run = lane.run
-    return draw.draw(run.recipe, run.bank.shape, lane.seed.data, draw.TRAINING, positions)
+    return draw.draw(run.recipe, run.bank.shape, lane.seed.data, draw.TRAINING_STREAM, positions)
 
 
-def noise(lane: Lane, start: int, embeddings: Tensor) -> Tensor:
-    """The input noise of the batch from sequence number `start` on, [B, C+1, I], of the embeddings' kind."""
+def input_noise(lane: Lane, start: int, embeddings: Tensor) -> Tensor:
+    """The input noise of the batch from sequence number `start` on, [B, C+1, I], in the embeddings' type."""
     run, positions = lane.run, torch.arange(start, start + lane.run.batch_size, device=embeddings.device)
-    drawn = draw.input_noise(run.recipe, embeddings.shape[-1], lane.seed.data, draw.TRAINING, positions)
+    drawn = draw.input_noise(run.recipe, embeddings.shape[-1], lane.seed.data, draw.TRAINING_STREAM, positions)
     return drawn.to(embeddings.dtype)

@@ -7,10 +7,9 @@ The gradient is that of the loss with its L2 term; `clip` shortens it, all array
 The learning rate of a batch is a pure function of the sequences seen, so nothing has to be carried along.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ _CLIP_EPSILON = 1e-6
 
 
 def learning_rate(optimizer: Optimizer, batch_size: int, seen: int) -> float:
-    """The rate of the batch with whose end `seen` sequences have been seen, n in
+    """Learning rate of the batch with whose end `seen` sequences have been seen, n in
 
         warm-up        n / warmup, below 1
         constant       1
@@ -51,118 +50,106 @@ def learning_rate(optimizer: Optimizer, batch_size: int, seen: int) -> float:
     return optimizer.learning_rate * share
 
 
-# From names to a lane's arrays of these names, or to fewer arrays that hold the same numbers.
-Select = Callable[[Sequence[str]], list[Tensor]]
+@dataclass(frozen=True)
+class LaneArrays:
+    """A lane's parameters, gradients and moments, each name -> contiguous array.
+
+    flat, spans: where each of the four is one array [P], that array, and the part of it that belongs to a name. A step
+    then takes neighbours as one. A span may be longer than its array: what follows the array in it is 0 and stays 0.
+    """
+
+    parameters: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
+    first_moments: Mapping[str, Tensor]
+    second_moments: Mapping[str, Tensor]
+    flat: Sequence[Tensor] | None = None
+    spans: Mapping[str, slice] = field(default_factory=dict)
+
+    def group(self, names: Sequence[str], decay: float, steps: int) -> "ParameterGroup":
+        """The group of these names; see ParameterGroup."""
+        if self.flat:
+            pieces = joined([self.spans[name] for name in names])
+            lists = [[part[piece] for piece in pieces] for part in self.flat]
+        else:
+            parts = (self.parameters, self.gradients, self.first_moments, self.second_moments)
+            lists = [[part[name] for name in names] for part in parts]
+        counts = [torch.tensor(float(steps), device=array.device) for array in lists[0]]
+        return ParameterGroup(*lists, counts=counts, decay=decay)
+
+
+def joined(spans: Sequence[slice]) -> list[slice]:
+    """The same numbers in as few spans as possible: one that begins where the one before it ends is joined to it."""
+    pieces: list[slice] = []
+    for span in spans:
+        if pieces and pieces[-1].stop == span.start:
+            pieces[-1] = slice(pieces[-1].start, span.stop)
+        else:
+            pieces.append(span)
+    return pieces
 
 
 @dataclass(frozen=True)
-class Arrays:
-    """A lane's arrays of one kind (parameters, gradients, moments): by name, and as many at once."""
+class ParameterGroup:
+    """Arrays that take the same step, as torch's optimizers have groups.
 
-    named: Mapping[str, Tensor]
-    select: Select
+    counts: steps taken before, an array's each, counted up in place. decay * array is the gradient of its squared L2.
+    """
 
-
-def separate(named: Mapping[str, Tensor]) -> Arrays:
-    """Arrays that are apart in memory."""
-    return Arrays(named, lambda names: [named[name] for name in names])
-
-
-def joined(flat: Tensor, named: Mapping[str, Tensor]) -> Arrays:
-    """Arrays that are views of `flat` [P] and fill it in their order; neighbours are selected as one."""
-    starts = [tensor.storage_offset() - flat.storage_offset() for tensor in named.values()]
-    places = dict(zip(named, itertools.pairwise([*starts, len(flat)]), strict=True))
-
-    def select(names: Sequence[str]) -> list[Tensor]:
-        pieces: list[tuple[int, int]] = []
-        for first, end in (places[name] for name in names):
-            if pieces and pieces[-1][1] == first:
-                pieces[-1] = pieces[-1][0], end
-            else:
-                pieces.append((first, end))
-        return [flat[first:end] for first, end in pieces]
-
-    return Arrays(named, select)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Arrays that take the same step: `decay` times them is the gradient of their squared L2."""
-
-    names: list[str]
-    decay: float
     parameters: list[Tensor]
+    gradients: list[Tensor]
     first_moments: list[Tensor]
     second_moments: list[Tensor]
     counts: list[Tensor]
+    decay: float
 
 
-class Update:
-    """How a lane's gradients change its weights and moments, in place.
+class LaneOptimizer:
+    """The optimizer of one lane: changes its weights and moments in place by what stands in its gradients.
 
-    parameters, first_moments, second_moments: the lane's. steps: name -> steps that the array has taken before.
+    A step is `add_l2`, `clip_gradients`, `step`, in this order. steps: name -> steps that the array has taken before.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        batch_size: int,
-        parameters: Arrays,
-        first_moments: Arrays,
-        second_moments: Arrays,
-        steps: Mapping[str, int],
-    ):
-        self.optimizer, self.batch_size, self.parameters = optimizer, batch_size, parameters
+    def __init__(self, optimizer: Optimizer, batch_size: int, arrays: LaneArrays, steps: Mapping[str, int]):
+        self.optimizer, self.batch_size, self.arrays = optimizer, batch_size, arrays
         squared = optimizer.l2.form == "squared"
-        strengths = {name: optimizer.l2.of(component(name)) for name in parameters.named}
-        decays = {name: 2 * strength if squared else 0.0 for name, strength in strengths.items()}
+        strengths = {name: optimizer.l2.of(component(name)) for name in arrays.parameters}
         self.unsquared = {name: strength for name, strength in strengths.items() if strength and not squared}
         # Where it must stand in the gradient: clipping has to see it, and AdamW's step has another decay in its place.
         self.decays_first = bool(optimizer.clip) or optimizer.name == "adamw"
-        self.groups: list[_Group] = []
-        for names in _alike({name: (decays[name], steps[name]) for name in parameters.named}):
-            kinds = [kind.select(names) for kind in (parameters, first_moments, second_moments)]
-            device = kinds[0][0].device
-            counts = [torch.tensor(float(steps[names[0]]), device=device) for _ in kinds[0]]
-            self.groups.append(_Group(names, decays[names[0]], *kinds, counts))
+        alike: dict[tuple[float, int], list[str]] = {}
+        for name, strength in strengths.items():
+            alike.setdefault((2 * strength if squared else 0.0, steps[name]), []).append(name)
+        self.groups = [arrays.group(names, decay, done) for (decay, done), names in alike.items()]
 
     @property
     def counts(self) -> list[Tensor]:
-        """Of steps done; they are counted up in place."""
+        """Counts of steps of all groups."""
         return [count for group in self.groups for count in group.counts]
 
-    def gradients(self, gradients: Arrays) -> list[list[Tensor]]:
-        """Those of each group, as a step takes them."""
-        return [gradients.select(group.names) for group in self.groups]
-
-    def __call__(self, named: Mapping[str, Tensor], gradients: Sequence[list[Tensor]], seen: int) -> None:
-        """One step. named: name -> gradient, of the loss alone; gradients: the same by groups, see `gradients`; both
-        are used up. seen: sequences seen with the end of this batch."""
-        optimizer = self.optimizer
-        add_unsquared_l2(self.parameters.named, named, self.unsquared)
-        for group, of_group in zip(self.groups, gradients, strict=True):
+    def add_l2(self) -> None:
+        """Add the gradient of the L2 term to the loss's, but for what `step` adds itself."""
+        add_unsquared_l2(self.arrays.parameters, self.arrays.gradients, self.unsquared)
+        for group in self.groups:
             if self.decays_first and group.decay:
-                for parameter, gradient in zip(group.parameters, of_group, strict=True):
+                for parameter, gradient in zip(group.parameters, group.gradients, strict=True):
                     gradient.add_(parameter, alpha=group.decay)
-        if optimizer.clip:
-            clip([gradient for of_group in gradients for gradient in of_group], optimizer.clip)
-        rate = learning_rate(optimizer, self.batch_size, seen)
-        for group, of_group in zip(self.groups, gradients, strict=True):
-            step(optimizer, rate, 0.0 if self.decays_first else group.decay, group, of_group)
 
+    def clip_gradients(self) -> None:
+        """Shorten the gradient to the optimizer's `clip`, if it has one."""
+        if self.optimizer.clip:
+            clip([gradient for group in self.groups for gradient in group.gradients], self.optimizer.clip)
 
-def _alike(treatments: Mapping[str, tuple[float, int]]) -> Iterable[list[str]]:
-    """Names that are treated alike, in their order."""
-    groups: dict[tuple[float, int], list[str]] = {}
-    for name, treatment in treatments.items():
-        groups.setdefault(treatment, []).append(name)
-    return groups.values()
+    def step(self, seen: int) -> None:
+        """Take the step with whose end `seen` sequences have been seen."""
+        rate = learning_rate(self.optimizer, self.batch_size, seen)
+        for group in self.groups:
+            step(self.optimizer, rate, 0.0 if self.decays_first else group.decay, group)
 
 
 def add_unsquared_l2(
     parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strengths: Mapping[str, float]
 ) -> None:
-    """Adds the gradient of the sum over `strengths` of strength * the array's Euclidean norm.
+    """Add the gradient of the sum over `strengths` of strength * the array's Euclidean norm.
 
     It is 0 where an array is 0.
     """
@@ -172,20 +159,20 @@ def add_unsquared_l2(
 
 
 def clip(gradients: Sequence[Tensor], largest: float) -> None:
-    """Shortens all gradients alike so that their common norm is `largest` at most."""
+    """Shorten all gradients alike so that their common norm is `largest` at most."""
     norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
     share = (largest / (norm + _CLIP_EPSILON)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(share)
 
 
-def step(optimizer: Optimizer, rate: float, decay: float, arrays: _Group, gradients: list[Tensor]) -> None:
-    """One step of the update rule in place; `decay` times the parameters is added to the gradients."""
+def step(optimizer: Optimizer, rate: float, decay: float, group: ParameterGroup) -> None:
+    """Take one step of the update rule in place; `decay` times the parameters is added to the gradients."""
     if optimizer.name == "sgd":
         sgd(
-            arrays.parameters,
-            gradients,
-            arrays.first_moments,
+            group.parameters,
+            group.gradients,
+            list[Tensor | None](group.first_moments),
             fused=True,
             lr=rate,
             momentum=optimizer.momentum,
@@ -197,14 +184,14 @@ def step(optimizer: Optimizer, rate: float, decay: float, arrays: _Group, gradie
         return
     decoupled = optimizer.name == "adamw"
     adam(
-        arrays.parameters,
-        gradients,
-        arrays.first_moments,
-        arrays.second_moments,
+        group.parameters,
+        group.gradients,
+        group.first_moments,
+        group.second_moments,
         [],
-        arrays.counts,
+        group.counts,
         fused=True,
-        capturable=arrays.counts[0].is_cuda,
+        capturable=group.counts[0].is_cuda,
         decoupled_weight_decay=decoupled,
         amsgrad=False,
         maximize=False,

@@ -1,7 +1,7 @@
 """Engines: ways to compute the same steps and the same answers, at different speeds.
 
-eager: model.py and autograd, any device and precision; the reference for the others.
-native: native.py, on CPUs, in float32 and bfloat16; without dropout and rotary positions.
+eager: the functions of model/transformer.py and autograd, any device and precision; the reference for the others.
+native: kernels in C++, on CPUs, in float32 and bfloat16; without dropout and rotary positions.
 graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches;
 for runs whose steps are all alike: without schedules, interventions, forgetting and noise.
 
@@ -10,7 +10,7 @@ their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat1
 rest, the weights included, in float32 (all products in eager, under torch.autocast; those with whole weight matrices in
 native).
 
-Letters for shapes as in model.py. A step makes its batches from counters, given where to begin and to end.
+Letters for shapes as in model/transformer.py. A step makes its batches from counters, given where to begin and to end.
 """
 
 import warnings
@@ -33,8 +33,8 @@ from icl_transience.specs.runs import PackSpec, Run
 ENGINES = ("auto", "native", "graph", "eager")
 
 
-def step_for(pack: PackSpec, state: "State", embeddings: Tensor, engine: str = "auto") -> Step:
-    """The step of `engine`; "auto" is native where it works and eager elsewhere.
+def step_for(pack: PackSpec, state: State, embeddings: Tensor, engine: str = "auto") -> Step:
+    """Return the step of `engine`; "auto" is native where it works and eager elsewhere.
 
     embeddings [classes, exemplars, I], the bank, on the state's device. Raises StudyError where an engine that is
     named does not work.
@@ -50,7 +50,7 @@ def step_for(pack: PackSpec, state: "State", embeddings: Tensor, engine: str = "
 def forward_for(
     run: Run, device: torch.device, batch_size: int, engine: str = "auto", context: int | None = None
 ) -> Forward:
-    """The forward half of `engine`, see step_for; for `context` items, as many as in training where it is not given."""
+    """Return the forward half of `engine`, see step_for, for sequences of `context` items; None: as in training."""
     context = context or run.recipe.context
     if chosen(engine, run, device, context) == "native":
         return NativeForward(run, batch_size, context)
@@ -58,7 +58,7 @@ def forward_for(
 
 
 def chosen(engine: str, run: Run, device: torch.device, context: int | None = None) -> str:
-    """The engine meant by `engine`, for sequences of `context` items, as many as in training where it is not given.
+    """Return the name of the engine meant by `engine`, for sequences of `context` items; None: as in training.
 
     Raises StudyError where one that is named does not work.
     """

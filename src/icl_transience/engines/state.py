@@ -17,8 +17,8 @@ class State:
     """Everything a pack's future depends on.
 
     parameters, first_moments, second_moments: name -> [S, …]. sequences_seen: of each lane, in whole batches.
-    loss_sum: [S], over the batches of the stretch under way (see LOSS_BATCHES), so that stretches do not end where
-    segments do. diverged_at: int64 [S], sequences seen at the end of the first stretch whose loss was not finite, or
+    loss_sum: [S], over the batches since the last recorded value (one every LOSS_BATCHES), so that a value does not end
+    where a segment does. diverged_at: int64 [S], sequences seen at the first recorded value that was not finite, or
     NOT_DIVERGED.
     """
 
@@ -31,7 +31,7 @@ class State:
 
 
 def initial_state(pack: PackSpec, device: str = "cpu") -> State:
-    """The state before the first batch: each lane's own weights, moments zero."""
+    """Return the state before the first batch: each lane's own weights, moments zero."""
     dtype = DTYPES[pack.run.numerics]
     lanes = [_initial_parameters(lane) for lane in pack.lanes]
     parameters = {name: torch.stack([lane[name] for lane in lanes]).to(device=device, dtype=dtype) for name in lanes[0]}

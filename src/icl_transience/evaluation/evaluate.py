@@ -1,11 +1,14 @@
 """What a snapshot answers on the evaluators' frozen sequences.
 
-Letters for shapes as in model.py; here S counts snapshots times lanes, since snapshots are lanes to the model.
+Letters for shapes as in model/transformer.py; here S counts snapshots times lanes, since snapshots are lanes to the
+model.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,13 +19,11 @@ from icl_transience.engines.interface import DTYPES
 from icl_transience.evaluation.metrics import metrics
 from icl_transience.model import transformer
 from icl_transience.specs.code_digest import digest
+from icl_transience.specs.compute import EVALUATION_BATCH
 from icl_transience.specs.evaluators import METRICS, SequenceSet, evaluator_parts
 from icl_transience.specs.runs import PackSpec
 from icl_transience.store import hdf5, segment_file
 from icl_transience.store.metrics_file import metrics_identity
-
-# Sequences answered at a time.
-BATCH = 64
 
 
 @torch.no_grad()
@@ -31,9 +32,9 @@ def evaluate(
     forward: Forward,
     examples: Tensor,
     labels: Tensor,
-    batch: int = BATCH,
+    batch: int = EVALUATION_BATCH,
 ) -> Tensor:
-    """Mean and standard error over the sequences of every metric: [S, len(METRICS), 2].
+    """Return mean and standard error over the sequences of every metric: [S, len(METRICS), 2].
 
     parameters: name -> [S, …]. examples [N, C+1, I] and labels int64 [N, C+1], the target last. A lane whose
     parameters are not all finite has no answer: NaN throughout.
@@ -51,7 +52,7 @@ def evaluate(
 
 
 def all_finite(parameters: Mapping[str, Tensor]) -> Tensor:
-    """bool [S]: whether every parameter of the lane is a finite number."""
+    """Return bool [S]: whether every parameter of the lane is a finite number."""
     return torch.stack([value.flatten(1).isfinite().all(dim=1) for value in parameters.values()]).all(dim=0)
 
 
@@ -64,14 +65,13 @@ def write_metrics(
     device: str = "cpu",
     engine: str = "auto",
 ) -> None:
-    """Evaluates every snapshot of a segment on every evaluator of a set and writes the metrics.
+    """Evaluate every snapshot of a segment on every evaluator of a set, and write the metrics.
 
     sequences_seen [n]; {evaluator}/mean and {evaluator}/standard_error [n, S, len(METRICS)], their columns named in
     the attribute `metrics`; the segment's training loss and divergence are carried along for the tables.
     """
-    dtype = DTYPES[pack.run.numerics]
     forwards = {
-        context: select.forward_for(pack.run, torch.device(device), BATCH, engine, context)
+        context: select.forward_for(pack.run, torch.device(device), EVALUATION_BATCH, engine, context)
         for context in {evaluator_parts(name)[1] for name in sequence_set.evaluators}
     }
     identity = metrics_identity(hdf5.read_attribute(segment, "identity"), sequence_set.id)
@@ -86,19 +86,7 @@ def write_metrics(
         file["train_loss/sequences_seen"] = trained.loss_sequences_seen
         file["train_loss/value"] = trained.loss
         file["diverged_at"] = trained.diverged_at
-        sets = {
-            name: (
-                torch.from_numpy(frozen[name]["examples"][()]).to(device=device, dtype=dtype),
-                torch.from_numpy(frozen[name]["labels"][()]).to(device=device, dtype=torch.int64),
-            )
-            for name in sequence_set.evaluators
-        }
-        for name, (_, labels) in sets.items():
-            if labels.min() < 0 or labels.max() >= pack.run.n_labels:
-                raise hdf5.unusable(
-                    sequences_file,
-                    f"labels of {name} lie outside 0 … {pack.run.n_labels - 1}, the labels of {pack.id}",
-                )
+        sets = {name: _sequences(frozen, name, pack, device) for name in sequence_set.evaluators}
         results: dict[str, list[Tensor]] = {name: [] for name in sets}
         for row in range(len(trained.sequences_seen)):
             parameters = {name: value.to(device) for name, value in trained.parameters(row).items()}
@@ -111,7 +99,25 @@ def write_metrics(
             file[f"{name}/mean"], file[f"{name}/standard_error"] = stacked[..., 0], stacked[..., 1]
 
 
+def _sequences(frozen: h5py.File, evaluator: str, pack: PackSpec, device: str) -> tuple[Tensor, Tensor]:
+    """Read an evaluator's examples [N, C+1, I] and labels [N, C+1].
+
+    Raises StoreError where a label is none of the model's.
+    """
+    examples, labels = (cast(h5py.Dataset, frozen[f"{evaluator}/{part}"])[()] for part in ("examples", "labels"))
+    n_labels = pack.run.n_labels
+    if labels.min() < 0 or labels.max() >= n_labels:
+        raise hdf5.unusable(
+            Path(frozen.filename),
+            f"labels of {evaluator} lie outside 0 … {n_labels - 1}, the labels of {pack.id}",
+        )
+    return (
+        torch.from_numpy(examples).to(device=device, dtype=DTYPES[pack.run.numerics]),
+        torch.from_numpy(labels).to(device=device, dtype=torch.int64),
+    )
+
+
 def made_of(segment: Path, sequences_file: Path) -> str:
-    """Everything that a segment's metrics are a function of: the content of both files, and the code."""
+    """Return everything that a segment's metrics are a function of: the content of both files, and the code."""
     contents = (hdf5.read_attribute(path, "checksum") for path in (segment, sequences_file))
     return " ".join([*contents, digest("metrics")])

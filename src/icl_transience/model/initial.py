@@ -1,4 +1,4 @@
-"""TODO"""
+"""Initial weights, drawn by counters."""
 
 import math
 
@@ -18,7 +18,7 @@ _POSITION_BOUND = 32**-0.5
 def initial_parameters(
     model: Model, input_width: int, n_labels: int, seed: int, context: int | None = None, redrawn: int = 0
 ) -> Parameters:
-    """Initial weights of one lane (no lane axis), float32 on the CPU: a pure function of (seed, name, redrawn).
+    """Draw one lane's initial weights (no lane axis), float32 on the CPU: a pure function of (seed, name, redrawn).
 
     `lecun_normal`: weights normal, truncated at two standard deviations and rescaled so that the standard
     deviation is 1/sqrt(fan-in); biases 0; label table normal truncated at two sigma, sigma 0.02.

@@ -51,7 +51,7 @@ class Geometry:
 
 
 # (name of a place, x [S, B, R, D]) -> x with some of its numbers dropped.
-Drop = Callable[[str, Tensor], Tensor]
+DropoutFn = Callable[[str, Tensor], Tensor]
 
 
 def keep_all(place: str, x: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Dropout:
         numbers = torch.arange(self.start, self.start + x.shape[1], device=x.device)
         domain, count = philox.domain(f"dropout/{place}"), x.shape[2:].numel()
         words = torch.stack([philox.table(seed, domain, numbers, 0, count) for seed in self.seeds])
-        dropped = philox.happens(words, self.probability).view(x.shape)
+        dropped = philox.bernoulli(words, self.probability).view(x.shape)
         return x.masked_fill(dropped, 0.0) / (1 - self.probability)
 
 
@@ -83,7 +83,7 @@ def query_logits(
     geometry: Geometry,
     exemplars: Tensor,
     labels: Tensor,
-    drop: Drop = keep_all,
+    drop: DropoutFn = keep_all,
 ) -> Tensor:
     """Logits of the query's label.
 
@@ -116,7 +116,13 @@ def _tokens(parameters: Parameters, geometry: Geometry, exemplars: Tensor, label
 
 
 def _block(
-    parameters: Parameters, name: str, model: Model, geometry: Geometry, x: Tensor, rows: Tensor, drop: Drop = keep_all
+    parameters: Parameters,
+    name: str,
+    model: Model,
+    geometry: Geometry,
+    x: Tensor,
+    rows: Tensor,
+    drop: DropoutFn = keep_all,
 ) -> Tensor:
     """One pre-LN block over x [S, B, T, D], for the given rows of it [S, B, R, D] (all, or the last)."""
     rows = rows + drop(f"{name}.attention", _attention(parameters, name, model, geometry, x, rows.shape[2]))

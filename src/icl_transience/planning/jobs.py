@@ -10,10 +10,10 @@ from icl_transience.planning import resources
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.resources import Job
 from icl_transience.planning.source_files import SourceFiles
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import BankSpec, Tokens
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.runs import Lane, PackSpec
-from icl_transience.store import checkpoint_file
+from icl_transience.store import safetensors_file
 from icl_transience.study.experiments import Study
 
 
@@ -62,9 +62,9 @@ class Jobs:
 
     def bank(self, bank_id: str) -> Job:
         bank, table = self.banks[bank_id], 0
-        if bank.tokens:
+        if isinstance(bank.parameters, Tokens):
             (file,) = self.sources.of_bank(bank_id)
-            rows, width = checkpoint_file.stored_tensors(Path(file))[bank.tokens.tensor].shape
+            rows, width = safetensors_file.stored_tensors(Path(file))[bank.parameters.tensor].shape
             table = rows * width
         return self._limited(resources.bank(bank, table))
 

@@ -19,7 +19,7 @@ from icl_transience.specs.errors import StudyError, did_you_mean
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.store import atomic
 from icl_transience.store.layout import Paths
-from icl_transience.study import document, load, schema
+from icl_transience.study import document, json_schema, load, schema
 from icl_transience.study.experiments import Study
 
 
@@ -32,12 +32,12 @@ class Plan:
 
     def __init__(self, config: Mapping[str, Any], base: Path):
         limits.refuse_braces(base)
-        config_schema = document.read_yaml(base / "workflow/schemas/config.schema.yaml")
+        config_schema = json_schema.config_schema()
         schema.check(config, config_schema, "config")
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
         self.base, self.study_path = base, _study_path(self.config["study"], base)
         folders = source_folders(self.config)
-        self.study: Study = load.load(self.study_path, base / "workflow/schemas/study.schema.yaml", folders)
+        self.study: Study = load.load(self.study_path, folders)
         self.paths = Paths(self.config["results"].rstrip("/"), self.study.name)
         limits.refuse_engine(self.config, self.study)
         pace = Pace(self.config, self.study)

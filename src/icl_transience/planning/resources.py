@@ -16,8 +16,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from icl_transience.specs.banks import BankSpec
-from icl_transience.specs.compute import context_of, evaluation_flop, number_bytes, training_flop
+from icl_transience.specs.banks import BankSpec, Manifold, Omniglot, Tokens
+from icl_transience.specs.compute import (
+    EVALUATION_BATCH,
+    context_of,
+    evaluation_flop,
+    number_bytes,
+    training_flop,
+)
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import Snapshots
@@ -35,7 +41,6 @@ START_MINUTES = 10
 SNAKEMAKE_MB = 300
 # Of host memory, for CUDA's libraries. Not measured.
 CUDA_MB = 3000
-EVALUATION_BATCH = 64
 # FLOP of ResNet-18 on 224 x 224 pixels, and of banks/trained.py's network on 28 x 28 with 64 coordinates.
 _RESNET18_FLOP = 3.63e9
 _TRAINED_FLOP = 5.1e6
@@ -86,23 +91,24 @@ def bank(spec: BankSpec, table: int = 0) -> Job:
     exemplars = shape.n_classes * shape.n_exemplars
     # The spectrum, on at most 20,000 exemplars; the nearest centroid of at most 500 classes.
     flop += 2 * min(20_000, exemplars) * shape.width**2 + 1000 * exemplars * shape.width
-    if spec.omniglot:
-        pixels = spec.omniglot.side**2
+    if isinstance(omniglot := spec.parameters, Omniglot):
+        pixels = omniglot.side**2
         if spec.uses_resnet18:
             flop, cpus = flop + exemplars * _RESNET18_FLOP, _RESNET18_CPUS
-        elif spec.omniglot.encoder == "pca":
+        elif omniglot.encoder == "pca":
             flop += 2 * exemplars * pixels**2 + 10 * pixels**3
-        elif spec.omniglot.trained:
+        elif omniglot.trained:
             flop += exemplars * _trained_flop(spec)
-    if spec.tokens:
-        flop += 2 * _KMEANS_ROUNDS * table * spec.tokens.clusters
+    if isinstance(spec.parameters, Tokens):
+        flop += 2 * _KMEANS_ROUNDS * table * spec.parameters.clusters
     seconds = flop / _flop_per_second("cpu", None) / cpus
     return Job(megabytes=bank_megabytes(spec, table), seconds=seconds, cpus=cpus)
 
 
 def encoder(spec: BankSpec) -> Job:
     """Training the network of the encoder `trained` on a bank's training images."""
-    shape, settings = spec.shape, spec.omniglot.trained
+    shape, settings = spec.shape, spec.parameters_of(Omniglot).trained
+    assert settings
     images = settings.epochs * shape.n_train_classes * shape.n_train_exemplars
     seconds = 3 * images * _trained_flop(spec) / _flop_per_second("cpu", None)
     return Job(megabytes=bank_megabytes(spec), seconds=seconds)
@@ -110,7 +116,8 @@ def encoder(spec: BankSpec) -> Job:
 
 def _trained_flop(spec: BankSpec) -> float:
     """Of one image: its convolutions go with the pixels, and the last of them with the square of its width."""
-    return _TRAINED_FLOP * (spec.omniglot.side / 28) ** 2 * max(1.0, spec.omniglot.dim / 64) ** 2
+    omniglot = spec.parameters_of(Omniglot)
+    return _TRAINED_FLOP * (omniglot.side / 28) ** 2 * max(1.0, omniglot.dim / 64) ** 2
 
 
 def bank_megabytes(spec: BankSpec, table: int = 0) -> int:
@@ -118,17 +125,17 @@ def bank_megabytes(spec: BankSpec, table: int = 0) -> int:
     shape = spec.shape
     embeddings = shape.n_classes * shape.n_exemplars * shape.width
     needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(spec.source, 12) * embeddings
-    if spec.manifold:
+    if isinstance(spec.parameters, Manifold):
         # Latents and what is added up for them, and the directions.
-        needed += spec.manifold.latent_dim * (12 * shape.n_classes * shape.n_exemplars + 16 * shape.width)
+        needed += spec.parameters.latent_dim * (12 * shape.n_classes * shape.n_exemplars + 16 * shape.width)
     # The spectrum's eigenvalues, and the exemplars that it is measured on.
     needed += 8 * shape.width * (4 * shape.width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
-    if spec.omniglot:
+    if isinstance(omniglot := spec.parameters, Omniglot):
         # The zips' drawings, one byte a pixel, twice; then these, downsampled, in all orientations.
-        characters = sum(files.PUBLIC[name].characters for name in spec.omniglot.zips)
+        characters = sum(files.PUBLIC[name].characters for name in omniglot.zips)
         needed += 2 * characters * 20 * 105**2
         if not spec.uses_resnet18:
-            needed += 16 * shape.n_classes * shape.n_exemplars * spec.omniglot.side**2
+            needed += 16 * shape.n_classes * shape.n_exemplars * omniglot.side**2
     needed += 18 * table
     # 400 MB are Python, PyTorch, SciPy and faiss.
     return 400 + needed // _MB

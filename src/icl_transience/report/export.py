@@ -51,7 +51,7 @@ def write(path: Path, bank_path: Path, export: Export, bank_file: Path, sequence
         count = export.training_sequences
         for first, last in itertools.pairwise(sorted({*range(0, count, _CHUNK), *export.run.changes(0, count), count})):
             positions = torch.arange(first, last)
-            source = export.seed.data, draw.TRAINING, positions
+            source = export.seed.data, draw.TRAINING_STREAM, positions
             recipe = export.run.at(first).recipe
             drawn = draw.draw(recipe, export.run.bank.shape, *source)
             here = slice(first, last)

@@ -18,7 +18,7 @@ from icl_transience.planning import packs
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
 from icl_transience.results.status import training
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import SOURCES
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import Lane
 from icl_transience.store import atomic, layout, locks
@@ -30,7 +30,6 @@ from icl_transience.system.formatting import human, shown
 ORPHAN, BEYOND = "no study refers to", "beyond every horizon"
 # A link has no lock; it bears its temporary name for a moment only.
 LINK_SECONDS = 24 * 3600
-_SOURCES = tuple(name for name in BankSpec.__dataclass_fields__ if name not in ("source", "seed", "files"))
 _OF_SEGMENT = re.compile(r"^(?:segment|unfinished|metrics-(?P<set>.+))-(?P<start>\d{12})-(?P<end>\d{12})\.\w+$")
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]+\.(tmp|link)$")
 _PATHS_A_COMMAND = 100
@@ -106,13 +105,12 @@ def _load(plan: Plan) -> tuple[_Known, list[_Unknown]]:
             unknown.append(_Unknown(loaded.name, one.reason, _mentioned(path, name)))
 
     add(plan.study, plan.study_path)
-    schema_path = plan.base / "workflow/schemas/study.schema.yaml"
     folders = plan.sources.folders
     for path in sorted((plan.base / "workflow/studies").glob("*.yaml")):
         if path.resolve() == plan.study_path.resolve():
             continue
         try:
-            add(load.load(path, schema_path, folders), path)
+            add(load.load(path, folders), path)
         except StudyError as error:
             problem, *others = str(error).splitlines()
             more = f" (and {len(others)} more)" if others else ""
@@ -146,7 +144,7 @@ def _mentioned(path: Path, experiment: str | None = None) -> tuple[str, ...]:
     if "source" not in _section(defaults, "bank"):
         return ()  # what experiments do not name, defaults do, or the schema: the default source, whatever that is
     found = set(words(asked))
-    return tuple(name for name in _SOURCES if name in found)
+    return tuple(name for name in SOURCES if name in found)
 
 
 def _section(document: Any, name: str) -> dict:
@@ -253,7 +251,7 @@ class _Search:
 
 def _is_ours(name: str) -> bool:
     """Whether it is the name of a bank, set or pack: {source}-…."""
-    return name.split("-")[0] in _SOURCES and "-" in name
+    return name.split("-")[0] in SOURCES and "-" in name
 
 
 def _export_names(of: Study) -> set[str]:

@@ -21,7 +21,7 @@ from icl_transience.sequences.classes import Classes
 from icl_transience.specs.banks import BankShape
 from icl_transience.specs.recipes import Recipe
 
-TRAINING = "training"
+TRAINING_STREAM = "training"
 
 # What is drawn: a stream each, so that a new kind of draw leaves the others as they were.
 (
@@ -54,12 +54,12 @@ class Sequences:
     labels: Tensor
 
 
-def draw(recipe: Recipe, bank: BankShape, seed: int, purpose: str, positions: Tensor) -> Sequences:
-    """Sequences number `positions` (int64 [N], any device) of `seed`.
+def draw(recipe: Recipe, bank: BankShape, seed: int, purpose: str, numbers: Tensor) -> Sequences:
+    """Sequences number `numbers` (int64 [N], any device) of `seed`.
 
-    purpose: `TRAINING` or an evaluator's name; each draws independently of the others from one seed.
+    purpose: `TRAINING_STREAM` or an evaluator's name; each draws independently of the others from one seed.
     """
-    key, members = (seed, philox.domain(purpose)), pool_members(recipe, seed, purpose, positions)
+    key, members = (seed, philox.domain(purpose)), pool_members(recipe, seed, purpose, numbers)
     (_, first), *others = recipe.kinds()
     drawn = _draw(first, bank, key, members)
     if others:
@@ -67,7 +67,7 @@ def draw(recipe: Recipe, bank: BankShape, seed: int, purpose: str, positions: Te
         (word,) = philox.words(*key, members, _KIND, 1)
         bound = 0.0
         for share, kind in others:
-            here = philox.happens(word, bound + share) & ~philox.happens(word, bound)
+            here = philox.bernoulli(word, bound + share) & ~philox.bernoulli(word, bound)
             drawn = _where(here[:, None], _draw(kind, bank, key, members), drawn)
             bound += share
     return drawn
@@ -79,18 +79,20 @@ def _where(condition: Tensor, one: Sequences, other: Sequences) -> Sequences:
     )
 
 
-def _draw(recipe: Recipe, bank: BankShape, key: tuple[int, int], positions: Tensor) -> Sequences:
+def _draw(recipe: Recipe, bank: BankShape, key: tuple[int, int], numbers: Tensor) -> Sequences:
     first_class, n_classes = bank.class_range(recipe.classes)
     first_exemplar, n_exemplars = bank.exemplar_range(recipe.exemplars)
     context, burstiness = recipe.context, recipe.burstiness
-    choice = sequences_classes.choice(n_classes, recipe.zipf, recipe.labelling, positions.device)
+    choice = sequences_classes.choice(n_classes, recipe.zipf, recipe.labelling, numbers.device)
 
     def words(stream: int, count: int) -> list[Tensor]:
-        return philox.words(*key, positions, stream, count)
+        return philox.words(*key, numbers, stream, count)
 
-    query_word, distractor_word, label_word, place_word = words(_PAIR, 4)
-    low_query, low_distractor, *low_others = words(_LOW_WORDS, context + 2) if choice.wide else [None] * (context + 2)
-    none = positions.new_empty(len(positions), 0)
+    query_word, distractor_word, label_word, column_word = words(_PAIR, 4)
+    low_query, low_distractor, *low_others = (
+        words(_LOW_WORDS, context + 2) if choice.two_words else [None] * (context + 2)
+    )
+    none = numbers.new_empty(len(numbers), 0)
     query = choice.draw(query_word, low_query, none)
     distractor = choice.draw(distractor_word, low_distractor, query[:, None])
     if recipe.support == "none":
@@ -104,16 +106,16 @@ def _draw(recipe: Recipe, bank: BankShape, key: tuple[int, int], positions: Tens
         )
         order = _order(words(_ORDER, context))
         items = items.gather(1, order)
-    places = torch.cat([items, query[:, None]], dim=1)
+    positions = torch.cat([items, query[:, None]], dim=1)
 
-    exemplars = _exemplars(recipe, words, places, order, n_exemplars)
-    labels = _labels(recipe, choice, places, query, distractor, label_word, place_word)
+    exemplars = _exemplars(recipe, words, positions, order, n_exemplars)
+    labels = _labels(recipe, choice, positions, query, distractor, label_word, column_word)
     if recipe.label_noise:
         n_labels = 2 if recipe.labels == "relabelled" else recipe.n_labels(n_classes)
         coins, random = (torch.stack(words(stream, context + 1), dim=1) for stream in (_LABEL_NOISE, _NOISE_LABELS))
-        noisy = philox.happens(coins, recipe.label_noise)
-        labels = torch.where(noisy, philox.below(random, n_labels), labels)
-    return Sequences(choice.classes(places) + first_class, exemplars + first_exemplar, labels)
+        noisy = philox.bernoulli(coins, recipe.label_noise)
+        labels = torch.where(noisy, philox.randint(random, n_labels), labels)
+    return Sequences(choice.classes(positions) + first_class, exemplars + first_exemplar, labels)
 
 
 def _of_other_labels(choice: Classes, words: Iterable[tuple[Tensor, Tensor | None]], query: Tensor) -> Tensor:
@@ -132,31 +134,31 @@ def _order(words: list[Tensor]) -> Tensor:
 
 
 def _exemplars(
-    recipe: Recipe, words: Callable[[int, int], list[Tensor]], places: Tensor, order: Tensor | None, n_exemplars: int
+    recipe: Recipe, words: Callable[[int, int], list[Tensor]], positions: Tensor, order: Tensor | None, n_exemplars: int
 ) -> Tensor:
-    """Exemplars [N, C+1] of the classes at `places`; order: the context's, where it was shuffled."""
+    """Exemplars [N, C+1] of the classes at `positions`; order: the context's, where it was shuffled."""
     own = words(_EXEMPLARS, recipe.context + 1)
     if not recipe.replacement:
-        return _different_of_a_class(own, places, n_exemplars)
-    exemplars = torch.stack([philox.below(word, n_exemplars) for word in own], dim=1)
+        return _different_of_a_class(own, positions, n_exemplars)
+    exemplars = torch.stack([philox.randint(word, n_exemplars) for word in own], dim=1)
     if not recipe.match or order is None:
         return exemplars
     coin, of_distractor = (word[:, None] for word in words(_MATCH, 2))
-    matched = philox.happens(coin, recipe.match)
+    matched = philox.bernoulli(coin, recipe.match)
     n_bursty = (1 + recipe.distractor) * recipe.burstiness
-    repeated = torch.where(order < recipe.burstiness, exemplars[:, -1:], philox.below(of_distractor, n_exemplars))
+    repeated = torch.where(order < recipe.burstiness, exemplars[:, -1:], philox.randint(of_distractor, n_exemplars))
     context = torch.where(matched & (order < n_bursty), repeated, exemplars[:, :-1])
     return torch.cat([context, exemplars[:, -1:]], dim=1)
 
 
-def _different_of_a_class(words: list[Tensor], places: Tensor, n_exemplars: int) -> Tensor:
+def _different_of_a_class(words: list[Tensor], positions: Tensor, n_exemplars: int) -> Tensor:
     """Exemplars [N, C+1], each uniform over those that no earlier item of its class has."""
-    drawn = philox.below(words[0], n_exemplars)[:, None]
+    drawn = philox.randint(words[0], n_exemplars)[:, None]
     for item, word in enumerate(words[1:], start=1):
-        same = places[:, :item] == places[:, item : item + 1]
+        same = positions[:, :item] == positions[:, item : item + 1]
         # Items of other classes take nothing: a number past the end is never met.
         taken = torch.where(same, drawn, n_exemplars).sort(dim=1).values
-        number = philox.below(word, n_exemplars - same.sum(dim=1))
+        number = philox.randint(word, n_exemplars - same.sum(dim=1))
         for exemplar in taken.unbind(1):
             number = number + (number >= exemplar)
         drawn = torch.cat([drawn, number[:, None]], dim=1)
@@ -166,14 +168,14 @@ def _different_of_a_class(words: list[Tensor], places: Tensor, n_exemplars: int)
 def _labels(
     recipe: Recipe,
     choice: Classes,
-    places: Tensor,
+    positions: Tensor,
     query: Tensor,
     distractor: Tensor,
     label_word: Tensor,
-    place_word: Tensor,
+    column_word: Tensor,
 ) -> Tensor:
-    """Labels [N, C+1] of the classes at `places`, as the recipe has them."""
-    is_query = places == query[:, None]
+    """Labels [N, C+1] of the classes at `positions`, as the recipe has them."""
+    is_query = positions == query[:, None]
     if recipe.labels == "relabelled":
         query_label = (label_word & 1)[:, None]
         return torch.where(is_query, query_label, 1 - query_label)
@@ -181,39 +183,37 @@ def _labels(
     if recipe.labels == "swapped":
         return torch.where(is_query, choice.labels(distractor)[:, None], of_query)
     if recipe.labels == "copied":
-        place = philox.below(place_word, recipe.context)[:, None]
-        columns = torch.arange(recipe.context + 1, device=places.device)
-        return torch.where(columns == place, of_query, choice.labels(places))
-    return choice.labels(places)
+        column = philox.randint(column_word, recipe.context)[:, None]
+        columns = torch.arange(recipe.context + 1, device=positions.device)
+        return torch.where(columns == column, of_query, choice.labels(positions))
+    return choice.labels(positions)
 
 
-def examples(
-    recipe: Recipe, embeddings: Tensor, drawn: Sequences, seed: int, purpose: str, positions: Tensor
-) -> Tensor:
+def examples(recipe: Recipe, embeddings: Tensor, drawn: Sequences, seed: int, purpose: str, numbers: Tensor) -> Tensor:
     """The exemplars that `draw` drew, embedded and with their noise: [N, C+1, I] from embeddings [K, E, I]."""
     found = embeddings[drawn.classes, drawn.exemplars]
     if recipe.input_noise:
-        found += input_noise(recipe, embeddings.shape[2], seed, purpose, positions).to(found.dtype)
+        found += input_noise(recipe, embeddings.shape[2], seed, purpose, numbers).to(found.dtype)
     return found
 
 
-def input_noise(recipe: Recipe, width: int, seed: int, purpose: str, positions: Tensor) -> Tensor:
-    """What is added to the exemplars of sequences number `positions`, float64 [N, C+1, width]."""
-    members = pool_members(recipe, seed, purpose, positions)
+def input_noise(recipe: Recipe, width: int, seed: int, purpose: str, numbers: Tensor) -> Tensor:
+    """What is added to the exemplars of sequences number `numbers`, float64 [N, C+1, width]."""
+    members = pool_members(recipe, seed, purpose, numbers)
     words = philox.table(seed, philox.domain(purpose), members, _INPUT_NOISE, (recipe.context + 1) * width)
-    return recipe.input_noise * philox.normal_quantile(philox.unit(words)).unflatten(1, (-1, width))
+    return recipe.input_noise * philox.normal_quantile(philox.to_unit_interval(words)).unflatten(1, (-1, width))
 
 
-def pool_members(recipe: Recipe, seed: int, purpose: str, positions: Tensor) -> Tensor:
-    """Which sequences of the endless stream come as number `positions`: these, or a pool's in its epoch's order."""
+def pool_members(recipe: Recipe, seed: int, purpose: str, numbers: Tensor) -> Tensor:
+    """Which sequences of the endless stream come as number `numbers`: these, or a pool's in its epoch's order."""
     if not recipe.pool:
-        return positions
-    epochs = _epochs(recipe.pool, seed, philox.domain(purpose), positions.device)
-    block = positions // epochs.length
-    members = torch.empty_like(positions)
+        return numbers
+    epochs = _epochs(recipe.pool, seed, philox.domain(purpose), numbers.device)
+    block = numbers // epochs.length
+    members = torch.empty_like(numbers)
     for number in block.unique().tolist():
         here = block == number
-        members[here] = epochs.block(number)[positions[here] - number * epochs.length]
+        members[here] = epochs.block(number)[numbers[here] - number * epochs.length]
     return members
 
 

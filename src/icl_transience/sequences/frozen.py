@@ -1,4 +1,4 @@
-"""TODO"""
+"""The frozen sequences of an evaluator set, and their file."""
 
 from pathlib import Path
 
@@ -12,16 +12,16 @@ from icl_transience.store import hdf5
 
 
 def write_sequences(path: Path, sequence_set: SequenceSet, bank: np.ndarray) -> None:
-    """Draws every evaluator's sequences and writes them, embedded: a top-level group an evaluator.
+    """Draw every evaluator's sequences and write them, embedded: a top-level group an evaluator.
 
-    examples float32 [N, C+1, D], labels int32 [N, C+1] (the target last), classes and exemplars int32 [N, C+1].
+    examples float32 [N, C+1, I], labels int32 [N, C+1] (the target last), classes and exemplars int32 [N, C+1].
     """
     with hdf5.writing(path, "sequences", sequence_set.id) as file:
         file.attrs["spec"] = canonical(identity_values(sequence_set))
         for name in sequence_set.evaluators:
             recipe = evaluator_recipe(name, sequence_set.recipe)
-            positions = torch.arange(sequence_set.sequences)
-            source = sequence_set.seed, f"evaluator/{name}", positions
+            numbers = torch.arange(sequence_set.sequences)
+            source = sequence_set.seed, f"evaluator/{name}", numbers
             drawn = draw.draw(recipe, sequence_set.bank.shape, *source)
             group = file.create_group(name)
             group.attrs["recipe"] = canonical(identity_values(recipe))

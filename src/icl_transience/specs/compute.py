@@ -1,4 +1,4 @@
-"""TODO"""
+"""What a run takes to compute: which engines can, bytes of its files, FLOP of its model."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from icl_transience.specs.runs import Run
 
 
 def engine_problem(engine: str, device: str, run: Run) -> str | None:
-    """Why `engine` (see engines.py) cannot compute the run on the device, as far as that can be known beforehand."""
+    """Return why an engine (see engines/select.py) cannot compute the run on the device; None where it may."""
     wanted = {"native": "cpu", "graph": "cuda"}.get(engine)
     if wanted and not device.startswith(wanted):
         return f"engine: {engine} is for device {wanted}, got device {device!r}: choose auto or eager"
@@ -29,7 +29,7 @@ def _not_native(run: Run) -> Iterator[str]:
 
 
 def _not_graph(run: Run) -> Iterator[str]:
-    """A step is recorded once, so nothing in it may change."""
+    """Yield what keeps a run from the graph engine: a step is recorded once, so nothing in it may change."""
     if run.recipe.input_noise:
         yield "draws no input noise"
     if run.model.dropout:
@@ -38,11 +38,14 @@ def _not_graph(run: Run) -> Iterator[str]:
         yield "knows no learning-rate schedules, interventions or forgetting"
 
 
+# Sequences that evaluation answers at a time.
+EVALUATION_BATCH = 64
+
 STATE_PARTS = ("parameters", "first_moments", "second_moments")
 
 
 def lane_bytes(run: Run, snapshots: int, segments: int = 1) -> int:
-    """What a lane takes of the files of so many segments, with so many snapshots in all of them together.
+    """Return the bytes that a lane takes of its segments' files. snapshots: in all segments together.
 
     As many times its parameters as there are snapshots, and three times in each checkpoint. The training loss (12 bytes
     every 1,024 sequences at batch 32) and HDF5's own (a kilobyte or two an array) come on top.
@@ -57,10 +60,12 @@ def _n_parameters(model: Model, input_width: int, n_labels: int, context: int) -
 
 
 def context_of(spec: SequenceSet, evaluator: str) -> int:
+    """Return the exemplar-label pairs before the query in an evaluator's sequences."""
     return evaluator_parts(evaluator)[1] or spec.recipe.context
 
 
 def number_bytes(run: Run) -> int:
+    """Return the bytes of a parameter."""
     return 8 if run.numerics == "float64" else 4
 
 
@@ -68,17 +73,19 @@ def number_bytes(run: Run) -> int:
 
 
 def training_flop(run: Run) -> int:
-    """Of training on one sequence: forward and backward, three times the forward pass."""
+    """Return the FLOP of training on one sequence: forward and backward, three times the forward pass."""
     return 3 * forward_flop(run)
 
 
 def evaluation_flop(run: Run, spec: SequenceSet) -> int:
-    """Of one snapshot of a lane that answers every sequence of a set."""
+    """Return the FLOP of evaluating one snapshot of a lane on every sequence of a set."""
     return sum(spec.sequences * forward_flop(run, context_of(spec, name)) for name in spec.evaluators)
 
 
 def forward_flop(run: Run, context: int | None = None) -> int:
-    """2 for each multiply-add of the forward pass that gives the query's logits, of `context` pairs (training's).
+    """Return the FLOP of a forward pass that gives the query's logits: 2 for each multiply-add.
+
+    context: exemplar-label pairs before the query; as in training unless given.
 
         2 (C+1) I D + (L-1) [T (8 + 4m) D^2 + 2 D T(T+1)] + [4 T D^2 + (4 + 4m) D^2 + 4 D T] + 2 D K
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Errors that a user can mend, and the hint at a word that was meant."""
 
 import difflib
 
@@ -12,5 +12,6 @@ class MissingSourceError(StudyError):
 
 
 def did_you_mean(word: str, allowed: list) -> str:
+    """Return a hint at the allowed word closest to `word`, or "" where none is close."""
     close = difflib.get_close_matches(word, [str(option) for option in allowed], n=1)
     return f" (did you mean `{close[0]}`?)" if close else ""

@@ -1,7 +1,8 @@
-"""TODO"""
+"""Evaluators by name: the recipe of each, its metrics, and the set of frozen sequences."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.identity import Identified, identity
@@ -11,18 +12,18 @@ EVALUATORS = ("train", "icl", "iwl", "ciwl", "flip", "icl_holdout", "icl_new_exe
 
 
 def evaluator_at(name: str, context: int) -> str:
-    """The name of an evaluator whose context is `context` items instead of the training one's."""
+    """Return the name of an evaluator whose context is `context` items instead of the training one's."""
     return f"{name}@{context}"
 
 
 def evaluator_parts(evaluator: str) -> tuple[str, int | None]:
-    """(name among EVALUATORS, context length), None where it is that of training."""
+    """Return (name among EVALUATORS, context length), the latter None where it is that of training."""
     name, _, context = evaluator.partition("@")
     return name, int(context) if context else None
 
 
 def in_order(evaluators: Iterable[str]) -> list[str]:
-    """As in EVALUATORS, each followed by itself at other context lengths, the shortest first."""
+    """Return evaluators as in EVALUATORS, each followed by itself at other context lengths, the shortest first."""
 
     def place(evaluator: str) -> tuple[int, int]:
         name, context = evaluator_parts(evaluator)
@@ -57,12 +58,12 @@ DEFAULT_METRIC = {
 
 
 def default_metric(evaluator: str) -> str:
-    """What is plotted and summarised of an evaluator at whatever context length."""
+    """Return the metric that is plotted and summarised of an evaluator at whatever context length."""
     return DEFAULT_METRIC[evaluator_parts(evaluator)[0]]
 
 
 def evaluator_recipe(evaluator: str, training: Recipe) -> Recipe:
-    """The recipe of an evaluator, for runs trained on `training`; its exemplars are without noise, but for `train`.
+    """Return the recipe of an evaluator, for runs trained on `training`; without input noise, except for `train`.
 
     train: as trained, from an endless stream. icl: half the context is the query's class, half one distractor,
     relabelled 0 and 1 at random; icl_holdout and icl_new_exemplar the same on classes or exemplars never trained on.
@@ -71,10 +72,10 @@ def evaluator_recipe(evaluator: str, training: Recipe) -> Recipe:
     """
     name, other_context = evaluator_parts(evaluator)
     context = other_context or training.context
-    holdout_pairs = {"context": context, "burstiness": context // 2}
+    holdout_pairs: dict[str, Any] = {"context": context, "burstiness": context // 2}
     # Classes that were never trained on have no labels to share.
-    pairs = {**holdout_pairs, "labelling": training.labelling}
-    alone = {"context": context, "burstiness": 0, "support": "none", "labelling": training.labelling}
+    pairs: dict[str, Any] = {**holdout_pairs, "labelling": training.labelling}
+    alone: dict[str, Any] = {"context": context, "burstiness": 0, "support": "none", "labelling": training.labelling}
     return {
         "train": replace(training, pool=0),
         "icl": Recipe(**pairs, labels="relabelled"),
@@ -87,7 +88,7 @@ def evaluator_recipe(evaluator: str, training: Recipe) -> Recipe:
 
 
 def chance(evaluator: str, recipe: Recipe, n_labels: int) -> float | None:
-    """What guessing gives on the evaluator's default metric; None where no single number does (`train`).
+    """Return what guessing gives on the evaluator's default metric; None where no single number does (`train`).
 
     recipe: that of training. In-context accuracy: one over the number of different labels in the context.
     """
@@ -121,4 +122,5 @@ class SequenceSet(Identified):
 
     @property
     def id(self) -> str:
+        """Return its name in files: what its bank is, and its identity."""
         return f"{self.bank.slug}-{identity('sequences', self)}"

@@ -1,8 +1,10 @@
-"""TODO"""
+"""What an experiment's curves are summarised by, what it claims, and the levels of its axes."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from icl_transience.specs.keys import Key, neutral
 
 # The first direction of each kind is the positive one.
 DIRECTIONS = {"trend": ("rises", "falls"), "difference": ("greater", "less"), "threshold": ("above", "below")}
@@ -25,28 +27,36 @@ class Claim:
     of: str
     direction: str
     runs: tuple[str, ...]
-    minus: str = field(default="", metadata={"neutral": ""})
+    minus: str = neutral("")
     axis: str = ""
     levels: tuple[float, ...] = ()
     value: float = 0.0
 
 
 def is_number(level: Any) -> bool:
+    """Return whether a level is a number; true and false are none."""
     return isinstance(level, int | float) and not isinstance(level, bool)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """How curves are summarised; see transience.py for what each means."""
+    """How curves are summarised; see analysis/transience.py for what each means."""
 
-    evaluator: str
-    smoothing: int
-    min_effect: float
-    confidence: float
+    evaluator: Annotated[
+        str,
+        Key(
+            "whose in-context accuracy is summarised",
+            default="icl",
+            choices=("icl", "icl_holdout", "icl_new_exemplar", "ciwl", "flip"),
+        ),
+    ]
+    smoothing: Annotated[int, Key("snapshots in the running mean (odd)", default=3, unit="snapshots", minimum=1)]
+    min_effect: Annotated[float, Key("smallest rise or fall that is called one", default=0.05, minimum=0)]
+    confidence: Annotated[float, Key("of intervals over seeds", default=0.95, above=0.5, below=1)]
 
 
 def levels(axes: Iterable[str], places: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Axis -> its levels, for those of which there are several: numbers in order of size, others as they come."""
+    """Return axis -> its levels, for those of which there are several: numbers by size, others as they come."""
     found = {axis: list(dict.fromkeys(place[axis] for place in places)) for axis in axes}
     return {
         axis: sorted(levels) if all(map(is_number, levels)) else levels
@@ -56,7 +66,7 @@ def levels(axes: Iterable[str], places: Iterable[Mapping[str, Any]]) -> dict[str
 
 
 def axis_of_numbers(levels: Mapping[str, list[Any]]) -> str | None:
-    """The axis, of those whose levels are numbers, that has most of them."""
+    """Return the axis, of those whose levels are numbers, that has most of them."""
     numeric = [axis for axis, of_axis in levels.items() if all(map(is_number, of_axis))]
     return max(numeric, key=lambda axis: len(levels[axis]), default=None)
 

@@ -1,6 +1,9 @@
-"""TODO"""
+"""The transformer: its keys, and the shapes of its parameters."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
+
+from icl_transience.specs.keys import Key, neutral
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,35 +14,62 @@ class Positions:
     added too; "rotary", queries and keys turned by it; "none". base: of the wavelengths of "sinusoid" and "rotary".
     """
 
-    kind: str = "sinusoid"
-    base: float = 30.0
+    kind: Annotated[
+        str,
+        Key(
+            "how a token learns its place: a fixed or a learned table added to it; queries and keys "
+            "turned by it; not at all",
+            choices=("sinusoid", "learned", "rotary", "none"),
+        ),
+    ] = "sinusoid"
+    base: Annotated[float, Key("of the wavelengths of sinusoid and rotary", above=0)] = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Init:
-    distribution: str = "pytorch"
-    scale: float = 1.0
+    """The distribution from which the initial weights are drawn, and a factor on them."""
+
+    distribution: Annotated[
+        str,
+        Key(
+            "lecun_normal: as published; pytorch: uniform +-1/sqrt(fan-in), weights about 0.58 as large",
+            choices=("lecun_normal", "pytorch"),
+        ),
+    ] = "pytorch"
+    scale: Annotated[float, Key("multiplies every weight matrix and the label table, not biases or norms", above=0)] = (
+        1.0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    depth: int
-    width: int
-    heads: int
-    mlp_ratio: int
-    positions: Positions = Positions()
-    init: Init = Init()
-    dropout: float = field(default=0.0, metadata={"neutral": 0.0})
+    """The transformer: its size, how it knows places, its initial weights and dropout."""
+
+    depth: Annotated[int, Key("blocks", default=2, unit="blocks", minimum=1)]
+    width: Annotated[int, Key("residual stream (d)", default=64, unit="coordinates", minimum=2, multiple_of=2)]
+    heads: Annotated[int, Key("attention heads; must divide width", default=8, unit="heads", minimum=1)]
+    mlp_ratio: Annotated[int, Key("MLP hidden units over width; 0 = attention only", default=0, minimum=0)]
+    positions: Annotated[Positions, Key("how a token learns its place")] = Positions()
+    init: Annotated[Init, Key("the initial weights")] = Init()
+    dropout: Annotated[
+        float,
+        Key(
+            "share of the numbers that attentions and MLPs add to the residual stream which is "
+            "dropped in training; needs the eager engine",
+            minimum=0,
+            below=1,
+        ),
+    ] = neutral(0.0)
 
 
-# The parts of the model whose L2 can differ; model.component says which arrays are whose.
+# The parts of the model whose L2 can differ; `component` says which parameters are whose.
 COMPONENTS = ("embedder", "attention", "mlp", "norm", "unembedding")
 
 
 def parameter_shapes(
     model: Model, input_width: int, n_labels: int, context: int | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor of one lane (without the lane axis), in forward order.
+    """Return name -> shape of every parameter of one lane (without the lane axis), in forward order.
 
     Weights are [in, out]: the model computes x @ W. context: that of training, which learned positions need to know.
     """
@@ -79,7 +109,7 @@ def parameter_shapes(
 
 
 def component(name: str) -> str:
-    """Whose array it is, among spec.COMPONENTS; biases go with their weights, both tables with the embedder."""
+    """Return whose parameter it is, among COMPONENTS; biases go with their weights, both tables with the embedder."""
     for part in ("norm", "attention", "mlp", "unembedding"):
         if f".{part}" in f".{name}":
             return part

@@ -1,8 +1,11 @@
-"""TODO"""
+"""How a training sequence is composed: the keys of a recipe, and the kinds of sequence that are mixed in it."""
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
+
+from icl_transience.specs.keys import Key, SeedNumber, neutral
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,9 +15,14 @@ class Zipf:
     ranks: "permuted" (rank -> class by a permutation that `seed` draws) or "identity" (the bank's order).
     """
 
-    alpha: float = 0.0
-    ranks: str = "permuted"
-    seed: int = 0
+    alpha: Annotated[
+        float,
+        Key("class of rank r comes with probability proportional to r**-alpha; 0 = all alike", minimum=0, maximum=8),
+    ] = 0.0
+    ranks: Annotated[
+        str, Key("which class has which rank: a random order, or the bank's own", choices=("permuted", "identity"))
+    ] = "permuted"
+    seed: Annotated[SeedNumber, Key("draws that order")] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,20 +32,57 @@ class Labelling:
     At 0 labels every class has its own, the class's number.
     """
 
-    labels: int = 0
-    seed: int = 0
+    labels: Annotated[
+        int, Key("labels the classes share evenly; 0 = a label for every class", unit="labels", minimum=0)
+    ] = 0
+    seed: Annotated[SeedNumber, Key("draws which classes share one")] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Composition:
     """What the kinds of sequence in a mixture may differ in; the words are those of Recipe."""
 
-    burstiness: int
-    distractor: bool = field(default=True, metadata={"neutral": True})
-    support: str = field(default="bursty", metadata={"neutral": "bursty"})
-    labels: str = field(default="classes", metadata={"neutral": "classes"})
-    match: float = field(default=0.0, metadata={"neutral": 0.0})
-    replacement: bool = field(default=True, metadata={"neutral": True})
+    burstiness: Annotated[
+        int,
+        Key(
+            "context items of the query's class, and as many of a distractor class (B)",
+            default=3,
+            unit="items",
+            minimum=0,
+        ),
+    ]
+    distractor: Annotated[
+        bool,
+        Key("whether as many items as of the query's class are of one other class; otherwise their places are free"),
+    ] = neutral(True)
+    support: Annotated[
+        str,
+        Key(
+            "none: the context's classes have pairwise different labels, none the query's, so that "
+            "only the weights know the answer",
+            choices=("bursty", "none"),
+        ),
+    ] = neutral("bursty")
+    labels: Annotated[
+        str,
+        Key(
+            "classes: their own; relabelled: query and distractor get 0 and 1 at random, so that only "
+            "the context knows the answer; swapped: the two exchange theirs, the target with them; "
+            "copied: the query's stands in the context once",
+            choices=("classes", "relabelled", "swapped", "copied"),
+        ),
+    ] = neutral("classes")
+    match: Annotated[
+        float,
+        Key(
+            "probability that a sequence's bursty items repeat the query's exemplar, and the distractor's one exemplar",
+            minimum=0,
+            maximum=1,
+        ),
+    ] = neutral(0.0)
+    replacement: Annotated[
+        bool, Key("whether items of one class are drawn independently; otherwise their exemplars differ")
+    ] = neutral(True)
 
 
 COMPOSITION = tuple(f.name for f in dataclasses.fields(_Composition))
@@ -47,7 +92,7 @@ COMPOSITION = tuple(f.name for f in dataclasses.fields(_Composition))
 class Component(_Composition):
     """A kind of sequence mixed into a recipe, in `share` of all sequences."""
 
-    share: float
+    share: Annotated[float, Key("of all sequences; 0 leaves it out", minimum=0, maximum=1, required=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +114,48 @@ class Recipe(_Composition):
     mixture: other kinds of sequence; this one fills what their shares leave.
     """
 
-    context: int
-    classes: str = field(default="train", metadata={"neutral": "train"})
-    exemplars: str = field(default="train", metadata={"neutral": "train"})
-    zipf: Zipf = field(default=Zipf(), metadata={"neutral": Zipf()})
-    labelling: Labelling = field(default=Labelling(), metadata={"neutral": Labelling()})
-    label_noise: float = field(default=0.0, metadata={"neutral": 0.0})
-    input_noise: float = field(default=0.0, metadata={"neutral": 0.0})
-    pool: int = field(default=0, metadata={"neutral": 0})
-    mixture: tuple[Component, ...] = field(default=(), metadata={"neutral": ()})
+    context: Annotated[
+        int, Key("exemplar-label pairs before the query (C)", default=8, unit="pairs", minimum=1, maximum=255)
+    ]
+    # Of evaluators alone; training draws from the part that is to train on.
+    classes: str = neutral("train")
+    exemplars: str = neutral("train")
+    zipf: Annotated[Zipf, Key("how often a class comes")] = neutral(Zipf())
+    labelling: Annotated[Labelling, Key("what a class is called")] = neutral(Labelling())
+    label_noise: Annotated[
+        float, Key("probability that a label, the target too, is replaced by a random one", minimum=0, maximum=1)
+    ] = neutral(0.0)
+    input_noise: Annotated[
+        float, Key("standard deviation of Gaussian noise on every coordinate of every exemplar", minimum=0)
+    ] = neutral(0.0)
+    pool: Annotated[
+        int,
+        Key(
+            "different training sequences, in a new order every epoch; 0 = an endless stream",
+            unit="sequences",
+            minimum=0,
+            maximum=4194304,
+        ),
+    ] = neutral(0)
+    mixture: Annotated[
+        tuple[
+            Annotated[
+                Component,
+                Key(
+                    "a kind of sequence in a mixture; what it does not say is as in the recipe it is mixed into",
+                    inherits="as in the recipe",
+                ),
+            ],
+            ...,
+        ],
+        Key(
+            "other kinds of sequence by name, each in its share of all; what they leave is composed as above",
+            names=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$",
+        ),
+    ] = neutral(())
 
     def kinds(self) -> list[tuple[float, "Recipe"]]:
-        """(share, recipe without a mixture) of every kind of sequence, this one's own first."""
+        """Return (share, recipe without a mixture) of every kind of sequence, this one's own first."""
         own = dataclasses.replace(self, mixture=())
         others = [
             (part.share, dataclasses.replace(own, **{name: getattr(part, name) for name in COMPOSITION}))
@@ -89,5 +164,5 @@ class Recipe(_Composition):
         return [(1 - math.fsum(share for share, _ in others), own), *others]
 
     def n_labels(self, n_classes: int) -> int:
-        """How many labels `n_classes` training classes have."""
+        """Return the number of labels of `n_classes` training classes."""
         return self.labelling.labels or n_classes

@@ -1,13 +1,15 @@
-"""TODO"""
+"""What trains: runs, their seeds and lanes, and the packs in which lanes train together."""
 
 import dataclasses
 import functools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.identity import Identified, canonical, from_values, identity, identity_values, round_up
+from icl_transience.specs.keys import Key, SeedNumber, neutral
 from icl_transience.specs.model import Model, parameter_shapes
 from icl_transience.specs.recipes import Recipe
 from icl_transience.specs.training import Forgetting, Intervention, Optimizer, Snapshots
@@ -20,15 +22,38 @@ class Run:
     interventions: in the order in which they come; before the first, `recipe` and `optimizer` hold.
     """
 
-    bank: BankSpec
-    recipe: Recipe
-    model: Model
-    optimizer: Optimizer
-    batch_size: int
-    numerics: str
-    snapshots: Snapshots
-    forgetting: Forgetting = field(default=Forgetting(), metadata={"neutral": Forgetting()})
-    interventions: tuple[Intervention, ...] = field(default=(), metadata={"neutral": ()})
+    bank: Annotated[BankSpec, Key("the exemplars")]
+    recipe: Annotated[Recipe, Key("how a training sequence is composed")]
+    model: Annotated[Model, Key("the transformer")]
+    optimizer: Annotated[Optimizer, Key("from gradients to steps")]
+    batch_size: Annotated[int, Key("sequences in a training step", default=32, unit="sequences", minimum=1)]
+    numerics: Annotated[
+        str,
+        Key(
+            "number format of training and evaluation; tf32 and bfloat16 are of matrix products "
+            "alone, weights stay float32 (a CPU computes tf32 as float32)",
+            default="float32",
+            choices=("float32", "tf32", "bfloat16", "float64"),
+        ),
+    ]
+    snapshots: Annotated[Snapshots, Key("when the parameters are kept for evaluation; does not depend on the horizon")]
+    forgetting: Annotated[
+        Forgetting,
+        Key("the label embeddings are drawn anew again and again (active forgetting), and their optimizer begins anew"),
+    ] = neutral(Forgetting())
+    interventions: Annotated[
+        tuple[
+            Annotated[
+                Intervention,
+                Key("what is as before unless it says otherwise; evaluators stay those of the first recipe"),
+            ],
+            ...,
+        ],
+        Key(
+            "changes in mid-training by name; each lasts, and a later one changes what the earlier ones left",
+            names=r"^[a-z][a-z0-9_]*$",
+        ),
+    ] = neutral(())
 
     @property
     def id(self) -> str:
@@ -36,12 +61,12 @@ class Run:
 
     @property
     def n_labels(self) -> int:
-        """Labels the model knows."""
+        """Return the number of labels that the model knows."""
         return self.recipe.n_labels(self.bank.shape.n_train_classes)
 
     @property
     def tensor_shape(self) -> str:
-        """Runs with equal values here can train as one batched model: all but what each lane has of its own."""
+        """Return what is equal in runs that can train as one batched model: all but what each lane has of its own."""
         values = identity_values(self)
         values["model"].pop("init")
         for key in ("learning_rate", "l2", "clip", "momentum", "weight_decay", "schedule"):
@@ -53,11 +78,11 @@ class Run:
 
     @property
     def recipes(self) -> list[Recipe]:
-        """All that hold at some time."""
+        """Return all recipes that hold at some time."""
         return [self.recipe, *(change.recipe for change in self.interventions)]
 
     def at(self, seen: int) -> "Run":
-        """This run as the batch that begins at `seen` sequences seen has it: with the recipe and optimizer then."""
+        """Return this run with the recipe and optimizer of the batch that begins at `seen` sequences seen."""
         recipe, optimizer = self.recipe, self.optimizer
         for change in self.interventions:
             if round_up(change.at, self.batch_size) <= seen:
@@ -65,7 +90,7 @@ class Run:
         return dataclasses.replace(self, recipe=recipe, optimizer=optimizer, interventions=())
 
     def changes(self, start: int, until: int) -> set[int]:
-        """Sequences seen, after `start` and before `until`, at which what holds changes or labels are forgotten."""
+        """Return the sequences seen, in (start, until), at which recipe, optimizer or label embeddings change."""
         points = {round_up(change.at, self.batch_size) for change in self.interventions}
         if every := round_up(self.forgetting.every, self.batch_size):
             last = round_up(self.forgetting.until, self.batch_size) if self.forgetting.until else until
@@ -75,12 +100,14 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Seed:
-    init: int
-    data: int
+    """What draws the initial weights, and what draws the training sequences."""
+
+    init: Annotated[SeedNumber, Key("draws the initial weights", required=True)]
+    data: Annotated[SeedNumber, Key("draws the training sequences", required=True)]
 
     @property
     def label(self) -> str:
-        """As it stands in tables: one number where both are the same."""
+        """Return the seed as tables have it: one number where both are the same."""
         return str(self.init) if self.init == self.data else f"init{self.init}-data{self.data}"
 
 
@@ -114,7 +141,7 @@ class PackSpec:
 
     @property
     def run(self) -> Run:
-        """Any of its runs: what they have in common is the same in all."""
+        """Return any of its runs: what they have in common is the same in all."""
         return self.lanes[0].run
 
     @property
@@ -124,13 +151,14 @@ class PackSpec:
 
     @functools.cached_property
     def json(self) -> str:
-        """One line that says everything a training job needs; each run once."""
+        """One line of JSON with everything that a training job needs; each run once."""
         runs = {lane.run.id: identity_values(lane.run) for lane in self.lanes}
         lanes = [{"run": lane.run.id, "init": lane.seed.init, "data": lane.seed.data} for lane in self.lanes]
         return canonical({"runs": runs, "lanes": lanes})
 
     @classmethod
     def from_json(cls, text: str) -> "PackSpec":
+        """Return the pack whose `json` is given."""
         document = json.loads(text)
         runs = {name: from_values(Run, values) for name, values in document["runs"].items()}
         return cls(
@@ -142,11 +170,11 @@ class PackSpec:
 
 
 def seed_labels(pack: PackSpec) -> str:
-    """The pack's seeds as a person reads them: "seeds 0 1 2"."""
+    """Return the pack's seeds in words: "seeds 0 1 2"."""
     return "seeds " + " ".join(dict.fromkeys(lane.seed.label for lane in pack.lanes))
 
 
 def parameter_names(pack: PackSpec) -> list[str]:
-    """The names of the parameters, in forward order."""
+    """Return the names of the parameters, in forward order."""
     run = pack.run
     return list(parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context))

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and locks that die with their holder."""
+"""Files that are whole or absent: written under a temporary name, renamed when complete."""
 
 import errno
 import fcntl
@@ -13,25 +13,28 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from icl_transience.specs.errors import StudyError
 
-# What a file that is not what its name promises is called from then on.
+# Suffix of a file that is not what its name promises.
 DAMAGED = ".damaged"
 AGAIN = "run the same snakemake command again to rebuild it"
-# No room, over quota, read-only, too large for the file system: what a person has to mend, and can.
+# No room, over quota, read-only, too large for the file system: a person has to mend these, and can.
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
+Refusal = TypeVar("Refusal", bound=StudyError)
+
+
 @contextmanager
 def replacing(path: Path, target: Callable[[], Path] | None = None) -> Iterator[Path]:
-    """An empty file beside `path` to write to; renamed to `path` when the block ends without an exception.
+    """Open an empty file beside `path` to write to; rename it to `path` when the block ends without an exception.
 
-    It is locked meanwhile, so that others can tell a file being written from one whose writer was killed; the latter
-    are removed here. target: asked at the end for another name in place of `path`. Raises StudyError where there is no
-    room or no right to write.
+    It is locked meanwhile: so others can tell a file being written from one whose writer was killed. The latter are
+    removed here. target: returns, at the end, another name in place of `path`.
+    Raises StudyError where there is no room or no right to write.
     """
     with explained(path):
         temporary, lock = create(path)
@@ -47,7 +50,7 @@ def replacing(path: Path, target: Callable[[], Path] | None = None) -> Iterator[
 
 
 def create(path: Path) -> tuple[Path, IO[bytes]]:
-    """A new temporary file beside `path`, and the lock on it; those that killed writers left are removed."""
+    """Create a temporary file beside `path`; return it and its open, locked file. Remove those of killed writers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_temporaries(path)
     while True:
@@ -62,7 +65,7 @@ def create(path: Path) -> tuple[Path, IO[bytes]]:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns the errors of a disk that is full or not ours to write to into a StudyError that names the file."""
+    """Turn the errors of a disk that is full or not ours to write to into a StudyError that names the file."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -75,7 +78,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _unwritable(error: Exception, path: Path) -> str | None:
-    """What keeps `path` from being written, where that is what `error` says; else None. HDF5 says it in its text."""
+    """Say what keeps `path` from being written, if `error` is about that; HDF5 has the number in its text."""
     named = str(getattr(error, "filename", None) or "")
     # A right that is missing elsewhere says nothing about this file.
     numbers = UNWRITABLE | (FORBIDDEN if named.startswith(str(path.parent)) else set())
@@ -86,7 +89,7 @@ def _unwritable(error: Exception, path: Path) -> str | None:
 
 
 def check_room(path: Path, needed: int) -> None:
-    """Raises StudyError where the disk of `path` has not `needed` bytes left."""
+    """Raise StudyError where the disk of `path` has not `needed` bytes left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(path.parent).free) < needed:
         raise StudyError(
@@ -96,7 +99,7 @@ def check_room(path: Path, needed: int) -> None:
 
 
 def clear_temporaries(path: Path) -> None:
-    """Removes what killed writers of `path` left; those of living ones are locked."""
+    """Remove the temporary files of killed writers of `path`; those of living ones are locked."""
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         # Another process may clear as well, or be writing.
         with suppress(FileNotFoundError, BlockingIOError), temporary.open("r+b") as file:
@@ -105,19 +108,19 @@ def clear_temporaries(path: Path) -> None:
 
 
 def write(path: Path, make: Callable[[Path], object]) -> None:
-    """Runs `make` on a temporary name and renames the result to `path`."""
+    """Run `make` on a temporary name and rename the result to `path`."""
     with replacing(path) as temporary:
         make(temporary)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` as a whole, unless that is what stands there."""
+    """Write `text` to `path` as a whole, unless the file has that text already."""
     if not path.exists() or path.read_bytes() != text.encode():
         write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def unusable(path: Path, reason: str, error: type[StudyError] = StudyError) -> StudyError:
-    """Moves a file that is not what its name promises aside, so that Snakemake makes it again; the error to raise."""
+def unusable(path: Path, reason: str, error: type[Refusal] = StudyError) -> Refusal:
+    """Move a damaged file aside, so that Snakemake makes it again; return the error to raise."""
     aside = path.with_name(path.name + DAMAGED)
     try:
         path.replace(aside)
@@ -127,7 +130,7 @@ def unusable(path: Path, reason: str, error: type[StudyError] = StudyError) -> S
 
 
 def link(source: Path, target: Path, *, touch: bool = False) -> None:
-    """Makes `target` a second name of the file `source`, in place of what had that name; touch: dated now."""
+    """Make `target` a second name of the file `source`, replacing any file of that name; touch: set its time to now."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.link")
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +152,7 @@ ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeErro
 
 
 def read_planned(path: Path) -> Any:
-    """Read what snakemake wrote down when it started: an experiment.json or claims.json.
+    """Read an experiment.json or claims.json, which snakemake writes when it starts.
 
     Raises StudyError where the file is missing or is not JSON.
     """

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The file of a bank, as training and sequences read it; banks/bank.py writes it."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ from icl_transience.store import hdf5
 
 
 def load(path: Path, spec: BankSpec) -> np.ndarray:
-    """The embeddings in a bank's file, float32 [classes, exemplars, dim], once it has been checked."""
+    """Load the embeddings of a bank, float32 [classes, exemplars, dim], after checking its file."""
     with hdf5.reading(path, "bank", spec.id) as file:
-        return file["embeddings"][()]
+        return hdf5.array(file, "embeddings")

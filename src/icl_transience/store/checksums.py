@@ -1,4 +1,4 @@
-"""TODO"""
+"""SHA-256 of files: of a folder's tables, in SHA256SUMS, and of source files, for identities."""
 
 import contextlib
 import functools
@@ -10,20 +10,21 @@ from pathlib import Path
 
 from icl_transience.specs.errors import StudyError
 from icl_transience.store.atomic import AGAIN, unusable, write
+from icl_transience.store.cache import cache_folder
 
 CHECKSUMS = "SHA256SUMS"
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
-    """SHA256SUMS of these files of `folder`, as `sha256sum -c` reads it."""
+    """Write SHA256SUMS of these files of `folder`, in the form that `sha256sum -c` reads."""
     lines = [f"{sha256(folder / name)}  {name}\n" for name in names]
     write(folder / CHECKSUMS, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
 
 
 def check_checksums(folder: Path, names: Iterable[str], *, move: bool = True) -> None:
-    """Raises StudyError where one of these files of `folder` is not what SHA256SUMS says.
+    """Raise StudyError where one of these files of `folder` is not what SHA256SUMS says, and move it aside.
 
-    It is moved aside then; not so with `move=False`, for readers that come while jobs may be writing.
+    move: False leaves it, for readers that come while jobs may be writing.
     """
     sums = folder / CHECKSUMS
     try:
@@ -43,6 +44,7 @@ def check_checksums(folder: Path, names: Iterable[str], *, move: bool = True) ->
 
 
 def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -53,19 +55,19 @@ _REMEMBERED_BYTES = 1 << 26
 
 @functools.cache
 def file_digest(path: Path) -> str:
-    """SHA-256 of a source file: what enters identities in place of its path.
+    """Return the SHA-256 of a source file, which enters identities in place of its path.
 
-    That of a large file is remembered, under path, size and time, in the user's cache folder.
+    That of a large file is kept in the user's cache folder, under path, size and time.
     """
     state = path.stat()
     if state.st_size < _REMEMBERED_BYTES:
         return sha256(path)
     known = [str(path.resolve()), state.st_size, state.st_mtime_ns]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icl-transience"
+    cache = cache_folder()
     note = cache / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.sha256"
     try:
         return note.read_text(encoding="utf-8")
-    except OSError:  # not hashed before, or no such folder
+    except OSError:  # not hashed before, or there is no such folder
         digest = sha256(path)
     with contextlib.suppress(OSError):  # a read-only home costs time at the next call, nothing else
         cache.mkdir(parents=True, exist_ok=True)

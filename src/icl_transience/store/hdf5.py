@@ -1,9 +1,9 @@
 """HDF5 files that are whole or absent: written under a temporary name, renamed when complete, checked when read.
 
 Every file carries, as attributes of its root: `kind` (bank, encoder, sequences, segment, …), `schema`
-(the version of that kind's layout), `identity` (what its content is a function of), `checksum` (SHA-256 over names,
+(the version of that kind's layout), `identity` (its content is a function of this), `checksum` (SHA-256 over names,
 types, shapes, values and attributes). Attributes that begin with `made_` say when, by what and how fast a file was
-made; they are not content, and two files of one content may differ in them.
+made; they are not content, and two files of equal content may differ in them.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,13 +28,13 @@ _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 
 class StoreError(StudyError):
-    """A file is not what its name promises; the message says which and how to get it back."""
+    """A file is not what its name promises; the message says which one and how to get it back."""
 
 
 class _Disk(io.FileIO):
-    """What HDF5 writes to, which never fails: HDF5 crashes where it cannot write and then close a file.
+    """A file on disk whose writes never fail: HDF5 crashes where it cannot write and then closes a file.
 
-    `failure` says what failed first. From then on what is written is kept in memory, for HDF5 to read it back.
+    `failure` is the first error. Data written after it is kept in memory, where HDF5 can read it back.
     """
 
     def __init__(self, path: Path):
@@ -67,10 +68,10 @@ class _Disk(io.FileIO):
         return read
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        place = super().seek(offset, whence)
+        position = super().seek(offset, whence)
         if whence == io.SEEK_END and self._kept:
-            place = super().seek(max(place, *(at + len(data) for at, data in self._kept)))
-        return place
+            position = super().seek(max(position, *(at + len(data) for at, data in self._kept)))
+        return position
 
     def truncate(self, size: int | None = None) -> int:
         try:
@@ -81,7 +82,7 @@ class _Disk(io.FileIO):
 
 
 class Written(h5py.File):
-    """A file being written. A write that fails does not say so: ask `check_disk` where much has been written."""
+    """A file being written. A failed write raises nothing: call `check_disk` after writing much."""
 
     def __init__(self, disk: _Disk, path: Path):
         # From HDF5 1.10 on the format has checksums over its own structure too.
@@ -90,21 +91,21 @@ class Written(h5py.File):
         self.target = path
 
     def becomes(self, path: Path, kind: str) -> None:
-        """Gives what has been written another kind, and another name than it was begun for."""
+        """Change kind and name of the file being written."""
         self.attrs["kind"], self.attrs["schema"] = kind, SCHEMA_VERSIONS[kind]
         self.target = path
 
     def check_disk(self) -> None:
-        """Raises OSError where something could not be written."""
+        """Raise OSError where something could not be written."""
         if self._disk.failure:
             raise self._disk.failure
 
 
 @contextmanager
 def writing(path: Path, kind: str, identity: str, *, kept: bool = False) -> Iterator[Written]:
-    """An open HDF5 file that appears under `path` when the block ends without an exception, and never otherwise.
+    """Open an HDF5 file to write, which appears under `path` if the block ends without an exception.
 
-    kept: before that, under its kept name too, so that there is no moment at which a finished file can get lost.
+    kept: it appears under its kept name first, so that a finished file cannot get lost at any moment.
     """
     with atomic.replacing(path, lambda: file.target) as temporary, _Disk(temporary) as disk:
         with Written(disk, path) as file:
@@ -124,7 +125,7 @@ def writing(path: Path, kind: str, identity: str, *, kept: bool = False) -> Iter
 
 @contextmanager
 def reading(path: Path, kind: str, identity: str | None = None) -> Iterator[h5py.File]:
-    """The file `path`, open for reading, once kind, schema version, identity and checksum have been checked.
+    """Open the file `path` to read, after checking kind, schema version, identity and checksum.
 
     Raises StoreError where any of them is wrong; the message names the file and the way to rebuild it. A file that is
     damaged or of an older schema is moved aside, so that Snakemake finds it missing and makes it again.
@@ -132,7 +133,7 @@ def reading(path: Path, kind: str, identity: str | None = None) -> Iterator[h5py
     with _opened(path) as file:
         expected = {"kind": kind} | ({} if identity is None else {"identity": identity})
         try:
-            found = {name: file.attrs.get(name) for name in (*expected, "schema", "checksum")}
+            found: dict[str, Any] = {name: file.attrs.get(name) for name in (*expected, "schema", "checksum")}
             actual = checksum(file)
         except _DAMAGE as error:
             raise _unreadable(path, error) from error
@@ -155,6 +156,19 @@ def reading(path: Path, kind: str, identity: str | None = None) -> Iterator[h5py
         yield file
 
 
+def array(group: h5py.Group, name: str) -> np.ndarray:
+    """Read a dataset of a file, or of a group in it, as a whole. Raises TypeError where `name` is no dataset."""
+    return np.asarray(dataset(group, name)[()])
+
+
+def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """Return a dataset of a file, or of a group in it, to read in parts. Raises TypeError where it is no dataset."""
+    item = group[name]
+    if not isinstance(item, h5py.Dataset):
+        raise TypeError(f"{group.file.filename}: {name} is a {type(item).__name__}, expected a dataset")
+    return item
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     try:
@@ -172,13 +186,13 @@ def _unreadable(path: Path, error: Exception) -> StoreError:
     return unusable(path, f"it is damaged ({error})")
 
 
-def unusable(path: Path, reason: str) -> StudyError:
-    """See atomic.unusable."""
+def unusable(path: Path, reason: str) -> StoreError:
+    """Move a damaged file aside; return the StoreError to raise. See atomic.unusable."""
     return atomic.unusable(path, reason, StoreError)
 
 
-def read_attribute(path: Path, name: str, *, aside: bool = True) -> str:
-    """One attribute of the root, without reading the rest of the file; a damaged one is moved aside if so wanted."""
+def read_attribute(path: Path, name: str, *, aside: bool = True) -> Any:
+    """Read one attribute of the root and nothing else. aside: move the file aside if it is damaged."""
     try:
         with h5py.File(path, "r") as file:
             return file.attrs[name]
@@ -191,7 +205,7 @@ def read_attribute(path: Path, name: str, *, aside: bool = True) -> str:
 
 
 def checksum(file: h5py.File) -> str:
-    """SHA-256 over everything in the file but the checksum itself and how it was made."""
+    """Return the SHA-256 of everything in the file except the checksum and the attributes `made_…`."""
     digest = hashlib.sha256()
 
     def add_text(text: str) -> None:
@@ -211,7 +225,7 @@ def checksum(file: h5py.File) -> str:
                     for value in part.ravel():
                         add_text(repr(value))
                 else:
-                    digest.update(np.ascontiguousarray(part))
+                    digest.update(np.ascontiguousarray(part).data)
 
     names: list[str] = []
     file.visit(names.append)
@@ -222,7 +236,7 @@ def checksum(file: h5py.File) -> str:
 
 
 def _parts(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
-    """The dataset in pieces of bounded size along its first axis."""
+    """Yield the dataset in pieces of bounded size along its first axis."""
     if not dataset.shape or not dataset.size:
         yield dataset[()]
         return
@@ -232,7 +246,7 @@ def _parts(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
 
 
 def restore(path: Path, kind: str, identity: str, made_of: str = "") -> bool:
-    """Brings `path` back from its kept name if that is whole, of this identity and `made_of`; says whether it did."""
+    """Bring `path` back from its kept name if that file is whole and of this identity and `made_of`; say whether."""
     kept = kept_name(path)
     if not kept.exists():
         return False

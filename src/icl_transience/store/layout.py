@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# The folder, beside them, of finished files under a second name; see hdf5.restore.
+# The folder beside finished files that holds them under a second name; see hdf5.restore.
 KEPT = ".kept"
-# sequences seen, zero-padded, in the names of a segment and its metrics.
+# Sequences seen, zero-padded, in the names of a segment and its metrics.
 SEGMENT = re.compile(r"^segment-(\d{12})-(\d{12})\.h5$")
 
 
@@ -15,18 +15,23 @@ def segment_name(start: int, end: int) -> str:
     return f"segment-{start:012d}-{end:012d}.h5"
 
 
+def segment_identity(pack_id: str, start: int, end: int) -> str:
+    """Return the identity of a segment: a function of its pack and its ends, not of where earlier segments met."""
+    return f"{pack_id}/{start}-{end}"
+
+
 def metrics_name(set_id: str, start: int, end: int) -> str:
     """Return the file name of a segment's metrics on an evaluator set, beside the segment."""
     return f"metrics-{set_id}-{start:012d}-{end:012d}.h5"
 
 
 def kept_name(path: Path) -> Path:
-    """Return the second name of a finished file, which Snakemake does not know and so never deletes."""
+    """Return the second name of a finished file; Snakemake does not know it, and so never deletes it."""
     return path.parent / KEPT / path.name
 
 
 def unfinished_name(segment: Path) -> Path:
-    """Return where what there is of a segment is kept, if its training was told to stop."""
+    """Return the path of the unfinished segment that a stopped training job leaves."""
     return kept_name(segment).with_name(segment.name.replace("segment-", "unfinished-"))
 
 
@@ -39,15 +44,17 @@ class Paths:
 
     @property
     def packs(self) -> str:
+        """The folder of all packs."""
         return f"{self.root}/packs"
 
     @property
     def study_folder(self) -> str:
+        """The folder of the study's tables and figures."""
         return f"{self.root}/studies/{self.study}"
 
     @property
     def claims(self) -> str:
-        """The file of what the study claims; see planning/records.py."""
+        """The file of the study's claims; see planning/records.py."""
         return f"{self.study_folder}/claims.json"
 
     def source(self, name: str) -> str:
@@ -59,6 +66,7 @@ class Paths:
         return f"{self.root}/encoders/{bank_id}.h5"
 
     def bank(self, bank_id: str) -> str:
+        """Return the file of a bank."""
         return f"{self.root}/banks/{bank_id}.h5"
 
     def card(self, bank_id: str, kind: str) -> str:
@@ -66,15 +74,19 @@ class Paths:
         return f"{self.root}/banks/{bank_id}.{kind}"
 
     def sequences(self, set_id: str) -> str:
+        """Return the file of the frozen sequences of an evaluator set."""
         return f"{self.root}/sequences/{set_id}.h5"
 
     def segment(self, pack_id: str, start: int, end: int) -> str:
+        """Return the file of a segment of a pack; `start` and `end` in sequences seen."""
         return f"{self.packs}/{pack_id}/{segment_name(start, end)}"
 
     def metrics(self, pack_id: str, set_id: str, start: int, end: int) -> str:
+        """Return the file of a segment's metrics on an evaluator set."""
         return f"{self.packs}/{pack_id}/{metrics_name(set_id, start, end)}"
 
     def experiment_folder(self, experiment: str) -> str:
+        """Return the folder of an experiment's tables and figures."""
         return f"{self.study_folder}/{experiment}"
 
     def experiment(self, experiment: str) -> str:

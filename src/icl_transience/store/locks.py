@@ -1,4 +1,4 @@
-"""TODO"""
+"""Locks that die with their holder: who is writing which file, and which pack is training."""
 
 import errno
 import fcntl
@@ -12,7 +12,7 @@ from icl_transience.store.atomic import FORBIDDEN, UNWRITABLE, create, explained
 
 @contextmanager
 def announced(path: Path) -> Iterator[None]:
-    """Says, by a locked temporary file beside `path`, that a job is at work on it; see `live_writers`."""
+    """Mark `path` as being made, by a locked temporary file beside it, until the block ends; see `live_writers`."""
     with explained(path):
         marker, lock = create(path)
     with lock:
@@ -23,20 +23,22 @@ def announced(path: Path) -> Iterator[None]:
 
 
 def live_writers(folder: Path) -> list[Path]:
-    """What living processes are making under `folder` now: files, and the folders of packs that are training."""
+    """List what living processes are making under `folder` now: files, and folders of packs that are training."""
     files = {_target(path) for path in folder.rglob(".*.tmp") if is_held(path)}
     return sorted(files | {lock.parent for lock in folder.glob("packs/*/.lock") if is_held(lock)})
 
 
 def _target(temporary: Path) -> Path:
+    """Return the file that a temporary file becomes; see atomic.create."""
     return temporary.with_name(temporary.name[1:].rsplit(".", 2)[0])
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds an exclusive flock on `path`; it dies with the process. Raises StudyError if held and not `wait`.
+    """Hold an exclusive flock on `path`; it dies with the process.
 
-    on_wait is called once where another process holds it.
+    wait: wait for another process that holds it, after calling `on_wait` once.
+    Raises StudyError where another process holds it and `wait` is False.
     """
     with explained(path):
         file = path.open("w")
@@ -52,7 +54,7 @@ def locked(path: Path, *, wait: bool = False, on_wait: Callable[[], None] = lamb
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock on `path`; one on another machine too, where the file system says so."""
+    """Say whether a living process holds the lock on `path`, on any machine whose locks the file system shares."""
     try:
         # For writing, as network file systems want it of an exclusive lock.
         with path.open("r+b") as file:

@@ -16,7 +16,7 @@ from icl_transience.store import hdf5
 
 @dataclass(frozen=True)
 class SegmentMetrics:
-    """What a segment's snapshots answered; n snapshots, m recordings of the training loss, S lanes.
+    """The metrics of a segment's snapshots; n snapshots, m recordings of the training loss, S lanes.
 
     sequences_seen: [n]. values: evaluator -> (mean, standard error), each [n, S, metrics]. loss_sequences_seen: [m].
     loss: [m, S]. diverged_at: [S], sequences seen, or -1.
@@ -37,11 +37,13 @@ def metrics_identity(segment_identity: str, set_id: str) -> str:
 def read_metrics(path: Path, identity: str) -> SegmentMetrics:
     """Read a metrics file of this identity. Raises StoreError where it is not what its name promises."""
     with hdf5.reading(path, "metrics", identity) as file:
-        names = in_order(name for name in file if evaluator_parts(name)[0] in EVALUATORS)
+        names = in_order(name for name in map(str, file) if evaluator_parts(name)[0] in EVALUATORS)
         return SegmentMetrics(
-            sequences_seen=file["sequences_seen"][()],
-            values={name: (file[f"{name}/mean"][()], file[f"{name}/standard_error"][()]) for name in names},
-            loss_sequences_seen=file["train_loss/sequences_seen"][()],
-            loss=file["train_loss/value"][()],
-            diverged_at=file["diverged_at"][()],
+            sequences_seen=hdf5.array(file, "sequences_seen"),
+            values={
+                name: (hdf5.array(file, f"{name}/mean"), hdf5.array(file, f"{name}/standard_error")) for name in names
+            },
+            loss_sequences_seen=hdf5.array(file, "train_loss/sequences_seen"),
+            loss=hdf5.array(file, "train_loss/value"),
+            diverged_at=hdf5.array(file, "diverged_at"),
         )

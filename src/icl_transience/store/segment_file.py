@@ -1,4 +1,4 @@
-"""TODO"""
+"""The file of a segment, as evaluation reads it; training/segments.py writes it and gives its layout."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +13,13 @@ from icl_transience.specs.runs import PackSpec, parameter_names
 from icl_transience.store import hdf5
 
 
-def identity(pack: PackSpec, start: int, end: int) -> str:
-    """A segment is a function of its pack and its ends; where earlier segments met changes nothing in it."""
-    return f"{pack.id}/{start}-{end}"
-
-
 @dataclass(frozen=True)
-class Trained:
-    """What evaluation and tables read of a segment. parameters(i): name -> [S, …] of snapshot i."""
+class SegmentReader:
+    """The snapshots and training loss of a segment; n snapshots, m recordings of the loss, S lanes.
+
+    sequences_seen: [n]. parameters(i): name -> [S, …] of snapshot i. loss_sequences_seen: [m]. loss: [m, S].
+    diverged_at: [S], sequences seen, or -1.
+    """
 
     sequences_seen: np.ndarray
     parameters: Callable[[int], dict[str, torch.Tensor]]
@@ -30,24 +29,26 @@ class Trained:
 
 
 @contextmanager
-def opened(path: Path, pack: PackSpec) -> Iterator[Trained]:
-    """The segment in `path`, once it has been checked; snapshots are read one at a time."""
+def opened(path: Path, pack: PackSpec) -> Iterator[SegmentReader]:
+    """Open the segment in `path`, after checking its file; snapshots are read one at a time."""
     with hdf5.reading(path, "segment") as file:
         check_pack(path, file, pack)
 
         def parameters(row: int) -> dict[str, torch.Tensor]:
-            group = file["snapshots/parameters"]
-            return {name: torch.from_numpy(group[name][row]) for name in parameter_names(pack)}
+            names = parameter_names(pack)
+            return {name: torch.from_numpy(hdf5.dataset(file, f"snapshots/parameters/{name}")[row]) for name in names}
 
-        yield Trained(
-            sequences_seen=file["snapshots/sequences_seen"][()],
+        yield SegmentReader(
+            sequences_seen=hdf5.array(file, "snapshots/sequences_seen"),
             parameters=parameters,
-            loss_sequences_seen=file["train_loss/sequences_seen"][()],
-            loss=file["train_loss/value"][()],
-            diverged_at=file["diverged_at"][()],
+            loss_sequences_seen=hdf5.array(file, "train_loss/sequences_seen"),
+            loss=hdf5.array(file, "train_loss/value"),
+            diverged_at=hdf5.array(file, "diverged_at"),
         )
 
 
 def check_pack(path: Path, file: h5py.File, pack: PackSpec) -> None:
-    if file.attrs["identity"].split("/")[0] != pack.id:
-        raise hdf5.StoreError(f"{path}: belongs to pack {file.attrs['identity'].split('/')[0]}, expected {pack.id}")
+    """Raise StoreError where the open segment `file` is not one of `pack`. path: its name, for the message."""
+    pack_id = str(file.attrs["identity"]).split("/")[0]
+    if pack_id != pack.id:
+        raise hdf5.StoreError(f"{path}: belongs to pack {pack_id}, expected {pack.id}")

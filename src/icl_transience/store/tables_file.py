@@ -7,33 +7,34 @@ import pandas as pd
 from icl_transience.specs.evaluators import TRAINING, default_metric
 from icl_transience.store import atomic, checksums
 
-# Of an experiment, and of a study.
+# The tables of an experiment, and the table of a study.
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 VERDICTS = "verdicts.csv"
 
 
 def write_csv(path: Path, table: pd.DataFrame, digits: int) -> None:
+    """Write a table with `digits` significant digits."""
     atomic.write(path, lambda temporary: table.to_csv(temporary, index=False, float_format=f"%.{digits}g"))
 
 
 def read_curves(folder: Path) -> pd.DataFrame:
-    """An experiment's curves.csv. Raises StudyError where one of its tables is not as it was written."""
+    """Read an experiment's curves.csv. Raises StudyError where one of its tables is not as it was written."""
     checksums.check_checksums(folder, TABLES)
     return read_csv(folder / "curves.csv")
 
 
 def read_lanes(folder: Path) -> pd.DataFrame:
-    """An experiment's transience.csv. Raises StudyError where it is not as it was written."""
+    """Read an experiment's transience.csv. Raises StudyError where it is not as it was written."""
     checksums.check_checksums(folder, ["transience.csv"])
     return read_csv(folder / "transience.csv")
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A table that this pipeline wrote; a run may be named NA, so an empty cell alone is a missing value."""
+    """Read a table that this pipeline wrote. Only an empty cell is a missing value: a run may be named NA."""
     return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"run": str, "seed": str})
 
 
 def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
-    """The rows of an evaluator's default metric (the training loss for `training`)."""
+    """Return the rows of an evaluator's default metric, or of the training loss for `training`."""
     metric = "loss" if evaluator == TRAINING else default_metric(evaluator)
-    return curves[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]
+    return curves.loc[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]

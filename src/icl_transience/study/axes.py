@@ -1,20 +1,23 @@
-"""TODO"""
+"""Dotted keys: where runs stand on an experiment's axes, and the names that runs get from it."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.model import COMPONENTS
 from icl_transience.specs.runs import Run
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
+    """Return mappings in each other with `value` at the dotted key."""
     for key in reversed(path.split(".")):
         value = {key: value}
     return value
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys of all values that are no mappings."""
     paths = []
     for key, value in values.items():
         paths += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
@@ -22,7 +25,7 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def value_at(run: Run, values: Mapping[str, Any], path: str) -> Any:
-    """What a run has at a dotted key, as it stands in a table's cell; None in another source's section.
+    """Return what a run has at a dotted key, as it stands in a table's cell; None in another source's section.
 
     values: the run's sections as written, for the names in a mixture, which a run does not keep.
     """
@@ -36,12 +39,17 @@ def value_at(run: Run, values: Mapping[str, Any], path: str) -> Any:
         return run.optimizer.l2.of(path.removeprefix("optimizer.l2."))
     value: Any = run
     for key in path.split("."):
-        value = getattr(value, key, None)
+        value = _section(value, key) if isinstance(value, BankSpec) else getattr(value, key, None)
     return ", ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
+def _section(bank: BankSpec, key: str) -> Any:
+    """Return what stands in a bank's section under a key; None for the section of another source."""
+    return bank.parameters if key == bank.source else getattr(bank, key, None)
+
+
 def _at_intervention(run: Run, values: Mapping[str, Any], path: str) -> Any:
-    """As `value_at`: what an intervention sets; None in a run without it, or where it leaves the key alone."""
+    """Return, as `value_at` does, what an intervention sets; None where there is none, or it leaves the key."""
     _, name, *keys = path.split(".")
     value: Any = values["interventions"].get(name)
     for key in keys:
@@ -51,11 +59,12 @@ def _at_intervention(run: Run, values: Mapping[str, Any], path: str) -> Any:
 
 
 def short_axis(axis: str) -> str:
-    """The last two words of a dotted key: enough to tell axes apart in a run's name."""
+    """Return the last two words of a dotted key: enough to tell axes apart in a run's name."""
     return ".".join(axis.split(".")[-2:])
 
 
 def plain(value: Any) -> str:
+    """Return a level as it stands in the name of a run."""
     if isinstance(value, float):
         return short if float(short := f"{value:g}") == value else repr(value)
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,18 +1,19 @@
-"""TODO"""
+"""What the values of a run rule out together, though each is right by itself: a line with a remedy for each."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import BankSpec, Omniglot, OneHot, Tokens
 from icl_transience.specs.evaluators import evaluator_parts
 from icl_transience.specs.identity import round_up
+from icl_transience.specs.model import Model
 from icl_transience.specs.runs import Run
 from icl_transience.study.neutral import kinds_of
 
 
 def _impossible_recipe(recipe: Mapping[str, Any], bank: BankSpec) -> Iterable[str]:
-    """Each way in which the values of a recipe contradict each other or the bank."""
+    """Yield each way in which the values of a recipe contradict each other or the bank."""
     context, n_classes, n_exemplars = recipe["context"], bank.shape.n_train_classes, bank.shape.n_train_exemplars
     n_labels = recipe["labelling"]["labels"] or n_classes
     if n_labels > n_classes or n_labels < 2:
@@ -73,7 +74,7 @@ def impossible_parts(values: Mapping[str, Any], bank: BankSpec, batch_size: int)
 
 
 def _impossible_optimizer(optimizer: Mapping[str, Any], batch_size: int) -> Iterable[str]:
-    """Each way in which the values of an optimizer contradict each other."""
+    """Yield each way in which the values of an optimizer contradict each other."""
     name, schedule = optimizer["name"], optimizer["schedule"]
     if optimizer["momentum"] and name != "sgd":
         yield (
@@ -99,7 +100,7 @@ def _impossible_optimizer(optimizer: Mapping[str, Any], batch_size: int) -> Iter
 
 
 def impossible_interventions(periods: Mapping[str, Mapping[str, Any]], run: Run) -> Iterable[str]:
-    """Each way in which the values with an intervention contradict each other, or those before it."""
+    """Yield each way in which the values with an intervention contradict each other, or those before it."""
     names: dict[int, str] = {}
     before = run.optimizer.name
     for name, period in periods.items():
@@ -126,62 +127,87 @@ def impossible_interventions(periods: Mapping[str, Mapping[str, Any]], run: Run)
 
 
 def impossible(run: Run, evaluators: Iterable[str], evaluation: Mapping[str, Any]) -> Iterable[str]:
-    """Each way in which model, evaluators and bank of a run contradict each other."""
-    bank = run.bank
-    section = f"bank.{bank.source}"
-    if run.model.width % run.model.heads:
-        yield f"`model.heads` is {run.model.heads}, which does not divide `model.width` {run.model.width}"
-    if run.model.positions.kind == "rotary" and run.model.width // run.model.heads % 2:
-        yield (
-            f"`model.positions.kind` is rotary, which turns pairs of coordinates, but a head has {run.model.width} / "
-            f"{run.model.heads}: make `model.width` / `model.heads` even"
-        )
+    """Yield each way in which model, evaluators and bank of a run contradict each other.
+
+    evaluators: names as of `evaluator_at`. evaluation: the study's section of that name.
+    """
+    yield from _impossible_model(run.model)
     for name, contexts in evaluation["contexts"].items():
-        longest = max(contexts, default=0)
-        if run.model.positions.kind == "learned" and longest > run.recipe.context:
-            yield (
-                f"`evaluation.contexts.{name}` has {longest}, but `model.positions.kind: learned` knows the places of "
-                f"`recipe.context` {run.recipe.context} and no more: leave longer ones out, or choose other positions"
-            )
-        if contexts and name not in evaluation["evaluators"]:
-            yield f"`evaluation.contexts.{name}` is given, but `evaluation.evaluators` lacks `{name}`: add it there"
-        if run.recipe.context in contexts:
-            yield (
-                f"`evaluation.contexts.{name}` has {run.recipe.context}, which is `recipe.context` and evaluated "
-                "anyway: leave it out"
-            )
+        yield from _impossible_contexts(name, contexts, run, evaluation["evaluators"])
     for evaluator in evaluators:
-        name, other_context = evaluator_parts(evaluator)
-        context = other_context or run.recipe.context
-        where = "recipe.context" if other_context is None else f"evaluation.contexts.{name}"
-        if (name.startswith("icl") or name == "flip") and context % 2:
-            yield (
-                f"`evaluation.evaluators` has `{name}`, half of whose context is the query's class, but "
-                f"`{where}` is {context}: make it even or leave `{name}` out"
-            )
-        if name in ("iwl", "ciwl") and run.n_labels <= context:
-            many = f"`{section}` has {bank.shape.n_train_classes}: ask for more classes"
-            if run.recipe.labelling.labels:
-                many = f"`recipe.labelling.labels` is {run.n_labels}: ask for more labels"
-            yield f"`evaluation.evaluators` has `{evaluator}`, which needs {context + 1} different classes, but {many}"
-        if name == "icl_holdout" and bank.shape.class_range("holdout")[1] < 2:
-            key = "holdout_characters" if bank.source == "omniglot" else "holdout_classes"
-            yield f"`evaluation.evaluators` has `icl_holdout`, but `{section}.{key}` leaves fewer than 2 classes"
-        if name == "icl_new_exemplar" and bank.shape.exemplar_range("holdout")[1] < 1:
-            key = "a one-hot class has one exemplar" if bank.onehot else f"`{section}.holdout_exemplars` is 0"
-            yield f"`evaluation.evaluators` has `icl_new_exemplar`, but {key}"
-    if getattr(bank.parameters, "encoder", None) == "pca" and bank.parameters.scale == "raw":
+        yield from _impossible_evaluator(evaluator, run)
+    yield from _impossible_bank(run.bank)
+
+
+def _impossible_model(model: Model) -> Iterable[str]:
+    if model.width % model.heads:
+        yield f"`model.heads` is {model.heads}, which does not divide `model.width` {model.width}"
+    if model.positions.kind == "rotary" and model.width // model.heads % 2:
+        yield (
+            f"`model.positions.kind` is rotary, which turns pairs of coordinates, but a head has {model.width} / "
+            f"{model.heads}: make `model.width` / `model.heads` even"
+        )
+
+
+def _impossible_contexts(name: str, contexts: Sequence[int], run: Run, evaluators: Sequence[str]) -> Iterable[str]:
+    """Yield what is wrong with the other context lengths of an evaluator. evaluators: those of the study."""
+    longest = max(contexts, default=0)
+    if run.model.positions.kind == "learned" and longest > run.recipe.context:
+        yield (
+            f"`evaluation.contexts.{name}` has {longest}, but `model.positions.kind: learned` knows the places of "
+            f"`recipe.context` {run.recipe.context} and no more: leave longer ones out, or choose other positions"
+        )
+    if contexts and name not in evaluators:
+        yield f"`evaluation.contexts.{name}` is given, but `evaluation.evaluators` lacks `{name}`: add it there"
+    if run.recipe.context in contexts:
+        yield (
+            f"`evaluation.contexts.{name}` has {run.recipe.context}, which is `recipe.context` and evaluated "
+            "anyway: leave it out"
+        )
+
+
+def _impossible_evaluator(evaluator: str, run: Run) -> Iterable[str]:
+    bank, section = run.bank, f"bank.{run.bank.source}"
+    name, other_context = evaluator_parts(evaluator)
+    context = other_context or run.recipe.context
+    where = "recipe.context" if other_context is None else f"evaluation.contexts.{name}"
+    if (name.startswith("icl") or name == "flip") and context % 2:
+        yield (
+            f"`evaluation.evaluators` has `{name}`, half of whose context is the query's class, but "
+            f"`{where}` is {context}: make it even or leave `{name}` out"
+        )
+    if name in ("iwl", "ciwl") and run.n_labels <= context:
+        many = f"`{section}` has {bank.shape.n_train_classes}: ask for more classes"
+        if run.recipe.labelling.labels:
+            many = f"`recipe.labelling.labels` is {run.n_labels}: ask for more labels"
+        yield f"`evaluation.evaluators` has `{evaluator}`, which needs {context + 1} different classes, but {many}"
+    if name == "icl_holdout" and bank.shape.class_range("holdout")[1] < 2:
+        key = "holdout_characters" if bank.source == "omniglot" else "holdout_classes"
+        yield f"`evaluation.evaluators` has `icl_holdout`, but `{section}.{key}` leaves fewer than 2 classes"
+    if name == "icl_new_exemplar" and bank.shape.exemplar_range("holdout")[1] < 1:
+        one_hot = isinstance(bank.parameters, OneHot)
+        key = "a one-hot class has one exemplar" if one_hot else f"`{section}.holdout_exemplars` is 0"
+        yield f"`evaluation.evaluators` has `icl_new_exemplar`, but {key}"
+
+
+def _impossible_bank(bank: BankSpec) -> Iterable[str]:
+    parameters, section = bank.parameters, f"bank.{bank.source}"
+    if isinstance(parameters, Omniglot | Tokens) and parameters.encoder == "pca" and parameters.scale == "raw":
         yield f"`{section}.scale` is 'raw', but `{section}.encoder: pca` sets its own scale: leave `scale` out"
-    if bank.omniglot:
-        drawings = bank.omniglot.exemplars + bank.omniglot.holdout_exemplars
-        if drawings > 20:
-            yield f"`{section}.exemplars` + `holdout_exemplars` is {drawings}: a character has 20 drawings"
-        if bank.omniglot.layout == "released" and bank.omniglot.variants == 1:
-            yield f"`{section}.variants` is 1, but `{section}.layout: released` mixes all 8 up: leave one of them out"
-        side, dim, encoder = bank.omniglot.side, bank.omniglot.dim, bank.omniglot.encoder
-        if encoder == "pca" and dim > side**2:
-            yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"
-        if encoder == "pixels" and dim != side**2:
-            yield f"`{section}.dim` is {dim}, but `encoder: pixels` gives {side} x {side}: say {side**2}"
-        if encoder == "resnet18" and dim != 512:
-            yield f"`{section}.dim` is {dim}, but `encoder: resnet18` gives 512: say so"
+    if isinstance(parameters, Omniglot):
+        yield from _impossible_omniglot(section, parameters)
+
+
+def _impossible_omniglot(section: str, omniglot: Omniglot) -> Iterable[str]:
+    drawings = omniglot.exemplars + omniglot.holdout_exemplars
+    if drawings > 20:
+        yield f"`{section}.exemplars` + `holdout_exemplars` is {drawings}: a character has 20 drawings"
+    if omniglot.layout == "released" and omniglot.variants == 1:
+        yield f"`{section}.variants` is 1, but `{section}.layout: released` mixes all 8 up: leave one of them out"
+    side, dim, encoder = omniglot.side, omniglot.dim, omniglot.encoder
+    if encoder == "pca" and dim > side**2:
+        yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"
+    if encoder == "pixels" and dim != side**2:
+        yield f"`{section}.dim` is {dim}, but `encoder: pixels` gives {side} x {side}: say {side**2}"
+    if encoder == "resnet18" and dim != 512:
+        yield f"`{section}.dim` is {dim}, but `encoder: resnet18` gives 512: say so"

@@ -4,7 +4,7 @@ A claim is about one column of transience.csv, or one minus another, and of one 
     trend        it rises or falls along an axis of numbers, on runs that differ in nothing else
     difference   it is greater or less in one run than in another
     threshold    it is above or below a value, in one run or in every run
-verdicts.py says how each is tested.
+analysis/verdicts.py says how each is tested.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,12 +34,16 @@ class Claimant:
 
     @property
     def columns(self) -> list[str]:
+        """Return the columns of transience.csv."""
         curves = [*self.evaluators, "training_loss"]
         return [*QUANTITIES, *(f"{when}_{name}" for when in ("final", "at_peak") for name in curves)]
 
 
 def resolve(where: str, sections: Mapping[str, Mapping[str, Any]], claimant: Claimant) -> tuple[Claim, ...]:
-    """The claims of an experiment. where: key path of `sections`. Raises StudyError with a line for every problem."""
+    """Return the claims of an experiment. Raises StudyError with a line for every problem.
+
+    where: key path of `sections`.
+    """
     resolved, problems = [], []
     for name, section in sections.items():
         found = list(_problems(f"{where}.{name}", section, claimant))
@@ -111,7 +115,7 @@ def _problems(where: str, section: Mapping[str, Any], claimant: Claimant) -> Ite
 
 
 def _unit(column: str) -> str:
-    """What a column of transience.csv counts in."""
+    """Return the unit of a column of transience.csv."""
     if column in ("emergence", "peak_at", "half_life"):
         return "sequences seen"
     return "loss" if column.endswith("training_loss") else "shares of 1"
@@ -177,14 +181,14 @@ def _problems_of_levels(where: str, axis: str, section: Mapping[str, Any], claim
 
 
 def _levels(section: Mapping[str, Any], claimant: Claimant) -> dict[float, list[str]]:
-    """Level of a trend's axis -> the runs there that the claim takes."""
+    """Return level of a trend's axis -> the runs there that the claim takes."""
     axis, at = section["axis"], section.get("at", {})
     lowest, highest = section.get("from", float("-inf")), section.get("up_to", float("inf"))
     levels: dict[float, list[str]] = {}
     for run, places in claimant.runs.items():
         level = places.get(axis)
         stands = all(places.get(other) == wanted for other, wanted in at.items())
-        if stands and is_number(level) and lowest <= level <= highest:
+        if stands and level is not None and is_number(level) and lowest <= level <= highest:
             levels.setdefault(level, []).append(run)
     return levels
 

@@ -1,9 +1,8 @@
-"""TODO"""
+"""YAML as it is read here: plain values, without traps, and with errors that name the line."""
 
 import itertools
 import math
 import re
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ class _Loader(yaml.SafeLoader):
     Otherwise than in YAML 1.1, 1e-5 is a number, and what it counts to base 8 or 60 (010, 1:30) or calls a date is a
     text. A key given twice, a tag, a merge key and aliases without end are errors.
     """
-
-    yaml_implicit_resolvers: typing.ClassVar[dict] = {}
 
     def get_single_data(self) -> Any:
         node = self.get_single_node()
@@ -70,6 +67,8 @@ class _Loader(yaml.SafeLoader):
         return int(value) if "e" in node.value.lower() and value.is_integer() else value
 
 
+# None of YAML 1.1's, which the class inherits: these instead.
+_Loader.yaml_implicit_resolvers = {}
 for _kind, _pattern, _first in (
     ("bool", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -84,7 +83,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
-    """How many values a node is with every alias written out; endless where it holds itself."""
+    """Return how many values a node is with every alias written out; endless where it holds itself."""
     if id(node) not in sizes:
         sizes[id(node)] = math.inf  # until it is known
         pairs = node.value if isinstance(node, yaml.CollectionNode) else ()
@@ -94,7 +93,7 @@ def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
 
 
 def read_yaml(path: Path) -> Any:
-    """The document in `path`. Raises StudyError where the file is missing or is not YAML of plain values."""
+    """Return the document in `path`. Raises StudyError where the file is missing or is not YAML of plain values."""
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
@@ -123,7 +122,7 @@ def _said(error: yaml.MarkedYAMLError) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """A value as it stands in YAML, or its beginning."""
+    """Return a value as it stands in YAML, or its beginning."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text or repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"

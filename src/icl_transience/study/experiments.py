@@ -1,4 +1,4 @@
-"""TODO"""
+"""What a study file becomes: experiments, their named runs, and what was left out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,10 +37,11 @@ class Experiment:
     claims_alpha: float
 
     def levels(self) -> dict[str, list[Any]]:
-        """Axis -> its levels, for the axes along which runs differ."""
+        """Return axis -> its levels, for the axes along which runs differ."""
         return levels(self.axes, [named.axes for named in self.runs])
 
     def lanes(self) -> list[Lane]:
+        """Return every run with every seed."""
         return [Lane(run=named.run, seed=seed) for named in self.runs for seed in self.seeds]
 
 
@@ -54,6 +55,8 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
+    """A study: its experiments by name, and those that were left out."""
+
     name: str
     description: str
     experiments: Mapping[str, Experiment]

@@ -11,7 +11,7 @@ from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.experiment import Statistics
 from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.runs import Run, Seed
-from icl_transience.study import claims, schema
+from icl_transience.study import claims, json_schema, schema
 from icl_transience.study.axes import leaves, nested, plain, short_axis, value_at
 from icl_transience.study.checks import impossible, impossible_interventions, impossible_parts
 from icl_transience.study.claims import Claimant
@@ -36,13 +36,13 @@ MOST_SNAPSHOTS = 10_000
 _NO_KIND = ": give the mixture a kind of that name first, say with `share: 0`, then sweep `recipe.mixture.{name}.share`"
 
 
-def load(path: Path, schema_path: Path, folders: Mapping[str, Path | None]) -> Study:
-    """The study in the YAML file `path`.
+def load(path: Path, folders: Mapping[str, Path | None]) -> Study:
+    """Return the study in the YAML file `path`.
 
-    folders: folder of the files of each source that reads any (sources.WITH_FILES), or None where none is configured.
+    folders: folder of the files of each source that reads any (resolve.WITH_FILES), or None where none is configured.
     Raises StudyError that lists every problem found, each with its key path.
     """
-    study_schema = read_yaml(schema_path)
+    study_schema = json_schema.study_schema()
     document = read_yaml(path)
     schema.check(document, study_schema, str(path))
     resolver = _Resolver(study_schema, document.get("defaults", {}), folders)
@@ -70,7 +70,10 @@ def load(path: Path, schema_path: Path, folders: Mapping[str, Path | None]) -> S
 
 
 def _refuse_too_many_lanes(path: Path, experiments: Mapping[str, Mapping], seeds: list) -> None:
-    """Counted, not listed: a sweep of four axes can have more runs than any memory holds."""
+    """Raise StudyError where there are too many lanes.
+
+    They are counted, not listed: a sweep of four axes can have more runs than any memory holds.
+    """
     lanes = {
         name: math.prod(len(values) for values in section.get("axes", {}).values())
         * len(section.get("runs", [None]))
@@ -86,6 +89,8 @@ def _refuse_too_many_lanes(path: Path, experiments: Mapping[str, Mapping], seeds
 
 
 class _Resolver:
+    """From what is written to values: defaults filled in, runs checked, sources looked up."""
+
     def __init__(self, study_schema: Mapping, study_defaults: Mapping, folders: Mapping[str, Path | None]):
         definitions = study_schema["$defs"]
         self.run_schema = definitions["run"] | {"$defs": definitions}
@@ -94,7 +99,7 @@ class _Resolver:
         self.missing: list[str] = []
 
     def experiment(self, name: str, section: Mapping[str, Any]) -> tuple[Experiment, list[str]]:
-        """The experiment, and what its banks lack of their source's files: without those it is only checked."""
+        """Return the experiment, and what its banks lack of their source's files: without those it is only checked."""
         self.missing = []
         where = f"experiments.{name}"
         if name in RESERVED_NAMES:
@@ -161,7 +166,7 @@ class _Resolver:
     def _variants(
         self, where: str, section: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> list[tuple[str, list[str], dict]]:
-        """(name, axes, overrides) of every run of an experiment."""
+        """Return (name, axes, overrides) of every run of an experiment."""
         if "axes" in section:
             variants = []
             for axis in section["axes"]:
@@ -234,7 +239,7 @@ class _Resolver:
         )
 
     def _bank(self, where: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The bank's values: the section of its own source, and its source files by their SHA-256."""
+        """Return the bank's values: the section of its own source, and its source files by their SHA-256."""
         source = values["source"]
         bank = {key: values[key] for key in ("source", "seed", source)}
         if source in resolve.WITH_FILES:
@@ -250,7 +255,7 @@ class _Resolver:
 
 
 def _refuse_twins(where: str, runs: Iterable[NamedRun]) -> None:
-    """Raises StudyError where two runs are one configuration or bear one name."""
+    """Raise StudyError where two runs are one configuration or bear one name."""
     names: dict[str, NamedRun] = {}
     configurations: dict[tuple[str, str], NamedRun] = {}
     for named in runs:

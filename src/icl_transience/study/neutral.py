@@ -1,4 +1,4 @@
-"""TODO"""
+"""What a study writes, brought to the values of a run: what changes nothing enters no identity."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,20 +11,21 @@ from icl_transience.study import schema
 
 
 def kinds_of(recipe: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Key path -> (share and) composition of every kind of sequence of a recipe, as written; none without a share."""
+    """Return key path -> (share and) composition of every kind of sequence of a recipe that has a share."""
     own = {key: recipe[key] for key in COMPOSITION}
     mixed = {f"recipe.mixture.{name}": own | part for name, part in recipe["mixture"].items() if part["share"]}
     return {"recipe": own} | mixed
 
 
 def resolved_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a spec.Recipe: what changes no sequence at its neutral value, so that it enters no identity."""
+    """Return the values of a Recipe, with what changes no sequence at its neutral value: it enters no identity."""
     own, *parts = (_composition(kind) for kind in kinds_of(recipe).values())
     mixed = [identity_values(from_values(Component, part)) for part in parts]
     zipf, labelling = recipe["zipf"], recipe["labelling"]
     if zipf["ranks"] == "identity":
         zipf = zipf | {"seed": 0}
-    return recipe | {
+    return {
+        **recipe,
         **own,
         "zipf": zipf if zipf["alpha"] else {},
         "labelling": labelling if labelling["labels"] else {},
@@ -34,7 +35,7 @@ def resolved_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolved_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a spec.Optimizer: what its update rule and schedule do not read at its default."""
+    """Return the values of an Optimizer, with what its update rule and schedule do not read at its default."""
     schedule, l2 = optimizer["schedule"], dict(optimizer["l2"])
     if schedule["kind"] != "cosine":
         schedule = {key: schedule[key] for key in ("kind", "warmup")}
@@ -47,19 +48,22 @@ def resolved_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolved_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a Model, without a wavelength that its positions do not read."""
     positions = model["positions"]
-    return model | {"positions": {"kind": positions["kind"]} if positions["kind"] in ("learned", "none") else positions}
+    if positions["kind"] in ("learned", "none"):
+        positions = {"kind": positions["kind"]}
+    return {**model, "positions": positions}
 
 
 def resolved_parts(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What an intervention can change."""
+    """Return the values of what an intervention can change."""
     return {"recipe": resolved_recipe(values["recipe"]), "optimizer": resolved_optimizer(values["optimizer"])}
 
 
 def periods_of(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Intervention's name -> `at`, `recipe` and `optimizer` as written with it and those before it, in their order.
+    """Return intervention's name -> `at`, `recipe` and `optimizer` as written with it and those before it.
 
-    Without those that change nothing.
+    In the order in which they come, without those that change nothing.
     """
     periods, now = {}, {key: values[key] for key in ("recipe", "optimizer")}
     for name, change in sorted(values["interventions"].items(), key=lambda item: item[1]["at"]):
@@ -79,7 +83,7 @@ def _composition(kind: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluators_of(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the evaluators, each followed by itself at other context lengths."""
+    """Return the names of the evaluators, each followed by itself at other context lengths."""
     names = evaluation["evaluators"]
     others = [evaluator_at(name, at) for name in names for at in evaluation["contexts"].get(name, [])]
     return tuple(in_order([*names, *others]))

@@ -1,4 +1,4 @@
-"""Which GPU a job computes on: on a cluster the one it is given, on one machine one that no other job holds."""
+"""Which GPU a job computes on: on a cluster the one it is given, elsewhere one that no other job holds."""
 
 import fcntl
 import os
@@ -9,24 +9,24 @@ from pathlib import Path
 
 from icl_transience.specs.errors import StudyError
 
-# Open files with a lock on each, which end with the process; nothing may close them before.
+# File descriptors of locked files. The locks end with the process; nothing may close these before.
 _held: list[int] = []
 
 
 def count() -> int:
-    """GPUs that jobs on this machine may use; for Snakemake's profile, without loading PyTorch."""
+    """Count the GPUs that jobs on this machine may use. Without PyTorch: Snakemake's profile asks."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return len(glob("/dev/nvidia[0-9]*"))
-    # As CUDA reads it: nothing counts from the first name on that is none.
+    # CUDA ignores all names from the first invalid one on.
     names = [name.strip() for name in visible.split(",")]
-    return next((place for place, name in enumerate(names) if name in ("", "-1")), len(names))
+    return next((index for index, name in enumerate(names) if name in ("", "-1")), len(names))
 
 
-def taken(device: str) -> str:
-    """`device`; where it is plain "cuda", the first GPU that no job holds, which this process then holds to its end.
+def acquire(device: str) -> str:
+    """Return the device to compute on. For plain "cuda", hold the first GPU that no other job holds, until this ends.
 
-    Where all are held they are shared. Raises StudyError where PyTorch sees none.
+    Where all GPUs are held, jobs share them. Raises StudyError where PyTorch does not see the GPU.
     """
     if not device.startswith("cuda"):
         return device
@@ -39,20 +39,20 @@ def taken(device: str) -> str:
         )
     if device != "cuda":
         return device
-    free = (place for place, name in enumerate(names) if _hold(name))
-    # Sharing jobs have different process numbers, and so spread.
+    free = (index for index, name in enumerate(names) if _hold(name))
+    # Jobs that share have different process numbers, and so spread over the GPUs.
     return f"cuda:{next(free, os.getpid() % len(names))}"
 
 
 def _names() -> list[str]:
-    """A name for each GPU that PyTorch sees, in its order; the same name in every process, whatever each may see."""
+    """Return a name for each GPU that PyTorch sees, in its order; a GPU has the same name in every process."""
     import torch
 
-    return [str(torch.cuda.get_device_properties(place).uuid) for place in range(torch.cuda.device_count())]
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
 
 
 def _hold(name: str) -> bool:
-    """Whether this process is now the one that holds the GPU. A lock is its user's: /tmp lets no other write there."""
+    """Try to hold the GPU; say whether this process now does. A lock file belongs to one user, as /tmp requires."""
     path = Path(tempfile.gettempdir(), f"icl-transience-{os.getuid()}-gpu-{name}.lock")
     file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:

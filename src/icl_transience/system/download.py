@@ -1,12 +1,13 @@
-"""Public files fetched once: what has arrived stays beside the file until it is whole and its SHA-256 is right."""
+"""Downloads of public files, which go on from where they were cut off and are checked by SHA-256."""
 
-import hashlib
 import http.client
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TextIO
 
 from icl_transience.specs.errors import StudyError
+from icl_transience.store import checksums
 from icl_transience.system.progress import Progress
 
 _CHUNK = 1 << 16
@@ -14,10 +15,10 @@ _TIMEOUT_SECONDS = 60
 
 
 def download(url: str, sha256: str, path: Path, log: TextIO | None = None) -> None:
-    """The file at `url` under `path`, from where an earlier attempt ended.
+    """Download the file at `url` to `path`, from where an earlier attempt ended.
 
-    Raises StudyError where it cannot be had, where the connection ends early (the next attempt goes on from there),
-    and where its SHA-256 is another one (nothing is kept then).
+    Raises StudyError where it cannot be reached, where the connection ends early (the next attempt goes on from
+    there), and where its SHA-256 is not `sha256` (nothing is kept then).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -31,8 +32,7 @@ def download(url: str, sha256: str, path: Path, log: TextIO | None = None) -> No
             f"{path}: {url} cannot be reached, or was cut off after {there:,} bytes ({error}): run the same command "
             f"again to go on from there, or {_BY_HAND}"
         ) from error
-    with part.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = checksums.sha256(part)
     if found != sha256:
         part.unlink()
         raise StudyError(
@@ -46,7 +46,7 @@ _BY_HAND = "put the file into a folder by hand and name that in config.yaml"
 
 
 def _fetch(url: str, part: Path, progress: Progress) -> None:
-    """Appends what is missing of `url` to `part`. Raises OSError where the connection ends early."""
+    """Append the missing bytes of `url` to `part`. Raises OSError where the connection ends early."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:

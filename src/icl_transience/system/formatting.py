@@ -1,18 +1,19 @@
-"""TODO"""
+"""Numbers, paths and tables as text, for people to read."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 
-def count(sequences: float) -> str:
-    """1,280,000 -> "1.28M"."""
+def format_count(number: float) -> str:
+    """Format a count with at most three digits and a prefix of the SI: 1,280,000 -> "1.28M", 1,000 -> "1k"."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if sequences >= size:
-            return f"{sequences / size:.3g}{unit}"
-    return f"{sequences:.0f}"
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
 
 
-def short(number: int) -> str:
-    """1,600,000,000 -> "1.60G": three digits and a prefix of the SI."""
+def format_large_count(number: int) -> str:
+    """Format a count of any size with exactly three digits, for columns: 1,600,000,000 -> "1.60G"."""
     if number < 1000:
         return str(number)
     digits, exponent = f"{number:.2e}".split("e")
@@ -20,20 +21,48 @@ def short(number: int) -> str:
     return f"{float(digits) * 10**decimal:.{2 - decimal}f}{' kMGTPEZYRQ'[thousands]}"
 
 
-def shown(path: Path) -> str:
-    """A path on one line, whatever characters are in its name."""
-    text = str(path)
-    return text if text.isprintable() else repr(text)
-
-
-def human(size: int) -> str:
-    """1,280,000 -> "1.3 MB"."""
+def format_bytes(size: int) -> str:
+    """Format a size in bytes: 1,280,000 -> "1.3 MB"."""
     for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= one:
             return f"{size / one:,.1f} {unit}"
     return f"{size} B"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Format a duration in its largest unit: 5400 -> "1.5 h", 90 -> "1.5 min"."""
+    for unit, one in (("h", 3600), ("min", 60)):
+        if seconds >= one:
+            return f"{seconds / one:,.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def format_clock(seconds: float) -> str:
+    """Format a duration as hours, minutes and seconds: 3725 -> "1:02:05"."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def format_path(path: Path) -> str:
+    """Format a path on one line, whatever characters are in its name."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
+
+
+def format_table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """Align rows of cells, a line each, two spaces between columns.
+
+    rows: of equal length, the head first. left: numbers of the columns that align left; the others align right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if number in left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+# Former names of the functions above, for callers in other rooms until these use the new ones.
+count, short, human, duration, shown = format_count, format_large_count, format_bytes, format_clock, format_path

@@ -1,4 +1,4 @@
-"""What every subcommand shares: its arguments, its log, signals, and where it is seen at work."""
+"""What all subcommands share: arguments, log, signals, and the mark of a job at work."""
 
 import argparse
 import signal
@@ -27,9 +27,9 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
 class AddCommand(Protocol):
     """Add a subcommand; return the parser of its arguments."""
 
-    def __call__(
-        self, name: str, action: Callable[[argparse.Namespace], None], help: str
-    ) -> argparse.ArgumentParser: ...
+    def __call__(self, name: str, action: Callable[[argparse.Namespace], None], help: str) -> argparse.ArgumentParser:
+        """Add the subcommand `name`, which runs `action`; help: what `--help` says."""
+        ...
 
 
 def add_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
 
 @contextmanager
 def announced(options: argparse.Namespace) -> Iterator[None]:
-    """Let a job that makes a file be seen at work while it does; see locks.live_writers."""
+    """Mark the file that a job makes as being made, until the block ends; see locks.live_writers."""
     made = getattr(options, "output", None) or getattr(options, "vector", None)
     if made is None and hasattr(options, "experiment"):
         made = options.experiment.with_name(options.command)
@@ -71,12 +71,12 @@ def opened_log(options: argparse.Namespace) -> Iterator[TextIO | None]:
 
 @contextmanager
 def told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Say whether a signal to end has come; a second one ends the process at once.
+    """Catch the first signal to end, and yield a function that says whether it has come; a second one ends the process.
 
     SIGTERM is what a queue sends that takes its machine back, SIGINT is Ctrl-C, SIGHUP a connection that is lost.
     """
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 
     def note(number: int, frame: object) -> None:
         came.append(number)
@@ -97,7 +97,7 @@ def set_up_torch(options: argparse.Namespace) -> None:
 
     from icl_transience.system import devices
 
-    options.device = devices.taken(options.device)
+    options.device = devices.acquire(options.device)
     torch.set_num_threads(options.threads)
-    # Moments of labels that are rarely seen fade to denormal numbers, with which many CPUs compute very slowly.
+    # Moments of labels that are rarely seen decay to denormal numbers, and many CPUs compute very slowly with those.
     torch.set_flush_denormal(True)

@@ -1,9 +1,11 @@
-"""How far a job is: a bar that redraws itself on a terminal, plain lines elsewhere and in the log."""
+"""Progress of a job: a bar that redraws itself on a terminal, plain lines elsewhere and in the log."""
 
 import shutil
 import sys
 import time
 from typing import TextIO
+
+from icl_transience.system.formatting import format_clock
 
 BAR_SECONDS = 0.5
 LINE_SECONDS = 15.0
@@ -11,7 +13,7 @@ _WIDTH = 16
 
 
 class Progress:
-    """Reports sequences (or other units) seen between `start` and `end` for a job of `lanes` lanes.
+    """Progress of a job of `lanes` lanes from `start` to `end`, in sequences seen or another `unit`.
 
     Sequences per second are summed over lanes. With a log file, the terminal gets the bar and the log the lines.
     """
@@ -26,6 +28,7 @@ class Progress:
         self.bar_at = self.line_at = 0.0
 
     def __call__(self, sequences_seen: int) -> None:
+        """Show the progress at `sequences_seen`, unless it was shown a moment ago."""
         now = time.monotonic()
         done = sequences_seen >= self.end
         if self.terminal and (done or now - self.bar_at >= BAR_SECONDS):
@@ -42,10 +45,11 @@ class Progress:
             self.lines.flush()
 
     def _state(self, sequences_seen: int, now: float) -> str:
+        """Say the time left, the rate, and how much is done."""
         elapsed = max(now - self.begun, 1e-9)
         rate = (sequences_seen - self.start) / elapsed
         left = (self.end - sequences_seen) / rate if rate else 0.0
         return (
-            f"{int(left // 60)}:{int(left % 60):02d} left, {rate * self.lanes:,.0f} {self.unit}/s, "
+            f"{format_clock(left)} left, {rate * self.lanes:,.0f} {self.unit}/s, "
             f"{sequences_seen:,} of {self.end:,} seen"
         )

@@ -1,8 +1,9 @@
-"""TODO"""
+"""What a segment's file holds of a state: the checkpoint at its end, and what an interrupted job left."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import h5py
 import numpy as np
@@ -12,19 +13,32 @@ from icl_transience.engines.state import State
 from icl_transience.specs.compute import STATE_PARTS
 from icl_transience.specs.runs import PackSpec, parameter_names
 from icl_transience.store import hdf5
-from icl_transience.store.segment_file import check_pack, identity
+from icl_transience.store.layout import segment_identity
+from icl_transience.store.segment_file import check_pack
 from icl_transience.training import loop
 
 
-def copy_snapshots(beginning: Path, file: h5py.File) -> None:
-    """One at a time: all of them may take more memory than training does."""
-    with h5py.File(beginning, "r") as unfinished:
-        for name, dataset in unfinished["snapshots/parameters"].items():
-            for row in range(len(dataset)):
-                file[f"snapshots/parameters/{name}"][row] = dataset[row]
+def dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return the dataset `name` of a file whose layout says that it is one."""
+    return cast(h5py.Dataset, file[name])
+
+
+def attribute(file: h5py.File, name: str) -> np.generic:
+    """Return the number in an attribute of a file whose layout says that it is one."""
+    return cast(np.generic, file.attrs[name])
+
+
+def copy_snapshots(unfinished: Path, file: h5py.File) -> None:
+    """Copy the snapshots of an unfinished segment, one at a time: all may take more memory than training does."""
+    with h5py.File(unfinished, "r") as source:
+        for name in cast(h5py.Group, source["snapshots/parameters"]):
+            old, new = (dataset(one, f"snapshots/parameters/{name}") for one in (source, file))
+            for row in range(len(old)):
+                new[row] = old[row]
 
 
 def write_state(file: h5py.File, state: State, losses: loop.Losses) -> None:
+    """Write the checkpoint and the training loss."""
     file["train_loss/sequences_seen"] = np.array(losses.sequences_seen, dtype=np.int64)
     values = torch.stack(losses.values) if losses.values else state.loss_sum.new_empty(0, len(state.loss_sum))
     file["train_loss/value"] = values.cpu().numpy()
@@ -35,42 +49,53 @@ def write_state(file: h5py.File, state: State, losses: loop.Losses) -> None:
     file["checkpoint/loss_sum"] = state.loss_sum.cpu().numpy()
 
 
+def _tensor(file: h5py.File, name: str) -> torch.Tensor:
+    return torch.from_numpy(dataset(file, name)[()])
+
+
 def _read_state(file: h5py.File, pack: PackSpec, sequences_seen: int, device: str) -> State:
     def tensors(part: str) -> dict[str, torch.Tensor]:
         # In the order of the model, which HDF5 does not keep.
-        names = parameter_names(pack)
-        return {name: torch.from_numpy(file[f"checkpoint/{part}/{name}"][()]).to(device) for name in names}
+        return {name: _tensor(file, f"checkpoint/{part}/{name}").to(device) for name in parameter_names(pack)}
 
+    parameters, first_moments, second_moments = (tensors(part) for part in STATE_PARTS)
     return State(
-        *(tensors(part) for part in STATE_PARTS),
+        parameters=parameters,
+        first_moments=first_moments,
+        second_moments=second_moments,
         sequences_seen=sequences_seen,
-        loss_sum=torch.from_numpy(file["checkpoint/loss_sum"][()]).to(device),
-        diverged_at=torch.from_numpy(file["diverged_at"][()]),
+        loss_sum=_tensor(file, "checkpoint/loss_sum").to(device),
+        diverged_at=_tensor(file, "diverged_at"),
     )
 
 
 @dataclass(frozen=True)
-class _Unfinished:
-    """The beginning of a segment, but its snapshots. seconds: how long it took."""
+class Beginning:
+    """What training of a segment goes on from.
+
+    losses, seconds: what an interrupted job recorded of this segment, and how long it took; resumed: if there was one.
+    """
 
     state: State
-    losses: loop.Losses
-    seconds: float
+    losses: loop.Losses = field(default_factory=lambda: loop.Losses([], []))
+    seconds: float = 0.0
+    resumed: bool = False
 
 
-def load_unfinished(path: Path, pack: PackSpec, start: int, end: int, device: str) -> _Unfinished | None:
-    """What an interrupted job left of this segment; None where it left nothing that is whole."""
+def load_unfinished(path: Path, pack: PackSpec, start: int, end: int, device: str) -> Beginning | None:
+    """Load what an interrupted job left of this segment, but its snapshots; None where nothing whole is left."""
     if not path.exists():
         return None
     try:
-        with hdf5.reading(path, "unfinished", identity(pack, start, end)) as file:
-            return _Unfinished(
-                state=_read_state(file, pack, int(file.attrs["sequences_seen"]), device),
+        with hdf5.reading(path, "unfinished", segment_identity(pack.id, start, end)) as file:
+            return Beginning(
+                state=_read_state(file, pack, int(attribute(file, "sequences_seen")), device),
                 losses=loop.Losses(
-                    file["train_loss/sequences_seen"][()].tolist(),
-                    list(torch.from_numpy(file["train_loss/value"][()]).to(device)),
+                    dataset(file, "train_loss/sequences_seen")[()].tolist(),
+                    list(_tensor(file, "train_loss/value").to(device)),
                 ),
-                seconds=float(file.attrs["made_in_seconds"]),
+                seconds=float(attribute(file, "made_in_seconds")),
+                resumed=True,
             )
     except hdf5.StoreError as error:
         # Its checkpoint before is still there.
@@ -79,7 +104,10 @@ def load_unfinished(path: Path, pack: PackSpec, start: int, end: int, device: st
 
 
 def load_checkpoint(path: Path, pack: PackSpec, end: int, device: str = "cpu") -> State:
-    """The state at the end of the segment in `path`."""
+    """Load the state at the end of the segment in `path`.
+
+    Raises StoreError where it is another pack's or ends elsewhere.
+    """
     with hdf5.reading(path, "segment") as file:
         check_pack(path, file, pack)
         if file.attrs["to"] != end:

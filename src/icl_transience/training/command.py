@@ -18,7 +18,7 @@ def add_commands(command: jobs.AddCommand) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from icl_transience.store import bank_file, hdf5, layout, segment_file
+    from icl_transience.store import bank_file, hdf5, layout
     from icl_transience.system.progress import Progress
     from icl_transience.training import segments
 
@@ -27,12 +27,12 @@ def _train(options: argparse.Namespace) -> None:
     output = options.output
     waits = f"{output}: another process trains this pack: waiting for it"
     with locks.locked(output.parent / ".lock", wait=True, on_wait=lambda: jobs.say(options, waits)):
-        if hdf5.restore(output, "segment", segment_file.identity(pack, options.start, options.end)):
+        if hdf5.restore(output, "segment", layout.segment_identity(pack.id, options.start, options.end)):
             jobs.say(options, f"{output}: finished before, taken from {layout.kept_name(output)}")
             return
         label = f"{pack.id.rsplit('-', 1)[-1][:6]} {seed_labels(pack)}"
         with jobs.opened_log(options) as log, jobs.told_to_stop() as stop:
-            segments.run_segment(
+            job = segments.SegmentJob(
                 output,
                 pack,
                 bank_file.load(options.bank, pack.run.bank),
@@ -40,7 +40,6 @@ def _train(options: argparse.Namespace) -> None:
                 options.start,
                 options.end,
                 options.device,
-                Progress(label, options.start, options.end, len(pack.lanes), log),
                 options.engine,
-                stop,
             )
+            segments.run_segment(job, Progress(label, options.start, options.end, len(pack.lanes), log), stop)

@@ -1,4 +1,4 @@
-"""Training of a pack, a segment at a time. Letters for shapes as in model.py: S lanes, B batch, C pairs, …
+"""Training of a pack, a segment at a time. Letters for shapes as in model/transformer.py.
 
 A segment is a function of (pack, state at its beginning, its end): batches come from counters, so stopping and
 resuming is exact. On the CPU a job runs one thread; parallelism is jobs side by side.
@@ -21,10 +21,13 @@ LOSS_BATCHES = 32
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean training loss, a tensor [S] for each stretch of LOSS_BATCHES batches that ends at `sequences_seen`."""
+    """Mean training loss of every LOSS_BATCHES batches: [S] each, and the sequences seen at the end of them."""
 
     sequences_seen: list[int]
     values: list[Tensor]
+
+    def __add__(self, later: "Losses") -> "Losses":
+        return Losses(self.sequences_seen + later.sequences_seen, self.values + later.values)
 
 
 def train(
@@ -38,12 +41,12 @@ def train(
     step: Step | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Losses:
-    """Trains `state` in place until `until` sequences seen, and returns the training loss on the way.
+    """Train `state` in place until `until` sequences seen, and return the training loss on the way.
 
-    embeddings [classes, exemplars, I], the bank, on the state's device. on_snapshot is called at every point of the
-    snapshot schedule in (state.sequences_seen, until], and at 0 before the first batch. on_progress is called with
-    the sequences seen a few times a second. engine: see engines.py. step: one made for `state` before, in its place.
-    stop is asked after every batch; once it says so, training ends where it is.
+    embeddings [classes, exemplars, I], the bank, on the state's device. on_snapshot: called at every point of the
+    snapshot schedule in (state.sequences_seen, until], and at 0 before the first batch. on_progress: called with
+    the sequences seen a few times a second. engine: see engines/select.py. step: one made for `state` before, in place
+    of a new one. stop: asked after every batch; once it says so, training ends where it is.
     """
     run = pack.run
     step = step or select.step_for(pack, state, embeddings, engine)
@@ -51,12 +54,12 @@ def train(
     losses = Losses([], [])
     if state.sequences_seen in snapshots:
         on_snapshot(state)
-    stretch = LOSS_BATCHES * run.batch_size
+    interval = LOSS_BATCHES * run.batch_size
     for loss in step.losses(state.sequences_seen, until):
         state.loss_sum += loss
         state.sequences_seen += run.batch_size
         seen = state.sequences_seen
-        if seen % stretch == 0:
+        if seen % interval == 0:
             mean = state.loss_sum / LOSS_BATCHES
             state.diverged_at[(state.diverged_at == NOT_DIVERGED) & ~mean.isfinite().cpu()] = seen
             losses.sequences_seen.append(seen)
@@ -67,6 +70,6 @@ def train(
             on_snapshot(state)
         if stop():
             break
-    if state.sequences_seen % stretch:
+    if state.sequences_seen % interval:
         on_progress(state.sequences_seen)
     return losses

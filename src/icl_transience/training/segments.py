@@ -1,7 +1,7 @@
-"""The file of a segment: its snapshots, its training loss, and the checkpoint that the next segment starts from.
+"""Train a segment of a pack and write its file: snapshots, training loss, and the checkpoint the next one starts from.
 
 snapshots/sequences_seen [n], snapshots/parameters/{name} [n, S, …]
-train_loss/sequences_seen [m], train_loss/value [m, S]: means over stretches that end there
+train_loss/sequences_seen [m], train_loss/value [m, S]: means over LOSS_BATCHES batches that end there
 checkpoint/{parameters, first_moments, second_moments}/{name} [S, …], checkpoint/loss_sum [S]
 diverged_at [S]: sequences seen when the lane's loss was no longer finite, or -1
 attributes: spec (the pack's lanes, as JSON), semantics (of training), from, to
@@ -13,8 +13,11 @@ the sequences seen so far as an attribute; the next job goes on from there.
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import h5py
 import numpy as np
 import torch
 
@@ -26,103 +29,165 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical, semantics_of
 from icl_transience.specs.runs import PackSpec
 from icl_transience.store import atomic, hdf5
-from icl_transience.store.layout import unfinished_name
-from icl_transience.store.segment_file import identity
-from icl_transience.training import loop
-from icl_transience.training.checkpoint import copy_snapshots, load_checkpoint, load_unfinished, write_state
+from icl_transience.store.layout import segment_identity, unfinished_name
+from icl_transience.training import checkpoint, loop
+from icl_transience.training.checkpoint import Beginning
 
 
 class Interrupted(StudyError):
     """Training was told to stop; what it had done is kept."""
 
 
+@dataclass(frozen=True)
+class SegmentJob:
+    """A segment (start, end] of a pack's training, in sequences seen, and what it is made from.
+
+    path: where its file is to stand. bank: embeddings [classes, exemplars, I]. previous: the file of the segment that
+    ends at `start`, None at 0.
+    """
+
+    path: Path
+    pack: PackSpec
+    bank: np.ndarray
+    previous: Path | None
+    start: int
+    end: int
+    device: str = "cpu"
+    engine: str = "auto"
+
+    def check(self) -> None:
+        """Raise StudyError where the ends are not whole batches in order, or `previous` does not fit `start`."""
+        name, batch_size = f"segment {self.start}-{self.end}", self.pack.run.batch_size
+        if self.start % batch_size or self.end % batch_size or not 0 <= self.start < self.end:
+            raise StudyError(f"{name}: expected whole batches of {batch_size}, the end after the start")
+        if (self.previous is None) != (self.start == 0):
+            raise StudyError(f"{name}: a segment that starts at 0 has no previous one, any other has one")
+
+    @property
+    def identity(self) -> str:
+        """Identity of the segment's file."""
+        return segment_identity(self.pack.id, self.start, self.end)
+
+    @property
+    def unfinished(self) -> Path:
+        """Where an interrupted job leaves what it has of this segment."""
+        return unfinished_name(self.path)
+
+    @property
+    def snapshot_points(self) -> list[int]:
+        """Sequences seen at each snapshot of the segment."""
+        return self.pack.run.snapshots.points(self.pack.run.batch_size, self.start, self.end)
+
+    def interrupted(self, sequences_seen: int) -> Interrupted:
+        """Return the error that says how far training came."""
+        return Interrupted(
+            f"{self.path}: stopped after {sequences_seen - self.start:,} of {self.end - self.start:,} sequences; they "
+            "are kept: run the same snakemake command again to go on from there"
+        )
+
+
 def run_segment(
-    path: Path,
-    pack: PackSpec,
-    bank: np.ndarray,
-    previous: Path | None,
-    start: int,
-    end: int,
-    device: str = "cpu",
+    job: SegmentJob,
     on_progress: Callable[[int], None] = lambda sequences_seen: None,
-    engine: str = "auto",
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Trains the segment (start, end] and writes its file. `previous` is the one that ends at `start`, None at 0.
+    """Train the segment and write its file, going on from where an earlier call was told to `stop`.
 
-    Goes on from where an earlier call was told to `stop`, which is asked after every batch. Raises Interrupted where
-    it is so now; StudyError where the ends are not whole batches in order, or `previous` does not fit `start`.
+    on_progress: called with the sequences seen. stop: asked after every batch. Raises StudyError (see SegmentJob.check)
+    and Interrupted, where training was told to stop now.
     """
-    if start % pack.run.batch_size or end % pack.run.batch_size or not 0 <= start < end:
-        raise StudyError(
-            f"segment {start}-{end}: expected whole batches of {pack.run.batch_size}, the end after the start"
-        )
-    if (previous is None) != (start == 0):
-        raise StudyError(f"segment {start}-{end}: a segment that starts at 0 has no previous one, any other has one")
+    job.check()
     begun = time.perf_counter()
-    engine = select.chosen(engine, pack.run, torch.device(device))
-    beginning = unfinished_name(path)
-    earlier = load_unfinished(beginning, pack, start, end, device)
-    if earlier:
-        state, losses = earlier.state, earlier.losses
-    else:
-        state = load_checkpoint(previous, pack, start, device) if previous else initial_state(pack, device)
-        losses = loop.Losses([], [])
-    embeddings = torch.from_numpy(bank).to(device=device, dtype=DTYPES[pack.run.numerics])
-    points = pack.run.snapshots.points(pack.run.batch_size, start, end)
-    atomic.check_room(path, len(pack.lanes) * lane_bytes(pack.run, len(points)))
+    engine = select.chosen(job.engine, job.pack.run, torch.device(job.device))
+    beginning = _load_beginning(job)
+    state = beginning.state
+    atomic.check_room(job.path, len(job.pack.lanes) * lane_bytes(job.pack.run, len(job.snapshot_points)))
     # Told so before there is anything new: what was kept before stays as it is. (The compiler may have been told so
     # too, and training would begin on another engine.)
     if stop():
-        raise _interrupted(path, start, end, state.sequences_seen)
-    with hdf5.writing(path, "segment", identity(pack, start, end), kept=True) as file:
-        file.attrs["spec"] = pack.json
-        file.attrs["semantics"] = canonical(semantics_of("training"))
-        file.attrs["from"], file.attrs["to"] = start, end
-        file["snapshots/sequences_seen"] = np.array(points, dtype=np.int64)
-        for name, tensor in state.parameters.items():
-            file.create_dataset(
-                f"snapshots/parameters/{name}",
-                (len(points), *tensor.shape),
-                dtype=tensor.cpu().numpy().dtype,
-                # A snapshot at a time, so that an unfinished file can do without those that are missing.
-                chunks=(1, *tensor.shape),
-                maxshape=(None, *tensor.shape),
-            )
-        if earlier:
-            copy_snapshots(beginning, file)
+        raise job.interrupted(state.sequences_seen)
+    with hdf5.writing(job.path, "segment", job.identity, kept=True) as file:
+        _prepare(file, job, beginning)
+        losses = _train(file, job, beginning, engine, on_progress, stop)
+        checkpoint.write_state(file, state, losses)
+        seconds = time.perf_counter() - begun + beginning.seconds
+        _describe(file, job, state, engine, seconds)
+        if state.sequences_seen < job.end:
+            _cut_short(file, job, state.sequences_seen)
+    if state.sequences_seen < job.end:
+        raise job.interrupted(state.sequences_seen)
+    job.unfinished.unlink(missing_ok=True)
 
-        def write_snapshot(state: State) -> None:
-            row = points.index(state.sequences_seen)
-            for name, tensor in state.parameters.items():
-                file[f"snapshots/parameters/{name}"][row] = tensor.cpu().numpy()
-            file.check_disk()
 
-        more = loop.train(pack, state, embeddings, end, write_snapshot, on_progress, engine, stop=stop)
-        write_state(file, state, loop.Losses(losses.sequences_seen + more.sequences_seen, losses.values + more.values))
-        seconds = time.perf_counter() - begun + (earlier.seconds if earlier else 0)
-        file.attrs["made_in_seconds"] = seconds
-        if state.sequences_seen < end:
-            file.attrs["sequences_seen"] = state.sequences_seen
-            done = sum(point <= state.sequences_seen for point in points)
-            del file["snapshots/sequences_seen"]
-            file["snapshots/sequences_seen"] = np.array(points[:done], dtype=np.int64)
-            for dataset in file["snapshots/parameters"].values():
-                dataset.resize(done, axis=0)
-            file.becomes(beginning, "unfinished")
-        file.attrs["made_sequences_per_second"] = (state.sequences_seen - start) * len(pack.lanes) / seconds
-        file.attrs["made_with"] = (
-            f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {device}, {engine} engine"
+def _load_beginning(job: SegmentJob) -> Beginning:
+    """Load the state to train from: where an interrupted job ended, else the previous segment, else initial weights."""
+    unfinished = checkpoint.load_unfinished(job.unfinished, job.pack, job.start, job.end, job.device)
+    if unfinished:
+        return unfinished
+    if job.previous:
+        return Beginning(checkpoint.load_checkpoint(job.previous, job.pack, job.start, job.device))
+    return Beginning(initial_state(job.pack, job.device))
+
+
+def _prepare(file: hdf5.Written, job: SegmentJob, beginning: Beginning) -> None:
+    """Write what is known before training, with room for every snapshot and those of an interrupted job."""
+    points = job.snapshot_points
+    file.attrs["spec"] = job.pack.json
+    file.attrs["semantics"] = canonical(semantics_of("training"))
+    file.attrs["from"], file.attrs["to"] = job.start, job.end
+    file["snapshots/sequences_seen"] = np.array(points, dtype=np.int64)
+    for name, tensor in beginning.state.parameters.items():
+        file.create_dataset(
+            f"snapshots/parameters/{name}",
+            (len(points), *tensor.shape),
+            dtype=tensor.cpu().numpy().dtype,
+            # A snapshot at a time, so that an unfinished file can do without those that are missing.
+            chunks=(1, *tensor.shape),
+            maxshape=(None, *tensor.shape),
         )
-        file.attrs["made_on"] = platform.platform()
-        file.attrs["made_device"] = device
-    if state.sequences_seen < end:
-        raise _interrupted(path, start, end, state.sequences_seen)
-    beginning.unlink(missing_ok=True)
+    if beginning.resumed:
+        checkpoint.copy_snapshots(job.unfinished, file)
 
 
-def _interrupted(path: Path, start: int, end: int, sequences_seen: int) -> Interrupted:
-    return Interrupted(
-        f"{path}: stopped after {sequences_seen - start:,} of {end - start:,} sequences; they are kept: run the same "
-        "snakemake command again to go on from there"
-    )
+def _train(
+    file: hdf5.Written,
+    job: SegmentJob,
+    beginning: Beginning,
+    engine: str,
+    on_progress: Callable[[int], None],
+    stop: Callable[[], bool],
+) -> loop.Losses:
+    """Train the beginning's state in place, writing snapshots on the way; return the whole segment's losses."""
+    points = job.snapshot_points
+
+    def write_snapshot(state: State) -> None:
+        row = points.index(state.sequences_seen)
+        for name, tensor in state.parameters.items():
+            checkpoint.dataset(file, f"snapshots/parameters/{name}")[row] = tensor.cpu().numpy()
+        file.check_disk()
+
+    embeddings = torch.from_numpy(job.bank).to(device=job.device, dtype=DTYPES[job.pack.run.numerics])
+    losses = loop.train(job.pack, beginning.state, embeddings, job.end, write_snapshot, on_progress, engine, stop=stop)
+    return beginning.losses + losses
+
+
+def _describe(file: hdf5.Written, job: SegmentJob, state: State, engine: str, seconds: float) -> None:
+    """Write what made the file, and how fast."""
+    sequences = (state.sequences_seen - job.start) * len(job.pack.lanes)
+    threads = torch.get_num_threads()
+    file.attrs["made_in_seconds"] = seconds
+    file.attrs["made_sequences_per_second"] = sequences / seconds
+    file.attrs["made_with"] = f"torch {torch.__version__}, {threads} thread(s), {job.device}, {engine} engine"
+    file.attrs["made_on"] = platform.platform()
+    file.attrs["made_device"] = job.device
+
+
+def _cut_short(file: hdf5.Written, job: SegmentJob, sequences_seen: int) -> None:
+    """Make the file that of an unfinished segment: without the snapshots that it has no weights for."""
+    file.attrs["sequences_seen"] = sequences_seen
+    points = [point for point in job.snapshot_points if point <= sequences_seen]
+    del file["snapshots/sequences_seen"]
+    file["snapshots/sequences_seen"] = np.array(points, dtype=np.int64)
+    for name in cast(h5py.Group, file["snapshots/parameters"]):
+        checkpoint.dataset(file, f"snapshots/parameters/{name}").resize(len(points), axis=0)
+    file.becomes(job.unfinished, "unfinished")

@@ -14,6 +14,7 @@ from pathlib import Path
 from icl_transience.model import transformer
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.model import Model
+from icl_transience.store.cache import cache_folder
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 # What it includes; part of what a compiled library is made from.
@@ -30,7 +31,7 @@ class Unavailable(RuntimeError):
 
 @functools.cache
 def library(model: Model, context: int) -> ctypes.CDLL:
-    """The kernels for this shape of model, compiled unless they were before. Raises Unavailable."""
+    """Return the kernels for this shape of model, compiled unless they were before. Raises Unavailable."""
     defines = {
         "WIDTH": model.width,
         "HEADS": model.heads,
@@ -85,12 +86,6 @@ def _compile(command: list[str], path: Path) -> None:
         made.replace(path)
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: $ICL_CACHE, or icl-transience in the user's cache folder."""
-    named = os.environ.get("ICL_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icl-transience"
-
-
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -100,5 +95,5 @@ def _processor() -> str:
 
 
 def aligned(size: int) -> int:
-    """`size` floats rounded up to whole vectors."""
+    """Round `size` floats up to whole vectors."""
     return -(-size // COLUMNS) * COLUMNS

@@ -13,10 +13,10 @@ from icl_transience.specs.runs import Run
 
 
 class NativeForward:
-    """The forward half of a native.Program; see Forward."""
+    """The forward half of a program.Program; see answers.Forward."""
 
     def __init__(self, run: Run, batch_size: int, context: int):
-        """Raises native.Unavailable."""
+        """Raises compiler.Unavailable."""
         self.program = program_for(run, batch_size, context)
         self.shapes = parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
         self.gradients = {name: torch.empty(size) for name, size in self.shapes.items()}
@@ -37,12 +37,12 @@ class NativeForward:
         program.exemplars.view(-1, program.columns, exemplars.shape[2])[:, :used] = exemplars.transpose(0, 1)
         program.labels[:, :used] = labels[:, :-1].T
         program.targets[:used] = labels[:, -1]
-        inside = torch.empty(lanes, len(program.labels), program.columns)
-        best, log_sum, target = torch.empty(3, lanes, program.columns)
-        best_label = torch.empty(lanes, program.columns, dtype=torch.int64)
+        context_logits = torch.empty(lanes, len(program.labels), program.columns)
+        max_logit, log_sum, target = torch.empty(3, lanes, program.columns)
+        max_label = torch.empty(lanes, program.columns, dtype=torch.int64)
         for lane, (_, calls) in enumerate(self.lanes):
             for call in calls:
                 call()
-            program.answers(inside[lane], best[lane], best_label[lane], log_sum[lane], target[lane])
-        outside = (part[:, :used] for part in (best, best_label, log_sum, target))
-        return Answers(inside.transpose(1, 2)[:, :used], *outside)
+            program.answers(context_logits[lane], max_logit[lane], max_label[lane], log_sum[lane], target[lane])
+        others = (part[:, :used] for part in (max_logit, max_label, log_sum, target))
+        return Answers(context_logits.transpose(1, 2)[:, :used], *others)

@@ -212,32 +212,32 @@ KERNEL cross_entropy(float *loss, float *logits, float *bias_gradient, const int
   loss[0] = (float)(total_loss / used);
 }
 
-// Logits [K, B] as an evaluator needs them, apart from the labels that stand in the context, labels [C, B]: inside [C, B]
-// their own logits; of all others the highest, its label, and the logarithm of the sum of exponentials, each [B]; and
-// target [B] the targets' logits. The context's logits in `logits` are lost.
-KERNEL answers(float *inside, float *best, int64_t *best_label, float *log_sum, float *target, float *logits,
+// Reduce logits [K, B] to what an evaluator needs. context_logits [C, B]: those of the labels [C, B] that stand in the
+// context. Over all other labels, each [B]: max_logit, its label max_label, and log_sum, the logarithm of the sum of
+// exponentials. target [B]: the targets' logits. The context's logits in `logits` are lost.
+KERNEL answers(float *context_logits, float *max_logit, int64_t *max_label, float *log_sum, float *target, float *logits,
                const int64_t *labels, const int64_t *targets, long C, long K, long B) {
   for (long b = 0; b < B; b += VECTOR) {
     for (long col = 0; col < VECTOR; ++col) target[b + col] = logits[targets[b + col] * B + b + col];
     for (long c = 0; c < C; ++c)
       for (long col = 0; col < VECTOR; ++col)
-        inside[c * B + b + col] = logits[labels[c * B + b + col] * B + b + col];
+        context_logits[c * B + b + col] = logits[labels[c * B + b + col] * B + b + col];
     for (long c = 0; c < C; ++c)
       for (long col = 0; col < VECTOR; ++col)
         logits[labels[c * B + b + col] * B + b + col] = -__builtin_inff();
     vec highest = all(-__builtin_inff()), total = all(0);
-    ivec place = {}, left = {};
+    ivec label = {}, left = {};
     for (long k = 0; k < K; ++k) {
       const vec logit = at(logits + k * B + b);
       left -= logit != -__builtin_inff();  // true is -1
-      place = logit > highest ? place - place + (int32_t)k : place;
+      label = logit > highest ? label - label + (int32_t)k : label;
       highest = maximum(logit, highest);
     }
     // An exponent of -inf is clamped to -87: e^-87 a context label, which is nothing beside the highest's 1.
     for (long k = 0; k < K; ++k) total += exponential(at(logits + k * B + b) - highest);
     for (long col = 0; col < VECTOR; ++col) {
-      best[b + col] = highest[col];
-      best_label[b + col] = place[col];
+      max_logit[b + col] = highest[col];
+      max_label[b + col] = label[col];
       const bool none = left[col] == 0;  // the context has every label
       log_sum[b + col] = none ? highest[col] : highest[col] + (float)__builtin_log((double)total[col]);
     }

@@ -5,8 +5,9 @@ and tiny products than on arithmetic. Here a lane's step is a recorded list of c
 once: PyTorch's matrix products, and between them the kernels of kernels.cpp, compiled for the model's shape with the
 machine's own C++ compiler (under a second) and kept for the next job. Layout is feature-major, [features, T * B].
 
-It computes what `model.query_logits` and `engines.query_loss` compute, and is tested against them in float64. The
-last block works on the query's row alone, with keys and values absorbed: q.(W_k y) = (W_k' q).y, so neither is made.
+It computes what `model.transformer.query_logits` and `engines.eager.query_loss` compute, and is tested against them in
+float64. The last block works on the query's row alone, with keys and values absorbed: q.(W_k y) = (W_k' q).y, so
+neither is made.
 
 In bfloat16 the products with whole weight matrices take operands and give results in bfloat16, summed in float32.
 Everything else stays float32, the weights included, and attention, where torch.autocast would round too: in the last
@@ -26,6 +27,12 @@ from icl_transience.specs.model import Model
 from icl_transience.specs.runs import Run
 
 
+class KernelCall(functools.partial):
+    """A kernel on fixed addresses; `arguments` keeps the tensors alive to which these belong."""
+
+    arguments: tuple[Tensor | int | float, ...] = ()
+
+
 class Program:
     """Forward and backward of lanes on batches of one size, as calls on fixed buffers.
 
@@ -37,7 +44,7 @@ class Program:
     def __init__(
         self, model: Model, input_width: int, n_labels: int, context: int, batch_size: int, bfloat16: bool = False
     ):
-        """Raises Unavailable."""
+        """Raises compiler.Unavailable."""
         self.model, self.batch_size, self.bfloat16 = model, batch_size, bfloat16
         self.columns = aligned(batch_size)
         self.n_tokens = 2 * context + 1
@@ -49,21 +56,23 @@ class Program:
         self.logits = torch.zeros(n_labels, self.columns)
         self._buffers: dict[str, Tensor] = {}
 
-    def answers(self, inside: Tensor, best: Tensor, best_label: Tensor, log_sum: Tensor, target: Tensor) -> None:
-        """What an evaluator needs of `logits`, which lose the context's: see kernels.cpp.
+    def answers(
+        self, context_logits: Tensor, max_logit: Tensor, max_label: Tensor, log_sum: Tensor, target: Tensor
+    ) -> None:
+        """Write what answers.Answers holds; `logits` lose the context's: see kernels.cpp.
 
-        inside [C, B'], best_label [B'] int64, the others [B'].
+        context_logits [C, B'], max_label [B'] int64, the others [B'].
         """
-        outputs = inside, best, best_label, log_sum, target
+        outputs = context_logits, max_logit, max_label, log_sum, target
         sizes = len(self.labels), *self.logits.shape
         self.kernel("answers", *outputs, self.logits, self.labels, self.targets, *sizes)()
 
-    def kernel(self, name: str, *arguments: Tensor | int | float) -> Callable:
-        """A call of a kernel of kernels.cpp on contiguous tensors and numbers, converted once."""
+    def kernel(self, name: str, *arguments: Tensor | int | float) -> "KernelCall":
+        """Return a call of a kernel of kernels.cpp on contiguous tensors and numbers, converted once."""
         function = getattr(self.library, name)
         function.restype = None
-        call = functools.partial(function, *map(_converted, arguments))
-        call.keep = arguments  # the addresses in it hold no tensor alive
+        call = KernelCall(function, *map(_converted, arguments))
+        call.arguments = arguments
         return call
 
     def buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -299,7 +308,7 @@ class Recording:
         calls.append(self.program.kernel(kernel, *arguments))
 
 
-def _converted(argument: Tensor | int | float):
+def _converted(argument: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_long | ctypes.c_float:
     if isinstance(argument, Tensor):
         if not argument.is_contiguous():
             raise ValueError(f"a kernel's array must be contiguous, got strides {argument.stride()}")
@@ -308,5 +317,6 @@ def _converted(argument: Tensor | int | float):
 
 
 def program_for(run: Run, batch_size: int, context: int) -> Program:
+    """Return a program for a run's model. Raises compiler.Unavailable."""
     width, half = run.bank.shape.width, run.numerics == "bfloat16"
     return Program(run.model, width, run.n_labels, context, batch_size, half)

@@ -111,7 +111,7 @@ def _entries(document: Any) -> dict[int, str]:
 def _card(spec: BankSpec, file: h5py.File, words: Mapping[int, str]) -> Figure:
     if "quality" not in file:
         raise StudyError(f"{file.filename}: was made before banks had quality cards: delete it and make it again")
-    card = quality.read(file["quality"])
+    card = quality.read_card(file["quality"])
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     sheet, spectrum, numbers = figure.subplots(1, 3, width_ratios=[5, 3, 4])
     _sheet(sheet, spec, file, words)

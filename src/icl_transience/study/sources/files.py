@@ -1,4 +1,4 @@
-"""TODO"""
+"""Files that anybody can download, and files in the folder of a source."""
 
 import os
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ _IN_BOTH_SMALL = 136 + 156 - 242
 
 
 def in_folder(folder: Path, name: str, key: str, source: str) -> Path:
-    """The file `name` in the source's folder. Raises MissingSourceError with what is there instead."""
+    """Return the file `name` in the source's folder. Raises MissingSourceError with what is there instead."""
     if os.path.isfile(path := inside(folder, name, f"`{key}`")):
         return path
     there = sorted(found.name for found in folder.iterdir() if found.is_file())
@@ -71,7 +71,7 @@ def inside(folder: Path, name: str, where: str) -> Path:
 
 
 def public_characters(zips: Sequence[str]) -> int:
-    """How many characters the public zips of these names hold together."""
+    """Return how many characters the public zips of these names hold together."""
     if "images_background.zip" in zips:
         zips = [name for name in zips if "small" not in name]
     total = sum(PUBLIC[name].characters for name in zips)

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The HDF5 file that a bank is imported from: its array and sizes."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.specs.errors import StudyError, did_you_mean
-from icl_transience.store.checkpoint_file import quantisation
+from icl_transience.store.safetensors_file import quantisation
 from icl_transience.study.sources.files import in_folder
 
 # Imported: an array in an HDF5 file.

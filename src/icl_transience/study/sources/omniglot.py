@@ -1,4 +1,4 @@
-"""TODO"""
+"""The zips of a bank of Omniglot drawings, and the weights of its encoder."""
 
 import functools
 import os
@@ -18,7 +18,7 @@ _CHARACTER = re.compile(r"([^/]+/character\d+)/[^/]+\.png$")
 
 
 def resolve_omniglot(parameters: dict[str, Any], folder: Path | None) -> tuple[dict[str, Any], list[Path]]:
-    """The zips, and the weights of `resnet18`, from the folder; what is public and not there is to be downloaded."""
+    """Return the zips, and the weights of `resnet18`, from the folder; what is public may be missing there."""
     zips = parameters["zips"]
     if folder is None:
         paths, there = [Path(name) for name in zips], public_characters(zips)
@@ -56,7 +56,7 @@ def _weights(name: str, folder: Path | None) -> Path:
 
 @functools.cache
 def _characters(zips: tuple[Path, ...]) -> set[str]:
-    """The distinct characters that the zips list, as "Alphabet/characterNN"."""
+    """Return the distinct characters that the zips list, as "Alphabet/characterNN"."""
     found = set()
     for path in zips:
         try:

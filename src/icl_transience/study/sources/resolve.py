@@ -20,7 +20,7 @@ WITH_FILES = ("omniglot", "tokens", "imported")
 
 
 def resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> tuple[dict[str, Any], list[Path]]:
-    """A source's parameters with what its files decide filled in, and the paths of the files it reads.
+    """Return a source's parameters with what its files decide filled in, and the paths of the files it reads.
 
     A path without a folder is that of a public file, to be downloaded. Raises MissingSourceError where there is no such
     file, StudyError where it does not hold what the parameters ask for.
@@ -46,5 +46,5 @@ _RESOLVE = {"omniglot": resolve_omniglot, "tokens": resolve_tokens, "imported": 
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a path from `resolve`: of the file's content, or, of one to be downloaded, as it is published."""
+    """Return the SHA-256 of a path from `resolve`: of the content, or, of one to be downloaded, as it is published."""
     return file_digest(path) if path.parent != Path() else PUBLIC[path.name].sha256

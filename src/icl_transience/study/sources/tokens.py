@@ -1,4 +1,4 @@
-"""TODO"""
+"""The checkpoint that a bank of token embeddings is taken from: its file, tensor and sizes."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.specs.errors import MissingSourceError, StudyError, did_you_mean
-from icl_transience.store.checkpoint_file import quantisation, stored_tensors
+from icl_transience.store.safetensors_file import quantisation, stored_tensors
 from icl_transience.study.sources.files import in_folder, inside
 
 # What ends the names of input embedding matrices in public checkpoints: LLaMA and its kin, OPT; BERT, BLOOM; GPT-2;
@@ -94,7 +94,7 @@ def _refuse_packed(shards: Mapping[str, Path]) -> None:
 
 
 def _checkpoint_file(folder: Path, name: str) -> Path:
-    """The file that a study names, or the one that makes the folder a checkpoint."""
+    """Return the file that a study names, or the one that makes the folder a checkpoint."""
     if name:
         path = inside(folder, name, "`bank.tokens.file`")
         if os.path.isdir(path):
@@ -112,7 +112,7 @@ def _checkpoint_file(folder: Path, name: str) -> Path:
 
 
 def _shards(index: Path) -> dict[str, Path]:
-    """Tensor -> file of a sharded checkpoint."""
+    """Return tensor -> file of a sharded checkpoint."""
     try:
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = {tensor: inside(index.parent, name, str(index)) for tensor, name in names.items()}
@@ -124,7 +124,7 @@ def _shards(index: Path) -> dict[str, Path]:
 
 
 def _embedding_name(file: Path, shards: Mapping[str, Path], named: str) -> str:
-    """The tensor that a study names, or the one with an embedding matrix's usual name."""
+    """Return the tensor that a study names, or the one with an embedding matrix's usual name."""
     if named:
         if named not in shards:
             raise StudyError(
@@ -144,7 +144,7 @@ def _embedding_name(file: Path, shards: Mapping[str, Path], named: str) -> str:
 
 
 def _candidates(shards: Mapping[str, Path]) -> str:
-    """The two-dimensional tensors that are at hand, those with most rows first."""
+    """Return the two-dimensional tensors that are at hand, those with most rows first."""
     shapes = {name: stored_tensors(path)[name].shape for name, path in shards.items() if path.is_file()}
     tables = sorted((name for name in shapes if len(shapes[name]) == 2), key=lambda name: -shapes[name][0])
     return ", ".join(f"{name} {list(shapes[name])}" for name in tables[:10]) or "none of two dimensions"

@@ -117,19 +117,19 @@ def test_the_words_of_neighbouring_positions_are_independent():
 
 @given(drawn=word, bound=st.integers(1, 2**31 - 1))
 def test_below_scales_a_word_exactly_and_stays_below(drawn, bound):
-    number = int(philox.below(np.array([drawn]), bound)[0])
+    number = int(philox.randint(np.array([drawn]), bound)[0])
     assert number == drawn * bound // WORDS
     assert 0 <= number < bound
 
 
 @pytest.mark.parametrize("bound", [1, 2, 3, 12, 1600, 2**31 - 1])
 def test_below_reaches_both_ends(bound):
-    assert philox.below(np.array([0, WORDS - 1]), bound).tolist() == [0, bound - 1]
+    assert philox.randint(np.array([0, WORDS - 1]), bound).tolist() == [0, bound - 1]
 
 
 @pytest.mark.parametrize("bound", [2, 3, 7, 1600, 12_800])
 def test_below_is_uniform(bound):
-    counts = np.bincount(philox.below(draw(seed=bound)[:, 0], bound), minlength=bound)
+    counts = np.bincount(philox.randint(draw(seed=bound)[:, 0], bound), minlength=bound)
     assert len(counts) == bound
     assert stats.chisquare(counts).pvalue > P_MIN  # at least 15 expected in every cell
 
@@ -185,18 +185,18 @@ def test_a_table_holds_the_words_of_every_position(count):
 
 @given(high=word, low=word, bound=st.integers(1, 2**60 - 1))
 def test_a_wide_bound_is_multiplied_exactly(high, low, bound):
-    found = philox.below_wide(torch.tensor([high]), torch.tensor([low]), torch.tensor([bound]))
+    found = philox.randint_wide(torch.tensor([high]), torch.tensor([low]), torch.tensor([bound]))
     assert found.item() == (high * WORDS + low) * bound // 2**64
 
 
 @pytest.mark.parametrize("bound", [1, 2**31, 2**60 - 1])
 def test_wide_numbers_stay_below_their_bound(bound):
     last = torch.tensor([WORDS - 1])
-    assert philox.below_wide(last, last, bound).item() == bound - 1
-    assert philox.below_wide(0 * last, 0 * last, bound).item() == 0
+    assert philox.randint_wide(last, last, bound).item() == bound - 1
+    assert philox.randint_wide(0 * last, 0 * last, bound).item() == 0
 
 
 @pytest.mark.parametrize(("probability", "often"), [(0.0, 0), (2.0**-32, 1), (0.25, 2**30), (1.0, 2**32)])
 def test_what_has_a_probability_happens_for_that_share_of_all_words(probability, often):
     edges = [edge for edge in (0, often - 1, often, WORDS - 1) if 0 <= edge < WORDS]
-    assert philox.happens(torch.tensor(edges), probability).tolist() == [edge < often for edge in edges]
+    assert philox.bernoulli(torch.tensor(edges), probability).tolist() == [edge < often for edge in edges]

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The header of a safetensors file: which tensors a language model's checkpoint holds, without reading them."""
 
 import functools
 import json
@@ -11,17 +11,14 @@ from typing import Any
 
 from icl_transience.specs.errors import StudyError
 
-# What quantised checkpoints put beside a layer's weight, or in its place: MLX; bitsandbytes; GPTQ and AWQ; compressed
-# tensors and FP8; torchao, quanto and others.
+# Names that quantised checkpoints put beside a layer's weight, or in its place: MLX; bitsandbytes; GPTQ and AWQ;
+# compressed tensors and FP8; torchao, quanto and others.
 _QUANTISED = re.compile(
     r"scales?|biases|(nested_)?(absmax|quant_map)|quant_state(\..+)?|SCB|weight_format|qweight|qzeros|zeros|g_idx|packed|"
     r"scale_inv|zero_points?|codebooks?|_data|_scale|_zero_point"
 )
 # The safetensors library reads no longer header either.
 _LARGEST_HEADER = 100_000_000
-
-
-# Tokens: an embedding matrix in safetensors.
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Stored:
 
 @functools.cache
 def stored_tensors(path: Path) -> dict[str, Stored]:
-    """Name -> tensor of a safetensors file, from its header alone."""
+    """Read the header of a safetensors file: name -> type and shape of each tensor. Raises StudyError without one."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -54,13 +51,14 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
 
 
 def _sizes(numbers: Any) -> tuple[int, ...]:
+    """Return a list of the header as sizes. Raises ValueError where it has other values."""
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError(f"{str(numbers)[:100]} are no sizes")
     return tuple(numbers)
 
 
 def quantisation(array: str, names: Iterable[str]) -> list[str]:
-    """The names of what a quantised array has beside it: scales, zero points, a codebook, packed codes."""
+    """Return those of `names` that only a quantised array has beside it: scales, zero points, codebooks, codes."""
     layer = array.removesuffix("weight").rstrip("._/")
     starts = [stem + joint for stem in {array, layer} - {""} for joint in "._/"]
     rests = ((name, name.removeprefix(start)) for name in names for start in starts if name.startswith(start))

@@ -1,0 +1,122 @@
+"""The keys of config.yaml: how to execute. None of them changes a number that comes out."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from icl_transience.specs.keys import Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How to execute a study: declares keys; rules and jobs get them one by one."""
+
+    study: Annotated[
+        str, Key("a file in workflow/studies without its .yaml, or a path to one", default="laptop", shortest=1)
+    ]
+    results: Annotated[
+        str,
+        Key(
+            "folder for everything that is made; not in its name: braces, which are Snakemake's",
+            default="results",
+            pattern=r"^[^{}-][^{}]*$",
+        ),
+    ]
+    omniglot: Annotated[
+        str | None,
+        Key("folder with the public Omniglot zips; null = the environment variable ICL_OMNIGLOT", default=None),
+    ]
+    tokens: Annotated[
+        str | None,
+        Key(
+            "folder of a Hugging Face checkpoint or of *.safetensors files; null = the environment "
+            "variable ICL_TOKENS. Cards show words where vocab.txt, tokenizer.json or vocab.json lies "
+            "beside the table and no brace is in the path",
+            default=None,
+        ),
+    ]
+    imported: Annotated[
+        str | None,
+        Key("folder of HDF5 files with embedded exemplars; null = the environment variable ICL_IMPORTED", default=None),
+    ]
+    memory: Annotated[
+        int | None,
+        Key(
+            "MB that a job may take; null = what this machine has. A study that needs more is refused "
+            "before anything runs, and no retry asks for more",
+            default=None,
+            unit="MB",
+            minimum=1,
+        ),
+    ]
+    device: Annotated[str, Key("where to train and evaluate", default="cpu", pattern=r"^(cpu|cuda(:[0-9]+)?)$")]
+    engine: Annotated[
+        str,
+        Key(
+            "how training and evaluation are computed: native = hand-written steps for CPUs, compiled "
+            "once a model shape; eager = plain PyTorch; graph = eager recorded as a CUDA graph; auto "
+            "= native on CPUs where it works, else eager",
+            default="auto",
+            choices=("auto", "native", "graph", "eager"),
+        ),
+    ]
+    packing: Annotated[
+        str,
+        Key(
+            "which lanes may train as one batched model: the seeds of one run, or also runs of equal shape",
+            default="run",
+            choices=("run", "shape"),
+        ),
+    ]
+    lanes_per_pack: Annotated[int, Key("at most so many", default=8, unit="lanes", minimum=1)]
+    segment_sequences: Annotated[
+        int,
+        Key(
+            "sequences seen between checkpoints; what a stopped job loses at most",
+            default=640000,
+            unit="sequences seen",
+            minimum=1,
+        ),
+    ]
+    segment_minutes: Annotated[
+        float | None,
+        Key(
+            "minutes that a new segment and its evaluation are expected to take at `gflops`, in whole "
+            "batches, in place of segment_sequences: for a queue's time limit. null = "
+            "segment_sequences counts. Segments that a pack has stay as they are",
+            default=None,
+            unit="minutes",
+            above=0,
+        ),
+    ]
+    time_limit: Annotated[
+        int | None,
+        Key(
+            "minutes that a cluster's queue gives a job: no job, and no segment with its evaluation, "
+            "asks for more. null = no limit",
+            default=None,
+            unit="minutes",
+            minimum=1,
+        ),
+    ]
+    gflops: Annotated[
+        float | None,
+        Key(
+            "model GFLOP/s that one training job reaches (the README's table has some; "
+            "benchmarks/throughput.py measures them): what time jobs ask a cluster for, how long "
+            "segments of segment_minutes are, and the hours of `snakemake cost`. null = 20 on a CPU "
+            "core; 200 on a GPU, which is a guess (`snakemake cost` takes none, but what was "
+            "measured)",
+            default=None,
+            unit="GFLOP/s",
+            above=0,
+        ),
+    ]
+    export_sequences: Annotated[
+        int,
+        Key(
+            "training sequences in an export: the first of the run's first seed",
+            default=10000,
+            unit="sequences",
+            minimum=1,
+        ),
+    ]

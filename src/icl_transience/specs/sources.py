@@ -1,0 +1,359 @@
+"""Where exemplars come from: the keys of each source, and the sizes of a bank made from it."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from icl_transience.specs.keys import Key, neutral
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankShape:
+    """Sizes of a bank [n_classes, n_exemplars, width]; training classes and exemplars come first."""
+
+    n_classes: int
+    n_exemplars: int
+    n_train_classes: int
+    n_train_exemplars: int
+    width: int
+
+    def class_range(self, part: str) -> tuple[int, int]:
+        """(first class, number of classes) of `part`, "train" or "holdout"."""
+        return _part(part, self.n_train_classes, self.n_classes)
+
+    def exemplar_range(self, part: str) -> tuple[int, int]:
+        """(first exemplar, number of exemplars) of `part`, "train" or "holdout"."""
+        return _part(part, self.n_train_exemplars, self.n_exemplars)
+
+
+def _part(part: str, n_train: int, n_all: int) -> tuple[int, int]:
+    return (0, n_train) if part == "train" else (n_train, n_all - n_train)
+
+
+# Sizes that several sources have.
+_Classes = Annotated[int, Key("classes to train on", unit="classes", minimum=2)]
+_HoldoutClasses = Annotated[int, Key("classes kept back, for icl_holdout", unit="classes", minimum=0)]
+_Exemplars = Annotated[int, Key("exemplars of a class to train on", unit="exemplars", minimum=1)]
+_HoldoutExemplars = Annotated[
+    int, Key("exemplars of a class kept back, for icl_new_exemplar", unit="exemplars", minimum=0)
+]
+_Dim = Annotated[int, Key("coordinates of an exemplar", unit="coordinates", minimum=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """A number of classes and exemplars to train on and held out, of `dim` coordinates."""
+
+    classes: _Classes
+    holdout_classes: _HoldoutClasses
+    exemplars: _Exemplars
+    holdout_exemplars: _HoldoutExemplars
+    dim: _Dim
+
+    @property
+    def shape(self) -> BankShape:
+        """Return the sizes of the bank."""
+        return BankShape(
+            n_classes=self.classes + self.holdout_classes,
+            n_exemplars=self.exemplars + self.holdout_exemplars,
+            n_train_classes=self.classes,
+            n_train_exemplars=self.exemplars,
+            width=self.dim,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(_Split):
+    """Exemplars that scatter about their class's mean; see banks/gaussian.py."""
+
+    source: ClassVar[str] = "gaussian"
+
+    classes: Annotated[_Classes, Key(default=1200)]
+    holdout_classes: Annotated[_HoldoutClasses, Key(default=100)]
+    exemplars: Annotated[_Exemplars, Key(default=20)]
+    holdout_exemplars: Annotated[_HoldoutExemplars, Key(default=10)]
+    dim: Annotated[_Dim, Key(default=14)]
+    noise: Annotated[
+        float,
+        Key("within-class over between-class standard deviation (Reddy's epsilon)", default=0.5, minimum=0),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifold(Gaussian):
+    """Gaussian in `latent_dim` coordinates, seen in `dim`; see banks/manifold.py."""
+
+    source: ClassVar[str] = "manifold"
+
+    classes: Annotated[_Classes, Key(default=1600)]
+    exemplars: Annotated[_Exemplars, Key(default=16)]
+    holdout_exemplars: Annotated[_HoldoutExemplars, Key(default=4)]
+    dim: Annotated[_Dim, Key(default=64)]
+    noise: Annotated[
+        float,
+        Key("within-class over between-class standard deviation, in latent coordinates", default=0.5, minimum=0),
+    ]
+    latent_dim: Annotated[
+        int, Key("coordinates in which a class is Gaussian", default=6, unit="coordinates", minimum=1)
+    ]
+    curvature: Annotated[
+        float,
+        Key(
+            "standard deviation over latents, in radians, of the angle behind each coordinate; small = nearly linear",
+            default=2.6,
+            unit="radians",
+            above=0,
+        ),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneHot:
+    """One exemplar a class, a coordinate each; see banks/onehot.py."""
+
+    source: ClassVar[str] = "onehot"
+
+    classes: Annotated[_Classes, Key("classes to train on, a coordinate each", default=800)]
+    holdout_classes: Annotated[
+        _HoldoutClasses, Key("classes kept back, for icl_holdout; a coordinate each", default=100)
+    ]
+    value: Annotated[
+        float,
+        Key(
+            "of the coordinate that is not 0; the root of the number of classes gives mean square 1, as other sources "
+            "have",
+            default=1,
+            above=0,
+        ),
+    ]
+
+    @property
+    def shape(self) -> BankShape:
+        """Return the sizes of the bank."""
+        n_classes = self.classes + self.holdout_classes
+        return BankShape(
+            n_classes=n_classes,
+            n_exemplars=1,
+            n_train_classes=self.classes,
+            n_train_exemplars=1,
+            width=n_classes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How the encoder `trained` is trained; see banks/trained.py."""
+
+    epochs: Annotated[
+        int, Key("times that the encoder `trained` sees every training drawing", default=8, unit="epochs", minimum=1)
+    ]
+    batch_size: Annotated[int, Key("drawings in a step of its training", default=64, unit="drawings", minimum=2)]
+    learning_rate: Annotated[
+        float, Key("of its training (Adam) at the highest; it rises to it and falls to 0", default=0.005, above=0)
+    ]
+
+
+_Zip = Annotated[
+    str,
+    Key(
+        choices=(
+            "images_background_small1.zip",
+            "images_background_small2.zip",
+            "images_background.zip",
+            "images_evaluation.zip",
+        )
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Omniglot:
+    """Drawings of characters; a character is as many classes as it has variants, turned and flipped, or as drawn."""
+
+    source: ClassVar[str] = "omniglot"
+
+    zips: Annotated[
+        tuple[_Zip, ...],
+        Key(
+            "files of the public data set to read, from the folder `omniglot` of config.yaml or ICL_OMNIGLOT",
+            default=("images_background_small1.zip", "images_background_small2.zip"),
+            fewest=1,
+            unique=True,
+        ),
+    ]
+    characters: Annotated[
+        int,
+        Key(
+            "characters to train on; each is as many classes as it has `variants`",
+            default=200,
+            unit="characters",
+            minimum=1,
+        ),
+    ]
+    holdout_characters: Annotated[
+        int, Key("characters kept back, for icl_holdout", default=42, unit="characters", minimum=0)
+    ]
+    variants: Annotated[
+        int, Key("of a character, a class each: 4 rotations x 2 flips, or as it was drawn", choices=(8, 1))
+    ] = neutral(8)
+    exemplars: Annotated[
+        int, Key("drawings of a character to train on", default=10, unit="drawings", minimum=1, maximum=20)
+    ]
+    holdout_exemplars: Annotated[
+        int, Key("drawings kept back, for icl_new_exemplar", default=10, unit="drawings", minimum=0, maximum=19)
+    ]
+    side: Annotated[int, Key("pixels a side after box downsampling", default=28, unit="pixels", minimum=4, maximum=105)]
+    encoder: Annotated[
+        str,
+        Key(
+            "from pixels to embeddings: principal components; the pixels; ResNet-18 trained on "
+            "ImageNet; a small ResNet trained here on the bank's training classes",
+            default="pca",
+            choices=("pca", "pixels", "resnet18", "trained"),
+        ),
+    ]
+    dim: Annotated[
+        int,
+        Key(
+            "coordinates of an exemplar after encoding: side x side for pixels, 512 for resnet18",
+            default=64,
+            unit="coordinates",
+            minimum=1,
+        ),
+    ]
+    scale: Annotated[
+        str,
+        Key(
+            "centred and divided by one number (a coordinate's mean square is 1), or as the encoder "
+            "gives them; pca has its own",
+            choices=("standard", "raw"),
+        ),
+    ] = neutral("standard")
+    layout: Annotated[
+        str,
+        Key(
+            "released: the authors' released classes, for comparison with published curves: an index "
+            "mix-up makes each of them 20 turned and flipped copies of 3 drawings, and puts some "
+            "characters on both sides of the split",
+            choices=("corrected", "released"),
+        ),
+    ] = neutral("corrected")
+    weights: Annotated[
+        str,
+        Key(
+            "of resnet18: torchvision's published file, beside the zips",
+            default="resnet18-f37072fd.pth",
+        ),
+    ] = neutral("")
+    trained: Annotated[Trained | None, Key("how the encoder `trained` is trained")] = None
+
+    @property
+    def shape(self) -> BankShape:
+        """Return the sizes of the bank."""
+        return BankShape(
+            n_classes=(self.characters + self.holdout_characters) * self.variants,
+            n_exemplars=self.exemplars + self.holdout_exemplars,
+            n_train_classes=self.characters * self.variants,
+            n_train_exemplars=self.exemplars,
+            width=self.dim,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens(_Split):
+    """Clusters of rows of the embedding matrix `tensor`; see banks/tokens.py."""
+
+    source: ClassVar[str] = "tokens"
+
+    file: Annotated[
+        str,
+        Key(
+            "*.safetensors file, index of a sharded checkpoint, or folder of either, in the folder "
+            "`tokens` of config.yaml or ICL_TOKENS; empty = that folder is the checkpoint",
+            default="",
+        ),
+    ]
+    tensor: Annotated[
+        str, Key("name of the embedding matrix [tokens, dim]; empty = the one that is named as usual", default="")
+    ]
+    skip_rows: Annotated[
+        int, Key("leading rows left out: special and unused tokens", default=0, unit="rows", minimum=0)
+    ]
+    skip_last_rows: Annotated[
+        int,
+        Key(
+            "trailing rows left out: what pads the vocabulary to a round number, and added tokens",
+            unit="rows",
+            minimum=0,
+        ),
+    ] = neutral(0)
+    rows: Annotated[
+        str,
+        Key(
+            "as in the file, or each divided by its norm, which gives clusters of more equal sizes",
+            default="raw",
+            choices=("raw", "unit"),
+        ),
+    ]
+    clusters: Annotated[
+        int, Key("of k-means; those with enough members are classes", default=2000, unit="clusters", minimum=2)
+    ]
+    classes: Annotated[_Classes, Key(default=400)]
+    holdout_classes: Annotated[_HoldoutClasses, Key(default=50)]
+    exemplars: Annotated[_Exemplars, Key(default=8)]
+    holdout_exemplars: Annotated[_HoldoutExemplars, Key(default=2)]
+    members: Annotated[
+        str,
+        Key(
+            "which rows of a cluster are exemplars: nearest to the centroid, or farthest from each other",
+            default="nearest",
+            choices=("nearest", "farthest"),
+        ),
+    ]
+    encoder: Annotated[
+        str,
+        Key(
+            "pca: principal components, one scale for all; table: the rows themselves",
+            default="pca",
+            choices=("pca", "table"),
+        ),
+    ]
+    scale: Annotated[
+        str,
+        Key(
+            "of encoder table: centred and divided by one number (a coordinate's mean square is 1), or as in the file",
+            default="standard",
+            choices=("standard", "raw"),
+        ),
+    ]
+    dim: Annotated[_Dim, Key("coordinates of an exemplar after encoding", default=64)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported(_Split):
+    """The leading classes and exemplars of the HDF5 array at `path`; see banks/imported.py."""
+
+    source: ClassVar[str] = "imported"
+
+    file: Annotated[
+        str, Key("HDF5 file in the folder `imported` of config.yaml or ICL_IMPORTED", default="embeddings.h5")
+    ]
+    path: Annotated[
+        str,
+        Key(
+            "of the array [class, exemplar, dim] in the file; training classes and exemplars first",
+            default="embeddings",
+        ),
+    ]
+    classes: Annotated[_Classes, Key(default=1600)]
+    holdout_classes: Annotated[_HoldoutClasses, Key(default=100)]
+    exemplars: Annotated[_Exemplars, Key(default=16)]
+    holdout_exemplars: Annotated[_HoldoutExemplars, Key(default=4)]
+    scale: Annotated[
+        str,
+        Key(
+            "as in the file, or centred and divided by one number (a coordinate's mean square is 1)",
+            default="raw",
+            choices=("standard", "raw"),
+        ),
+    ]
+    dim: Annotated[_Dim, Key("coordinates of an exemplar in the file", default=64)]

@@ -1,0 +1,46 @@
+# Figures of an experiment: results/studies/{study}/{experiment}/; a run as other code reads it:
+# results/exports/{study}/{run}.h5
+
+
+rule figures:
+    input:
+        rules.tables.output,
+    output:
+        report(
+            f"{STUDY}/{{experiment}}/{{figure}}.svg",
+            caption="../report/figures.rst",
+            category="{experiment}",
+            labels={"result": "{figure}"},
+        ),
+        f"{STUDY}/{{experiment}}/{{figure}}.png",
+    log:
+        f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/{{figure}}.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        report=lambda wildcards: PLAN.records.experiment(wildcards.experiment, figures=True),
+        experiment=lambda wildcards: PLAN.paths.experiment(wildcards.experiment),
+        folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
+        code=code_digest.digest("figures"),
+    shell:
+        "python -m icl_transience figure --experiment {params.experiment:q} --name {wildcards.figure}"
+        " --folder {params.folder:q} &> {log:q}"
+
+
+rule export:
+    input:
+        bank=lambda wildcards: PLAN.paths.bank(PLAN.targets.exports[wildcards.run].run.bank.id),
+        sequences=lambda wildcards: f"{PLAN.paths.root}/sequences/{PLAN.targets.exports[wildcards.run].sequence_set.id}.h5",
+    output:
+        data=f"{PLAN.paths.root}/exports/{PLAN.study.name}/{{run}}.h5",
+        bank=f"{PLAN.paths.root}/exports/{PLAN.study.name}/{{run}}.bank.h5",
+    log:
+        f"{PLAN.paths.root}/logs/exports/{PLAN.study.name}/{{run}}.log",
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        spec=lambda wildcards: PLAN.targets.exports[wildcards.run].json,
+    shell:
+        "python -m icl_transience export --spec {params.spec:q} --bank {input.bank:q} --sequences {input.sequences:q}"
+        " --output {output.data:q} --bank-output {output.bank:q} &> {log:q}"

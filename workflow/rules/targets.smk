@@ -1,0 +1,97 @@
+# Targets that are names alone. Of experiments: `snakemake transience` builds the experiment of that name. And those that
+# report on a study and make nothing of it: what it would cost, how far it is, what is left over, all that is built in one
+# page, all of it in one file. Their work is done by `report_on_study` at the end of the call (the Snakefile's
+# `onsuccess`), so that `snakemake all archive` packs what is finished.
+from contextlib import contextmanager
+
+from icl_transience.results import provenance
+
+REPORTING = ("cost", "status", "orphans", "report", "archive")
+
+
+def targets_asked() -> set[str]:
+    """Return the targets on the command line."""
+    return set(workflow.dag_settings.targets)
+
+
+def only_reports() -> bool:
+    """Say whether this call makes nothing: then it registers no packs and leaves provenance alone."""
+    return bool(targets_asked()) and targets_asked() <= set(REPORTING)
+
+
+def leave_locks_alone(wildcards) -> list[str]:
+    """Switch off Snakemake's locks where this call makes nothing; return no input.
+
+    Snakemake 9.27 removes all locks of a folder when a call ends, those of another call at work included. This does what
+    `--nolock` does, for those who ask how far a study is and think of no locks. It has to be an input function: that is
+    the only code of a workflow that runs between the making of `workflow.persistence` and its first lock.
+    """
+    if only_reports():
+        workflow.persistence.lock = workflow.persistence.unlock = workflow.persistence.noop
+    return []
+
+
+@contextmanager
+def user_errors():
+    """End in a message, not in a traceback, where a user can mend what is wrong."""
+    try:
+        yield
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def report_on_study() -> None:
+    """Do the work of each target of REPORTING that was asked for."""
+    from icl_transience.report import archive, page
+    from icl_transience.results import cost, orphans, status
+
+    with user_errors():
+        if "cost" in targets_asked():
+            print(cost.table(PLAN))
+        if "status" in targets_asked():
+            print(status.table(PLAN))
+        if "orphans" in targets_asked():
+            print(orphans.report(PLAN))
+        if "report" in targets_asked():
+            print(page.report(PLAN, Path(workflow.main_snakefile)))
+        if "archive" in targets_asked():
+            print(f"archive: {archive.write(PLAN, Path(workflow.main_snakefile))}")
+
+
+for target in REPORTING:
+
+    rule:
+        name:
+            target
+        input:
+            leave_locks_alone,
+        localrule: True
+
+
+for experiment in PLAN.study.experiments:
+
+    rule:
+        name:
+            experiment
+        input:
+            PLAN.targets.experiment(experiment),
+        localrule: True
+
+
+def refusal(experiment: str):
+    """Return an input function that says what an optional experiment lacks, to those who ask for it."""
+
+    def refuse(wildcards) -> list[str]:
+        raise StudyError(PLAN.study.left_out[experiment].reason)
+
+    return refuse
+
+
+for experiment in PLAN.study.left_out:
+
+    rule:
+        name:
+            experiment
+        input:
+            refusal(experiment),
+        localrule: True
