@@ -35,7 +35,6 @@ CONFIG = $${STUDY:+--config "study= '$${STUDY//$$QUOTE/$$QUOTE$$QUOTE}' "}
 
 study: .venv/.installed
 	QUOTE=\'; $(RUN) snakemake $(CONFIG)
-	@$(RUN) icl_transience words $${STUDY:+"--study=$$STUDY"} | tail -n 1
 
 test: .venv/.installed
 	$(RUN) pytest -n auto

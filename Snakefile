@@ -10,10 +10,12 @@ from snakemake.utils import min_version
 from icl_transience.planning import limits
 from icl_transience.planning.plan import Plan
 from icl_transience.report.captions import Captions
+from icl_transience.results.running import RunningJobs
 from icl_transience.specs import code_digest
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical
 from icl_transience.study.sources.files import PUBLIC
+from icl_transience.system.board import BOARD
 
 min_version("9.0")
 
@@ -70,6 +72,31 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/targets.smk"
 
 
+def print_results() -> None:
+    """The claims in words, and what each experiment shows, with where its figures are."""
+    # Here and not above: parsing need not wait for pandas.
+    from icl_transience.analysis import verdicts, words
+
+    if PLAN.targets.is_judged():
+        print(*verdicts.in_words(Path(PLAN.paths.study_folder)), sep="\n")
+    for folder in PLAN.targets.finished():
+        print(*words.experiment_in_words(Path(folder)), sep="\n")
+
+
+def print_earlier_results() -> None:
+    """Where there is nothing to do; no rule's failure, so that it is said and no more."""
+    try:
+        print_results()
+    except StudyError as error:
+        logger.error(str(error))
+
+
+# What the logger (src/snakemake_logger_plugin_icl) says of jobs, which Snakemake knows by hashes.
+jobs_by_name = RunningJobs(PLAN)
+BOARD.name, BOARD.latest = jobs_by_name.name, jobs_by_name.latest
+BOARD.print_results = print_earlier_results
+
+
 onstart:
     if not only_reports():
         with user_errors():
@@ -79,21 +106,16 @@ onstart:
 
 
 onsuccess:
+    BOARD.close(log)
     if not only_reports():
         with user_errors():
             provenance.record(PLAN)
-        # Here and not above: parsing need not wait for pandas.
-        from icl_transience.analysis import verdicts, words
-
-        with user_errors():
-            if PLAN.targets.is_judged():
-                print(*verdicts.in_words(Path(PLAN.paths.study_folder)), sep="\n")
-            for folder in PLAN.targets.finished():
-                print(*words.experiment_in_words(Path(folder)), sep="\n")
+            print_results()
     report_on_study()
 
 
 onerror:
+    BOARD.close(log)
     if not only_reports():
         with user_errors():
             provenance.record(PLAN)

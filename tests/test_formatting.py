@@ -60,3 +60,8 @@ def test_a_table_is_aligned_and_no_line_ends_in_spaces():
     rows = [("run", "lanes", ""), ("baseline", "4", "x"), ("l2", "12", "")]
     assert formatting.format_table(rows) == ["run       lanes", "baseline      4  x", "l2           12"]
     assert formatting.format_table(rows, left=(0, 1)) == ["run       lanes", "baseline  4      x", "l2        12"]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (400, "6:40"), (7325, "122:05")])
+def test_minutes_and_seconds_of_a_job(seconds, text):
+    assert formatting.format_minutes(seconds) == text

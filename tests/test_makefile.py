@@ -133,17 +133,15 @@ def test_the_environment_is_made_in_the_folder_itself_and_used_from_there(tmp_pa
     assert done.returncode == 0, done.stderr
     made = tree(tmp_path) - before - {record, fake}
     assert made == {folder / ".venv", *(folder / ".venv" / name for name in ("bin", "bin/python", ".installed"))}
-    asked, venv, install, editable, study, words = calls(record)
+    asked, venv, install, editable, study = calls(record)
     assert asked[2] == "-c"
     assert venv[2:] == ["-m", "venv", ".venv"]
     assert install[2:8] == ["-m", "pip", "install", "--quiet", "--extra-index-url", "https://x.org/a b$c"]
     assert editable[-3:] == ["--no-deps", "-e", "."]
     assert {call[1] for call in calls(record)} == {str(folder)}
     # Jobs say `python` and get this one.
-    for call in (study, words):
-        assert call[0] == str(folder / ".venv/bin/python")
+    assert study[0] == str(folder / ".venv/bin/python")
     assert study[2:] == ["-m", "snakemake"]
-    assert words[2:] == ["-m", "icl_transience", "words"]
 
 
 STUDIES = [
@@ -167,10 +165,9 @@ def test_a_study_reaches_snakemake_as_it_was_given(tmp_path, study, given):
     (folder / ".venv/.installed").touch()
     done = make(folder, f"STUDY={study}") if given == "on the command line" else make(folder, STUDY=study)
     assert done.returncode == 0, done.stderr
-    snakemake, words = (call[2:] for call in calls(record))
+    (snakemake,) = (call[2:] for call in calls(record))
     assert snakemake[:3] == ["-m", "snakemake", "--config"]
     assert parse_config(snakemake[3:]) == {"study": study}
-    assert words == ["-m", "icl_transience", "words", f"--study={study}"]
     assert not list(tmp_path.rglob("was-here"))
 
 
@@ -219,8 +216,12 @@ def test_make_runs_a_study_in_a_folder_of_any_name(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     folder = clone.folder / results / "studies" / study / "transience"
     assert (folder / "curves.svg").is_file()
+    # Once, and last: what was found and where the figure is.
+    assert (done.stdout + done.stderr).count("transience, baseline: ") == 1
+    assert done.stdout.splitlines()[-1].endswith("transience/curves.svg")
     again = make(clone.folder, f"STUDY=own studies/{study}.yaml")
     assert "Nothing to be done" in again.stdout + again.stderr
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
     in_yaml = f"own studies/{study}.yaml".replace("'", "''")
     for target, said in (("report", "report: "), ("orphans", "nothing that no study refers to"), ("status", "done")):
         care = clone.snakemake(target, config=(f"study= '{in_yaml}' ",))

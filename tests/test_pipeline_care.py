@@ -53,7 +53,9 @@ def asked_meanwhile(tmp_path_factory) -> tuple[Clone, subprocess.CompletedProces
     (pack_id,) = Plan(settings, clone.folder).packs
     lock = clone.folder / "results/packs" / pack_id / ".lock"
     lock.parent.mkdir(parents=True)
-    command = [sys.executable, "-m", "snakemake", "--config", "study=tiny", "segment_sequences=1024", "packing=shape"]
+    # Shell commands are asked for so that Snakemake prints its own output, which says at once that a job begins.
+    command = [sys.executable, "-m", "snakemake", "--printshellcmds", "--config", "study=tiny"]
+    command += ["segment_sequences=1024", "packing=shape"]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with locked(lock):

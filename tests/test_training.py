@@ -784,7 +784,7 @@ def test_a_job_told_to_stop_keeps_what_it_has_and_the_next_one_goes_on_from_ther
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
-    said = process.communicate(timeout=30)[1]
+    said = process.communicate(timeout=30)[1] + log.read_text()
     assert process.returncode == 1
     assert "run the same snakemake command again to go on from there" in said
     assert "Traceback" not in said

@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from icl_transience.specs.evaluators import EVALUATORS, evaluator_parts, in_order
 from icl_transience.store import hdf5
+
+# What `last_mean` raises of a file that is missing, damaged or being removed.
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,17 @@ def read_metrics(path: Path, identity: str) -> SegmentMetrics:
             loss=hdf5.array(file, "train_loss/value"),
             diverged_at=hdf5.array(file, "diverged_at"),
         )
+
+
+def last_mean(path: Path, evaluator: str, metric: str) -> float:
+    """Return a metric of the segment's last snapshot, mean over the lanes that have not diverged.
+
+    To look at, not to compute with: the file is neither checked nor moved aside. Raises one of UNREADABLE.
+    """
+    with h5py.File(path, "r") as file:
+        column = np.asarray(file.attrs["metrics"]).tolist().index(metric)
+        means = file[f"{evaluator}/mean"]
+        assert isinstance(means, h5py.Dataset)
+        of_lanes: np.ndarray = means[-1, :, column]
+    finite = of_lanes[np.isfinite(of_lanes)]
+    return float(finite.mean()) if finite.size else np.nan

@@ -43,6 +43,11 @@ def format_clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
+def format_minutes(seconds: float) -> str:
+    """Format a duration as minutes and seconds: 400 -> "6:40"."""
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
 def format_path(path: Path) -> str:
     """Format a path on one line, whatever characters are in its name."""
     text = str(path)

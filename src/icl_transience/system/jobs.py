@@ -19,7 +19,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "device": {"default": "cpu", "help": "cpu, cuda:N, or cuda for a GPU that no other job holds"},
     "engine": {"default": "auto", "help": "auto, native, graph or eager; see engines/select.py"},
     "threads": {"type": int, "default": 1, "help": "CPU threads"},
-    "log": {"type": Path, "help": "file for plain progress lines; the terminal then gets the bar alone"},
+    "log": {"type": Path, "help": "file for messages and progress, in place of the terminal"},
     "study": {"help": "as in config.yaml, and instead of what stands there"},
 }
 
@@ -52,11 +52,15 @@ def announced(options: argparse.Namespace) -> Iterator[None]:
 
 
 def say(options: argparse.Namespace, text: str) -> None:
-    """Print to the terminal, and add to the job's log where it keeps one of its own."""
-    print(text, file=sys.stderr)
+    """Add a line to the job's log; print it where the job keeps none of its own.
+
+    Not both: the terminal of a job with a log belongs to Snakemake, which shows the logs of failed jobs.
+    """
     if getattr(options, "log", None):
         with options.log.open("a", encoding="utf-8") as log:
             log.write(text + "\n")
+    else:
+        print(text, file=sys.stderr)
 
 
 @contextmanager

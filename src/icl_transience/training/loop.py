@@ -36,7 +36,7 @@ def train(
     embeddings: Tensor,
     until: int,
     on_snapshot: Callable[[State], None],
-    on_progress: Callable[[int], None] = lambda sequences_seen: None,
+    on_progress: Callable[[int, Tensor | None], None] = lambda sequences_seen, loss: None,
     engine: str = "auto",
     step: Step | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -44,9 +44,10 @@ def train(
     """Train `state` in place until `until` sequences seen, and return the training loss on the way.
 
     embeddings [classes, exemplars, I], the bank, on the state's device. on_snapshot: called at every point of the
-    snapshot schedule in (state.sequences_seen, until], and at 0 before the first batch. on_progress: called with
-    the sequences seen a few times a second. engine: see engines/select.py. step: one made for `state` before, in place
-    of a new one. stop: asked after every batch; once it says so, training ends where it is.
+    snapshot schedule in (state.sequences_seen, until], and at 0 before the first batch. on_progress: called a few times
+    a second with the sequences seen and the mean loss of late [S], None where there is none yet. engine: see
+    engines/select.py. step: one made for `state` before, in place of a new one. stop: asked after every batch; once it
+    says so, training ends where it is.
     """
     run = pack.run
     step = step or select.step_for(pack, state, embeddings, engine)
@@ -65,11 +66,11 @@ def train(
             losses.sequences_seen.append(seen)
             losses.values.append(mean)
             state.loss_sum = torch.zeros_like(mean)
-            on_progress(seen)
+            on_progress(seen, mean)
         if seen in snapshots:
             on_snapshot(state)
         if stop():
             break
     if state.sequences_seen % interval:
-        on_progress(state.sequences_seen)
+        on_progress(state.sequences_seen, losses.values[-1] if losses.values else None)
     return losses

@@ -88,12 +88,12 @@ class SegmentJob:
 
 def run_segment(
     job: SegmentJob,
-    on_progress: Callable[[int], None] = lambda sequences_seen: None,
+    on_progress: Callable[[int, torch.Tensor | None], None] = lambda sequences_seen, loss: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train the segment and write its file, going on from where an earlier call was told to `stop`.
 
-    on_progress: called with the sequences seen. stop: asked after every batch. Raises StudyError (see SegmentJob.check)
+    on_progress: see loop.train. stop: asked after every batch. Raises StudyError (see SegmentJob.check)
     and Interrupted, where training was told to stop now.
     """
     job.check()
@@ -154,7 +154,7 @@ def _train(
     job: SegmentJob,
     beginning: Beginning,
     engine: str,
-    on_progress: Callable[[int], None],
+    on_progress: Callable[[int, torch.Tensor | None], None],
     stop: Callable[[], bool],
 ) -> loop.Losses:
     """Train the beginning's state in place, writing snapshots on the way; return the whole segment's losses."""
