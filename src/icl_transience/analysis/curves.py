@@ -47,7 +47,11 @@ def write(folder: Path, report: Report, packs_folder: Path) -> None:
 
 
 class JoinedMetrics:
-    """The metrics of one pack on one evaluator set, all segments up to the horizon joined."""
+    """The metrics of one pack on one evaluator set, all segments up to the horizon joined.
+
+    Snapshots of the schedule until the horizon, and the horizon itself where a segment ends there. Ends of other
+    segments are passed over, so that no number depends on where they meet, or changes once training goes further.
+    """
 
     def __init__(self, folder: Path, key: tuple[str, str], boundaries: list[int], horizon: int):
         pack_id, set_id = key
@@ -62,7 +66,8 @@ class JoinedMetrics:
 
     def lane(self, place: int) -> pd.DataFrame:
         seen = np.concatenate([part.sequences_seen for part in self.parts])
-        kept = seen <= self.horizon
+        scheduled = np.concatenate([part.is_scheduled for part in self.parts])
+        kept = (scheduled & (seen <= self.horizon)) | (seen == self.horizon)
         frames = [self._training_loss(seen[kept], place)]
         for name in self.parts[0].values:
             mean, error = (
