@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icl_transience.analysis import curves
 from icl_transience.banks import bank as banks_bank
 from icl_transience.engines import answers as engine_answers
 from icl_transience.engines.answers import Forward
@@ -34,7 +35,7 @@ from icl_transience.specs.model import Init, Model
 from icl_transience.specs.recipes import Labelling, Recipe
 from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
 from icl_transience.specs.training import Optimizer, Snapshots
-from icl_transience.store import hdf5, layout
+from icl_transience.store import hdf5, layout, metrics_file
 from icl_transience.store.segment_file import opened
 from icl_transience.training import segments
 
@@ -396,6 +397,48 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
                 np.testing.assert_allclose(file[name]["standard_error"][row], expected[..., 1], rtol=1e-4, atol=1e-6)
 
 
+def test_the_end_of_a_segment_is_answered_though_it_is_no_snapshot(tmp_path, bank, sequences_file):
+    """Otherwise a horizon between two snapshots has no last value."""
+    segment = tmp_path / layout.segment_name(0, 12)
+    segments.run_segment(segments.SegmentJob(segment, PACK, bank, None, 0, 12))
+    evaluate.write_metrics(tmp_path / "metrics.h5", PACK, segment, SET, sequences_file)
+    found = metrics_file.read_metrics(tmp_path / "metrics.h5", f"{layout.segment_identity(PACK.id, 0, 12)}/{SET.id}")
+    assert found.sequences_seen.tolist() == [0, 4, 8, 12]
+    assert found.is_scheduled.tolist() == [True, True, True, False]
+    with hdf5.reading(sequences_file, "sequences") as frozen, opened(segment, PACK) as trained:
+        examples, labels = (torch.from_numpy(frozen["icl"][part][()]) for part in ("examples", "labels"))
+        expected = evaluate.evaluate(trained.end_parameters(), forward(MODEL, "float32"), examples, labels.long())
+        at_8 = evaluate.evaluate(trained.parameters(2), forward(MODEL, "float32"), examples, labels.long())
+    np.testing.assert_allclose(found.values["icl"][0][3], expected[..., 0], rtol=1e-5, atol=1e-7)
+    assert not np.allclose(expected[..., 0], at_8[..., 0], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("horizon", "ends", "points"),
+    [
+        (12, [12], [0, 4, 8, 12]),
+        (24, [12, 24], [0, 4, 8, 16, 24]),  # 12 is where segments meet, and no point of this curve
+        (24, [24], [0, 4, 8, 16, 24]),
+        (20, [24], [0, 4, 8, 16]),  # inside a segment that was finished before: the last snapshot
+        (20, [12, 20], [0, 4, 8, 16, 20]),
+    ],
+)
+def test_a_curve_ends_at_its_horizon_and_does_not_depend_on_where_segments_meet(
+    tmp_path, bank, sequences_file, horizon, ends, points
+):
+    previous, start = None, 0
+    for end in ends:
+        segment = tmp_path / layout.segment_name(start, end)
+        segments.run_segment(segments.SegmentJob(segment, PACK, bank, previous, start, end))
+        evaluate.write_metrics(tmp_path / layout.metrics_name(SET.id, start, end), PACK, segment, SET, sequences_file)
+        previous, start = segment, end
+    joined = curves.JoinedMetrics(tmp_path, (PACK.id, SET.id), [0, *ends], horizon)
+    icl = joined.lane(1).query("evaluator == 'icl' and metric == 'in_context_accuracy'")
+    assert icl["sequences_seen"].tolist() == points
+    loss = joined.lane(1).query("evaluator == 'training'")
+    assert set(loss["sequences_seen"]) <= set(points)
+
+
 def test_metrics_of_other_contexts_are_what_the_snapshots_answer_to_them(tmp_path, bank, segment_file):
     wider = replace(SET, evaluators=("icl", "icl@2", "icl@16"))
     write_sequences(tmp_path / "wider.h5", wider, bank)
@@ -424,7 +467,7 @@ def test_metrics_carry_the_training_loss_and_the_divergence_of_their_segment(tmp
         assert file["diverged_at"][()].tolist() == [-1, 12]
 
 
-def test_a_segment_without_snapshots_gives_empty_metrics(tmp_path, bank, segment_file, sequences_file):
+def test_a_segment_without_snapshots_answers_at_its_end(tmp_path, bank, segment_file, sequences_file):
     run = replace(RUN, snapshots=Snapshots(first=4, per_doubling=1, every=1000))
     pack = PackSpec(lanes=tuple(replace(lane, run=run) for lane in PACK.lanes))
     first, second = (tmp_path / layout.segment_name(*ends) for ends in [(0, 16), (16, 20)])
@@ -432,8 +475,8 @@ def test_a_segment_without_snapshots_gives_empty_metrics(tmp_path, bank, segment
     segments.run_segment(segments.SegmentJob(second, pack, bank, first, 16, 20))
     evaluate.write_metrics(tmp_path / "metrics.h5", pack, second, SET, sequences_file)
     with hdf5.reading(tmp_path / "metrics.h5", "metrics") as file:
-        assert file["sequences_seen"].shape == (0,)
-        assert {file[name]["mean"].shape for name in EVALUATORS} == {(0, 2, len(METRICS))}
+        assert file["sequences_seen"][()].tolist() == [20]
+        assert {file[name]["mean"].shape for name in EVALUATORS} == {(1, 2, len(METRICS))}
 
 
 def change_a_value(path, name: str) -> None:

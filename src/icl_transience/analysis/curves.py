@@ -42,7 +42,11 @@ def write_tables(folder: Path, record: ExperimentRecord, packs_folder: Path) -> 
 
 
 class JoinedMetrics:
-    """The metrics of one pack on one evaluator set, all segments up to the horizon joined."""
+    """The metrics of one pack on one evaluator set, all segments up to the horizon joined.
+
+    Snapshots of the schedule until the horizon, and the horizon itself where a segment ends there. Ends of other
+    segments are passed over, so that no number depends on where they meet, or changes once training goes further.
+    """
 
     def __init__(self, folder: Path, key: tuple[str, str], boundaries: Sequence[int], horizon: int):
         pack_id, set_id = key
@@ -58,7 +62,8 @@ class JoinedMetrics:
     def lane(self, place: int) -> pd.DataFrame:
         """Return the rows of curves.csv of the lane at `place` in the pack."""
         seen = np.concatenate([part.sequences_seen for part in self.parts])
-        kept = seen <= self.horizon
+        scheduled = np.concatenate([part.is_scheduled for part in self.parts])
+        kept = (scheduled & (seen <= self.horizon)) | (seen == self.horizon)
         frames = [self._training_loss(seen[kept], place)]
         for name in self.parts[0].values:
             mean, error = (

@@ -19,8 +19,8 @@ def write_summaries(
 ) -> None:
     """Write transience.csv and runs.csv; analysis/transience.py defines their quantities.
 
-    Both tables add final_{evaluator}, the smoothed default metric at the last snapshot, and final_training_loss; and
-    the same at the lane's peak_at, which stopping there would have left, as at_peak_{evaluator} and
+    Both tables add final_{evaluator}, the default metric at the last point alone, and final_training_loss; and,
+    smoothed, at the lane's peak_at, which stopping there would have left, as at_peak_{evaluator} and
     at_peak_training_loss. runs.csv adds curve_peak, curve_peak_at and curve_final of the curve averaged over seeds.
 
     curves: curves.csv. diverged: (run, seed) of the lanes that diverged; no mean counts them.
@@ -77,7 +77,7 @@ def _levels(of_lane: pd.DataFrame, smoothing: int, peak_at: float | None) -> Ite
             smoothed = transience.smooth(curve["value"].to_numpy(), smoothing)
             at_peak = smoothed[curve["sequences_seen"] == peak_at]
             yield f"at_peak_{name}", at_peak[0] if len(at_peak) else np.nan
-            yield f"final_{name}", smoothed[-1]
+            yield f"final_{name}", curve["value"].iloc[-1]
 
 
 def _mean_curve(of_run: pd.DataFrame, statistics: Statistics) -> dict[str, float]:
@@ -89,5 +89,5 @@ def _mean_curve(of_run: pd.DataFrame, statistics: Statistics) -> dict[str, float
     return {
         "curve_peak": smoothed[top],
         "curve_peak_at": float(mean.index[top]),
-        "curve_final": smoothed[-1],
+        "curve_final": mean.iloc[-1],
     }

@@ -4,7 +4,7 @@ A curve is an evaluator's metric y_i at sequences seen n_i, with its chance leve
 
     smoothed      s_i = mean of y_j over |j - i| <= (smoothing - 1) / 2, fewer at the ends
     peak          p = max s_i, at the first n_i that reaches it
-    final         f = s at the last snapshot
+    final         f = y at the last point alone: the horizon where a segment ends there, else the snapshot before it
     half level    h = c + (p - c) / 2
     emergence     the first n at which s rises to h, interpolated linearly in log2 n (in n before the first n > 0)
     half-life     n - n_peak for the first n after the peak at which s falls to h; if it does not by the last
@@ -19,7 +19,7 @@ A curve is an evaluator's metric y_i at sequences seen n_i, with its chance leve
                   w = median |d_i| / (0.6745 sqrt 6)
     outcome       diverged    the lane's loss was no longer finite
                   never       p - c <= max(min_effect, 3 sigma_peak)
-                  transient   p - f >  max(min_effect, 3 sqrt(sigma_peak^2 + sigma_final^2))
+                  transient   p - f >  max(min_effect, 3 sqrt(sigma_peak^2 + sigma_final^2)), m = 1 in sigma_final
                   persistent  otherwise
 
 Three sigma because the peak is the largest of tens of correlated values. Over seeds, see `summarise_run`.
@@ -89,10 +89,11 @@ def summarise(
         return Summary(outcome="diverged")
     smoothed = smooth(values, statistics.smoothing)
     averaged = _window_sums(np.ones(len(values)), statistics.smoothing)
-    noise = np.sqrt(smooth(standard_errors, statistics.smoothing) ** 2 + snapshot_noise(values) ** 2 / averaged)
+    between = snapshot_noise(values)
+    noise = np.sqrt(smooth(standard_errors, statistics.smoothing) ** 2 + between**2 / averaged)
     top = int(smoothed.argmax())
-    peak, final = float(smoothed[top]), float(smoothed[-1])
-    fall_noise = math.hypot(noise[top], noise[-1])
+    peak, final = float(smoothed[top]), float(values[-1])
+    fall_noise = math.hypot(noise[top], standard_errors[-1], between)
     if peak - chance <= max(statistics.min_effect, N_SIGMA * noise[top]):
         return Summary(outcome="never", peak=peak, final=final, noise=fall_noise)
     half_level = chance + (peak - chance) / 2

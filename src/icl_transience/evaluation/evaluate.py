@@ -65,10 +65,11 @@ def write_metrics(
     device: str = "cpu",
     engine: str = "auto",
 ) -> None:
-    """Evaluate every snapshot of a segment on every evaluator of a set, and write the metrics.
+    """Evaluate every snapshot of a segment, and its end, on every evaluator of a set, and write the metrics.
 
-    sequences_seen [n]; {evaluator}/mean and {evaluator}/standard_error [n, S, len(METRICS)], their columns named in
-    the attribute `metrics`; the segment's training loss and divergence are carried along for the tables.
+    sequences_seen [n], is_scheduled [n]: false at an end that is no snapshot; {evaluator}/mean and
+    {evaluator}/standard_error [n, S, len(METRICS)], their columns named in the attribute `metrics`; the segment's
+    training loss and divergence are carried along for the tables.
     """
     forwards = {
         context: select.forward_for(pack.run, torch.device(device), EVALUATION_BATCH, engine, context)
@@ -82,20 +83,24 @@ def write_metrics(
     ):
         file.attrs["made_of"] = made_of(segment, sequences_file)
         file.attrs["metrics"] = list(METRICS)
-        file["sequences_seen"] = trained.sequences_seen
+        scheduled = trained.sequences_seen.tolist()
+        # A study whose horizon this is asks for its last point; another one passes it over.
+        points = scheduled if trained.end in scheduled else [*scheduled, trained.end]
+        file["sequences_seen"] = np.array(points, dtype=np.int64)
+        file["is_scheduled"] = np.arange(len(points)) < len(scheduled)
         file["train_loss/sequences_seen"] = trained.loss_sequences_seen
         file["train_loss/value"] = trained.loss
         file["diverged_at"] = trained.diverged_at
         sets = {name: _sequences(frozen, name, pack, device) for name in sequence_set.evaluators}
         results: dict[str, list[Tensor]] = {name: [] for name in sets}
-        for row in range(len(trained.sequences_seen)):
-            parameters = {name: value.to(device) for name, value in trained.parameters(row).items()}
+        for row in range(len(points)):
+            read = trained.parameters(row) if row < len(scheduled) else trained.end_parameters()
+            parameters = {name: value.to(device) for name, value in read.items()}
             for name, (examples, labels) in sets.items():
                 forward = forwards[evaluator_parts(name)[1]]
                 results[name].append(evaluate(parameters, forward, examples, labels).cpu())
-        shape = (0, len(pack.lanes), len(METRICS), 2)
         for name, rows in results.items():
-            stacked = torch.stack(rows).numpy() if rows else np.empty(shape)
+            stacked = torch.stack(rows).numpy()
             file[f"{name}/mean"], file[f"{name}/standard_error"] = stacked[..., 0], stacked[..., 1]
 
 

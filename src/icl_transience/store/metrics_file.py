@@ -1,7 +1,8 @@
 """The file of a segment's metrics on an evaluator set.
 
-sequences_seen [n]; {evaluator}/mean and {evaluator}/standard_error [n, S, metrics], columns named in the attribute
-`metrics`; train_loss/sequences_seen [m], train_loss/value [m, S] and diverged_at [S] as in the segment's file.
+sequences_seen [n]; is_scheduled [n], false at a segment's end that is no snapshot; {evaluator}/mean and
+{evaluator}/standard_error [n, S, metrics], columns named in the attribute `metrics`; train_loss/sequences_seen [m],
+train_loss/value [m, S] and diverged_at [S] as in the segment's file.
 """
 
 from collections.abc import Mapping
@@ -20,13 +21,14 @@ UNREADABLE = (OSError, RuntimeError, KeyError, ValueError)
 
 @dataclass(frozen=True)
 class SegmentMetrics:
-    """The metrics of a segment's snapshots; n snapshots, m recordings of the training loss, S lanes.
+    """The metrics of a segment's snapshots and end; n of them, m recordings of the training loss, S lanes.
 
-    sequences_seen: [n]. values: evaluator -> (mean, standard error), each [n, S, metrics]. loss_sequences_seen: [m].
-    loss: [m, S]. diverged_at: [S], sequences seen, or -1.
+    sequences_seen: [n]. is_scheduled: [n], false at an end that is no snapshot. values: evaluator -> (mean, standard
+    error), each [n, S, metrics]. loss_sequences_seen: [m]. loss: [m, S]. diverged_at: [S], sequences seen, or -1.
     """
 
     sequences_seen: np.ndarray
+    is_scheduled: np.ndarray
     values: Mapping[str, tuple[np.ndarray, np.ndarray]]
     loss_sequences_seen: np.ndarray
     loss: np.ndarray
@@ -44,6 +46,7 @@ def read_metrics(path: Path, identity: str) -> SegmentMetrics:
         names = in_order(name for name in map(str, file) if evaluator_parts(name)[0] in EVALUATORS)
         return SegmentMetrics(
             sequences_seen=hdf5.array(file, "sequences_seen"),
+            is_scheduled=hdf5.array(file, "is_scheduled"),
             values={
                 name: (hdf5.array(file, f"{name}/mean"), hdf5.array(file, f"{name}/standard_error")) for name in names
             },

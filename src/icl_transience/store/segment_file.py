@@ -17,12 +17,15 @@ from icl_transience.store import hdf5
 class SegmentReader:
     """The snapshots and training loss of a segment; n snapshots, m recordings of the loss, S lanes.
 
-    sequences_seen: [n]. parameters(i): name -> [S, …] of snapshot i. loss_sequences_seen: [m]. loss: [m, S].
+    sequences_seen: [n]. parameters(i): name -> [S, …] of snapshot i. end: sequences seen at the segment's end.
+    end_parameters(): those of its checkpoint, which need be no snapshot. loss_sequences_seen: [m]. loss: [m, S].
     diverged_at: [S], sequences seen, or -1.
     """
 
     sequences_seen: np.ndarray
     parameters: Callable[[int], dict[str, torch.Tensor]]
+    end: int
+    end_parameters: Callable[[], dict[str, torch.Tensor]]
     loss_sequences_seen: np.ndarray
     loss: np.ndarray
     diverged_at: np.ndarray
@@ -38,9 +41,15 @@ def opened(path: Path, pack: PackSpec) -> Iterator[SegmentReader]:
             names = parameter_names(pack)
             return {name: torch.from_numpy(hdf5.dataset(file, f"snapshots/parameters/{name}")[row]) for name in names}
 
+        def end_parameters() -> dict[str, torch.Tensor]:
+            names = parameter_names(pack)
+            return {name: torch.from_numpy(hdf5.array(file, f"checkpoint/parameters/{name}")) for name in names}
+
         yield SegmentReader(
             sequences_seen=hdf5.array(file, "snapshots/sequences_seen"),
             parameters=parameters,
+            end=int(file.attrs["to"]),
+            end_parameters=end_parameters,
             loss_sequences_seen=hdf5.array(file, "train_loss/sequences_seen"),
             loss=hdf5.array(file, "train_loss/value"),
             diverged_at=hdf5.array(file, "diverged_at"),
