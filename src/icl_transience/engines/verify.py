@@ -143,7 +143,7 @@ def _sequences(run: Run) -> int:
 
 
 def normal_parameters(run: Run, like: Tensor) -> transformer.Parameters:
-    """Draw a lane's weights for a check, name -> [1, …] in type and place of `like`: all normal, norms and biases too."""
+    """Draw a lane's weights for a check, name -> [1, …] in type and place of `like`: normal, norms and biases too."""
     generator = torch.Generator().manual_seed(0)
     shapes = parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
     parameters = {}
@@ -181,8 +181,9 @@ def reference_gradients(
     """
     unit = UNIT[run.numerics]
     # Lane 0 is exact, the others have rounded inputs.
-    weights = {name: _rounded(value, unit, draws).requires_grad_() for name, value in parameters.items()}
-    inputs = _rounded(exemplars, unit, draws).requires_grad_()
+    generator = torch.Generator(exemplars.device).manual_seed(2)
+    weights = {name: _rounded(value, unit, draws, generator).requires_grad_() for name, value in parameters.items()}
+    inputs = _rounded(exemplars, unit, draws, generator).requires_grad_()
     geometry = transformer.Geometry(run.model, run.recipe.context, torch.float64, exemplars.device)
     loss = query_loss(weights, run.model, geometry, inputs, labels.expand(1 + draws, *labels.shape[1:]))
     leaves = [*weights.values(), inputs]
@@ -199,10 +200,9 @@ def reference_gradients(
     return {"loss": loss[0].detach(), **values}, amounts
 
 
-def _rounded(value: Tensor, unit: float, draws: int) -> Tensor:
+def _rounded(value: Tensor, unit: float, draws: int, generator: torch.Generator) -> Tensor:
     """Return [1 + draws, …] float64 of `value` [1, …]: itself, and it with every number rounded at random."""
-    generator = torch.Generator(value.device).manual_seed(value.numel())
-    noise = torch.rand(draws, *value.shape[1:], generator=generator, dtype=torch.float32, device=value.device)
+    noise = torch.rand(draws, *value.shape[1:], generator=generator, device=value.device)
     exact = value.double()
     return torch.cat([exact, exact * (1 + unit * (2 * noise.double() - 1))])
 
@@ -218,8 +218,9 @@ def _answers_apart(
 ) -> list[Deviation]:
     """Compare answers with those of the reference. exemplars [B, C+1, I], labels [B, C+1]."""
     unit = UNIT[run.numerics]
-    weights = {name: _rounded(value, unit, _DRAWS) for name, value in parameters.items()}
-    inputs = _rounded(exemplars[None], unit, _DRAWS)
+    generator = torch.Generator(exemplars.device).manual_seed(2)
+    weights = {name: _rounded(value, unit, _DRAWS, generator) for name, value in parameters.items()}
+    inputs = _rounded(exemplars[None], unit, _DRAWS, generator)
     geometry = transformer.Geometry(run.model, context, torch.float64, exemplars.device)
     logits = transformer.query_logits(
         weights, run.model, geometry, inputs, labels[None, :, :-1].expand(1 + _DRAWS, -1, -1)
@@ -276,8 +277,8 @@ def _judge(engine: str, what: str, found: list[Deviation]) -> None:
         raise _refusal(
             engine,
             what,
-            f"does not compute what the model says: in {worst.numerics}, {part} is off by {worst.error:.2g} of its size, "
-            f"where rounding may move it by {worst.allowed:.2g}",
+            f"does not compute what the model says: in {worst.numerics}, {part} is off by {worst.error:.2g} of its "
+            f"size, where rounding may move it by {worst.allowed:.2g}",
         )
     _keep_proof(engine, what)
 
