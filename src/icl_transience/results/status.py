@@ -23,6 +23,7 @@ import h5py
 from icl_transience.planning import packs
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
+from icl_transience.results import stale
 from icl_transience.store import hdf5, layout, locks
 from icl_transience.study.experiments import Experiment
 from icl_transience.system.formatting import duration
@@ -226,7 +227,7 @@ def table(plan: Plan) -> str:
         for line in lines
     ]
     left_out = [f"{name}: left out: {one.reason}" for name, one in plan.study.left_out.items()]
-    return "\n".join([*text, "", *totals, *left_out])
+    return "\n".join([*text, "", *totals, *stale.differences(plan), *left_out])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
