@@ -234,7 +234,7 @@ def changes_of(page: str) -> list[tuple[str, str, str]]:
     found = []
     for block in re.findall(r"```diff\n(.*?)```", page, re.DOTALL):
         name, *lines = block.splitlines()
-        before, after = ("".join(f"{line[1:]}\n" for line in lines if line[:1] not in sign) for sign in "+-")
+        before, after = ("".join(f"{line[1:]}\n" for line in lines if not line.startswith(sign)) for sign in "+-")
         found.append((name, before, after))
     return found
 
@@ -284,7 +284,8 @@ def test_the_page_on_changing_the_model_is_right(library):
     done = library.python(str(script), str(ROOT / "tests"))
     assert done.returncode == 0, done.stderr
     chosen, refused, *learned, plain = done.stdout.splitlines()
-    (quoted,) = re.findall(r"^> (engine: native .*?mend the engine)$", page.replace("\n> ", " "), re.MULTILINE)
+    (quoted,) = re.findall(r"^> (engine: native .*?mend the engine)$", page, re.MULTILINE | re.DOTALL)
+    quoted = quoted.replace("\n> ", " ")
     assert without_numbers(refused) == without_numbers(quoted)
     assert learned == ["gradient True moved True"] * 2
     assert (chosen, plain) == ("native native", "plain True")
