@@ -1,5 +1,6 @@
 """What a change of code makes again: the files that a stage imports, and no others."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -43,29 +44,35 @@ def changed_by(path: Path, old: str, new: str) -> set[str]:
 
 TABLES = {"tables", "verdicts", "figures"}
 METRICS = TABLES | {"metrics"}
+# Recorded in segments; no rule asks for it, so that an edit retrains nothing.
+NATIVE, GRAPH, EAGER = ({f"training/{engine}"} for engine in ("native", "graph", "eager"))
+TRAINING = NATIVE | GRAPH | EAGER
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "again"),
     [
-        ("model/transformer.py", "LAYER_NORM_EPSILON = ", "LAYER_NORM_EPSILON = 2 * ", METRICS),
+        ("model/transformer.py", "LAYER_NORM_EPSILON = ", "LAYER_NORM_EPSILON = 2 * ", METRICS | TRAINING),
         ("evaluation/metrics.py", "logsumexp(-1)", "logsumexp(-1) + 0", METRICS),
-        ("engines/native/kernels.cpp", "1.f / 5040", "1.f / 5041", METRICS),
-        ("engines/native/attention.cpp", "scale", "skale", METRICS),
+        ("engines/native/kernels.cpp", "1.f / 5040", "1.f / 5041", METRICS | NATIVE),
+        ("engines/native/attention.cpp", "scale", "skale", METRICS | NATIVE),
         ("specs/evaluators.py", "1 / 2", "1 / 3", METRICS),
         ("analysis/transience.py", "N_SIGMA = ", "N_SIGMA = 2 * ", TABLES),
         ("analysis/verdicts.py", "decides nothing", "decides little", {"verdicts"}),
         ("report/figures/experiment.py", "WIDTH = ", "WIDTH = 2 * ", {"figures"}),
         ("report/figures/style.py", "RASTER_DPI = ", "RASTER_DPI = 2 * ", {"figures", "cards"}),
-        # What has identities, schema versions and SEMANTICS of its own; what only trains; engines that answer nothing.
+        # What has identities, schema versions and SEMANTICS of its own; what only trains; engines that answer nothing;
+        # what chooses and proves them.
         ("specs/training.py", "kind: Annotated", "kind : Annotated", set()),
         ("store/hdf5.py", "_HASH_BYTES = ", "_HASH_BYTES = 2 * ", set()),
-        ("sequences/draw.py", "range(11)", "range(0, 11)", set()),
+        ("sequences/draw.py", "range(11)", "range(0, 11)", TRAINING),
         ("banks/gaussian.py", "return", "return (0,) and", set()),
-        ("engines/graph.py", "range(3)", "range(4)", set()),
-        ("engines/optimizers.py", "_CLIP_EPSILON = ", "_CLIP_EPSILON = 2 * ", set()),
+        ("engines/graph.py", "range(3)", "range(4)", GRAPH),
+        ("engines/optimizers.py", "_CLIP_EPSILON = ", "_CLIP_EPSILON = 2 * ", TRAINING),
         ("engines/select.py", '"auto"', '"automatic"', set()),
-        ("training/loop.py", "LOSS_BATCHES = ", "LOSS_BATCHES = 2 * ", set()),
+        ("engines/verify.py", "_DRAWS = ", "_DRAWS = 1 + ", set()),
+        ("philox.py", "def bernoulli(", "def bernoulli (", TRAINING),
+        ("training/loop.py", "LOSS_BATCHES = ", "LOSS_BATCHES = 2 * ", TRAINING),
     ],
 )
 def test_an_edit_makes_again_what_imports_the_file(library, file, old, new, again):
@@ -96,3 +103,19 @@ def test_where_a_file_lies_does_not_count(library):
     evaluate = library / "evaluation/evaluate.py"
     evaluate.write_text(evaluate.read_text().replace("evaluation.metrics import", "evaluation.answers_metrics import"))
     assert digests() == before
+
+
+def test_no_rule_asks_for_the_code_of_training():
+    rules = "".join(path.read_text() for path in (Path(__file__).parents[1] / "workflow/rules").glob("*.smk"))
+    asked = set(re.findall(r"code_digest\.digest\(\"(.*?)\"\)", rules))
+    assert asked == code_digest.STAGES.keys() - TRAINING
+
+
+def test_files_behind_an_engine_are_told_apart(library):
+    path = library / "engines/native/attention.cpp"
+    before = code_digest.file_digests("training/native")
+    path.write_text(path.read_text() + "int unused;\n")
+    forget()
+    after = code_digest.file_digests("training/native")
+    assert {name for name in after if after[name] != before[name]} == {"engines/native/attention.cpp"}
+    assert not [name for name in code_digest.file_digests("training/graph") if name.endswith(".cpp")]

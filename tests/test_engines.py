@@ -1,12 +1,6 @@
 """Every engine against the float64 reference: answers, gradients, a hundred steps; and what a missing compiler does.
 
-How far may roundings move a result? Rounding all inputs once, by at most a unit u relative (2^-24 in float32, 2^-8 in
-bfloat16), moves the float64 result by an amount that says how sensitive it is, cancellation included. A computation
-that rounds k times along the way moves it as k such amounts that do not conspire, sqrt(k) of them. In float32 k is at
-most 250 here: 15 operations a block, forward and back, 5 blocks, and sums that round again; so ALLOWED is 16 amounts.
-In bfloat16 only products round: 4 a block, forward and back twice, at most 60, so 8 amounts. A wrong or missing term is
-no rounding: it is over 1e-3 of its array's gradient, some hundred times what float32 may err. bfloat16 may err by 3 to
-18 %, which shows a product left out or taken twice, and no less; its code is float32's but for the casts.
+How far roundings may move a result, engines/verify.py says and gives.
 """
 
 import os
@@ -31,6 +25,7 @@ from icl_transience.engines.native.compiler import _FLAGS, library
 from icl_transience.engines.native.engine import NativeStep
 from icl_transience.engines.native.program import Program, Recording
 from icl_transience.engines.state import State, initial_state
+from icl_transience.engines.verify import UNIT, allowed, reference_gradients, relative_error
 from icl_transience.model import transformer
 from icl_transience.specs.compute import engine_problem
 from icl_transience.specs.errors import StudyError
@@ -40,8 +35,6 @@ from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import L2, Forgetting, Intervention, Schedule
 from icl_transience.training import loop
 
-UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8}
-ALLOWED = {"float32": 16, "bfloat16": 8}
 BANK = torch.from_numpy(banks_bank.build(TINY_BANK).embeddings)
 CPU = torch.device("cpu")
 
@@ -134,25 +127,8 @@ def gradients_of_native(run: Run, parameters, exemplars, labels):
 
 
 def moved_by_rounding(run: Run, parameters, exemplars, labels) -> dict[str, float]:
-    """How far rounding all inputs once moves the loss ("loss") and each gradient, relative; see the top."""
-
-    def rounded(values: torch.Tensor) -> torch.Tensor:
-        return values.double() * (1 + UNIT[run.numerics] * (2 * torch.rand(values.shape) - 1))
-
-    expected_loss, expected = gradients_of_reference(run, parameters, exemplars, labels)
-    squares = dict.fromkeys(["loss", *parameters], 0.0)
-    for _ in range(8):
-        weights = {name: rounded(value) for name, value in parameters.items()}
-        loss, gradients = gradients_of_reference(run, weights, rounded(exemplars), labels)
-        squares["loss"] += relative_error(loss, expected_loss) ** 2 / 8
-        for name, gradient in gradients.items():
-            squares[name] += relative_error(gradient, expected[name]) ** 2 / 8
-    # Of the result itself there is always one rounding.
-    return {name: max(square**0.5, UNIT[run.numerics]) for name, square in squares.items()}
-
-
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((found.double() - expected).norm() / expected.norm()).item()
+    """How far rounding all inputs once moves the loss ("loss") and each gradient, relative."""
+    return reference_gradients(run, parameters, exemplars, labels, draws=8)[1]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +143,7 @@ def test_gradients_are_those_of_the_reference_but_for_rounding(name, engine, num
     errors = {which: relative_error(gradient, expected[which][0]) for which, gradient in gradients.items()}
     errors["loss"] = relative_error(loss, expected_loss)
     for which, moved in moved_by_rounding(run, *given).items():
-        assert errors[which] < ALLOWED[numerics] * moved, which
+        assert errors[which] < allowed(run.model, numerics) * moved, which
     # Products in bfloat16 err thousands of times more than in float32: these are what they say.
     assert (max(errors.values()) > 1e-3) == (numerics == "bfloat16")
 
@@ -199,14 +175,14 @@ def test_native_answers_are_those_of_the_reference(name):
         {name: value * (1 + UNIT["float32"] * (2 * torch.rand(value.shape) - 1)) for name, value in double.items()}
     )
     moved = relative_error(reference.logits(exemplars[0].double(), labels[0, :, :-1]), logits)
-    allowed = ALLOWED["float32"] * max(moved, UNIT["float32"])
+    may = allowed(run.model, "float32") * max(moved, UNIT["float32"])
 
     expected = answers(logits, labels[0])
     for part in ("context_logits", "max_other_logit", "logsumexp_other", "target_logit"):
         assert getattr(found, part).shape == getattr(expected, part).shape
         # A single logit may be near 0: the error is told by the size of all.
         error = (getattr(found, part) - getattr(expected, part)).norm() / logits.norm()
-        assert error < allowed, part
+        assert error < may, part
     outside = logits.scatter(-1, labels[:, :, :-1].expand(2, -1, -1), -torch.inf)
     best_by_margin = outside.topk(2).values
     clear = best_by_margin[..., 0] - best_by_margin[..., 1] > 1e-4 * logits.abs().max()
@@ -295,10 +271,10 @@ def test_sharp_attention_and_saturated_gates_are_right_too():
         parameters[which] *= 12
     expected_loss, expected = gradients_of_reference(run, parameters, *batch)
     loss, gradients = gradients_of_native(run, parameters, *batch)
-    allowed = moved_by_rounding(run, parameters, *batch)
-    assert relative_error(loss, expected_loss) < 4 * ALLOWED["float32"] * allowed["loss"]
+    moved, four_times = moved_by_rounding(run, parameters, *batch), 4 * allowed(run.model, "float32")
+    assert relative_error(loss, expected_loss) < four_times * moved["loss"]
     for which, gradient in gradients.items():
-        assert relative_error(gradient, expected[which][0]) < 4 * ALLOWED["float32"] * allowed[which], which
+        assert relative_error(gradient, expected[which][0]) < four_times * moved[which], which
 
 
 def trained(spec: PackSpec, until: int, engine: str) -> tuple[State, torch.Tensor]:
@@ -338,7 +314,7 @@ def assert_strays_no_further_than_eager(run: Run) -> None:
         expected = torch.cat([value.flatten() for value in exact.parameters.values()])
         strayed[engine] = relative_error(weights, expected), relative_error(losses, exact_losses)
     for of_native, of_eager in zip(strayed["native"], strayed["eager"], strict=True):
-        assert of_native < 4 * of_eager + ALLOWED["float32"] * UNIT["float32"]
+        assert of_native < 4 * of_eager + allowed(run.model, "float32") * UNIT["float32"]
 
 
 LATER = tiny_run(**{"recipe.burstiness": 2, "recipe.labels": "relabelled", "optimizer.l2.strength": 0.01})

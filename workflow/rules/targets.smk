@@ -1,12 +1,12 @@
 # Targets that are names alone. Of experiments: `snakemake transience` builds the experiment of that name. And those that
-# report on a study and make nothing of it: what it would cost, how far it is, what is left over, all that is built in one
+# report on a study and make nothing of it: what it would cost, how far it is, what older code trained, what is left over, all that is built in one
 # page, all of it in one file. Their work is done by `report_on_study` at the end of the call (the Snakefile's
 # `onsuccess`), so that `snakemake all archive` packs what is finished.
 from contextlib import contextmanager
 
 from icl_transience.results import provenance
 
-REPORTING = ("cost", "status", "orphans", "report", "archive")
+REPORTING = ("cost", "status", "stale", "orphans", "report", "archive")
 
 
 def targets_asked() -> set[str]:
@@ -43,13 +43,15 @@ def user_errors():
 def report_on_study() -> None:
     """Do the work of each target of REPORTING that was asked for."""
     from icl_transience.report import archive, page
-    from icl_transience.results import cost, orphans, status
+    from icl_transience.results import cost, orphans, stale, status
 
     with user_errors():
         if "cost" in targets_asked():
             print(cost.table(PLAN))
         if "status" in targets_asked():
             print(status.table(PLAN))
+        if "stale" in targets_asked():
+            print(stale.report(PLAN))
         if "orphans" in targets_asked():
             print(orphans.listing(PLAN))
         if "report" in targets_asked():

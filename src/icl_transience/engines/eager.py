@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from icl_transience.engines.interface import autocast, tensor_cores
-from icl_transience.engines.lanes import Batch, batches, begin_interval, input_noise, lane_optimizers, select_lane
+from icl_transience.engines.lanes import Batch, batches, begin_interval, exemplars, lane_optimizers, select_lane
 from icl_transience.engines.optimizers import LaneArrays
 from icl_transience.engines.state import State
 from icl_transience.model import transformer
@@ -68,12 +68,7 @@ class EagerStep:
 
     def exemplars(self, batch: Batch) -> Tensor:
         """The batch's exemplars with their noise, [S, B, C+1, I]."""
-        flat = self.embeddings.flatten(0, 1)
-        exemplars = flat.index_select(0, batch.rows.flatten()).view(*batch.rows.shape, -1)
-        for number, lane in enumerate(batch.lanes):
-            if lane.run.recipe.input_noise:
-                exemplars[number] += input_noise(lane, batch.start, self.embeddings)
-        return exemplars
+        return exemplars(batch, self.embeddings)
 
     def dropout(self, start: int) -> transformer.DropoutFn:
         """The dropout of the batch from sequence number `start` on."""

@@ -33,6 +33,16 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
+def exemplars(batch: Batch, embeddings: Tensor) -> Tensor:
+    """Gather a batch's exemplars [S, B, C+1, I] from the bank's embeddings and add their noise; rows [S, B, C+1]."""
+    flat = embeddings.flatten(0, 1)
+    gathered = flat.index_select(0, batch.rows.flatten()).view(*batch.rows.shape, -1)
+    for number, lane in enumerate(batch.lanes):
+        if lane.run.recipe.input_noise:
+            gathered[number] += input_noise(lane, batch.start, embeddings)
+    return gathered
+
+
 def by_batch(indices: Tensor, batch_size: int) -> Tensor:
     """[S, n, C+1] -> [batches, S, B, C+1]."""
     return indices.unflatten(1, (-1, batch_size)).transpose(0, 1)

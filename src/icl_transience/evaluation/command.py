@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from icl_transience.specs.compute import context_of
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.identity import from_values
 from icl_transience.specs.runs import PackSpec
@@ -20,6 +21,9 @@ def add_commands(command: jobs.AddCommand) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    import torch
+
+    from icl_transience.engines import select, verify
     from icl_transience.evaluation import evaluate
     from icl_transience.store import hdf5, layout, metrics_file
 
@@ -30,5 +34,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         jobs.say(options, f"{output}: answered before, taken from {layout.kept_name(output)}")
         return
     pack = PackSpec.from_json(options.spec)
+    device = torch.device(options.device)
+    for context in {context_of(sequence_set, name) for name in sequence_set.evaluators}:
+        verify.check_answers(pack.run, device, context, select.chosen(options.engine, pack.run, device, context))
     arguments = output, pack, options.segment, sequence_set, options.sequences, options.device, options.engine
     evaluate.write_metrics(*arguments)

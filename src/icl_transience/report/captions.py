@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 
 from icl_transience.planning.plan import Plan
-from icl_transience.results import provenance, status
+from icl_transience.results import provenance, stale, status
 from icl_transience.specs.errors import StudyError
 from icl_transience.store import checksums
 
@@ -54,7 +54,7 @@ class Captions(dict):
 
     def findings(self, experiment: str) -> str:
         """Return what came of each run, and of each claim."""
-        return _html(self._findings(experiment) + self._claims(experiment))
+        return _html(self._findings(experiment) + self._code(experiment) + self._claims(experiment))
 
     def claims(self, experiment: str) -> str:
         """Return the claims of an experiment and their verdicts."""
@@ -94,7 +94,7 @@ class Captions(dict):
             return f"<h2>{name}</h2>{question}<p>Not in this report: {done} of {lanes} lanes are done.</p>"
         link = f"<h2><a href=\"javascript:app.showCategory('{name}')\">{name}</a></h2>"
         old = f"<p>Out of date: {lanes - done} of {lanes} lanes are not in it yet.</p>" if done < lanes else ""
-        return link + question + self._findings(name) + self._claims(name) + old
+        return link + question + self._findings(name) + self._code(name) + self._claims(name) + old
 
     @cached_property
     def _states(self) -> dict[str, Counter]:
@@ -122,6 +122,11 @@ class Captions(dict):
             outcomes = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
             said.append(f"<li>… and so on, in the table of runs; of all {len(runs)}: {outcomes}</li>")
         return f"<ul>{''.join(said)}</ul>"
+
+    def _code(self, experiment: str) -> str:
+        """That lanes were trained by different code, where they were."""
+        text = stale.difference(self.plan, experiment)
+        return f"<p><strong>Mind</strong> that {escape(text)}.</p>" if text else ""
 
     def _claims(self, experiment: str) -> str:
         said = [_claim(row) for row in self._verdicts.get(experiment, ())]

@@ -13,6 +13,7 @@ def add_commands(command: jobs.AddCommand) -> None:
     for name, action, help in (
         ("status", _status, "Say how far a study is, a row a lane; writes nothing."),
         ("cost", _cost, "Say what a study would cost, an experiment a row; writes nothing."),
+        ("stale", _stale, "List lanes whose training code has changed since, and the commands that train them again."),
         ("orphans", _orphans, "List results that no study refers to, and the command that removes them."),
     ):
         jobs.add_arguments(command(name, action, help), "study")
@@ -31,6 +32,13 @@ def _cost(options: argparse.Namespace) -> None:
     from icl_transience.results import cost
 
     print(cost.table(planned_here(options.study)))
+
+
+def _stale(options: argparse.Namespace) -> None:
+    from icl_transience.planning.plan import planned_here
+    from icl_transience.results import stale
+
+    print(stale.report(planned_here(options.study)))
 
 
 def _orphans(options: argparse.Namespace) -> None:

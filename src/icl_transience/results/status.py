@@ -24,6 +24,7 @@ import numpy as np
 from icl_transience.planning import packs
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
+from icl_transience.results import stale
 from icl_transience.specs.runs import Lane
 from icl_transience.store import hdf5, layout, locks
 from icl_transience.study.experiments import Experiment
@@ -221,7 +222,7 @@ def table(plan: Plan) -> str:
         totals.append(_total(name, of_experiment))
     text = format_table(lines, left=(0, 1, 2, 3, len(head) - 1))
     left_out = [f"{name}: left out: {one.reason}" for name, one in plan.study.left_out.items()]
-    return "\n".join([*text, "", *totals, *left_out, *map(str, plan.skipped)])
+    return "\n".join([*text, "", *totals, *stale.differences(plan), *left_out, *map(str, plan.skipped)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

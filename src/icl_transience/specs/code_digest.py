@@ -2,8 +2,9 @@
 
 The files are those that a stage imports, found by reading the imports. What they import of values, file layouts and
 frozen sequences does not count: those follow identities, SEMANTICS and schema versions. Nor do engines that answer
-nothing, such as a new one: each is proven against the eager one when a job starts. Banks and training are no stages
-here: they follow SEMANTICS alone.
+nothing, such as a new one: each is proven against the eager one when a job starts. Banks and training make nothing
+again: they follow SEMANTICS alone. What trained a segment is only recorded in it, as `training_code`: an edit of that
+code makes nothing again, but lanes that are compared should have been trained by the same.
 """
 
 import ast
@@ -27,11 +28,15 @@ STAGES: dict[str, tuple[str, ...]] = {
     "figures": (*_TABLES, "report.figures.experiment"),
     "cards": ("report.figures.bank_card",),
 }
+# Engine -> the module in which its step begins. Training is a stage for each, since it chooses one when it runs.
+STEPS = {"native": "engines.native.engine", "graph": "engines.graph", "eager": "engines.eager"}
+STAGES |= {f"training/{engine}": ("training.segments", step) for engine, step in STEPS.items()}
 # Rooms whose files compute what a stage gives, and one module of values that says what its numbers mean.
 _COUNTED = ("evaluation", "engines", "model", "analysis", "report")
 _MEANINGS = "specs.evaluators"
-# Chooses an engine, and so imports all of them.
-_CHOICE = "engines.select"
+_COUNTED_IN_TRAINING = ("training", "engines", "model", "sequences", "philox")
+# They choose or prove an engine, and so import all of them.
+_CHOICES = ("engines.select", "engines.verify")
 
 
 def declaration(record: ExperimentRecord) -> str:
@@ -47,24 +52,42 @@ def digest(stage: str) -> str:
     It is of their lines of text, without docstrings, imports, comments on lines of their own and empty lines; where
     they lie and what they are called changes nothing.
     """
-    contents = sorted(content for module in modules_of(stage) for content in _contents(module))
+    contents = sorted(content for module in modules_of(stage) for _, content in _contents(module))
     return hashlib.sha256(b"\0".join(contents)).hexdigest()[:12]
 
 
 def modules_of(stage: str) -> set[str]:
     """Return the modules whose code counts for a stage, as dotted names below the package."""
+    training = stage.startswith("training/")
     found: set[str] = set()
     left = list(STAGES[stage])
     while left:
         module = left.pop()
         if module not in found:
             found.add(module)
-            left += [other for other in _imports(module) if _counts(other)]
+            left += [other for other in _imports(module) if _counts(other, training)]
     return found
 
 
-def _counts(module: str) -> bool:
-    return module == _MEANINGS or (module.split(".")[0] in _COUNTED and module != _CHOICE)
+def _counts(module: str, training: bool) -> bool:
+    room = module.split(".")[0]
+    if module in _CHOICES:
+        return False
+    return room in _COUNTED_IN_TRAINING if training else module == _MEANINGS or room in _COUNTED
+
+
+def training_code(engine: str) -> str:
+    """Return what segments record of the code that trains them: the engine, and a hash of the files behind it."""
+    return f"{engine} {digest(f'training/{engine}')}"
+
+
+def file_digests(stage: str) -> dict[str, str]:
+    """Return a hash of each file behind a stage that belongs to the model and the engines, by path in the package."""
+    found: dict[str, str] = {}
+    for module in sorted(modules_of(stage)):
+        if module.split(".")[0] in ("model", "engines"):
+            found |= {name: hashlib.sha256(content).hexdigest()[:12] for name, content in _contents(module)}
+    return found
 
 
 def _file(module: str) -> Traversable:
@@ -95,16 +118,17 @@ def _imports(module: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _contents(module: str) -> Iterator[bytes]:
-    """Yield what counts of a module, and of the C++ beside it that it compiles."""
+def _contents(module: str) -> Iterator[tuple[str, bytes]]:
+    """Yield (path in the package, what counts of it) of a module, and of the C++ beside it that it compiles."""
     text, tree = _tree(module)
     left_out = {line for node in ast.walk(tree) for line in _lines_left_out(node)}
-    yield _kept(text, left_out, "#")
+    folder = "/".join(module.split(".")[:-1])
+    yield module.replace(".", "/") + ".py", _kept(text, left_out, "#")
     if ".cpp" in text:
         parent = files(PACKAGE).joinpath(*module.split(".")[:-1])
         for source in sorted(parent.iterdir(), key=lambda path: path.name):
             if source.name.endswith(".cpp"):
-                yield _kept(source.read_text(encoding="utf-8"), set(), "//")
+                yield f"{folder}/{source.name}", _kept(source.read_text(encoding="utf-8"), set(), "//")
 
 
 def _kept(text: str, left_out: set[int], comment: str) -> bytes:

@@ -27,7 +27,20 @@ RUN_SECTIONS = (
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
     *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
-    *("declare", "tables", "figures", "verdicts", "export", "report", "unlock", "status", "orphans", "archive", "cost"),
+    *(
+        "declare",
+        "tables",
+        "figures",
+        "verdicts",
+        "export",
+        "report",
+        "unlock",
+        "status",
+        "stale",
+        "orphans",
+        "archive",
+        "cost",
+    ),
 )
 
 # More would keep Snakemake busy for minutes before the first job, and a curve has no use for them.

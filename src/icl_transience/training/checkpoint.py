@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from icl_transience.engines.state import State
+from icl_transience.specs import code_digest
 from icl_transience.specs.compute import STATE_PARTS
 from icl_transience.specs.runs import PackSpec, parameter_names
 from icl_transience.store import hdf5
@@ -74,12 +75,14 @@ class Beginning:
     """What training of a segment goes on from.
 
     losses, seconds: what an interrupted job recorded of this segment, and how long it took; resumed: if there was one.
+    code: what trained the state so far, see `training_code`; "" where there is none or it was not recorded.
     """
 
     state: State
     losses: loop.Losses = field(default_factory=lambda: loop.Losses([], []))
     seconds: float = 0.0
     resumed: bool = False
+    code: str = ""
 
 
 def load_unfinished(path: Path, pack: PackSpec, start: int, end: int, device: str) -> Beginning | None:
@@ -96,6 +99,7 @@ def load_unfinished(path: Path, pack: PackSpec, start: int, end: int, device: st
                 ),
                 seconds=float(attribute(file, "made_in_seconds")),
                 resumed=True,
+                code=str(file.attrs.get("made_training_code", "")),
             )
     except hdf5.StoreError as error:
         # Its checkpoint before is still there.
@@ -104,7 +108,12 @@ def load_unfinished(path: Path, pack: PackSpec, start: int, end: int, device: st
 
 
 def load_checkpoint(path: Path, pack: PackSpec, end: int, device: str = "cpu") -> State:
-    """Load the state at the end of the segment in `path`.
+    """Load the state at the end of the segment in `path`; see `load_previous`."""
+    return load_previous(path, pack, end, device).state
+
+
+def load_previous(path: Path, pack: PackSpec, end: int, device: str = "cpu") -> Beginning:
+    """Load what training goes on from after the segment in `path`, which ends at `end` sequences seen.
 
     Raises StoreError where it is another pack's or ends elsewhere.
     """
@@ -112,4 +121,15 @@ def load_checkpoint(path: Path, pack: PackSpec, end: int, device: str = "cpu") -
         check_pack(path, file, pack)
         if file.attrs["to"] != end:
             raise hdf5.StoreError(f"{path}: ends at {file.attrs['to']} sequences seen, expected {end}")
-        return _read_state(file, pack, end, device)
+        state, code = _read_state(file, pack, end, device), file.attrs.get("made_training_code", NOT_RECORDED)
+    return Beginning(state, code=str(code))
+
+
+# Stands for the code of segments that were trained before it was recorded.
+NOT_RECORDED = "not recorded"
+
+
+def training_codes(before: str, engine: str) -> str:
+    """Return what trained a lane, from its first batch on: `before`, and the code of `engine` as it now stands."""
+    codes = [code for code in before.split(", ") if code]
+    return ", ".join(dict.fromkeys([*codes, code_digest.training_code(engine)]))

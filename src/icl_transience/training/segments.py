@@ -4,7 +4,8 @@ snapshots/sequences_seen [n], snapshots/parameters/{name} [n, S, …]
 train_loss/sequences_seen [m], train_loss/value [m, S]: means over LOSS_BATCHES batches that end there
 checkpoint/{parameters, first_moments, second_moments}/{name} [S, …], checkpoint/loss_sum [S]
 diverged_at [S]: sequences seen when the lane's loss was no longer finite, or -1
-attributes: spec (the pack's lanes, as JSON), semantics (of training), from, to
+attributes: spec (the pack's lanes, as JSON), semantics (of training), from, to; made_training_code: all the code that
+has trained the lanes from 0 on, "ENGINE DIGEST, …" (see specs/code_digest.py)
 
 A job that is told to stop leaves what it has of its segment in a file of the same layout, of kind `unfinished`, with
 the sequences seen so far as an attribute; the next job goes on from there.
@@ -21,7 +22,7 @@ import h5py
 import numpy as np
 import torch
 
-from icl_transience.engines import select
+from icl_transience.engines import select, verify
 from icl_transience.engines.interface import DTYPES
 from icl_transience.engines.state import State, initial_state
 from icl_transience.specs.compute import lane_bytes
@@ -93,12 +94,15 @@ def run_segment(
 ) -> None:
     """Train the segment and write its file, going on from where an earlier call was told to `stop`.
 
-    on_progress: see loop.train. stop: asked after every batch. Raises StudyError (see SegmentJob.check)
-    and Interrupted, where training was told to stop now.
+    on_progress: see loop.train. stop: asked after every batch. Raises StudyError (see SegmentJob.check,
+    and verify.check_step: where the engine does not compute what the model says) before anything is written, and
+    Interrupted where training was told to stop now.
     """
     job.check()
     begun = time.perf_counter()
     engine = select.chosen(job.engine, job.pack.run, torch.device(job.device))
+    embeddings = torch.from_numpy(job.bank).to(device=job.device, dtype=DTYPES[job.pack.run.numerics])
+    verify.check_step(job.pack, embeddings, job.start, engine)
     beginning = _load_beginning(job)
     state = beginning.state
     atomic.check_room(job.path, len(job.pack.lanes) * lane_bytes(job.pack.run, len(job.snapshot_points)))
@@ -108,10 +112,11 @@ def run_segment(
         raise job.interrupted(state.sequences_seen)
     with hdf5.writing(job.path, "segment", job.identity, kept=True) as file:
         _prepare(file, job, beginning)
-        losses = _train(file, job, beginning, engine, on_progress, stop)
+        losses = _train(file, job, beginning, embeddings, engine, on_progress, stop)
         checkpoint.write_state(file, state, losses)
         seconds = time.perf_counter() - begun + beginning.seconds
         _describe(file, job, state, engine, seconds)
+        file.attrs["made_training_code"] = checkpoint.training_codes(beginning.code, engine)
         if state.sequences_seen < job.end:
             _cut_short(file, job, state.sequences_seen)
     if state.sequences_seen < job.end:
@@ -125,7 +130,7 @@ def _load_beginning(job: SegmentJob) -> Beginning:
     if unfinished:
         return unfinished
     if job.previous:
-        return Beginning(checkpoint.load_checkpoint(job.previous, job.pack, job.start, job.device))
+        return checkpoint.load_previous(job.previous, job.pack, job.start, job.device)
     return Beginning(initial_state(job.pack, job.device))
 
 
@@ -153,6 +158,7 @@ def _train(
     file: hdf5.Written,
     job: SegmentJob,
     beginning: Beginning,
+    embeddings: torch.Tensor,
     engine: str,
     on_progress: Callable[[int, torch.Tensor | None], None],
     stop: Callable[[], bool],
@@ -166,7 +172,6 @@ def _train(
             checkpoint.dataset(file, f"snapshots/parameters/{name}")[row] = tensor.cpu().numpy()
         file.check_disk()
 
-    embeddings = torch.from_numpy(job.bank).to(device=job.device, dtype=DTYPES[job.pack.run.numerics])
     losses = loop.train(job.pack, beginning.state, embeddings, job.end, write_snapshot, on_progress, engine, stop=stop)
     return beginning.losses + losses
 
