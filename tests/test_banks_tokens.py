@@ -1,6 +1,7 @@
 """Clusters of token embeddings as classes, and what is refused."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 import yaml
@@ -20,7 +22,7 @@ from icl_transience.planning.plan import Plan
 from icl_transience.specs.banks import BankSpec, Tokens
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical, identity_values
-from icl_transience.store import checksums
+from icl_transience.store import checksums, safetensors_file
 from icl_transience.study.sources import resolve as sources_resolve
 from icl_transience.study.sources.tokens import FLOATS, INDEX
 
@@ -213,10 +215,11 @@ def test_no_cluster_at_all_is_refused(table):
     [
         (float("nan"), torch.float32, r"not numbers \(NaN\), the first in row 5"),
         (1e6, torch.float16, "infinite entries, the first in row 5: values beyond the range of float16"),
+        (1e200, torch.float64, "1 entries beyond the range of float32, the first in row 5: write it at a smaller"),
     ],
 )
 def test_a_table_with_a_hole_is_refused_with_its_row(tmp_path, value, dtype, expected):
-    rows = torch.as_tensor(blobs())
+    rows = torch.as_tensor(blobs()).double()
     rows[:SKIPPED] = 0
     rows[5, 2] = value
     path = write(tmp_path / "m.safetensors", {NAME: rows.to(dtype)})
@@ -322,9 +325,14 @@ def write_header(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]]) ->
     """A safetensors file of zeros; types that PyTorch lacks among its tensors."""
     entries, end = {}, 0
     for name, (dtype, shape) in tensors.items():
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end := end + 16 * int(np.prod(shape))]}
+        n_bytes = int(np.prod(shape)) * safetensors_file._BITS[dtype] // 8
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end := end + n_bytes]}
+    return write_raw(path, entries, end)
+
+
+def write_raw(path: Path, entries: dict, n_bytes: int) -> Path:
     header = json.dumps(entries).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(end))
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(n_bytes))
     return path
 
 
@@ -352,6 +360,10 @@ BESIDE = [
     *("scales", "biases", "qzeros", "zeros", "g_idx", "SCB", "scale", "weight_scale", "weight_scale_inv"),
     *("weight_packed", "weight_zero_point", "weight.absmax", "weight.quant_map", "weight._data"),
     *("weight.quant_state.bitsandbytes__nf4", "weight.nested_absmax", "absmax"),
+    *("weight_scale_2", "weight_global_scale", "scales_and_zeros", "zero", "weight.q_scale", "input_scale"),
+    *("weight:_data", "weight:scale", "_weight_qdata", "weight_quantizer._scale", "weight_quantizer._amax"),
+    *("weight.tensor_impl.scale", "parametrizations.weight.0.scale", "weight.state.absmax", "weight_scb", "lut"),
+    *("codes", "Qidxs", "W_q", "qscale", "dequant_scale"),
 ]
 
 
@@ -371,6 +383,18 @@ def test_scales_may_lie_in_another_shard(tmp_path):
         resolve(tmp_path)
 
 
+@pytest.mark.parametrize("index", [INDEX, "mine.safetensors.index.json"])
+def test_scales_in_another_shard_count_where_the_shard_itself_is_named(tmp_path, index):
+    shard = write_header(tmp_path / "model-2.safetensors", {NAME: ("F16", (99, 8))})
+    listed = {f"{LAYER}.scales": "model-1.safetensors", NAME: shard.name}
+    (tmp_path / index).write_text(json.dumps({"weight_map": listed}))
+    with pytest.raises(StudyError, match=r"embed_tokens\.scales beside it"):
+        resolve(tmp_path, file=shard.name)
+    # An index of other files says nothing of this one.
+    (tmp_path / index).write_text(json.dumps({"weight_map": dict.fromkeys(listed, "model-1.safetensors")}))
+    assert resolve(tmp_path, file=shard.name) == (NAME, [shard])
+
+
 def test_a_matrix_that_is_there_in_packed_words_alone_is_said_to_be_quantised(tmp_path):
     tensors = {f"{LAYER}.qweight": ("I32", (99, 8)), f"{LAYER}.qzeros": ("I32", (9, 8))}
     write_header(tmp_path / "m.safetensors", tensors)
@@ -380,6 +404,8 @@ def test_a_matrix_that_is_there_in_packed_words_alone_is_said_to_be_quantised(tm
 
 def test_what_other_layers_have_beside_them_does_not_count(tmp_path):
     others = ["lm_head.scales", "model.layers.0.q_proj.weight_scale", f"{LAYER}_norm.weight", f"{LAYER}.bias"]
+    # Gemma's factor on embeddings; a part of another layer; a module that has a weight of its own.
+    others += [f"{LAYER}.embed_scale", f"{LAYER}_per_layer.weight_scale", f"{LAYER}.scale.weight"]
     path = write_header(tmp_path / "m.safetensors", {NAME: ("F16", (99, 8)), **dict.fromkeys(others, ("F16", (9,)))})
     assert resolve(tmp_path) == (NAME, [path])
 
@@ -464,6 +490,56 @@ def test_a_file_cut_short_is_refused(table):
     table.write_bytes(table.read_bytes()[:-100])
     with pytest.raises(StudyError, match=r"is cut short, .* bytes"):
         resolve(table.parent)
+
+
+F32 = {"dtype": "F32", "shape": [2, 2]}
+BROKEN = {
+    "bytes behind the last": ({NAME: F32 | {"data_offsets": [0, 16]}}, 17, "goes on behind its last tensor, "),
+    "a gap": (
+        {NAME: F32 | {"data_offsets": [0, 16]}, "b": F32 | {"data_offsets": [20, 36]}},
+        36,
+        "b has bytes 20 to 36, expected from 16",
+    ),
+    "offsets the wrong way round": (
+        {NAME: F32 | {"data_offsets": [16, 0]}},
+        16,
+        f"{NAME} has bytes 16 to 0, expected from 0",
+    ),
+    "bytes for another shape": (
+        {NAME: F32 | {"data_offsets": [0, 12]}},
+        12,
+        rf"{NAME}, F32 \[2, 2\], has 12 bytes, expected 16",
+    ),
+    "another tensor of a type that is none": (
+        {NAME: F32 | {"data_offsets": [0, 16]}, "b": {"dtype": "NF4", "shape": [4], "data_offsets": [16, 18]}},
+        18,
+        "b is NF4, with which no tensor of the file can be read",
+    ),
+    "metadata of numbers": (
+        {"__metadata__": {"step": 3}, NAME: F32 | {"data_offsets": [0, 16]}},
+        16,
+        "`__metadata__` of the header is no map of texts",
+    ),
+}
+
+
+@pytest.mark.parametrize(("entries", "n_bytes", "expected"), BROKEN.values(), ids=BROKEN)
+def test_a_file_that_the_library_would_not_read_is_refused_before_anything_runs(tmp_path, entries, n_bytes, expected):
+    path = write_raw(tmp_path / "m.safetensors", entries, n_bytes)
+    with pytest.raises(safetensors.SafetensorError):
+        safetensors.safe_open(path, framework="pt")
+    with pytest.raises(StudyError, match=expected):
+        resolve(tmp_path)
+    with pytest.raises(StudyError, match=r"m\.safetensors: .* cannot be read .*: get the file again"):
+        tokens.read_table(path, NAME)
+
+
+def test_the_types_that_can_be_read_are_those_of_the_library(tmp_path):
+    path = write_raw(tmp_path / "m.safetensors", {NAME: F32 | {"dtype": "none", "data_offsets": [0, 16]}}, 16)
+    with pytest.raises(safetensors.SafetensorError) as error:
+        safetensors.safe_open(path, framework="pt")
+    _, *types = re.findall("`(\\w+)`", str(error.value))
+    assert set(types) == set(safetensors_file._BITS)
 
 
 # What it costs.

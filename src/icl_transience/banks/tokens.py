@@ -127,8 +127,11 @@ def _fewer(n_exemplars: int) -> Iterator[int]:
 def read_table(path: Path, tensor: str) -> np.ndarray:
     """Read the tensor [tokens, dim] as float32. Raises StudyError where an entry is not a finite number."""
     # PyTorch reads bfloat16, for which NumPy has no type.
-    with safetensors.safe_open(path, framework="pt") as file:
-        stored = file.get_tensor(tensor)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            stored = file.get_tensor(tensor)
+    except safetensors.SafetensorError as error:
+        raise StudyError(f"{path}: {tensor} cannot be read ({error}): get the file again") from error
     table = stored.float().numpy()
     if not_numbers := int(np.isnan(table).sum()):
         row = int(np.isnan(table).any(axis=1).argmax())
@@ -138,6 +141,11 @@ def read_table(path: Path, tensor: str) -> np.ndarray:
         )
     if infinite := int(np.isinf(table).sum()):
         row, dtype = int(np.isinf(table).any(axis=1).argmax()), str(stored.dtype).removeprefix("torch.")
+        if not stored.isinf().any():
+            raise StudyError(
+                f"{path}: {tensor} has {infinite} entries beyond the range of float32, the first in row {row}: "
+                f"write it at a smaller scale (it is {dtype})"
+            )
         raise StudyError(
             f"{path}: {tensor} has {infinite} infinite entries, the first in row {row}: values beyond the range "
             f"of {dtype} overflowed when it was written: get the file in bfloat16 or float32"

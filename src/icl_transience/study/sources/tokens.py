@@ -39,7 +39,9 @@ def resolve_tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, 
     path = shards[tensor]
     if tensor not in stored_tensors(path):
         raise StudyError(f"{file} says that {path.name} holds {tensor}, but it does not: get the checkpoint again")
-    _refuse_codes(path, tensor, stored_tensors(path)[tensor].dtype, quantisation(tensor, shards))
+    _refuse_codes(
+        path, tensor, stored_tensors(path)[tensor].dtype, quantisation(tensor, {*shards, *_listed_beside(path)})
+    )
     shape = stored_tensors(path)[tensor].shape
     if len(shape) != 2:
         raise StudyError(f"{path}: {tensor} is {list(shape)}, expected [tokens, dim]: name another tensor")
@@ -69,6 +71,12 @@ def resolve_tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, 
             f"{rows} rows {without}: ask for fewer of either"
         )
     return parameters | {"tensor": tensor}, [path]
+
+
+def _listed_beside(shard: Path) -> set[str]:
+    """Return the tensors of the checkpoint that a file is a shard of, by the index that lies beside it, if any."""
+    indices = (_shards(index) for index in sorted(shard.parent.glob("*.safetensors.index.json")))
+    return {name for shards in indices if shard in shards.values() for name in shards}
 
 
 def _refuse_codes(path: Path, tensor: str, dtype: str, beside: Sequence[str]) -> None:
