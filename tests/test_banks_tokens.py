@@ -460,6 +460,70 @@ def test_a_few_equal_rows_in_a_large_table_are_warned_of(tmp_path):
         build(write(tmp_path / "ten.safetensors", {NAME: rows}), skip_rows=0)
 
 
+def many_blobs() -> np.ndarray:
+    """Rows [400, 8] in 20 blobs, by turns, so that a blob's rows stand apart."""
+    generator = np.random.default_rng(3)
+    centres = 3 * generator.standard_normal((20, 8))
+    return (np.tile(centres, (20, 1)) + 0.5 * generator.standard_normal((400, 8))).astype(np.float32)
+
+
+NEARLY_EQUAL = {
+    # As transformers' resize_token_embeddings draws them.
+    "like the mean": lambda rows, draw: draw.multivariate_normal(rows.mean(0), 1e-9 * np.cov(rows.T), 64),
+    "the weakest case seen": lambda rows, draw: rows[7] + 0.0035 / 0.5 * rows.std() * draw.standard_normal((64, 8)),
+    "tiny": lambda rows, draw: 1e-5 * draw.standard_normal((64, 8)),
+    "multiples of one vector": lambda rows, draw: draw.uniform(0.5, 2, (64, 1)) * rows[7],
+}
+FAR_APART = {("multiples of one vector", "raw")}
+
+
+@pytest.mark.parametrize("rows", ["raw", "unit"])
+@pytest.mark.parametrize("kind", NEARLY_EQUAL)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rows_that_pad_a_vocabulary_and_are_nearly_equal_are_refused_where_they_are_clustered(
+    tmp_path, kind, rows, seed
+):
+    real = many_blobs()
+    section = {"skip_rows": 0, "rows": rows, "clusters": 20, "classes": 10, "exemplars": 7, "holdout_exemplars": 1}
+    assert build(write(tmp_path / "real.safetensors", {NAME: real}), seed, **section).warnings == ()
+    more = NEARLY_EQUAL[kind](real, np.random.default_rng(seed)).astype(np.float32)
+    last = write(tmp_path / "last.safetensors", {NAME: np.concatenate([real, more])})
+    first = write(tmp_path / "first.safetensors", {NAME: np.concatenate([more, real])})
+    if (kind, rows) in FAR_APART:
+        assert build(last, seed, **section).warnings == ()
+        return
+    with pytest.raises(StudyError, match=r"rows 400 to 463.*say `bank\.tokens\.skip_last_rows: 64` to leave them out"):
+        build(last, seed, **section)
+    with pytest.raises(StudyError, match=r"rows 0 to 63.*say `bank\.tokens\.skip_rows: 64` to leave them out"):
+        build(first, seed, **section)
+    assert build(last, seed, **section | {"skip_last_rows": 64}).warnings == ()
+
+
+def test_nearly_equal_rows_that_stand_apart_are_warned_of(tmp_path):
+    rows = many_blobs()
+    rows[::20] = rows[0] + 0.001 * np.random.default_rng(0).standard_normal((20, 8))
+    path = write(tmp_path / "m.safetensors", {NAME: rows})
+    section = {"skip_rows": 0, "clusters": 20, "classes": 10, "exemplars": 7, "holdout_exemplars": 1}
+    (warning,) = build(path, **section).warnings
+    assert f"20 of 400 rows of {NAME} differ from each other by less than 1% of the variance" in warning
+    assert "row 0, row 20, row 40, row 60, row 80, …: are they words?" in warning
+
+
+def test_rows_too_small_or_too_large_for_float32_squares_have_directions(tmp_path):
+    rows = many_blobs()
+    expected = tokens._directions(rows, 0)
+    for factor in (1e-30, 1e-23, 1e23):
+        np.testing.assert_allclose(tokens._directions(rows * np.float32(factor), 0), expected, rtol=1e-6)
+
+
+def test_a_table_of_whole_numbers_is_warned_of(tmp_path):
+    path = write(tmp_path / "m.safetensors", {NAME: np.rint(20 * many_blobs())})
+    section = {"skip_rows": 0, "clusters": 20, "classes": 10, "exemplars": 7, "holdout_exemplars": 1}
+    (warning,) = build(path, **section).warnings
+    assert f"all 3,200 entries of {NAME} are whole numbers, from " in warning
+    assert "are they codes of a quantised table?" in warning
+
+
 def test_rows_left_out_at_the_end_count_as_missing(tmp_path):
     write(tmp_path / "model.safetensors", {NAME: np.zeros((99, 8), np.float32)})
     with pytest.raises(StudyError, match="has 36 rows after the first 3 and before the last 60: ask for fewer"):
@@ -581,6 +645,7 @@ def test_the_real_table_makes_classes_of_words_near_each_other(tokens_folder):
     assert len(np.unique(equal_rows(rows))) == len(rows)
     section = {"tensor": tensor, "skip_rows": 999, "clusters": 1000, "classes": 300, "holdout_classes": 30}
     bank = build(path, **section, exemplars=8, holdout_exemplars=2, encoder="pca", dim=64)
+    assert bank.warnings == ()
     assert bank.embeddings.shape == (330, 10, 64)
     trained = bank.embeddings[:300, :8].astype(np.float64)
     assert np.mean(trained**2) == pytest.approx(1, rel=1e-5)
