@@ -410,6 +410,20 @@ def test_what_other_layers_have_beside_them_does_not_count(tmp_path):
     assert resolve(tmp_path) == (NAME, [path])
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_checkpoint_of_pytorchs_is_refused_with_the_lines_that_convert_it(tmp_path, named, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = torch.as_tensor(blobs())
+    torch.save({NAME: rows, "lm_head.weight": rows}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(StudyError, match=r"pytorch_model\.bin: a file of PyTorch's is a pickle") as error:
+        resolve(tmp_path, file="pytorch_model.bin" if named else "")
+    _, *lines = str(error.value).split("\n")
+    assert len(lines) == 3
+    exec("\n".join(lines))
+    assert resolve(tmp_path) == (NAME, [tmp_path / "model.safetensors"])
+    np.testing.assert_array_equal(tokens.read_table(tmp_path / "model.safetensors", NAME), rows.numpy())
+
+
 # Rows that pad the vocabulary.
 
 

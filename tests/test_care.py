@@ -468,7 +468,7 @@ def test_banks_are_recorded_with_the_digests_of_their_source_files(base):
     base.joinpath("data").mkdir()
     with h5py.File(base / "data/embeddings.h5", "w") as file:
         file["embeddings"] = np.zeros((12, 8, 8))
-    sizes = "{classes: 10, holdout_classes: 2, exemplars: 4, dim: 8}"
+    sizes = "{classes: 10, holdout_classes: 2, exemplars: 4, dim: 8, scale: raw}"
     study = TINY.replace("bank: {source: gaussian", f"bank: {{source: imported, imported: {sizes}")
     (base / "workflow/studies/tiny.yaml").write_text(study)
     (bank,) = provenance.record(planned(imported="data"))["banks"].values()

@@ -16,8 +16,8 @@ from icl_transience.specs.errors import StudyError
 # bitsandbytes, GPTQ, AWQ, compressed tensors, FP8, torchao, quanto, ModelOpt, HQQ, QuIP# and others. Gemma's
 # `embed_scale` is the model's.
 _QUANTISED = re.compile(
-    r"(?!embed_scale$)(\w*_)?(q?scales?|q?zeros?|zero_?points?|biases|absmax|amax|scb|quant_map|quant_state|q?data|"
-    r"qweight|g_idx|packed|weight_format|codebooks?|codes|lut|qidxs|w_q)(_\w+)?",
+    r"(?!embed_scale$)(\w*_)?(q?scales?|q?zeros?|zero_?points?|biases|absmax|amax|scb|quant_map|quant_state|qdata|"
+    r"qweight|g_idx|packed|weight_format|codebooks?|codes|lut|qidxs|w_q)(_\w+)?|_data",
     re.IGNORECASE,
 )
 # What stands between the parts of a name.

@@ -160,7 +160,9 @@ def defaults(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
         return defaults(root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
     if "default" in schema:
         return copy.deepcopy(schema["default"])
-    return {key: defaults(part, root) for key, part in schema.get("properties", {}).items()}
+    # A choice without a default is left out: a study has to make it.
+    parts = {key: part for key, part in schema.get("properties", {}).items() if "enum" not in part or "default" in part}
+    return {key: defaults(part, root) for key, part in parts.items()}
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:
