@@ -325,6 +325,20 @@ def test_a_study_has_no_scale_by_default(tmp_path):
                 Plan({"study": str(tmp_path / "mine.yaml"), "imported": str(tmp_path)}, ROOT)
 
 
+def test_the_scale_can_be_an_axis_though_it_has_no_default(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).standard_normal((14, 5, 5)))
+    sizes = {"classes": 12, "holdout_classes": 2, "exemplars": 3, "holdout_exemplars": 1, "dim": 5}
+    settings = {"bank": {"source": "imported", "imported": {"file": "a.npy"} | sizes}}
+    study = {"defaults": settings, "experiments": {"a": {"axes": {"bank.imported.scale": ["raw", "standard"]}}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
+    plan = Plan({"study": str(tmp_path / "mine.yaml"), "imported": str(tmp_path)}, ROOT)
+    assert len(plan.banks) == 2
+    study["experiments"]["a"] = {"axes": {"bank.imported.scales": ["raw"]}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
+    with pytest.raises(StudyError, match=r"unknown run key `bank\.imported\.scales`"):
+        Plan({"study": str(tmp_path / "mine.yaml"), "imported": str(tmp_path)}, ROOT)
+
+
 def test_a_file_of_pytorchs_is_refused_with_the_lines_that_convert_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(torch.as_tensor(numbers()).bfloat16(), tmp_path / "features.pt")

@@ -123,7 +123,9 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
         words = write_card_data(Path(plan.paths.bank(bank_id)), plan.sources.vocabulary(bank_id), shown)
         yield f"banks/{shown.name}", shown.read_bytes()
         if words is not None:
-            yield f"banks/{bank_id}.words.json", _json({"added_tokens": words})
+            # Some words are halves of characters, which UTF-8 cannot write.
+            escaped = json.dumps({"added_tokens": words}, indent=1, sort_keys=True)
+            yield f"banks/{bank_id}.words.json", f"{escaped}\n".encode()
     if page := _report(plan, snakefile):
         yield "report.html", page.read_bytes()
     yield from _sources(plan)
