@@ -628,6 +628,11 @@ def test_a_card_is_drawn_the_same_from_the_little_that_is_archived_of_its_bank(o
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 
+def test_words_that_are_halves_of_characters_are_archived(tmp_path):
+    (tmp_path / "words.json").write_bytes(archive._words([{"id": 3, "content": "\ud83d"}, {"id": 4, "content": "ä🙂"}]))
+    assert bank_card.read_vocabulary(tmp_path / "words.json") == {3: "\ud83d", 4: "ä🙂"}
+
+
 def test_what_is_archived_of_a_large_bank_is_little(tmp_path):
     changed = Gaussian(classes=1000, holdout_classes=0, exemplars=40, holdout_exemplars=0, dim=64, noise=0.5)
     of = BankSpec(seed=0, parameters=changed)

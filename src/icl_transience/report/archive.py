@@ -123,9 +123,7 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
         words = write_card_data(Path(plan.paths.bank(bank_id)), plan.sources.vocabulary(bank_id), shown)
         yield f"banks/{shown.name}", shown.read_bytes()
         if words is not None:
-            # Some words are halves of characters, which UTF-8 cannot write.
-            escaped = json.dumps({"added_tokens": words}, indent=1, sort_keys=True)
-            yield f"banks/{bank_id}.words.json", f"{escaped}\n".encode()
+            yield f"banks/{bank_id}.words.json", _words(words)
     if page := _report(plan, snakefile):
         yield "report.html", page.read_bytes()
     yield from _sources(plan)
@@ -133,6 +131,11 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
 
 def _json(values) -> bytes:
     return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _words(words: list[dict]) -> bytes:
+    """Words as a tokenizer's; escaped, as UTF-8 cannot write those that are halves of characters."""
+    return (json.dumps({"added_tokens": words}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _sources(plan: Plan) -> Iterator[tuple[str, bytes]]:
