@@ -20,11 +20,18 @@ override PYTHON := $(value PYTHON)
 override TORCH_INDEX := $(value TORCH_INDEX)
 export STUDY PYTHON TORCH_INDEX
 
-ifneq ($(lastword $(MAKEFILE_LIST)),Makefile)
-$(error run make in the folder of this Makefile: cd there first, or say make -C FOLDER)
+# The whole list: a path with spaces may end in this word, too.
+ifneq ($(strip $(MAKEFILE_LIST)),Makefile)
+$(error run make in the folder of this Makefile, and with it alone: cd there first, or say make -C FOLDER)
 endif
 
-SHELL := /bin/bash
+# No file or function of whoever calls make runs before a recipe's first word, where it could go to another folder: -p ignores
+# them, and shells further down find none named.
+override SHELL := /bin/bash
+override .SHELLFLAGS := -pc
+override BASH_ENV :=
+override ENV :=
+export BASH_ENV ENV
 REQUIREMENTS := envs/requirements.txt envs/requirements-test.txt envs/constraints.txt
 # Rules and Snakemake's jobs find the environment by PATH. Programs are called as modules: the scripts that pip writes do not
 # start where their path has quotes or dollars in it.
@@ -64,11 +71,14 @@ unlock: .venv/.installed
 clean:
 	rm -rf .venv
 
-# Where PATH cannot name the environment, or Snakemake its rules.
+# Where PATH cannot name the environment, or Snakemake its rules. The path behind a link counts, too: Python resolves it.
+# A line break at the end would be lost from $(...).
 place:
-	@case "$$PWD" in (*[:{}]*|*$$'\n'*) \
-		printf '%q: nothing can be installed or run in a folder with a colon, a brace or a line break in its path:' "$$PWD"; \
-		echo " move this one"; exit 1;; esac >&2
+	@real=$$(pwd -P; echo .); real=$${real%?.}; for path in "$$PWD" "$$real"; do case "$$path" in (*[:{}]*|*$$'\n'*) \
+		printf '%q: nothing can be installed or run in a folder with a colon, a brace or a line break in its path:' "$$path"; \
+		echo " move this one"; exit 1;; esac; done >&2
+	@if [[ ! -d .venv && ( -e .venv || -L .venv ) ]]; then \
+		echo ".venv is no folder but a file, or a link to nothing: move it away, or remove it by make clean"; exit 1; fi >&2
 
 .venv/.installed: $(REQUIREMENTS) pyproject.toml | place
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -619,7 +619,7 @@ CONTRADICTIONS = {
         ["unknown key `experiments.a.interventions.late.model`", "allowed here: at, recipe, optimizer"],
     ),
     "no folder of tokens": (in_a("bank: {source: tokens}"), ["ICL_TOKENS", "`tokens:` in config.yaml"]),
-    "no folder of imported exemplars": (in_a("bank: {source: imported}"), ["ICL_IMPORTED"]),
+    "no folder of imported exemplars": (in_a("bank: {source: imported, imported: {scale: raw}}"), ["ICL_IMPORTED"]),
 }
 
 # What would take more memory, jobs or files than any machine has.
@@ -815,7 +815,9 @@ def test_an_engine_that_cannot_compute_a_run_is_refused(tmp_path, settings, conf
 
 @pytest.mark.parametrize("source", ["omniglot", "tokens", "imported"])
 def test_a_source_folder_that_is_none_is_refused(tmp_path, source):
-    said = refusal(tmp_path, in_a(f"bank: {{source: {source}}}"), **{source: str(tmp_path / "gone")})
+    said = refusal(
+        tmp_path, in_a(f"bank: {{source: {source}, imported: {{scale: raw}}}}"), **{source: str(tmp_path / "gone")}
+    )
     assert f"{tmp_path / 'gone'}, named in ICL_{source.upper()} or as `{source}:` in config.yaml, is no folder" in said
 
 

@@ -329,6 +329,7 @@ DAMAGED = {
     "a row that is true": b'{"model": {"vocab": {"a": true}}}',
     "an added word without a row": b'{"added_tokens": [{"content": "a"}], "model": {"vocab": {"b": 1}}}',
     "added words of text": b'{"added_tokens": ["a"], "model": {"vocab": {"b": 1}}}',
+    "a list of words": b'{"model": {"vocab": ["ab", "cd"]}}',
     "a configuration": b'{"version": "1.0", "model_type": "bert"}',
 }
 
@@ -342,6 +343,21 @@ def test_a_damaged_vocabulary_is_named_and_the_card_shows_rows(tmp_path, content
     assert texts(tokens_bank(tmp_path), path) == texts(tokens_bank(tmp_path))
     assert "rows of the table by their numbers, not by words" in (said := capsys.readouterr().err)
     assert str(path) in said
+
+
+@pytest.mark.parametrize("row", ["-1", "0.5", '"7"', "null", "true"])
+def test_one_bad_row_among_thousands_costs_that_word_alone(tmp_path, row, capsys):
+    words = ", ".join(f'"word{number}": {number}' for number in range(2000))
+    for name, text in (
+        ("vocab.json", f'{{{words}, "bad": {row}}}'),
+        (
+            "tokenizer.json",
+            f'{{"added_tokens": [{{"content": "bad", "id": {row}}}], "model": {{"vocab": {{{words}}}}}}}',
+        ),
+    ):
+        (tmp_path / name).write_text(text)
+        assert bank_card.read_vocabulary(tmp_path / name) == {number: f"word{number}" for number in range(2000)}
+        assert f"{tmp_path / name}: 1 words have no row and are left out: 'bad' is said" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["vocab.txt", "vocab.json"])

@@ -1,6 +1,7 @@
 """Clusters of token embeddings as classes, and what is refused."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 import yaml
@@ -20,7 +22,7 @@ from icl_transience.planning.plan import Plan
 from icl_transience.specs.banks import BankSpec, Tokens
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical, identity_values
-from icl_transience.store import checksums
+from icl_transience.store import checksums, safetensors_file
 from icl_transience.study.sources import resolve as sources_resolve
 from icl_transience.study.sources.tokens import FLOATS, INDEX
 
@@ -213,10 +215,11 @@ def test_no_cluster_at_all_is_refused(table):
     [
         (float("nan"), torch.float32, r"not numbers \(NaN\), the first in row 5"),
         (1e6, torch.float16, "infinite entries, the first in row 5: values beyond the range of float16"),
+        (1e200, torch.float64, "1 entries beyond the range of float32, the first in row 5: write it at a smaller"),
     ],
 )
 def test_a_table_with_a_hole_is_refused_with_its_row(tmp_path, value, dtype, expected):
-    rows = torch.as_tensor(blobs())
+    rows = torch.as_tensor(blobs()).double()
     rows[:SKIPPED] = 0
     rows[5, 2] = value
     path = write(tmp_path / "m.safetensors", {NAME: rows.to(dtype)})
@@ -322,9 +325,14 @@ def write_header(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]]) ->
     """A safetensors file of zeros; types that PyTorch lacks among its tensors."""
     entries, end = {}, 0
     for name, (dtype, shape) in tensors.items():
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end := end + 16 * int(np.prod(shape))]}
+        n_bytes = int(np.prod(shape)) * safetensors_file._BITS[dtype] // 8
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end := end + n_bytes]}
+    return write_raw(path, entries, end)
+
+
+def write_raw(path: Path, entries: dict, n_bytes: int) -> Path:
     header = json.dumps(entries).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(end))
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(n_bytes))
     return path
 
 
@@ -352,6 +360,10 @@ BESIDE = [
     *("scales", "biases", "qzeros", "zeros", "g_idx", "SCB", "scale", "weight_scale", "weight_scale_inv"),
     *("weight_packed", "weight_zero_point", "weight.absmax", "weight.quant_map", "weight._data"),
     *("weight.quant_state.bitsandbytes__nf4", "weight.nested_absmax", "absmax"),
+    *("weight_scale_2", "weight_global_scale", "scales_and_zeros", "zero", "weight.q_scale", "input_scale"),
+    *("weight:_data", "weight:scale", "_weight_qdata", "weight_quantizer._scale", "weight_quantizer._amax"),
+    *("weight.tensor_impl.scale", "parametrizations.weight.0.scale", "weight.state.absmax", "weight_scb", "lut"),
+    *("codes", "Qidxs", "W_q", "qscale", "dequant_scale"),
 ]
 
 
@@ -371,6 +383,18 @@ def test_scales_may_lie_in_another_shard(tmp_path):
         resolve(tmp_path)
 
 
+@pytest.mark.parametrize("index", [INDEX, "mine.safetensors.index.json"])
+def test_scales_in_another_shard_count_where_the_shard_itself_is_named(tmp_path, index):
+    shard = write_header(tmp_path / "model-2.safetensors", {NAME: ("F16", (99, 8))})
+    listed = {f"{LAYER}.scales": "model-1.safetensors", NAME: shard.name}
+    (tmp_path / index).write_text(json.dumps({"weight_map": listed}))
+    with pytest.raises(StudyError, match=r"embed_tokens\.scales beside it"):
+        resolve(tmp_path, file=shard.name)
+    # An index of other files says nothing of this one.
+    (tmp_path / index).write_text(json.dumps({"weight_map": dict.fromkeys(listed, "model-1.safetensors")}))
+    assert resolve(tmp_path, file=shard.name) == (NAME, [shard])
+
+
 def test_a_matrix_that_is_there_in_packed_words_alone_is_said_to_be_quantised(tmp_path):
     tensors = {f"{LAYER}.qweight": ("I32", (99, 8)), f"{LAYER}.qzeros": ("I32", (9, 8))}
     write_header(tmp_path / "m.safetensors", tensors)
@@ -380,8 +404,24 @@ def test_a_matrix_that_is_there_in_packed_words_alone_is_said_to_be_quantised(tm
 
 def test_what_other_layers_have_beside_them_does_not_count(tmp_path):
     others = ["lm_head.scales", "model.layers.0.q_proj.weight_scale", f"{LAYER}_norm.weight", f"{LAYER}.bias"]
+    # Gemma's factor on embeddings; a part of another layer; a module that has a weight of its own.
+    others += [f"{LAYER}.embed_scale", f"{LAYER}_per_layer.weight_scale", f"{LAYER}.scale.weight"]
     path = write_header(tmp_path / "m.safetensors", {NAME: ("F16", (99, 8)), **dict.fromkeys(others, ("F16", (9,)))})
     assert resolve(tmp_path) == (NAME, [path])
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_checkpoint_of_pytorchs_is_refused_with_the_lines_that_convert_it(tmp_path, named, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = torch.as_tensor(blobs())
+    torch.save({NAME: rows, "lm_head.weight": rows}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(StudyError, match=r"pytorch_model\.bin: a file of PyTorch's is a pickle") as error:
+        resolve(tmp_path, file="pytorch_model.bin" if named else "")
+    _, *lines = str(error.value).split("\n")
+    assert len(lines) == 3
+    exec("\n".join(lines))
+    assert resolve(tmp_path) == (NAME, [tmp_path / "model.safetensors"])
+    np.testing.assert_array_equal(tokens.read_table(tmp_path / "model.safetensors", NAME), rows.numpy())
 
 
 # Rows that pad the vocabulary.
@@ -434,6 +474,70 @@ def test_a_few_equal_rows_in_a_large_table_are_warned_of(tmp_path):
         build(write(tmp_path / "ten.safetensors", {NAME: rows}), skip_rows=0)
 
 
+def many_blobs() -> np.ndarray:
+    """Rows [400, 8] in 20 blobs, by turns, so that a blob's rows stand apart."""
+    generator = np.random.default_rng(3)
+    centres = 3 * generator.standard_normal((20, 8))
+    return (np.tile(centres, (20, 1)) + 0.5 * generator.standard_normal((400, 8))).astype(np.float32)
+
+
+NEARLY_EQUAL = {
+    # As transformers' resize_token_embeddings draws them.
+    "like the mean": lambda rows, draw: draw.multivariate_normal(rows.mean(0), 1e-9 * np.cov(rows.T), 64),
+    "the weakest case seen": lambda rows, draw: rows[7] + 0.0035 / 0.5 * rows.std() * draw.standard_normal((64, 8)),
+    "tiny": lambda rows, draw: 1e-5 * draw.standard_normal((64, 8)),
+    "multiples of one vector": lambda rows, draw: draw.uniform(0.5, 2, (64, 1)) * rows[7],
+}
+FAR_APART = {("multiples of one vector", "raw")}
+
+
+@pytest.mark.parametrize("rows", ["raw", "unit"])
+@pytest.mark.parametrize("kind", NEARLY_EQUAL)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rows_that_pad_a_vocabulary_and_are_nearly_equal_are_refused_where_they_are_clustered(
+    tmp_path, kind, rows, seed
+):
+    real = many_blobs()
+    section = {"skip_rows": 0, "rows": rows, "clusters": 20, "classes": 10, "exemplars": 7, "holdout_exemplars": 1}
+    assert build(write(tmp_path / "real.safetensors", {NAME: real}), seed, **section).warnings == ()
+    more = NEARLY_EQUAL[kind](real, np.random.default_rng(seed)).astype(np.float32)
+    last = write(tmp_path / "last.safetensors", {NAME: np.concatenate([real, more])})
+    first = write(tmp_path / "first.safetensors", {NAME: np.concatenate([more, real])})
+    if (kind, rows) in FAR_APART:
+        assert build(last, seed, **section).warnings == ()
+        return
+    with pytest.raises(StudyError, match=r"rows 400 to 463.*say `bank\.tokens\.skip_last_rows: 64` to leave them out"):
+        build(last, seed, **section)
+    with pytest.raises(StudyError, match=r"rows 0 to 63.*say `bank\.tokens\.skip_rows: 64` to leave them out"):
+        build(first, seed, **section)
+    assert build(last, seed, **section | {"skip_last_rows": 64}).warnings == ()
+
+
+def test_nearly_equal_rows_that_stand_apart_are_warned_of(tmp_path):
+    rows = many_blobs()
+    rows[::20] = rows[0] + 0.001 * np.random.default_rng(0).standard_normal((20, 8))
+    path = write(tmp_path / "m.safetensors", {NAME: rows})
+    section = {"skip_rows": 0, "clusters": 20, "classes": 10, "exemplars": 7, "holdout_exemplars": 1}
+    (warning,) = build(path, **section).warnings
+    assert f"20 of 400 rows of {NAME} differ from each other by less than 1% of the variance" in warning
+    assert "row 0, row 20, row 40, row 60, row 80, …: are they words?" in warning
+
+
+def test_rows_too_small_or_too_large_for_float32_squares_have_directions(tmp_path):
+    rows = many_blobs()
+    expected = tokens._directions(rows, 0)
+    for factor in (1e-30, 1e-23, 1e23):
+        np.testing.assert_allclose(tokens._directions(rows * np.float32(factor), 0), expected, rtol=1e-6)
+
+
+def test_a_table_of_whole_numbers_is_warned_of(tmp_path):
+    path = write(tmp_path / "m.safetensors", {NAME: np.rint(20 * many_blobs())})
+    section = {"skip_rows": 0, "clusters": 20, "classes": 10, "exemplars": 7, "holdout_exemplars": 1}
+    (warning,) = build(path, **section).warnings
+    assert f"all 3,200 entries of {NAME} are whole numbers, from " in warning
+    assert "are they codes of a quantised table?" in warning
+
+
 def test_rows_left_out_at_the_end_count_as_missing(tmp_path):
     write(tmp_path / "model.safetensors", {NAME: np.zeros((99, 8), np.float32)})
     with pytest.raises(StudyError, match="has 36 rows after the first 3 and before the last 60: ask for fewer"):
@@ -464,6 +568,56 @@ def test_a_file_cut_short_is_refused(table):
     table.write_bytes(table.read_bytes()[:-100])
     with pytest.raises(StudyError, match=r"is cut short, .* bytes"):
         resolve(table.parent)
+
+
+F32 = {"dtype": "F32", "shape": [2, 2]}
+BROKEN = {
+    "bytes behind the last": ({NAME: F32 | {"data_offsets": [0, 16]}}, 17, "goes on behind its last tensor, "),
+    "a gap": (
+        {NAME: F32 | {"data_offsets": [0, 16]}, "b": F32 | {"data_offsets": [20, 36]}},
+        36,
+        "b has bytes 20 to 36, expected from 16",
+    ),
+    "offsets the wrong way round": (
+        {NAME: F32 | {"data_offsets": [16, 0]}},
+        16,
+        f"{NAME} has bytes 16 to 0, expected from 0",
+    ),
+    "bytes for another shape": (
+        {NAME: F32 | {"data_offsets": [0, 12]}},
+        12,
+        rf"{NAME}, F32 \[2, 2\], has 12 bytes, expected 16",
+    ),
+    "another tensor of a type that is none": (
+        {NAME: F32 | {"data_offsets": [0, 16]}, "b": {"dtype": "NF4", "shape": [4], "data_offsets": [16, 18]}},
+        18,
+        "b is NF4, with which no tensor of the file can be read",
+    ),
+    "metadata of numbers": (
+        {"__metadata__": {"step": 3}, NAME: F32 | {"data_offsets": [0, 16]}},
+        16,
+        "`__metadata__` of the header is no map of texts",
+    ),
+}
+
+
+@pytest.mark.parametrize(("entries", "n_bytes", "expected"), BROKEN.values(), ids=BROKEN)
+def test_a_file_that_the_library_would_not_read_is_refused_before_anything_runs(tmp_path, entries, n_bytes, expected):
+    path = write_raw(tmp_path / "m.safetensors", entries, n_bytes)
+    with pytest.raises(safetensors.SafetensorError):
+        safetensors.safe_open(path, framework="pt")
+    with pytest.raises(StudyError, match=expected):
+        resolve(tmp_path)
+    with pytest.raises(StudyError, match=r"m\.safetensors: .* cannot be read .*: get the file again"):
+        tokens.read_table(path, NAME)
+
+
+def test_the_types_that_can_be_read_are_those_of_the_library(tmp_path):
+    path = write_raw(tmp_path / "m.safetensors", {NAME: F32 | {"dtype": "none", "data_offsets": [0, 16]}}, 16)
+    with pytest.raises(safetensors.SafetensorError) as error:
+        safetensors.safe_open(path, framework="pt")
+    _, *types = re.findall("`(\\w+)`", str(error.value))
+    assert set(types) == set(safetensors_file._BITS)
 
 
 # What it costs.
@@ -505,6 +659,7 @@ def test_the_real_table_makes_classes_of_words_near_each_other(tokens_folder):
     assert len(np.unique(equal_rows(rows))) == len(rows)
     section = {"tensor": tensor, "skip_rows": 999, "clusters": 1000, "classes": 300, "holdout_classes": 30}
     bank = build(path, **section, exemplars=8, holdout_exemplars=2, encoder="pca", dim=64)
+    assert bank.warnings == ()
     assert bank.embeddings.shape == (330, 10, 64)
     trained = bank.embeddings[:300, :8].astype(np.float64)
     assert np.mean(trained**2) == pytest.approx(1, rel=1e-5)

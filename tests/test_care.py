@@ -504,7 +504,7 @@ def test_banks_are_recorded_with_the_digests_of_their_source_files(base):
     base.joinpath("data").mkdir()
     with h5py.File(base / "data/embeddings.h5", "w") as file:
         file["embeddings"] = np.zeros((12, 8, 8))
-    sizes = "{classes: 10, holdout_classes: 2, exemplars: 4, dim: 8}"
+    sizes = "{classes: 10, holdout_classes: 2, exemplars: 4, dim: 8, scale: raw}"
     study = TINY.replace("bank: {source: gaussian", f"bank: {{source: imported, imported: {sizes}")
     (base / "workflow/studies/tiny.yaml").write_text(study)
     (bank,) = provenance.record(planned(imported="data"))["banks"].values()
@@ -662,6 +662,11 @@ def test_a_card_is_drawn_the_same_from_the_little_that_is_archived_of_its_bank(o
     bank_card.draw_bank_card(little, some if kept is not None else None, tmp_path / "b.svg", tmp_path / "b.png")
     for kind in ("svg", "png"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
+def test_words_that_are_halves_of_characters_are_archived(tmp_path):
+    (tmp_path / "words.json").write_bytes(archive._words([{"id": 3, "content": "\ud83d"}, {"id": 4, "content": "ä🙂"}]))
+    assert bank_card.read_vocabulary(tmp_path / "words.json") == {3: "\ud83d", 4: "ä🙂"}
 
 
 def test_what_is_archived_of_a_large_bank_is_little(tmp_path):

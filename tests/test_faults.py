@@ -332,11 +332,12 @@ def test_a_disk_that_fills_up_while_a_segment_is_written(small_disk, tmp_path, u
     fillers = []
     with pytest.raises(StudyError, match=r"segment-.*: cannot be written .No space left on device.*: make room"):
         segments.run_segment(
-            path, spec, bank, None, 0, 4096, on_progress=lambda seen, loss: fillers or fillers.append(fill(disk, 0))
+            segments.SegmentJob(path, spec, bank, None, 0, 4096),
+            on_progress=lambda seen, loss: fillers or fillers.append(fill(disk, 0)),
         )
     assert {found.name for found in disk.iterdir()} == {"filler"}
     fillers[0].unlink()
-    segments.run_segment(path, spec, bank, None, 0, 4096)
+    segments.run_segment(segments.SegmentJob(path, spec, bank, None, 0, 4096))
     with segment_file.opened(path, spec):
         pass
 

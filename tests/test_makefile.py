@@ -111,6 +111,37 @@ def test_in_another_folder_than_its_own_the_makefile_does_nothing(tmp_path, plac
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("copy", ["copy of Makefile", "x Makefile"])
+def test_a_copy_whose_name_ends_in_makefile_does_nothing_in_another_folder(tmp_path, copy):
+    folder, other = checkout(tmp_path / "app"), checkout(tmp_path / "other")
+    (folder / "Makefile").rename(folder / copy)
+    (other / "Makefile").unlink()
+    before = tree(tmp_path)
+    done = make(other, "-f", f"../app/{copy}", "clean")
+    assert done.returncode != 0
+    assert "run make in the folder of this Makefile" in done.stderr
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("given", ["in the environment", "on the command line"])
+@pytest.mark.parametrize("name", ["BASH_ENV", "ENV", "BASH_FUNC_rm%%", "SHELL"])
+def test_nothing_that_a_shell_runs_first_leads_clean_elsewhere(tmp_path, name, given):
+    folder = checkout(tmp_path / "app")
+    (tmp_path / "home/.venv").mkdir(parents=True)
+    script = tmp_path / "rc"
+    script.write_text(f'#!/bin/bash\ncd {tmp_path}/home\n[[ $1 == -* ]] && exec /bin/bash "$@"\n')
+    script.chmod(0o755)
+    value = f'() {{ cd {tmp_path}/home; command rm "$@"; }}' if name.startswith("BASH_FUNC") else str(script)
+    done = (
+        make(folder, "clean", **{name: value})
+        if given == "in the environment"
+        else make(folder, "clean", f"{name.replace('%', '_')}={value}")
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "home/.venv").is_dir()
+    assert not (folder / ".venv").exists()
+
+
 def test_an_environment_that_is_a_link_is_unlinked_and_not_emptied(tmp_path):
     folder = checkout(tmp_path / "app")
     (tmp_path / "shared/bin").mkdir(parents=True)
@@ -182,6 +213,32 @@ def test_a_folder_that_path_or_snakemake_cannot_name_is_refused_before_anything_
     assert done.returncode != 0
     assert "a colon, a brace or a line break in its path: move this one" in done.stderr
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["a:b", "two\nlines", "line\n"])
+def test_a_link_does_not_hide_a_path_that_cannot_be_named(tmp_path, name):
+    folder = checkout(tmp_path / name / "app" if name != "line\n" else tmp_path / name)
+    (tmp_path / "link").symlink_to(folder)
+    shutil.rmtree(folder / ".venv")
+    before = tree(tmp_path)
+    # As a shell that has gone through the link says it.
+    done = make(tmp_path / "link", "study", PWD=str(tmp_path / "link"))
+    assert done.returncode != 0
+    assert "a colon, a brace or a line break in its path: move this one" in done.stderr
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_an_environment_that_is_no_folder_is_refused_in_words(tmp_path, kind):
+    folder = checkout(tmp_path / "app")
+    shutil.rmtree(folder / ".venv")
+    (folder / ".venv").touch() if kind == "file" else (folder / ".venv").symlink_to(tmp_path / "nowhere")
+    done = make(folder, "study")
+    assert done.returncode != 0
+    assert ".venv is no folder but a file, or a link to nothing: move it away" in done.stderr
+    assert make(folder, "clean").returncode == 0
+    assert not (folder / ".venv").is_symlink()
+    assert not (folder / ".venv").exists()
 
 
 TINY = """

@@ -135,7 +135,7 @@ def test_every_shape_trains_and_answers(plan, tmp_path):
         pack = PackSpec(lanes=(lane(run, seed=0),))
         answered = replace(named.sequence_set, bank=stand_in, sequences=8)
         segment, frozen, metrics = (tmp_path / f"{kind}.h5" for kind in ("segment", "frozen", "metrics"))
-        segments.run_segment(segment, pack, embeddings, None, 0, 64)
+        segments.run_segment(segments.SegmentJob(segment, pack, embeddings, None, 0, 64))
         write_sequences(frozen, answered, embeddings)
         evaluate.write_metrics(metrics, pack, segment, answered, frozen)
         with h5py.File(segment) as file, h5py.File(metrics) as of_metrics:

@@ -205,7 +205,10 @@ experiments:
     runs:
       onehot: {bank: {source: onehot, onehot: {classes: 20, holdout_classes: 2}}}
       tokens: {bank: {source: tokens, tokens: {clusters: 20, classes: 6, exemplars: 5, holdout_classes: 1, dim: 8}}}
-      imported: {bank: {source: imported, imported: {classes: 10, holdout_classes: 2, exemplars: 4, dim: 8}}}
+      imported:
+        bank:
+          source: imported
+          imported: {classes: 10, holdout_classes: 2, exemplars: 4, dim: 8, scale: raw}
       trained:
         bank:
           source: omniglot

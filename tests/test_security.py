@@ -268,7 +268,7 @@ def test_a_run_named_after_a_path_stays_in_its_folder(tmp_path):
     with h5py.File(tmp_path / "embeddings.h5", "w") as file:
         for name in ("one/two", "one/$(touch was-here)"):
             file[name] = np.zeros((1700, 20, 64), dtype="float32")
-    study = {"experiments": {"a": {"bank": {"source": "imported"}}}}
+    study = {"experiments": {"a": {"bank": {"source": "imported", "imported": {"scale": "raw"}}}}}
     study["experiments"]["a"]["axes"] = {"bank.imported.path": ["one/two", "one/$(touch was-here)"]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
     plan = Plan({"study": "mine.yaml", "imported": str(tmp_path)}, ROOT)
@@ -280,6 +280,7 @@ def test_a_run_named_after_a_path_stays_in_its_folder(tmp_path):
 
 def bank_problem(folder: Path, source: str, **parameters) -> str:
     """What is said of a study on this bank, whose source's folder is `folder`."""
+    parameters |= {"scale": "raw"} if source == "imported" else {}
     document = {"experiments": {"a": {"bank": {"source": source, source: parameters}}}}
     Path("mine.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(StudyError) as error:

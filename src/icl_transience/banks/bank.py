@@ -21,7 +21,9 @@ from icl_transience.store import hdf5
 CONTACT_ROWS, CONTACT_COLUMNS, CONTACT_SIDE = 10, 8, 35
 # A bank with so large a share of exemplars that are also another class's is refused, with a smaller one warned of.
 SHARED_BY_CLASSES = 0.05
-_HASHED_ROWS = 1024
+# So large a share of exemplars with the same value of a coordinate is warned of, unless that is its nature.
+COMMON = 0.2
+_HASHED_ROWS, _SAMPLED_ROWS = 1024, 2000
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Bank:
     [classes, exemplars].
     contact: the contact sheet, uint8 [rows, columns, side, side], where exemplars are images; see `contact_sheet`.
     warnings: what is unusual in the bank, a sentence each, for its quality card.
+    often_equal: whether coordinates of many exemplars are equal by nature, as pixels' and rectified features' are.
     """
 
     embeddings: np.ndarray
@@ -43,6 +46,7 @@ class Bank:
     exemplar_table: Mapping[str, np.ndarray] = field(default_factory=dict)
     contact: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
+    often_equal: bool = False
 
     @property
     def shape(self) -> BankShape:
@@ -117,7 +121,25 @@ def checked(bank: Bank, files: Sequence[Path] = ()) -> Bank:
         constant &= (part == embeddings[0, 0]).all(axis=0)
     if constant.any():
         warnings.append(f"{source}: {int(constant.sum()):,} of {width:,} coordinates are the same in all exemplars")
+    if not bank.often_equal:
+        warnings += _common_values(embeddings.reshape(-1, width)[:, ~constant], source)
     return replace(bank, warnings=tuple(warnings))
+
+
+def _common_values(rows: np.ndarray, source: str) -> list[str]:
+    """Return a warning where a value stands in more than a share COMMON of rows [N, dim] in some coordinate."""
+    # Evenly spread rows say where to count: sorting all of them would take longer than making the bank.
+    sample = np.sort(rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED_ROWS)).astype(int)], axis=0)
+    often = max(2, int(len(sample) * COMMON * 0.75))
+    suspects = np.flatnonzero((sample[often - 1 :] == sample[: len(sample) - often + 1]).any(axis=0))
+    counts = np.array([np.unique(rows[:, column], return_counts=True)[1].max() for column in suspects])
+    if not (counts > COMMON * len(rows)).any():
+        return []
+    return [
+        f"{source}: in {int((counts > COMMON * len(rows)).sum()):,} coordinates more than {COMMON:.0%} of the "
+        f"exemplars have the same value, up to {int(counts.max()):,} of {len(rows):,}: are they features that are "
+        "often zero, or is a part of the source's file not written?"
+    ]
 
 
 def equal_rows(rows: np.ndarray) -> np.ndarray:

@@ -107,6 +107,7 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
         class_table=class_table,
         exemplar_table=exemplar_table,
         contact=_contact(spec, placed, drawings),
+        often_equal=omniglot.encoder != "pca",
     )
 
 

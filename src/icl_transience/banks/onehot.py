@@ -20,4 +20,5 @@ def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None)
         embeddings=spec.parameters_of(OneHot).value * np.eye(shape.n_classes, dtype=np.float32)[:, None],
         n_train_classes=shape.n_train_classes,
         n_train_exemplars=shape.n_train_exemplars,
+        often_equal=True,
     )

@@ -20,14 +20,14 @@ import faiss
 import numpy as np
 import safetensors
 
-from icl_transience.banks import encoders
-from icl_transience.banks.bank import Bank, equal_rows, seeded
+from icl_transience.banks import encoders, padding
+from icl_transience.banks.bank import Bank, seeded
 from icl_transience.specs.banks import BankSpec, Tokens
 from icl_transience.specs.errors import StudyError
 
 ITERATIONS = 25
-# A table of which so large a share of rows repeats another is refused.
-REPEATED = 0.01
+# Squares of numbers beyond these, either way, may not be float32 numbers.
+_SMALLEST, _LARGEST = 1e-15, 1e15
 
 
 def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
@@ -35,12 +35,15 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
     tokens, shape = spec.parameters_of(Tokens), spec.shape
     table = read_table(files[0], tokens.tensor)
     rows = table[tokens.skip_rows : len(table) - tokens.skip_last_rows]
-    warnings = _repeated(rows, spec, len(table))
+    warnings = [*_whole_numbers(rows, tokens.tensor), *padding.repeated(rows, spec, len(table))]
     if tokens.rows == "unit":
+        warnings += padding.short(rows, spec, len(table))
         rows = _directions(rows, tokens.skip_rows)
     centroids, assigned = cluster(rows, tokens.clusters, spec.seed)
     sizes = np.bincount(assigned, minlength=tokens.clusters)
     large = np.flatnonzero(sizes >= shape.n_exemplars)
+    by_distance = {label: _members(rows, centroids[label], assigned, label) for label in large}
+    warnings += padding.near_equal(rows, by_distance.values(), spec, len(table))
     if len(large) < shape.n_classes:
         listed = ", ".join(f"{(sizes >= n).sum()} have {n}" for n in _fewer(shape.n_exemplars))
         raise StudyError(
@@ -68,55 +71,24 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
         n_train_exemplars=shape.n_train_exemplars,
         class_table={"cluster_size": sizes[classes]},
         exemplar_table={"token": chosen + tokens.skip_rows},
-        warnings=warnings,
+        warnings=tuple(warnings),
     )
 
 
-def _repeated(rows: np.ndarray, spec: BankSpec, n_table: int) -> tuple[str, ...]:
-    """Return at most one warning: of equal rows among those to cluster, such as the rows that pad a vocabulary.
-
-    n_table: rows in the file.
-    Raises StudyError where as many rows are equal as make a class, or a share of REPEATED or more repeat another row.
-    """
-    tokens = spec.parameters_of(Tokens)
-    group, first, needed = equal_rows(rows), tokens.skip_rows, max(2, spec.shape.n_exemplars)
-    sizes = np.bincount(group)
-    repeated, largest = int((sizes[group] > 1).sum()), np.flatnonzero(group == sizes.argmax())
-    if not repeated:
-        return ()
-    # A block of equal rows at either end is left out by its length.
-    trailing, leading = _run(group[::-1]), _run(group)
-    if 1 < trailing < len(rows) and group[-1] == group[largest[0]]:
-        remedy = (
-            f"say `bank.tokens.skip_last_rows: {n_table - first - len(rows) + trailing}` to leave the last ones out"
-        )
-    elif 1 < leading < len(rows) and group[0] == group[largest[0]]:
-        remedy = f"say `bank.tokens.skip_rows: {first + leading}` to leave the first ones out"
-    else:
-        remedy = "write the table without them, or leave them out with `skip_rows` or `skip_last_rows`"
-    said = (
-        f"bank.tokens: {repeated:,} of {len(rows):,} rows of {tokens.tensor} are equal to another one; of these "
-        f"{len(largest):,} are {'equal' if rows[largest[0]].any() else 'all zeros'}, {_ranges(largest + first)}"
-    )
-    if len(largest) >= needed or repeated >= REPEATED * len(rows):
-        raise StudyError(
-            f"{said}: they would be a class without differences; expected are fewer equal rows than a class has "
-            f"exemplars ({needed}), and less than {REPEATED:.0%} of all that repeat another: {remedy}"
-        )
-    return (f"{said}: {remedy}",)
+def _members(rows: np.ndarray, centroid: np.ndarray, assigned: np.ndarray, label: int) -> np.ndarray:
+    """Return the numbers of the rows in a cluster, nearest to its centroid first."""
+    members = np.flatnonzero(assigned == label)
+    return members[nearest(rows[members], centroid, len(members))]
 
 
-def _run(group: np.ndarray) -> int:
-    """Count the leading entries that are equal."""
-    other = np.flatnonzero(group != group[0])
-    return int(other[0]) if len(other) else len(group)
-
-
-def _ranges(numbers: np.ndarray) -> str:
-    """Name ascending numbers of rows, runs of them as "rows first to last", at most five of these."""
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    said = [f"rows {run[0]} to {run[-1]}" if len(run) > 1 else f"row {run[0]}" for run in runs[:5]]
-    return ", ".join(said) + (", …" if len(runs) > 5 else "")
+def _whole_numbers(rows: np.ndarray, tensor: str) -> list[str]:
+    """Return a warning where all entries are whole numbers, as codes are that were written as floats."""
+    if not (rows == np.rint(rows)).all():
+        return []
+    return [
+        f"bank.tokens: all {rows.size:,} entries of {tensor} are whole numbers, from {rows.min():g} to {rows.max():g}: "
+        "are they codes of a quantised table?"
+    ]
 
 
 def _fewer(n_exemplars: int) -> Iterator[int]:
@@ -127,8 +99,11 @@ def _fewer(n_exemplars: int) -> Iterator[int]:
 def read_table(path: Path, tensor: str) -> np.ndarray:
     """Read the tensor [tokens, dim] as float32. Raises StudyError where an entry is not a finite number."""
     # PyTorch reads bfloat16, for which NumPy has no type.
-    with safetensors.safe_open(path, framework="pt") as file:
-        stored = file.get_tensor(tensor)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            stored = file.get_tensor(tensor)
+    except safetensors.SafetensorError as error:
+        raise StudyError(f"{path}: {tensor} cannot be read ({error}): get the file again") from error
     table = stored.float().numpy()
     if not_numbers := int(np.isnan(table).sum()):
         row = int(np.isnan(table).any(axis=1).argmax())
@@ -138,6 +113,11 @@ def read_table(path: Path, tensor: str) -> np.ndarray:
         )
     if infinite := int(np.isinf(table).sum()):
         row, dtype = int(np.isinf(table).any(axis=1).argmax()), str(stored.dtype).removeprefix("torch.")
+        if not stored.isinf().any():
+            raise StudyError(
+                f"{path}: {tensor} has {infinite} entries beyond the range of float32, the first in row {row}: "
+                f"write it at a smaller scale (it is {dtype})"
+            )
         raise StudyError(
             f"{path}: {tensor} has {infinite} infinite entries, the first in row {row}: values beyond the range "
             f"of {dtype} overflowed when it was written: get the file in bfloat16 or float32"
@@ -147,12 +127,19 @@ def read_table(path: Path, tensor: str) -> np.ndarray:
 
 def _directions(rows: np.ndarray, first: int) -> np.ndarray:
     """Divide each row by its norm. first: the number of the first row, for the message about a row of zeros."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    if (norms == 0).any():
+    if not rows.any(axis=1).all():
         raise StudyError(
-            f"bank.tokens.rows is 'unit', but row {first + int(norms.argmin())} is all zeros and has no direction: "
-            "say `rows: raw`, or leave rows out with `skip_rows` or `skip_last_rows`"
+            f"bank.tokens.rows is 'unit', but row {first + int(rows.any(axis=1).argmin())} is all zeros and has no "
+            "direction: say `rows: raw`, or leave rows out with `skip_rows` or `skip_last_rows`"
         )
+    with np.errstate(over="ignore"):  # told apart below
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    extreme = ~((norms > _SMALLEST) & (norms < _LARGEST))[:, 0]
+    if extreme.any():
+        # Their size does not matter to their direction.
+        rows = rows.copy()
+        rows[extreme] /= np.abs(rows[extreme]).max(axis=1, keepdims=True)
+        norms[extreme] = np.linalg.norm(rows[extreme], axis=1, keepdims=True)
     return rows / norms
 
 

@@ -125,7 +125,7 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
         words = write_card_data(Path(plan.paths.bank(bank_id)), plan.sources.vocabulary(bank_id), shown)
         yield f"banks/{shown.name}", shown.read_bytes()
         if words is not None:
-            yield f"banks/{bank_id}.words.json", _json({"added_tokens": words})
+            yield f"banks/{bank_id}.words.json", _words(words)
     if page := _page(plan, snakefile):
         yield "report.html", page.read_bytes()
     yield from _sources(plan)
@@ -133,6 +133,11 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
 
 def _json(values: Any) -> bytes:
     return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _words(words: list[dict]) -> bytes:
+    """Return words as a tokenizer's; escaped, as UTF-8 cannot write those that are halves of characters."""
+    return (json.dumps({"added_tokens": words}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _sources(plan: Plan) -> Iterator[tuple[str, bytes]]:

@@ -36,7 +36,10 @@ class Config:
     ]
     imported: Annotated[
         str | None,
-        Key("folder of HDF5 files with embedded exemplars; null = the environment variable ICL_IMPORTED", default=None),
+        Key(
+            "folder of files of HDF5 or NumPy with embedded exemplars; null = the environment variable ICL_IMPORTED",
+            default=None,
+        ),
     ]
     memory: Annotated[
         int | None,

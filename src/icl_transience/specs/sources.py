@@ -330,17 +330,22 @@ class Tokens(_Split):
 
 @dataclass(frozen=True, kw_only=True)
 class Imported(_Split):
-    """The leading classes and exemplars of the HDF5 array at `path`; see banks/imported.py."""
+    """The leading classes and exemplars of an array in a file of HDF5 or NumPy; see banks/imported.py."""
 
     source: ClassVar[str] = "imported"
 
     file: Annotated[
-        str, Key("HDF5 file in the folder `imported` of config.yaml or ICL_IMPORTED", default="embeddings.h5")
+        str,
+        Key(
+            "HDF5 file, or NumPy's .npy or .npz, in the folder `imported` of config.yaml or ICL_IMPORTED",
+            default="embeddings.h5",
+        ),
     ]
     path: Annotated[
         str,
         Key(
-            "of the array [class, exemplar, dim] in the file; training classes and exemplars first",
+            "of the array [class, exemplar, dim] in the file; training classes and exemplars first; an .npy has but "
+            "one",
             default="embeddings",
         ),
     ]
@@ -351,8 +356,7 @@ class Imported(_Split):
     scale: Annotated[
         str,
         Key(
-            "as in the file, or centred and divided by one number (a coordinate's mean square is 1)",
-            default="raw",
+            "centred and divided by one number (a coordinate's mean square is 1), or as in the file; to be said",
             choices=("standard", "raw"),
         ),
     ]

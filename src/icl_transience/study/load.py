@@ -200,6 +200,8 @@ class _Resolver:
         level: Any = {key: settings[key] for key in RUN_SECTIONS}
         for key in axis.split("."):
             if not isinstance(level, dict) or key not in level:
+                if schema.is_choice(self.run_schema, axis.split(".")):  # without a default, so not among the settings
+                    return
                 allowed = list(level) if isinstance(level, dict) else []
                 raise StudyError(
                     f"`{where}`: unknown run key `{axis}`: no `{key}`{did_you_mean(key, allowed)}"

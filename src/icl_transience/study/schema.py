@@ -10,7 +10,7 @@ msgspec loads fastest (0.03 s), but stops at the first error and gives a text wi
 import copy
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import jsonschema
@@ -160,7 +160,19 @@ def defaults(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
         return defaults(root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
     if "default" in schema:
         return copy.deepcopy(schema["default"])
-    return {key: defaults(part, root) for key, part in schema.get("properties", {}).items()}
+    # A choice without a default is left out: a study has to make it.
+    parts = {key: part for key, part in schema.get("properties", {}).items() if "enum" not in part or "default" in part}
+    return {key: defaults(part, root) for key, part in parts.items()}
+
+
+def is_choice(schema: Mapping[str, Any], path: Iterable[str]) -> bool:
+    """Tell whether there is a choice of values under the keys of `path`."""
+    part: Mapping[str, Any] = schema
+    for key in path:
+        while "$ref" in part:
+            part = schema["$defs"][part["$ref"].removeprefix("#/$defs/")]
+        part = part.get("properties", {}).get(key, {})
+    return "enum" in part
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ _WORD_LENGTH = 11
 _COORDINATES = 64
 # The tokenizers of large language models have some tens of megabytes.
 _LARGEST_VOCABULARY = 1 << 27
+# A file of which so large a share of words has no row is no vocabulary.
+_WRONG_WORDS = 0.01
 
 
 def draw_bank_card(bank: Path, vocabulary: Path | None, vector: Path, raster: Path) -> None:
@@ -57,7 +59,7 @@ def read_vocabulary(path: Path) -> dict[int, str]:
         if (size := path.stat().st_size) > _LARGEST_VOCABULARY:
             raise ValueError(f"it has {size:,} bytes, at most {_LARGEST_VOCABULARY:,} are read")
         content = path.read_bytes()
-        return _lines(path, content) if path.suffix == ".txt" else _entries(json.loads(content))
+        return _lines(path, content) if path.suffix == ".txt" else _entries(path, json.loads(content))
     # RecursionError: JSON that is nested without end.
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StudyError(
@@ -82,30 +84,42 @@ def _lines(path: Path, content: bytes) -> dict[int, str]:
     return words
 
 
-def _entries(document: Any) -> dict[int, str]:
-    """Return row -> word, of what tokenizer.json or vocab.json holds."""
+def _entries(path: Path, document: Any) -> dict[int, str]:
+    """Return row -> word, of what tokenizer.json or vocab.json holds, without the few words whose row is none."""
     if not isinstance(document, dict):
         raise TypeError("it is no JSON object")
     model, added = document.get("model"), document.get("added_tokens")
     if isinstance(model, dict) or isinstance(added, list):
         # Some words stand beside the model's own, and some in place of them.
-        vocabulary, beside = (model or {}).get("vocab") or {}, [(one["content"], one["id"]) for one in added or []]
+        vocabulary, beside = (model or {}).get("vocab") or {}, [(one["content"], one.get("id")) for one in added or []]
     else:
         vocabulary, beside = document, []
     # Words with their rows, or (Unigram) with their log probabilities, in the order of rows.
     own = (
         vocabulary.items()
         if isinstance(vocabulary, dict)
-        else [(word, row) for row, (word, _) in enumerate(vocabulary)]
+        else [(_word_of_pair(pair), row) for row, pair in enumerate(vocabulary)]
     )
-    words = {}
+    words, wrong = {}, []
     for word, row in [*own, *beside]:
         if type(word) is not str or type(row) is not int or row < 0:
-            raise TypeError(f"{word!r} is said to be row {row!r}"[:200])
-        words[row] = word
+            wrong.append(f"{word!r} is said to be row {row!r}"[:200])
+        else:
+            words[row] = word
+    if len(wrong) > _WRONG_WORDS * (len(words) + len(wrong)):
+        raise TypeError(f"{len(wrong):,} of {len(words) + len(wrong):,} words have no row: {wrong[0]}")
+    if wrong:
+        print(f"{path}: {len(wrong):,} words have no row and are left out: {wrong[0]}", file=sys.stderr)
     if not words:
         raise ValueError("no word in it")
     return words
+
+
+def _word_of_pair(pair: Any) -> str:
+    """Return the word of a pair of a word and its log probability. Raises TypeError where it is none."""
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise TypeError(f"{pair!r} in the vocabulary is no pair of a word and its log probability"[:200])
+    return pair[0]
 
 
 def _card(spec: BankSpec, file: h5py.File, words: Mapping[int, str]) -> Figure:

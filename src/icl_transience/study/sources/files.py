@@ -60,6 +60,11 @@ def in_folder(folder: Path, name: str, key: str, source: str) -> Path:
     )
 
 
+def is_pickled(path: Path) -> bool:
+    """Tell whether a file is by its name one that PyTorch has pickled, such as pytorch_model.bin."""
+    return path.suffix.lower() in (".bin", ".pt", ".pth")
+
+
 def inside(folder: Path, name: str, where: str) -> Path:
     """`name` in the folder or below it; a study or a checkpoint may come from a stranger and reads nothing else."""
     if Path(name).is_absolute() or ".." in Path(name).parts:

@@ -11,7 +11,7 @@ from typing import Any
 from icl_transience.specs.errors import MissingSourceError
 from icl_transience.store.checksums import file_digest
 from icl_transience.study.sources.files import PUBLIC
-from icl_transience.study.sources.imported import resolve_imported
+from icl_transience.study.sources.imported import refuse_unsaid, resolve_imported
 from icl_transience.study.sources.omniglot import resolve_omniglot
 from icl_transience.study.sources.tokens import resolve_tokens
 
@@ -23,8 +23,10 @@ def resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> 
     """Return a source's parameters with what its files decide filled in, and the paths of the files it reads.
 
     A path without a folder is that of a public file, to be downloaded. Raises MissingSourceError where there is no such
-    file, StudyError where it does not hold what the parameters ask for.
+    file, StudyError where it does not hold what the parameters ask for, or where they do not say what has no default.
     """
+    if source == "imported":
+        refuse_unsaid(parameters)
     if folder is None and source == "omniglot":
         return resolve_omniglot(dict(parameters), None)
     if folder is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from icl_transience.specs.errors import MissingSourceError, StudyError, did_you_mean
 from icl_transience.store.safetensors_file import quantisation, stored_tensors
-from icl_transience.study.sources.files import in_folder, inside
+from icl_transience.study.sources.files import in_folder, inside, is_pickled
 
 # What ends the names of input embedding matrices in public checkpoints: LLaMA and its kin, OPT; BERT, BLOOM; GPT-2;
 # GPT-NeoX; T5; LLaMA as first released; CLIP's text model.
@@ -30,6 +30,11 @@ _DEQUANTISE = (
     '`save_file({"embed_tokens.weight": rows}, "table.safetensors")` (safetensors.torch), and say '
     "`bank.tokens.file: table.safetensors`"
 )
+# What makes a file of safetensors out of one of PyTorch's.
+CONVERT = """
+import safetensors.torch, torch
+tensors = torch.load("{file}", map_location="cpu", weights_only=True)
+safetensors.torch.save_file({{name: one.clone().contiguous() for name, one in tensors.items()}}, "model.safetensors")"""
 
 
 def resolve_tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Path]]:
@@ -39,7 +44,9 @@ def resolve_tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, 
     path = shards[tensor]
     if tensor not in stored_tensors(path):
         raise StudyError(f"{file} says that {path.name} holds {tensor}, but it does not: get the checkpoint again")
-    _refuse_codes(path, tensor, stored_tensors(path)[tensor].dtype, quantisation(tensor, shards))
+    _refuse_codes(
+        path, tensor, stored_tensors(path)[tensor].dtype, quantisation(tensor, {*shards, *_listed_beside(path)})
+    )
     shape = stored_tensors(path)[tensor].shape
     if len(shape) != 2:
         raise StudyError(f"{path}: {tensor} is {list(shape)}, expected [tokens, dim]: name another tensor")
@@ -71,6 +78,12 @@ def resolve_tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, 
     return parameters | {"tensor": tensor}, [path]
 
 
+def _listed_beside(shard: Path) -> set[str]:
+    """Return the tensors of the checkpoint that a file is a shard of, by the index that lies beside it, if any."""
+    indices = (_shards(index) for index in sorted(shard.parent.glob("*.safetensors.index.json")))
+    return {name for shards in indices if shard in shards.values() for name in shards}
+
+
 def _refuse_codes(path: Path, tensor: str, dtype: str, beside: Sequence[str]) -> None:
     """Raise StudyError where a tensor does not hold its values. beside: what `quantisation` finds."""
     if dtype in FLOATS and not beside:
@@ -99,16 +112,29 @@ def _checkpoint_file(folder: Path, name: str) -> Path:
         path = inside(folder, name, "`bank.tokens.file`")
         if os.path.isdir(path):
             return _checkpoint_file(path, "")
-        return in_folder(folder, name, "bank.tokens.file", "tokens")
+        return _no_pickle(in_folder(folder, name, "bank.tokens.file", "tokens"))
     if (folder / INDEX).is_file():
         return folder / INDEX
     found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        for pickled in sorted(filter(is_pickled, folder.iterdir())):
+            _no_pickle(pickled)
     if len(found) != 1:
         listed = ", ".join(path.name for path in found) or "none"
         raise (StudyError if found else MissingSourceError)(
             f"{folder} has no {INDEX} and not exactly one *.safetensors ({listed}): name the file in `bank.tokens.file`"
         )
     return found[0]
+
+
+def _no_pickle(path: Path) -> Path:
+    """Return the path. Raises StudyError where it is a checkpoint that PyTorch has pickled."""
+    if is_pickled(path):
+        raise StudyError(
+            f"{path}: a file of PyTorch's is a pickle, whose reading may run what a stranger wrote: convert it, and "
+            f"say `bank.tokens.file: model.safetensors`:{CONVERT.format(file=path.name)}"
+        )
+    return path
 
 
 def _shards(index: Path) -> dict[str, Path]:
