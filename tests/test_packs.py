@@ -406,7 +406,7 @@ def index_of(folder: Path, **changes) -> None:
     """Change the index in a pack's folder, checksum included."""
     path = folder / registry.INDEX
     document = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps(document | {"checksum": registry._checksum(document)}))
+    path.write_text(json.dumps(document | {"checksum": registry.checksum(document)}))
 
 
 def with_an_unknown_key(folder: Path) -> None:

@@ -91,13 +91,13 @@ def _read(folder: Path) -> Pack | None:
         raise _Unreadable(f"schema version {version}, expected {SCHEMA_VERSION}: use the software that made it")
     try:
         spec, semantics, boundaries = document["spec"], document["semantics"], tuple(document["boundaries"])
-        whole = document["checksum"] == _checksum(document)
+        whole = document["checksum"] == checksum(document)
     except (KeyError, TypeError, ValueError):
         return _rebuilt(folder)
     return _pack(folder, json.dumps(spec), semantics, boundaries) if whole else _rebuilt(folder)
 
 
-def _checksum(document: Mapping[str, Any]) -> str:
+def checksum(document: Mapping[str, Any]) -> str:
     """Return the SHA-256 of an index, its checksum excluded."""
     content = {key: value for key, value in document.items() if key != "checksum"}
     return hashlib.sha256(canonical(content).encode()).hexdigest()
@@ -169,4 +169,4 @@ def _index(pack: Pack) -> str:
         "spec": json.loads(pack.spec.json),
         "boundaries": list(pack.boundaries),
     }
-    return json.dumps(document | {"checksum": _checksum(document)}, indent=1, sort_keys=True)
+    return json.dumps(document | {"checksum": checksum(document)}, indent=1, sort_keys=True)

@@ -52,20 +52,20 @@ class Targets:
 
     def metrics(self, experiment: str) -> list[str]:
         """Return every metrics file that the tables of an experiment read."""
-        declared, found = self.study.experiments[experiment], {}
+        declared, files = self.study.experiments[experiment], {}
         for named in declared.runs:
             for lane in self.records.lanes(declared, named):
                 for start, end in self.packs[lane["pack"]].segments(declared.horizon):
-                    found[self.paths.metrics(lane["pack"], named.sequence_set.id, start, end)] = None
-        return list(found)
+                    files[self.paths.metrics(lane["pack"], named.sequence_set.id, start, end)] = None
+        return list(files)
 
     # Experiments.
 
     def experiment(self, experiment: str) -> list[str]:
         """Return the files of an experiment."""
         folder = self.paths.experiment_folder(experiment)
-        drawn = [f"{folder}/{name}.{kind}" for name in self.figures(experiment) for kind in ("svg", "png")]
-        return [self.declared(experiment), *(f"{folder}/{name}" for name in TABLE_FILES), *drawn]
+        figures = [f"{folder}/{name}.{kind}" for name in self.figures(experiment) for kind in ("svg", "png")]
+        return [self.declared(experiment), *(f"{folder}/{name}" for name in TABLE_FILES), *figures]
 
     def declared(self, experiment: str) -> str:
         """Return a file whose name says what the experiment's tables are made from; missing where they are not."""
@@ -101,7 +101,7 @@ class Targets:
                 )
                 exports[f"{experiment.name}-{named.name}"] = export
                 by_run_name.setdefault(named.name, set()).add(export)
-        return {name: found.pop() for name, found in by_run_name.items() if len(found) == 1} | exports
+        return {name: same.pop() for name, same in by_run_name.items() if len(same) == 1} | exports
 
     def finished(self) -> list[str]:
         """Return the folders of the experiments that have been built."""
