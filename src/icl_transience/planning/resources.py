@@ -6,8 +6,8 @@ job asks a cluster for is SAFETY times that plus START_MINUTES, since a job that
 in the queue, and one that asks for too little is killed. A second attempt asks for twice as much, and so on, up to
 `memory` and `time_limit` of config.yaml.
 
-Letters of formulas as in model/transformer.py: C context pairs, T = 2C+1 tokens, D width, L blocks, m MLP ratio, I input
-width, K labels.
+Letters of formulas as in model/transformer.py: C context pairs, T = 2C+1 tokens, D width, L blocks, m MLP ratio, I
+input width, K labels.
 """
 
 import math
