@@ -1,4 +1,4 @@
-"""Say in words what a run was made with, for the captions of figures."""
+"""TODO"""
 
 from collections.abc import Iterator
 
@@ -10,10 +10,7 @@ from icl_transience.study.experiments import NamedRun
 
 
 def describe(named: NamedRun) -> list[str]:
-    """Return what a run was made with, a text a line.
-
-    Bank, sequences, model, initial weights, optimizer and batch, L2, and what changes in mid-training.
-    """
+    """What a run was made with, for the foot of a figure: bank, sequences, model, initial weights, optimizer, L2."""
     run, shape = named.run, named.run.bank.shape
     model, optimizer = run.model, run.optimizer
     mlp = f"MLP {model.mlp_ratio}x" if model.mlp_ratio else "attention only"
@@ -33,13 +30,12 @@ def describe(named: NamedRun) -> list[str]:
 
 
 def _describe_rest(model: Model) -> str:
-    """Return what few models have: other positions than sinusoids, dropout."""
+    """What few models have."""
     positions = "" if model.positions.kind == "sinusoid" else f", positions {model.positions.kind}"
     return positions + (f", dropout {model.dropout:g}" if model.dropout else "")
 
 
 def _describe_optimizer(optimizer: Optimizer) -> str:
-    """Return the optimizer, its settings that are not zero, and its learning-rate schedule."""
     names = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
     words, schedule = [f"{names[optimizer.name]} {optimizer.learning_rate:g}"], optimizer.schedule
     if optimizer.momentum:
@@ -58,7 +54,6 @@ def _describe_optimizer(optimizer: Optimizer) -> str:
 
 
 def _describe_l2(l2: L2) -> str:
-    """Return the form and strength of the L2 penalty; a strength a component where they differ."""
     penalty = {"squared": "λ·Σθ² (squared)", "unsquared": "λ·Σ‖θ‖ (unsquared)"}[l2.form]
     strengths = {part: l2.of(part) for part in COMPONENTS}
     if not any(strengths.values()):
@@ -69,7 +64,7 @@ def _describe_l2(l2: L2) -> str:
 
 
 def _describe_events(run: Run) -> Iterator[str]:
-    """Yield what happens in mid-training: forgetting, interventions."""
+    """What happens in mid-training."""
     if run.forgetting.every:
         until = f" until {run.forgetting.until:,}" if run.forgetting.until else ""
         yield f"label embeddings drawn anew every {run.forgetting.every:,} sequences{until}"
@@ -83,7 +78,7 @@ def _describe_events(run: Run) -> Iterator[str]:
 
 
 def _describe_recipe(recipe: Recipe) -> Iterator[str]:
-    """Yield what sequences are like: context and kinds, and what differs from the plain bursty recipe."""
+    """What sequences are like, beyond the plain bursty recipe only where they are."""
     (share, own), *others = recipe.kinds()
     kinds = [(f"{share:.3g} of: " if others else "") + _describe_kind(own)]
     kinds += [f"{share:.3g} of: {_describe_kind(kind)}" for share, kind in others]
@@ -101,7 +96,6 @@ def _describe_recipe(recipe: Recipe) -> Iterator[str]:
 
 
 def _describe_kind(recipe: Recipe) -> str:
-    """Return what one kind of sequence of a recipe is like."""
     words = [f"burstiness {recipe.burstiness}" if recipe.support == "bursty" else "no support"]
     if not recipe.distractor:
         words.append("no distractor")

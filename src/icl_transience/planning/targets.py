@@ -52,12 +52,12 @@ class Targets:
 
     def metrics(self, experiment: str) -> list[str]:
         """Return every metrics file that the tables of an experiment read."""
-        declared, files = self.study.experiments[experiment], {}
+        declared, found = self.study.experiments[experiment], {}
         for named in declared.runs:
             for lane in self.records.lanes(declared, named):
                 for start, end in self.packs[lane["pack"]].segments(declared.horizon):
-                    files[self.paths.metrics(lane["pack"], named.sequence_set.id, start, end)] = None
-        return list(files)
+                    found[self.paths.metrics(lane["pack"], named.sequence_set.id, start, end)] = None
+        return list(found)
 
     # Experiments.
 
