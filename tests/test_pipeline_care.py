@@ -169,7 +169,7 @@ def test_a_leftover_pack_that_cannot_be_read_is_said_once_and_blocks_nothing(tmp
     shutil.rmtree(leftover.parent)
     leftover.mkdir(parents=True)
     (leftover / "pack.json").write_text(index)
-    said = "pack results/packs/gaussian-40x3-2x16-000000000000 is skipped: "
+    said = "pack 'results/packs/gaussian-40x3-2x16-000000000000' is skipped: "
     done = clone.snakemake("-n")
     output = done.stdout + done.stderr
     assert done.returncode == 0, output

@@ -18,7 +18,6 @@ from icl_transience.specs.identity import canonical, semantics_of
 from icl_transience.specs.runs import PackSpec
 from icl_transience.store import atomic, locks
 from icl_transience.store.layout import SEGMENT
-from icl_transience.system.formatting import shown
 
 SCHEMA_VERSION = 1
 INDEX = "pack.json"
@@ -33,7 +32,7 @@ class Skipped:
 
     def __str__(self) -> str:
         """Return one line that names the folder, says why it is skipped and what to do."""
-        return f"pack {shown(self.folder)} is skipped: {' '.join(self.reason.split())}"
+        return f"pack {str(self.folder)!r} is skipped: {' '.join(self.reason.split())}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ class Registered:
         """Raise StudyError where a planned pack would be written into a folder that is skipped."""
         planned = set(planned)
         problems = [
-            f"{shown(one.folder)}: lanes of this study are to train there, but {one.reason}"
+            f"{one.folder}: lanes of this study are to train there, but {one.reason}"
             for one in self.skipped
             if one.folder.name in planned
         ]
