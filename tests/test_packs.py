@@ -439,7 +439,7 @@ def index_of(folder: Path, **changes) -> None:
     """Change the index in a pack's folder, checksum included."""
     path = folder / registry.INDEX
     document = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps(document | {"checksum": registry._checksum(document)}))
+    path.write_text(json.dumps(document | {"checksum": registry.checksum(document)}))
 
 
 def with_an_unknown_key(folder: Path) -> None:
@@ -457,7 +457,7 @@ def of_a_newer_schema(folder: Path) -> None:
 
 def under_another_name(folder: Path) -> None:
     """As somebody's copy."""
-    folder.rename(folder.with_name("gaussian-renamed"))
+    folder.rename(folder.with_name("gaussian\nrenamed"))
 
 
 UNREADABLE = {
@@ -476,7 +476,7 @@ def test_a_folder_that_cannot_be_read_is_skipped_for_one_reason_in_one_line(leav
     assert registered.packs == ours
     (only,) = registered.skipped
     assert UNREADABLE[leave] in only.reason
-    assert str(only).splitlines() == [f"pack {only.folder} is skipped: {only.reason}"]
+    assert str(only).splitlines() == [f"pack {str(only.folder)!r} is skipped: {only.reason}"]
     # It stands in nobody else's way, and nobody writes into it.
     before = tree(only.folder)
     registry.register(folder, planned(lanes(FAST), ours, horizon=2000))

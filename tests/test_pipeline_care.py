@@ -171,6 +171,30 @@ def test_an_unfinished_study_is_not_archived(clone):
     assert len(registry.read_registered(clone.folder / "results/packs").packs) == 1
 
 
+@pytest.mark.parametrize("index", ['{"schema": 2}', "an unknown key"])
+def test_a_leftover_pack_that_cannot_be_read_is_said_once_and_blocks_nothing(tmp_path, index):
+    clone = Clone.make(tmp_path / "clone", ONE)
+    leftover = clone.folder / "results/packs/gaussian-40x3-2x16-000000000000"
+    registry.register(leftover.parent, Plan({"study": str(clone.study)}, clone.folder).packs)
+    (first, *_) = sorted(leftover.parent.glob("*/pack.json"))
+    if index == "an unknown key":
+        document = json.loads(first.read_text())
+        for run in document["spec"]["runs"].values():
+            run["model"]["temperature"] = 2.0
+        document["checksum"] = registry.checksum(document)
+        index = json.dumps(document)
+    shutil.rmtree(leftover.parent)
+    leftover.mkdir(parents=True)
+    (leftover / "pack.json").write_text(index)
+    said = "pack 'results/packs/gaussian-40x3-2x16-000000000000' is skipped: "
+    done = clone.snakemake("-n")
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert output.count(said) == 1
+    assert clone.build("orphans", "status").count(said) == 3
+    assert (leftover / "pack.json").read_text() == index
+
+
 def test_every_figure_is_drawn_again_from_the_archive_alone(clone, tmp_path):
     """The figure that is missing is made before the archive is; and the same results give the same archive."""
     clone.path("studies/tiny/l2/curves.svg").unlink()

@@ -1,1 +1,1 @@
-"""From a study to the paths, jobs and resources of the workflow."""
+"""From a study to the files, jobs and resources of the workflow."""

@@ -1,4 +1,4 @@
-"""What each job of the workflow takes of a machine, and how long new segments are."""
+"""What each job of a plan takes of a machine, and where new segments end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,14 +19,14 @@ from icl_transience.study.experiments import Study
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a study's lanes train and answer under a configuration."""
+    """How fast a study's lanes train and are evaluated under a configuration (config.yaml)."""
 
     config: Mapping[str, Any]
     study: Study
 
     @property
     def machine(self) -> tuple[str, float | None]:
-        """The device, and the model GFLOP/s that one job reaches on it; None is a careful guess."""
+        """Return the device, and the model GFLOP/s that one job reaches on it; None stands for a careful guess."""
         return self.config["device"], self.config["gflops"]
 
     def segment_end(self, pack: PackSpec, start: int) -> int:
@@ -37,22 +37,22 @@ class Pace:
         return resources.segment_end(pack, self.sets_of(pack), start, minutes, *self.machine)
 
     def sets_of(self, pack: PackSpec) -> list[SequenceSet]:
-        """Return the sets that lanes of the pack answer in this study."""
+        """Return the evaluator sets on which lanes of the pack are evaluated in this study."""
         return list(dict.fromkeys(one for lane in pack.lanes for one in self._sets_of_lanes.get(lane, ())))
 
     @cached_property
     def _sets_of_lanes(self) -> dict[Lane, list[SequenceSet]]:
-        found: dict[Lane, list[SequenceSet]] = {}
+        sets: dict[Lane, list[SequenceSet]] = {}
         for experiment in self.study.experiments.values():
             for named in experiment.runs:
                 for seed in experiment.seeds:
-                    found.setdefault(Lane(run=named.run, seed=seed), []).append(named.sequence_set)
-        return found
+                    sets.setdefault(Lane(run=named.run, seed=seed), []).append(named.sequence_set)
+        return sets
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """What the jobs of a plan take; a method a rule."""
+    """What the jobs of a plan take: a method for each rule, its arguments named as the rule's wildcards."""
 
     pace: Pace
     banks: Mapping[str, BankSpec]
@@ -61,6 +61,7 @@ class Jobs:
     sources: SourceFiles
 
     def bank(self, bank_id: str) -> Job:
+        """Return what making a bank takes."""
         bank, table = self.banks[bank_id], 0
         if isinstance(bank.parameters, Tokens):
             (file,) = self.sources.of_bank(bank_id)
@@ -69,24 +70,26 @@ class Jobs:
         return self._limited(resources.bank(bank, table))
 
     def encoder(self, bank_id: str) -> Job:
+        """Return what training a bank's encoder takes."""
         return self._limited(resources.encoder(self.banks[bank_id]))
 
     def sequences(self, set_id: str) -> Job:
+        """Return what drawing an evaluator set takes."""
         return self._limited(resources.sequences(self.sets[set_id]))
 
     def train(self, pack: str, start: str | int, end: str | int) -> Job:
-        """start, end: sequences seen, also as a file's name has them. The names are those of the rule's wildcards."""
+        """Return what training a segment takes. start, end: sequences seen, numbers or as a file's name has them."""
         train, evaluations = self._segment(pack, int(start), int(end))
         return self._limited(train, *evaluations.values())
 
     def evaluate(self, pack: str, set: str, start: str | int, end: str | int) -> Job:
-        """As `train`; set: the evaluator set's id."""
+        """Return what evaluating a segment on a set takes. set: its id. start, end: as in `train`."""
         train, evaluations = self._segment(pack, int(start), int(end))
         own = evaluations.pop(set)
         return self._limited(own, train, *evaluations.values())
 
     def _segment(self, pack_id: str, start: int, end: int) -> tuple[Job, dict[str, Job]]:
-        """Return (training, set -> evaluation) of a segment, which a cluster runs as one job."""
+        """Return (training, set id -> evaluation) of a segment, which a cluster runs as one job."""
         pack, machine = self.packs[pack_id].spec, self.pace.machine
         sets = self.pace.sets_of(pack)
         evaluations = {one.id: resources.evaluate(pack, one, start, end, *machine) for one in sets}

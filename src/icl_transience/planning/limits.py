@@ -1,4 +1,4 @@
-"""Refusals of plans that no machine could carry out, before anything runs."""
+"""Refuse plans that no machine could carry out, before anything runs."""
 
 import os
 import re
@@ -76,9 +76,9 @@ def refuse_cluster(config: Mapping[str, Any], base: Path, interpreter: str) -> N
     checked += [("this folder", str(base.absolute()), r"[$`\\]")]
     checked += [(f"`{key}`", value, r"[$`\\]") for key, value in words.items()]
     for what, text, special in checked:
-        if found := re.search(special, text):
+        if match := re.search(special, text):
             raise StudyError(
-                f"{what} is {text}: a shell on the way to a cluster's jobs reads the {found[0]!r} in it as "
+                f"{what} is {text}: a shell on the way to a cluster's jobs reads the {match[0]!r} in it as "
                 "something else: rename or move it (for the environment's Python: this folder)"
             )
 

@@ -1,4 +1,4 @@
-"""From configuration to files: which banks, sets, packs, segments, tables and figures a study takes.
+"""Plan a study: from its configuration to banks, sets, packs, segments, tables and figures.
 
 What the Snakefile asks while it is parsed; a pure function of config, study and the registered packs, so the
 DAG is static. Writes nothing until `register`, which only a real run calls.
@@ -81,6 +81,7 @@ class Plan:
 
 
 def _study_path(name: str, base: Path) -> Path:
+    """Return the file of a study. name: in workflow/studies, or a path that ends in .yaml."""
     if name.endswith((".yaml", ".yml")):
         stem = Path(name).stem
         if stem.startswith((".", "-")) or {"{", "}"} & set(stem):
@@ -90,7 +91,7 @@ def _study_path(name: str, base: Path) -> Path:
             )
         return Path(name)
     folder = base / "workflow/studies"
-    known = sorted(found.stem for found in folder.glob("*.yaml"))
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
         raise StudyError(
             f"config: `study` is {name!r}, which is not in {folder}{did_you_mean(name, known)} "

@@ -18,7 +18,6 @@ from icl_transience.specs.identity import canonical, semantics_of
 from icl_transience.specs.runs import PackSpec
 from icl_transience.store import atomic, locks
 from icl_transience.store.layout import SEGMENT
-from icl_transience.system.formatting import shown
 
 SCHEMA_VERSION = 1
 INDEX = "pack.json"
@@ -33,7 +32,7 @@ class Skipped:
 
     def __str__(self) -> str:
         """Return one line that names the folder, says why it is skipped and what to do."""
-        return f"pack {shown(self.folder)} is skipped: {' '.join(self.reason.split())}"
+        return f"pack {str(self.folder)!r} is skipped: {' '.join(self.reason.split())}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ class Registered:
         """Raise StudyError where a planned pack would be written into a folder that is skipped."""
         planned = set(planned)
         problems = [
-            f"{shown(one.folder)}: lanes of this study are to train there, but {one.reason}"
+            f"{one.folder}: lanes of this study are to train there, but {one.reason}"
             for one in self.skipped
             if one.folder.name in planned
         ]
@@ -91,13 +90,13 @@ def _read(folder: Path) -> Pack | None:
         raise _Unreadable(f"schema version {version}, expected {SCHEMA_VERSION}: use the software that made it")
     try:
         spec, semantics, boundaries = document["spec"], document["semantics"], tuple(document["boundaries"])
-        whole = document["checksum"] == _checksum(document)
+        whole = document["checksum"] == checksum(document)
     except (KeyError, TypeError, ValueError):
         return _rebuilt(folder)
     return _pack(folder, json.dumps(spec), semantics, boundaries) if whole else _rebuilt(folder)
 
 
-def _checksum(document: Mapping[str, Any]) -> str:
+def checksum(document: Mapping[str, Any]) -> str:
     """Return the SHA-256 of an index, its checksum excluded."""
     content = {key: value for key, value in document.items() if key != "checksum"}
     return hashlib.sha256(canonical(content).encode()).hexdigest()
@@ -169,4 +168,4 @@ def _index(pack: Pack) -> str:
         "spec": json.loads(pack.spec.json),
         "boundaries": list(pack.boundaries),
     }
-    return json.dumps(document | {"checksum": _checksum(document)}, indent=1, sort_keys=True)
+    return json.dumps(document | {"checksum": checksum(document)}, indent=1, sort_keys=True)

@@ -1,13 +1,13 @@
-"""What jobs take of a machine: memory, time, GPUs, CPU cores, room for files. The one place for these numbers.
+"""Estimate what jobs take of a machine: memory, time, GPUs, CPU cores, bytes of files.
 
-Memory: what arrays were found to take, in MB. Time: model FLOP over the rate that one job is expected to reach
+Memory: what arrays were measured to take, in MB. Time: model FLOP over the rate that one job is expected to reach
 (`gflops` in config.yaml), plus what every batch costs however small it is. An expected time sizes segments; what a
 job asks a cluster for is SAFETY times that plus START_MINUTES, since a job that asks for too much waits a little longer
 in the queue, and one that asks for too little is killed. A second attempt asks for twice as much, and so on, up to
 `memory` and `time_limit` of config.yaml.
 
-Letters of formulas as in model.py: C context pairs, T = 2C+1 tokens, D width, L blocks, m MLP ratio, I input width, K
-labels.
+Letters of formulas as in model/transformer.py: C context pairs, T = 2C+1 tokens, D width, L blocks, m MLP ratio, I
+input width, K labels.
 """
 
 import math
@@ -67,15 +67,16 @@ class Job:
 
     @property
     def minutes(self) -> int:
-        """What the first attempt asks for, if it may."""
+        """Return the minutes that the first attempt asks for where there is no limit."""
         return START_MINUTES + math.ceil(SAFETY * self.seconds / 60)
 
     def mem_mb(self, attempt: int = 1) -> int:
+        """Return the MB that an attempt asks for; the first is 1."""
         wanted = attempt * (self.megabytes + SNAKEMAKE_MB)
         return wanted if self.memory is None else min(wanted, self.memory)
 
     def runtime(self, attempt: int = 1) -> int:
-        """Minutes."""
+        """Return the minutes that an attempt asks for; the first is 1."""
         if self.time_limit is None:
             return attempt * self.minutes
         # All jobs in one cluster job shrink alike; rounded down, they stay within the limit together.
@@ -86,7 +87,7 @@ class Job:
 
 
 def bank(spec: BankSpec, table: int = 0) -> Job:
-    """Making a bank. table: numbers in the table of token embeddings that it is taken from."""
+    """Estimate making a bank. table: numbers in the table of token embeddings that it is taken from."""
     shape, flop, cpus = spec.shape, 10 * spec.shape.width**3, 1
     exemplars = shape.n_classes * shape.n_exemplars
     # The spectrum, on at most 20,000 exemplars; the nearest centroid of at most 500 classes.
@@ -106,7 +107,7 @@ def bank(spec: BankSpec, table: int = 0) -> Job:
 
 
 def encoder(spec: BankSpec) -> Job:
-    """Training the network of the encoder `trained` on a bank's training images."""
+    """Estimate training the network of the encoder `trained` on a bank's training images."""
     shape, settings = spec.shape, spec.parameters_of(Omniglot).trained
     assert settings
     images = settings.epochs * shape.n_train_classes * shape.n_train_exemplars
@@ -115,13 +116,16 @@ def encoder(spec: BankSpec) -> Job:
 
 
 def _trained_flop(spec: BankSpec) -> float:
-    """Of one image: its convolutions go with the pixels, and the last of them with the square of its width."""
+    """Return the FLOP of the encoder `trained` on one image.
+
+    They grow with the pixels, and in the last convolution with the square of its width.
+    """
     omniglot = spec.parameters_of(Omniglot)
     return _TRAINED_FLOP * (omniglot.side / 28) ** 2 * max(1.0, omniglot.dim / 64) ** 2
 
 
 def bank_megabytes(spec: BankSpec, table: int = 0) -> int:
-    """What making a bank takes at most, about; bytes for each number were measured on large banks."""
+    """Return about the most MB that making a bank takes. Bytes for each number were measured on large banks."""
     shape = spec.shape
     embeddings = shape.n_classes * shape.n_exemplars * shape.width
     needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(spec.source, 12) * embeddings
@@ -142,7 +146,10 @@ def bank_megabytes(spec: BankSpec, table: int = 0) -> int:
 
 
 def sequences(spec: SequenceSet) -> Job:
-    """Drawing a set's sequences: the bank, twice while it is read, and the largest evaluator's exemplars some times."""
+    """Estimate drawing an evaluator set.
+
+    In memory are the bank, twice while it is read, and the exemplars of the largest evaluator, four times.
+    """
     shape = spec.bank.shape
     largest = max((_numbers(spec, name) for name in spec.evaluators), default=0)
     needed = 4 * (2 * shape.n_classes * shape.n_exemplars * shape.width + 4 * largest)
@@ -151,19 +158,22 @@ def sequences(spec: SequenceSet) -> Job:
 
 
 def bank_bytes(spec: BankSpec) -> int:
-    """Of its file, but for the quality card, what its classes are called, and images on a contact sheet."""
+    """Return the bytes of a bank's file, excluding quality card, class names and contact sheet."""
     shape = spec.shape
     return 4 * shape.n_classes * shape.n_exemplars * shape.width
 
 
 def sequences_bytes(spec: SequenceSet) -> int:
-    """Of its file: the coordinates of every exemplar, its class, number and label, in 4 bytes each."""
+    """Return the bytes of a set's file.
+
+    Of every exemplar: its coordinates, class, number and label, in 4 bytes each.
+    """
     width = spec.bank.shape.width
     return sum(4 * _numbers(spec, name) * (width + 3) // width for name in spec.evaluators)
 
 
 def _numbers(spec: SequenceSet, evaluator: str) -> int:
-    """Coordinates of all exemplars of an evaluator's sequences."""
+    """Return how many coordinates all exemplars of an evaluator's sequences have."""
     return spec.sequences * (context_of(spec, evaluator) + 1) * spec.bank.shape.width
 
 
@@ -171,7 +181,7 @@ def _numbers(spec: SequenceSet, evaluator: str) -> int:
 
 
 def train(pack: PackSpec, start: int, end: int, device: str = "cpu", gflops: float | None = None) -> Job:
-    """Training a pack from `start` to `end` sequences seen."""
+    """Estimate training a pack from `start` to `end` sequences seen. gflops: of one job; None is a careful guess."""
     batches = (end - start) / pack.run.batch_size
     return _on(device, training_megabytes(pack), batches * _batch_seconds(pack, device, gflops))
 
@@ -179,7 +189,7 @@ def train(pack: PackSpec, start: int, end: int, device: str = "cpu", gflops: flo
 def evaluate(
     pack: PackSpec, spec: SequenceSet, start: int, end: int, device: str = "cpu", gflops: float | None = None
 ) -> Job:
-    """Evaluating a segment's snapshots on a set."""
+    """Estimate evaluating the snapshots of a segment (start, end] on a set. gflops: as in `train`."""
     examples = sum(_numbers(spec, name) for name in spec.evaluators)
     answers = len(pack.lanes) * EVALUATION_BATCH * pack.run.n_labels * 8
     megabytes = training_megabytes(pack) + number_bytes(pack.run) * (2 * examples + answers) // _MB
@@ -188,12 +198,13 @@ def evaluate(
 
 
 def _on(device: str, megabytes: int, seconds: float) -> Job:
+    """Return a job on a device: with the GPU, and the memory for its libraries, that it needs."""
     gpu = int(device.startswith("cuda"))
     return Job(megabytes=megabytes + gpu * CUDA_MB, seconds=seconds, gpu=gpu)
 
 
 def training_megabytes(pack: PackSpec) -> int:
-    """What training a pack takes, about; of the device's memory where that is a GPU."""
+    """Return about the MB that training a pack takes, of the device's memory where that is a GPU."""
     run, shape = pack.run, pack.run.bank.shape
     weights = run.model.width * (shape.width + 2 * run.n_labels)
     weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
@@ -214,9 +225,9 @@ def training_megabytes(pack: PackSpec) -> int:
 def segment_end(
     pack: PackSpec, sets: Iterable[SequenceSet], start: int, minutes: float, device: str, gflops: float | None
 ) -> int:
-    """Where a segment from `start` ends that is expected to take `minutes`, its evaluation on all `sets` included.
+    """Return where a segment from `start` ends that is expected to take `minutes`, in sequences seen.
 
-    In whole batches, at least one.
+    Its evaluation on all `sets` is included. In whole batches, at least one.
     """
     batch_size, budget = pack.run.batch_size, 60 * minutes
     of_batch = _batch_seconds(pack, device, gflops)
@@ -231,28 +242,31 @@ def segment_end(
 
 
 def _batch_seconds(pack: PackSpec, device: str, gflops: float | None) -> float:
+    """Return the seconds of one training step of all lanes."""
     run = pack.run
     flop = len(pack.lanes) * run.batch_size * training_flop(run)
     return flop / _flop_per_second(device, gflops) + _overhead(run)
 
 
 def _snapshot_seconds(pack: PackSpec, spec: SequenceSet, device: str, gflops: float | None) -> float:
-    """Evaluating one snapshot of all lanes on a set."""
+    """Return the seconds of evaluating one snapshot of all lanes on a set."""
     flop = evaluation_flop(pack.run, spec)
     batches = len(spec.evaluators) * math.ceil(spec.sequences / EVALUATION_BATCH)
     return len(pack.lanes) * flop / _flop_per_second(device, gflops) + batches * _overhead(pack.run)
 
 
 def _overhead(run: Run) -> float:
+    """Return the seconds that a batch takes however small it is."""
     return OVERHEAD_SECONDS * (1 + run.model.depth)
 
 
 def _flop_per_second(device: str, gflops: float | None) -> float:
+    """Return the model FLOP/s of one job."""
     return 1e9 * (gflops or GUESSED_GFLOPS[device.split(":")[0]])
 
 
 def snapshots(run: Run, start: int, end: int) -> int:
-    """How many there are in (start, end], and at 0 if `start` is 0."""
+    """Return the number of snapshots in (start, end], and at 0 if `start` is 0."""
     # Up to a power of two, so that one list serves many segments.
     points = _points(run.snapshots, run.batch_size, 1 << end.bit_length())
     return bisect_right(points, end) - bisect_right(points, start) + (start == 0)
@@ -260,4 +274,5 @@ def snapshots(run: Run, start: int, end: int) -> int:
 
 @cache
 def _points(snapshots: Snapshots, batch_size: int, until: int) -> list[int]:
+    """Return the sequences seen at every snapshot up to `until`; once a schedule."""
     return snapshots.points(batch_size, 0, until)

@@ -11,7 +11,7 @@ from icl_transience.specs.identity import identity_values
 from icl_transience.store.layout import Paths
 from icl_transience.study.sources import resolve
 
-# Of a checkpoint: a word a line, a tokenizer of Hugging Face's, or its words alone.
+# Files beside a checkpoint that name its tokens: a word a line, a tokenizer of Hugging Face's, or its words alone.
 VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json")
 
 
@@ -55,5 +55,5 @@ class SourceFiles:
             return None
         (file,) = self.of_bank(bank_id)
         beside = (Path(file).with_name(name) for name in VOCABULARIES)
-        found = next((str(path) for path in beside if path.is_file()), None)
-        return None if found is None or {"{", "}"} & set(found) else found
+        first = next((str(path) for path in beside if path.is_file()), None)
+        return None if first is None or {"{", "}"} & set(first) else first

@@ -63,8 +63,8 @@ class Targets:
     def experiment(self, experiment: str) -> list[str]:
         """Return the files of an experiment."""
         folder = self.paths.experiment_folder(experiment)
-        drawn = [f"{folder}/{name}.{kind}" for name in self.figures(experiment) for kind in ("svg", "png")]
-        return [self.declared(experiment), *(f"{folder}/{name}" for name in TABLE_FILES), *drawn]
+        figures = [f"{folder}/{name}.{kind}" for name in self.figures(experiment) for kind in ("svg", "png")]
+        return [self.declared(experiment), *(f"{folder}/{name}" for name in TABLE_FILES), *figures]
 
     def declared(self, experiment: str) -> str:
         """Return a file whose name says what the experiment's tables are made from; missing where they are not."""
@@ -100,7 +100,7 @@ class Targets:
                 )
                 exports[f"{experiment.name}-{named.name}"] = export
                 by_run_name.setdefault(named.name, set()).add(export)
-        return {name: found.pop() for name, found in by_run_name.items() if len(found) == 1} | exports
+        return {name: same.pop() for name, same in by_run_name.items() if len(same) == 1} | exports
 
     def finished(self) -> list[str]:
         """Return the folders of the experiments that have been built."""

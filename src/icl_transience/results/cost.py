@@ -1,6 +1,6 @@
-"""What a study costs: runs, lanes, sequences, FLOP, bytes on disk, hours of the configured device; a row an experiment.
+"""Count what a study costs: runs, lanes, sequences, FLOP, bytes on disk, hours of the device; a row an experiment.
 
-Counted from the plan; of results only folders are listed, to say how much is done. Writes nothing and takes no lock.
+Counted from the plan; of results only folders are listed, to say how much is done. Nothing is written or locked.
 Hours are FLOP over a rate that was measured: `gflops` of config.yaml, or what benchmarks/throughput.py has recorded for
 this kind of device. Where there is neither, no hours are given.
 """
@@ -29,7 +29,10 @@ MEASURED = "benchmarks/measured.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Model FLOP per second of one job; NaN where it was not measured. source: where it is from, or how to get it."""
+    """How fast one job computes.
+
+    flops: model FLOP per second; NaN where it was not measured. source: where it is from, or how to measure it.
+    """
 
     flops: float
     source: str
@@ -37,8 +40,10 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """sequences: seen in training, summed over lanes. flop: of training and evaluation. segments, banks, sets: bytes of
-    their files. hours: NaN where a rate was not measured.
+    """What something costs; costs add up.
+
+    sequences: seen in training, summed over lanes. flop: of training and evaluation. segments, banks, sets: bytes of
+    their files. hours: of the device; NaN where a rate was not measured.
     """
 
     runs: int = 0
@@ -59,8 +64,11 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """experiments: what each adds to those before it. along: what lanes do because others in their pack do: train
-    further, to the end of a segment too, and answer their sets. total: of all these; done: what of it is on disk.
+    """What a study costs.
+
+    experiments: what each adds to those before it. along: what lanes do because others in their pack do: train further,
+    to the end of a segment too, and be evaluated on their sets. total: of all these. done: what of it is on disk.
+    rates: at which its packs train.
     """
 
     experiments: dict[str, Cost]
@@ -71,7 +79,7 @@ class Costs:
 
 
 def count(plan: Plan) -> Costs:
-    """The costs of the plan's study. Raises StudyError where what was measured cannot be read."""
+    """Return the costs of the plan's study. Raises StudyError where the measured rates cannot be read."""
     machines = _measured(plan)
     rates = {pack_id: _rate(plan.config, machines, pack.spec) for pack_id, pack in plan.packs.items()}
     experiments, horizons = _of_experiments(plan, rates)
@@ -97,12 +105,12 @@ def count(plan: Plan) -> Costs:
 
 
 def _of_experiments(plan: Plan, rates: Mapping[str, Rate]) -> tuple[dict[str, Cost], dict[str, dict[SequenceSet, int]]]:
-    """(what each experiment adds, pack -> set -> the furthest horizon to which a lane of the pack is to answer it)."""
+    """Return (experiment -> what it adds, pack -> set -> the longest horizon of a lane of the pack on that set)."""
     lanes = [lane for experiment in plan.study.experiments.values() for lane in experiment.lanes()]
     places = packs.lane_places(plan.packs, lanes)
     costs: dict[str, Cost] = {}
     horizons: dict[str, dict[SequenceSet, int]] = {pack_id: {} for pack_id in plan.packs}
-    # What has been counted; of a lane (its place in a pack), and of a lane with a set, up to how many sequences seen.
+    # What has been counted; of a lane (its index in a pack), and of a lane with a set, up to how many sequences seen.
     known: set[Any] = set()
     trained: dict[tuple[str, int], int] = {}
     answered: dict[tuple[str, int, SequenceSet], int] = {}
@@ -131,7 +139,7 @@ def _of_experiments(plan: Plan, rates: Mapping[str, Rate]) -> tuple[dict[str, Co
 
 
 def _training(pack: Pack, rate: Rate, lanes: int, start: int, end: int) -> Cost:
-    """So many of a pack's lanes from `start` to `end`; nothing where that is not further."""
+    """Return the cost of training so many of a pack's lanes from `start` to `end`; none where that is not further."""
     if end <= start:
         return Cost()
     run = pack.spec.run
@@ -143,7 +151,7 @@ def _training(pack: Pack, rate: Rate, lanes: int, start: int, end: int) -> Cost:
 
 
 def _answers(pack: Pack, rate: Rate, lanes: int, sequence_set: SequenceSet, start: int, end: int) -> Cost:
-    """Of the snapshots of so many of a pack's lanes after `start` and until `end`, and at 0 if `start` is 0."""
+    """Return the cost of evaluating so many of a pack's lanes on a set: snapshots in (start, end], and at 0 from 0."""
     if end <= start:
         return Cost()
     run = pack.spec.run
@@ -155,7 +163,7 @@ def _answers(pack: Pack, rate: Rate, lanes: int, sequence_set: SequenceSet, star
 
 
 def _measured(plan: Plan) -> list[dict[str, Any]]:
-    """The machines with a device of the configured kind on which the benchmark was recorded, the last one first."""
+    """Return the machines of the configured kind of device on which the benchmark was recorded, the last one first."""
     path = plan.base / MEASURED
     try:
         machines = json.loads(path.read_text(encoding="utf-8"))
@@ -167,12 +175,12 @@ def _measured(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _kind(config: Mapping[str, Any]) -> str:
-    """Of device: cpu or cuda."""
+    """Return the kind of device: cpu or cuda."""
     return config["device"].split(":")[0]
 
 
 def _rate(config: Mapping[str, Any], machines: list[dict[str, Any]], pack: PackSpec) -> Rate:
-    """At which a pack trains: as given, or as measured where model and pack were most alike."""
+    """Return the rate at which a pack trains: as given, or as measured where model and pack were most alike."""
     if gflops := config["gflops"]:
         return Rate(flops=1e9 * gflops, source=f"{gflops:g} GFLOP/s, `gflops` in config.yaml")
     run, kind, engine = pack.run, _kind(config), config["engine"]
@@ -181,6 +189,7 @@ def _rate(config: Mapping[str, Any], machines: list[dict[str, Any]], pack: PackS
         engine = "eager" if engine_problem(by_default, kind, run) else by_default
 
     def distance(case: Mapping[str, Any]) -> tuple[float, int]:
+        """Return how far a measured case is from the pack: in FLOP of a sequence first, then in lanes."""
         flop = round(case["flops"] / case["rate"])  # of a sequence
         return abs(math.log(flop / training_flop(run))), abs(case["lanes"] - len(pack.lanes))
 
@@ -211,7 +220,7 @@ def _rate(config: Mapping[str, Any], machines: list[dict[str, Any]], pack: PackS
 
 
 def table(plan: Plan) -> str:
-    """The costs as text, and what counts."""
+    """Return the costs as text, and what counts."""
     costs, kind = count(plan), _kind(plan.config)
     unit = {"cpu": "core-hours", "cuda": "GPU-hours"}[kind]
     files = ("segment files", "bank files", "evaluators' files")
@@ -239,6 +248,7 @@ def table(plan: Plan) -> str:
 
 
 def _cells(name: str, cost: Cost) -> tuple[str, ...]:
+    """Return a row of the table."""
     return (
         name,
         f"{cost.runs:,}",
@@ -253,11 +263,12 @@ def _cells(name: str, cost: Cost) -> tuple[str, ...]:
 
 
 def _work(name: str, cost: Cost, size: str = "") -> tuple[str, ...]:
-    """As _cells, without what is not worked off a segment at a time."""
+    """Return a row of the table without what is not worked off a segment at a time. size: of segments."""
     return name, "", "", short(cost.sequences), short(cost.flop), size, "", "", _hours(cost.hours)
 
 
 def _hours(hours: float) -> str:
+    """Return hours in words."""
     if math.isnan(hours):
         return "not measured"
     # What is left of floating-point numbers that are equal may be less than nothing.

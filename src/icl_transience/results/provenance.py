@@ -1,4 +1,4 @@
-"""How results were made: {results}/provenance.json, an entry a study, written after every real run.
+"""Record how results were made: {results}/provenance.json, an entry a study, written after every real run.
 
 studies/{study}:
     date                 of the first run after which the rest of the entry read as it does
@@ -43,7 +43,7 @@ Entry = dict[str, Any]
 
 
 def record(plan: Plan) -> Entry:
-    """Brings the entry of the plan's study up to date and returns it; other studies' entries stay as they are.
+    """Bring the entry of the plan's study up to date and return it; other studies' entries stay as they are.
 
     A file that cannot be read is moved aside as provenance.json.damaged.
     """
@@ -67,7 +67,7 @@ def record(plan: Plan) -> Entry:
 
 
 def last(plan: Plan) -> Entry:
-    """The entry of the run that made the study's results; written now if there is none of this study file.
+    """Return the entry of the run that made the study's results; write it if there is none of this study file.
 
     Unlike `record`, it does not take the software that is installed today for the one that made results.
     """
@@ -76,7 +76,7 @@ def last(plan: Plan) -> Entry:
 
 
 def known(plan: Plan) -> Entry:
-    """The entry of the plan's study as it stands; {} if there is none."""
+    """Return the entry of the plan's study as it stands; {} if there is none."""
     return _read(Path(plan.paths.root, FILE)).get(plan.study.name, {})
 
 
@@ -85,7 +85,10 @@ def _without_date(entry: Entry) -> Entry:
 
 
 def _read(path: Path) -> dict[str, Entry]:
-    """Study -> entry; empty where there is no file, or one that had to be moved aside."""
+    """Return study -> entry; empty where there is no file, or one that had to be moved aside.
+
+    Raises StudyError where newer software wrote it.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         version, studies = document["schema"], document["studies"]
@@ -103,7 +106,7 @@ def _read(path: Path) -> dict[str, Entry]:
 
 
 def describe(plan: Plan, before: Entry) -> Entry:
-    """The entry of the plan's study. before: the last one, {} if there is none."""
+    """Return the entry of the plan's study. before: the last one, {} if there is none."""
     runs = {named.run.id: named.run for experiment in plan.study.experiments.values() for named in experiment.runs}
     # Through JSON and back, so that it equals what will be read.
     return json.loads(
@@ -128,6 +131,7 @@ def describe(plan: Plan, before: Entry) -> Entry:
 
 
 def _experiment(plan: Plan, name: str) -> dict[str, Any]:
+    """Return what an entry says of an experiment."""
     experiment = plan.study.experiments[name]
     return {
         "question": experiment.question,
@@ -146,6 +150,7 @@ def _experiment(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def _packs(plan: Plan, before: Entry) -> dict[str, Any]:
+    """Return pack id -> what an entry says of it. before: the last entry."""
     known = before.get("packs", {})
     unchanged_until = 0.0
     if known:
@@ -157,7 +162,12 @@ def _packs(plan: Plan, before: Entry) -> dict[str, Any]:
 
 
 def _pack(results: str, pack_id: str, pack: Pack, before: Entry, unchanged_until: float) -> dict[str, Any]:
-    """lanes [{run, init, data}]; segments {name: how made}; seconds of wall time, of these on a GPU, of evaluation."""
+    """Return what an entry says of a pack.
+
+    lanes: [{run, init, data}]. segments: {file name: see `_segment`}. seconds: wall time of training, and of these
+    gpu_seconds. evaluation_seconds: wall time. before: the pack in the last entry; what is older than `unchanged_until`
+    (a time stamp) is taken from there.
+    """
     folder, known = Path(results, "packs", pack_id), before.get("segments", {})
     segments = {}
     for start, end in pack.segments(pack.boundaries[-1]):
@@ -177,7 +187,7 @@ def _pack(results: str, pack_id: str, pack: Pack, before: Entry, unchanged_until
 
 
 def _segment(path: Path) -> dict[str, Any]:
-    """How a segment was made, as its attributes say; an unreadable one says that."""
+    """Return how a segment was made, as its attributes say; of an unreadable one, that it is."""
     try:
         with h5py.File(path, "r") as file:
             made: dict[str, Any] = {
@@ -201,7 +211,7 @@ def _segment(path: Path) -> dict[str, Any]:
 
 
 def _evaluation_seconds(folder: Path) -> float:
-    """Of the jobs whose benchmarks are there, the last one a file."""
+    """Return the wall time of the evaluation jobs whose benchmarks are there, the last one a file."""
     total = 0.0
     for path in sorted(folder.glob("metrics-*.tsv")):
         with path.open(newline="", encoding="utf-8") as file:
@@ -213,7 +223,7 @@ def _evaluation_seconds(folder: Path) -> float:
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and of the packages that shape results; None where one is not installed as a package."""
+    """Return versions of Python and of the packages that shape results; None where one is not installed."""
 
     def version(package: str) -> str | None:
         with suppress(metadata.PackageNotFoundError):
@@ -224,7 +234,7 @@ def versions() -> dict[str, str | None]:
 
 
 def git(folder: Path) -> dict[str, Any] | None:
-    """Commit of the workflow in `folder` and whether anything differs from it; None where git does not know it."""
+    """Return the commit of the workflow in `folder`, and whether anything differs from it; None without git."""
 
     def ask(*arguments: str) -> str | None:
         try:
@@ -240,7 +250,7 @@ def git(folder: Path) -> dict[str, Any] | None:
 
 
 def machine() -> dict[str, Any]:
-    """Platform, CPU, cores, memory in MB, names of NVIDIA GPUs; nothing is imported or started to find out."""
+    """Return platform, CPU, cores, memory in MB, names of NVIDIA GPUs; nothing is imported or started to find out."""
     return {
         "platform": platform.platform(),
         "cpu": _line_of(Path("/proc/cpuinfo"), "model name") or platform.processor(),
@@ -251,7 +261,7 @@ def machine() -> dict[str, Any]:
 
 
 def _line_of(path: Path, key: str) -> str:
-    """What follows "key :" in a text file of the kernel's; empty where there is no such line."""
+    """Return what follows "key :" in a text file of the kernel's; empty where there is no such line."""
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

@@ -1,6 +1,6 @@
-"""How far a study is: a row a lane, from the names of files, one attribute or two a pack, and the logs of live jobs.
+"""Say how far a study is, a row a lane: from file names, one or two attributes a pack, and the logs of live jobs.
 
-Writes nothing and takes no lock, so it can be asked at any time, beside any number of jobs. States:
+Nothing is written or locked, so it can be asked at any time, beside any number of jobs. States:
     done         trained and evaluated to the experiment's horizon
     running      a job is training the lane's pack now, on this machine or, through a network file system, on another
     interrupted  no job, but one that was told to stop has saved how far it came within a segment
@@ -37,7 +37,11 @@ _TAIL_BYTES = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A lane of an experiment. sequences_per_second: the lane's share of its pack's; seconds_left: training alone."""
+    """How far a lane of an experiment is.
+
+    state: see above. sequences_seen: in training, at most the horizon. sequences_per_second: the lane's share of its
+    pack's rate. seconds_left: of training alone. None where the rate is unknown. note: what else there is to say.
+    """
 
     experiment: str
     run: str
@@ -52,7 +56,7 @@ class Row:
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    """Every lane of every experiment of the plan's study, in the study's order."""
+    """Yield a row for every lane of every experiment of the plan's study, in the study's order."""
     folder, logs = Path(plan.paths.root, "packs"), Path(plan.paths.root, "logs/packs")
     writers = training(folder, plan.packs)
     trained = {
@@ -67,6 +71,7 @@ def rows(plan: Plan) -> Iterator[Row]:
 def _experiment_rows(
     plan: Plan, experiment: Experiment, trained: Mapping[str, "_Trained"], rates: Mapping[str, float | None]
 ) -> Iterator[Row]:
+    """Yield the rows of an experiment. trained, rates: by pack id."""
     places = packs.lane_places(plan.packs, experiment.lanes())
     for named in experiment.runs:
         for seed in experiment.seeds:
@@ -90,7 +95,10 @@ def _experiment_rows(
 
 
 class _Trained:
-    """How far a pack has come. Its folder is listed once; of its segments only the last is opened."""
+    """How far a pack has come. Its folder is listed once; of its segments only the last is opened.
+
+    live: whether a job is training it now.
+    """
 
     def __init__(self, folder: Path, log: Path, pack: Pack, live: bool):
         self.folder, self.log, self.pack, self.live = folder, log, pack, live
@@ -101,7 +109,7 @@ class _Trained:
 
     @cached_property
     def _last(self) -> tuple[float | None, list[int]]:
-        """(sequences per second, diverged_at) of the last finished segment."""
+        """Return (sequences per second, diverged_at of each lane) of the last finished segment."""
         nothing = [-1] * len(self.pack.spec.lanes)
         if not self.finished:
             return None, nothing
@@ -118,7 +126,7 @@ class _Trained:
 
     @cached_property
     def _progress(self) -> tuple[float, int] | None:
-        """(sequences per second, sequences seen) that the live job has last written to its log."""
+        """Return (sequences per second, sequences seen) as the live job has last logged them."""
         if not self.live or self.next is None:
             return None
         log = self.log / f"{Path(layout.segment_name(*self.next)).stem}.log"
@@ -126,15 +134,15 @@ class _Trained:
             return None
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            found = _PROGRESS.findall(file.read().decode(errors="replace"))
-        if not found:
+            lines = _PROGRESS.findall(file.read().decode(errors="replace"))
+        if not lines:
             return None
-        rate, seen = (int(number.replace(",", "")) for number in found[-1])
+        rate, seen = (int(number.replace(",", "")) for number in lines[-1])
         return (rate, seen) if rate and seen >= self.next[0] else None
 
     @cached_property
     def _saved(self) -> int | None:
-        """Sequences seen that a job told to stop has saved on the way to the next checkpoint."""
+        """Return the sequences seen that a job told to stop has saved on the way to the next checkpoint."""
         if self.next is None:
             return None
         name = layout.segment_name(*self.next).replace("segment", "unfinished")
@@ -148,16 +156,17 @@ class _Trained:
 
     @property
     def sequences_seen(self) -> int:
+        """Return the sequences seen so far."""
         checkpoint = self.finished[-1][1] if self.finished else 0
         return max(checkpoint, self._progress[1] if self._progress else 0, self._saved or 0)
 
     @property
     def rate(self) -> float | None:
-        """Sequences a second, summed over lanes."""
+        """Return the sequences a second, summed over lanes; None where they are unknown."""
         return self._progress[0] if self._progress else self._last[0]
 
     def state(self, place: int, horizon: int, set_id: str) -> tuple[str, str]:
-        """(state, note) of the lane at `place` in an experiment of this horizon and evaluator set."""
+        """Return (state, note) of the lane at index `place`, in an experiment of this horizon and evaluator set."""
         _, diverged_at = self._last
         saved, problem = self._saved, "; ".join(self.problems)
         segments = self.pack.segments(horizon)
@@ -178,12 +187,14 @@ class _Trained:
 
 
 def names(folder: Path) -> set[str]:
-    """Of what is in a folder; none where there is no such folder."""
+    """Return the names of what is in a folder; none where there is no such folder."""
     return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
 def finished(pack: Pack, known: set[str]) -> list[tuple[int, int]]:
-    """(from, to) of a pack's segments up to the first that is not among the files in its folder and those kept.
+    """Return (start, end) of a pack's segments up to the first that is not among the `known` file names.
+
+    known: of the files in the pack's folder and of those kept.
 
     Snakemake deletes a declared output before its job reruns; what is kept will not be trained again.
     """
@@ -192,7 +203,7 @@ def finished(pack: Pack, known: set[str]) -> list[tuple[int, int]]:
 
 
 def _rates(trained: Mapping[str, _Trained]) -> dict[str, float | None]:
-    """Sequences a second of every pack; of one that has not begun, the median of those with equal tensor shapes."""
+    """Return pack id -> sequences a second; of a pack not begun, the median of those with equal tensor shapes."""
     known = {pack_id: pack.rate for pack_id, pack in trained.items()}
     by_shape: dict[str, list[float]] = {}
     shape_of = {pack_id: pack.pack.spec.run.tensor_shape for pack_id, pack in trained.items()}
@@ -204,7 +215,7 @@ def _rates(trained: Mapping[str, _Trained]) -> dict[str, float | None]:
 
 
 def training(folder: Path, pack_ids: Iterable[str]) -> set[str]:
-    """Those of the packs in `folder` that a living process trains now."""
+    """Return those of the packs in `folder` that a living process trains now."""
     return {pack_id for pack_id in pack_ids if locks.is_held(folder / pack_id / ".lock")}
 
 
@@ -212,7 +223,7 @@ def training(folder: Path, pack_ids: Iterable[str]) -> set[str]:
 
 
 def table(plan: Plan) -> str:
-    """The rows as text, with a line of totals an experiment."""
+    """Return the rows as text, a line of totals an experiment, and a line for all that is left out."""
     head = ("experiment", "run", "seed", "state", "sequences seen", "of", "", "a second", "left", "")
     lines, totals = [head], []
     lanes = list(rows(plan))
@@ -226,6 +237,7 @@ def table(plan: Plan) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    """Return a row of the table."""
     unfinished = row.sequences_seen < row.horizon
     return (
         row.experiment,
@@ -242,11 +254,12 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _percent(seen: int, horizon: int) -> str:
-    """Rounded down: 100% is all."""
+    """Return the share in percent, rounded down: 100% is all."""
     return f"{100 * seen // horizon}%"
 
 
 def _total(name: str, of_experiment: list[Row]) -> str:
+    """Return the line of totals of an experiment."""
     states = Counter(row.state for row in of_experiment)
     counted = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     seen, horizon = (sum(getattr(row, key) for row in of_experiment) for key in ("sequences_seen", "horizon"))
