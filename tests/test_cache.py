@@ -44,7 +44,7 @@ def test_kernels_are_kept_in_the_named_folder(tmp_path, monkeypatch):
     compiler.library.cache_clear()
     try:
         compiler.library(Model(depth=1, width=8, heads=2, mlp_ratio=0), 1)
-    except compiler.Unavailable as error:
+    except compiler.UnavailableError as error:
         pytest.skip(str(error))
     finally:
         compiler.library.cache_clear()

@@ -610,7 +610,7 @@ def test_a_lane_with_dropout_learns_in_a_pack_what_it_learns_alone():
 def interrupted(path: Path, batches: int) -> None:
     """Trains the segment in `path` from 0 to HORIZON for so many batches, then is told to stop."""
     asked = itertools.count()  # once before the first batch
-    with pytest.raises(segments.Interrupted, match="they are kept: run the same snakemake command again to go on"):
+    with pytest.raises(segments.InterruptedTrainingError, match="they are kept: run the same snakemake command again"):
         segments.run_segment(
             segments.SegmentJob(path, TWO_RATES, BANK, None, 0, HORIZON), stop=lambda: next(asked) >= batches
         )
@@ -644,7 +644,7 @@ def test_going_on_takes_no_more_memory_than_beginning(tmp_path):
     spec, bank = pack(run), BANK
     path, horizon = tmp_path / layout.segment_name(0, 4000), 4000
     asked = itertools.count()
-    with pytest.raises(segments.Interrupted):
+    with pytest.raises(segments.InterruptedTrainingError):
         segments.run_segment(segments.SegmentJob(path, spec, bank, None, 0, horizon), stop=lambda: next(asked) >= 900)
     largest = []
     copy = checkpoint.copy_snapshots

@@ -318,7 +318,7 @@ def test_a_segment_names_all_code_that_trained_its_lanes_and_that_is_no_content(
     assert hdf5.read_attribute(first, "checksum") == hdf5.read_attribute(again, "checksum")
     # A job that was stopped goes on under later code.
     asked = iter(range(10**6))
-    with pytest.raises(segments.Interrupted):
+    with pytest.raises(segments.InterruptedTrainingError):
         segment("stopped", None, 0, stop=lambda: next(asked) > 3)
     monkeypatch.undo()
     assert code(segment("stopped", None, 0)) == f"native other, {now}"

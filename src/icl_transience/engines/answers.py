@@ -60,6 +60,7 @@ class EagerForward:
         self.geometry = transformer.Geometry(model, context, DTYPES[numerics], self.device)
 
     def load(self, parameters: transformer.Parameters) -> None:
+        """Take name -> [S, …], used from now on."""
         self.parameters = parameters
 
     def logits(self, exemplars: Tensor, context: Tensor) -> Tensor:
@@ -71,4 +72,5 @@ class EagerForward:
         return logits.to(exemplars.dtype)
 
     def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
+        """Answer exemplars [B, C+1, I] with labels [B, C+1], the target last."""
         return answers(self.logits(exemplars, labels[:, :-1]), labels)

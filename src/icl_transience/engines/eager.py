@@ -67,11 +67,11 @@ class EagerStep:
         return loss.detach()
 
     def exemplars(self, batch: Batch) -> Tensor:
-        """The batch's exemplars with their noise, [S, B, C+1, I]."""
+        """Return the batch's exemplars with their noise, [S, B, C+1, I]."""
         return exemplars(batch, self.embeddings)
 
     def dropout(self, start: int) -> transformer.DropoutFn:
-        """The dropout of the batch from sequence number `start` on."""
+        """Return the dropout of the batch from sequence number `start` on."""
         if not self.pack.run.model.dropout:
             return transformer.keep_all
         seeds = [lane.seed.data for lane in self.pack.lanes]

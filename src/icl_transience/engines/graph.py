@@ -27,6 +27,7 @@ class GraphStep(EagerStep):
         self.replay: Callable[[], None] = self._capture(state) if capture else self._work
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
+        """Step on every batch from sequence number `start` to `until`; yield each lane's loss before it, [S]."""
         batch_size = self.pack.run.batch_size
         for rows, labels in index_chunks(self.pack.lanes, batch_size, self.embeddings, start, until):
             n = rows.shape[1]

@@ -55,7 +55,7 @@ def batches(
     until: int,
     arrange: Callable[[Tensor, int], Tensor] = by_batch,
 ) -> Iterator[Batch]:
-    """The batches from sequence number `start` to `until`, and what holds for each.
+    """Yield the batches from sequence number `start` to `until`, and what holds for each.
 
     arrange: from indices [S, n, C+1] of many batches and the batch size to one entry a batch.
     """
@@ -77,7 +77,7 @@ def constant_intervals(pack: PackSpec, start: int, until: int) -> Iterator[tuple
 
 
 def lanes_at(pack: PackSpec, seen: int) -> list[Lane]:
-    """The pack's lanes with the recipe and optimizer that hold for the batch that begins at `seen`."""
+    """Return the pack's lanes with the recipe and optimizer that hold for the batch that begins at `seen`."""
     return [replace(lane, run=lane.run.at(seen)) for lane in pack.lanes]
 
 
@@ -113,7 +113,7 @@ def reset_label_embeddings(pack: PackSpec, state: State, seen: int) -> None:
 
 
 def select_lane(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-    """name -> the tensor of one lane, without the lane axis."""
+    """Name -> the tensor of one lane, without the lane axis."""
     return {name: tensor[number] for name, tensor in tensors.items()}
 
 
@@ -138,7 +138,7 @@ def _draw(lane: Lane, positions: Tensor) -> draw.Sequences:
 
 
 def input_noise(lane: Lane, start: int, embeddings: Tensor) -> Tensor:
-    """The input noise of the batch from sequence number `start` on, [B, C+1, I], in the embeddings' type."""
+    """Draw the input noise of the batch from sequence number `start` on, [B, C+1, I], in the embeddings' type."""
     run, positions = lane.run, torch.arange(start, start + lane.run.batch_size, device=embeddings.device)
     drawn = draw.input_noise(run.recipe, embeddings.shape[-1], lane.seed.data, draw.TRAINING_STREAM, positions)
     return drawn.to(embeddings.dtype)

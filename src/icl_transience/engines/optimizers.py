@@ -25,7 +25,9 @@ _CLIP_EPSILON = 1e-6
 
 
 def learning_rate(optimizer: Optimizer, batch_size: int, seen: int) -> float:
-    """Learning rate of the batch with whose end `seen` sequences have been seen, n in
+    """Return the learning rate of the batch with whose end `seen` sequences have been seen.
+
+    With n for `seen` it is
 
         warm-up        n / warmup, below 1
         constant       1
@@ -66,7 +68,7 @@ class LaneArrays:
     spans: Mapping[str, slice] = field(default_factory=dict)
 
     def group(self, names: Sequence[str], decay: float, steps: int) -> "ParameterGroup":
-        """The group of these names; see ParameterGroup."""
+        """Return the group of these names; see ParameterGroup."""
         if self.flat:
             pieces = joined([self.spans[name] for name in names])
             lists = [[part[piece] for piece in pieces] for part in self.flat]
@@ -78,7 +80,7 @@ class LaneArrays:
 
 
 def joined(spans: Sequence[slice]) -> list[slice]:
-    """The same numbers in as few spans as possible: one that begins where the one before it ends is joined to it."""
+    """Join spans [first, end) of which one begins where the one before it ends."""
     pieces: list[slice] = []
     for span in spans:
         if pieces and pieces[-1].stop == span.start:

@@ -70,7 +70,7 @@ def chosen(engine: str, run: Run, device: torch.device, context: int | None = No
         return "graph" if engine == "graph" else "eager"
     try:
         compiler.library(run.model, context or run.recipe.context)
-    except compiler.Unavailable as error:
+    except compiler.UnavailableError as error:
         if engine == "native":
             raise StudyError(f"engine: native does not work here: {error}: choose auto or eager") from error
         warnings.warn(f"{error}: training and evaluation will be several times slower", RuntimeWarning, stacklevel=2)

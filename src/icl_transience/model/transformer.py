@@ -70,6 +70,7 @@ class Dropout:
         self.probability, self.seeds, self.start = probability, seeds, start
 
     def __call__(self, place: str, x: Tensor) -> Tensor:
+        """Return x [S, B, …] with dropout; `place` names where in the model it is."""
         numbers = torch.arange(self.start, self.start + x.shape[1], device=x.device)
         domain, count = philox.domain(f"dropout/{place}"), x.shape[2:].numel()
         words = torch.stack([philox.table(seed, domain, numbers, 0, count) for seed in self.seeds])
@@ -161,7 +162,7 @@ def _attention(parameters: Parameters, name: str, model: Model, geometry: Geomet
 
 
 def _turned(x: Tensor, rotations: tuple[Tensor, Tensor]) -> Tensor:
-    """x [N, R, A], the last R tokens, each turned by its place (Su et al. 2021)."""
+    """X [N, R, A], the last R tokens, each turned by its place (Su et al. 2021)."""
     cosine, sine = (part[-x.shape[1] :] for part in rotations)
     even, odd = x[..., ::2], x[..., 1::2]
     return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
@@ -172,7 +173,7 @@ def _row(parameters: Parameters, name: str) -> Tensor:
 
 
 def _linear(parameters: Parameters, name: str, x: Tensor) -> Tensor:
-    """x [S, N, in] @ weight + bias -> [S, N, out]."""
+    """X [S, N, in] @ weight + bias -> [S, N, out]."""
     return torch.baddbmm(_row(parameters, f"{name}.bias"), x, parameters[f"{name}.weight"])
 
 

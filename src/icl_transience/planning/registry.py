@@ -54,7 +54,7 @@ class Registered:
             raise StudyError("\n".join(problems))
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     """Why a pack's folder cannot be read; what is wrong, and the remedy."""
 
 
@@ -67,7 +67,7 @@ def read_registered(folder: Path) -> Registered:
             continue
         try:
             pack = _read(path)
-        except _Unreadable as problem:
+        except _UnreadableError as problem:
             skipped.append(Skipped(folder=path, reason=str(problem)))
         else:
             if pack is not None:
@@ -87,7 +87,7 @@ def _read(folder: Path) -> Pack | None:
         return _rebuilt(folder)
     # First of all: how another version of the software arranges the rest is not known here.
     if isinstance(version, int) and version != SCHEMA_VERSION:
-        raise _Unreadable(f"schema version {version}, expected {SCHEMA_VERSION}: use the software that made it")
+        raise _UnreadableError(f"schema version {version}, expected {SCHEMA_VERSION}: use the software that made it")
     try:
         spec, semantics, boundaries = document["spec"], document["semantics"], tuple(document["boundaries"])
         whole = document["checksum"] == checksum(document)
@@ -111,12 +111,12 @@ def _pack(folder: Path, text: str, semantics: list[int], boundaries: tuple[int, 
         pack_id = pack.spec.id
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         problem = f"unknown or missing: {error}" if isinstance(error, KeyError) else str(error)
-        raise _Unreadable(
+        raise _UnreadableError(
             f"its lanes are not what this version of the software trains ({problem}): use the software that made it, "
             "or move the folder away"
         ) from error
     if pack_id != folder.name:
-        raise _Unreadable(
+        raise _UnreadableError(
             f"it holds pack {pack_id}: give the folder that name, or move it away to train its lanes again"
         )
     return pack

@@ -124,7 +124,7 @@ class Captions(dict):
         return f"<ul>{''.join(said)}</ul>"
 
     def _code(self, experiment: str) -> str:
-        """That lanes were trained by different code, where they were."""
+        """Say that lanes were trained by different code, where they were."""
         text = stale.difference(self.plan, experiment)
         return f"<p><strong>Mind</strong> that {escape(text)}.</p>" if text else ""
 

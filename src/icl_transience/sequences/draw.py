@@ -128,7 +128,7 @@ def _of_other_labels(choice: Classes, words: Iterable[tuple[Tensor, Tensor | Non
 
 
 def _order(words: list[Tensor]) -> Tensor:
-    """A random order of as many items as words, [N, C]; the item's number breaks ties, so no two sorts can differ."""
+    """Return a random order of as many items as words, [N, C]; its number breaks ties, so that all sorts agree."""
     keys = torch.stack([(word << 8) | number for number, word in enumerate(words)], dim=1)
     return keys.argsort(dim=1)
 
@@ -190,7 +190,7 @@ def _labels(
 
 
 def examples(recipe: Recipe, embeddings: Tensor, drawn: Sequences, seed: int, purpose: str, numbers: Tensor) -> Tensor:
-    """The exemplars that `draw` drew, embedded and with their noise: [N, C+1, I] from embeddings [K, E, I]."""
+    """Return the exemplars that `draw` drew, embedded and with their noise: [N, C+1, I] from embeddings [K, E, I]."""
     found = embeddings[drawn.classes, drawn.exemplars]
     if recipe.input_noise:
         found += input_noise(recipe, embeddings.shape[2], seed, purpose, numbers).to(found.dtype)
@@ -198,7 +198,7 @@ def examples(recipe: Recipe, embeddings: Tensor, drawn: Sequences, seed: int, pu
 
 
 def input_noise(recipe: Recipe, width: int, seed: int, purpose: str, numbers: Tensor) -> Tensor:
-    """What is added to the exemplars of sequences number `numbers`, float64 [N, C+1, width]."""
+    """Return what is added to the exemplars of sequences number `numbers`, float64 [N, C+1, width]."""
     members = pool_members(recipe, seed, purpose, numbers)
     words = philox.table(seed, philox.domain(purpose), members, _INPUT_NOISE, (recipe.context + 1) * width)
     return recipe.input_noise * philox.normal_quantile(philox.to_unit_interval(words)).unflatten(1, (-1, width))

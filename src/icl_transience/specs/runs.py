@@ -57,6 +57,7 @@ class Run:
 
     @property
     def id(self) -> str:
+        """Return the identity; it stands in names of files."""
         return identity("training", self)
 
     @property
@@ -130,6 +131,7 @@ class Export(Identified):
 
     @property
     def id(self) -> str:
+        """Return the identity; it stands in names of files."""
         return f"{self.run.id}/{self.sequence_set.id}/{self.seed.data}/{self.training_sequences}"
 
 
@@ -146,6 +148,7 @@ class PackSpec:
 
     @property
     def id(self) -> str:
+        """Return the identity; it stands in names of files."""
         model = self.run.model
         return f"{self.run.bank.slug}-{model.depth}x{model.width}-{identity('training', self)}"
 

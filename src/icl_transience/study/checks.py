@@ -69,6 +69,7 @@ def _impossible_kind(
 
 
 def impossible_parts(values: Mapping[str, Any], bank: BankSpec, batch_size: int) -> Iterable[str]:
+    """Yield each way in which what an intervention can change contradicts itself or the bank."""
     yield from _impossible_recipe(values["recipe"], bank)
     yield from _impossible_optimizer(values["optimizer"], batch_size)
 

@@ -35,7 +35,7 @@ from icl_transience.training import checkpoint, loop
 from icl_transience.training.checkpoint import Beginning
 
 
-class Interrupted(StudyError):
+class InterruptedTrainingError(StudyError):
     """Training was told to stop; what it had done is kept."""
 
 
@@ -79,9 +79,9 @@ class SegmentJob:
         """Sequences seen at each snapshot of the segment."""
         return self.pack.run.snapshots.points(self.pack.run.batch_size, self.start, self.end)
 
-    def interrupted(self, sequences_seen: int) -> Interrupted:
+    def interrupted(self, sequences_seen: int) -> InterruptedTrainingError:
         """Return the error that says how far training came."""
-        return Interrupted(
+        return InterruptedTrainingError(
             f"{self.path}: stopped after {sequences_seen - self.start:,} of {self.end - self.start:,} sequences; they "
             "are kept: run the same snakemake command again to go on from there"
         )
@@ -96,7 +96,7 @@ def run_segment(
 
     on_progress: see loop.train. stop: asked after every batch. Raises StudyError (see SegmentJob.check,
     and verify.check_step: where the engine does not compute what the model says) before anything is written, and
-    Interrupted where training was told to stop now.
+    InterruptedTrainingError where training was told to stop now.
     """
     job.check()
     begun = time.perf_counter()

@@ -25,13 +25,13 @@ _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp
 COLUMNS = 16
 
 
-class Unavailable(RuntimeError):
+class UnavailableError(RuntimeError):
     """This machine cannot compile the kernels; the message says why."""
 
 
 @functools.cache
 def library(model: Model, context: int) -> ctypes.CDLL:
-    """Return the kernels for this shape of model, compiled unless they were before. Raises Unavailable."""
+    """Return the kernels for this shape of model, compiled unless they were before. Raises UnavailableError."""
     defines = {
         "WIDTH": model.width,
         "HEADS": model.heads,
@@ -40,7 +40,7 @@ def library(model: Model, context: int) -> ctypes.CDLL:
     }
     compiler, *options = shlex.split(os.environ.get("CXX", "c++"))
     if shutil.which(compiler) is None:
-        raise Unavailable("no C++ compiler (c++, or what CXX names) was found")
+        raise UnavailableError("no C++ compiler (c++, or what CXX names) was found")
     command = [compiler, *options, *_FLAGS, *(f"-D{name}={value}" for name, value in defines.items())]
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
@@ -59,8 +59,8 @@ def library(model: Model, context: int) -> ctypes.CDLL:
     except (OSError, RuntimeError) as error:  # no home, no room, no right to write or to load what was written
         raise (
             error
-            if isinstance(error, Unavailable)
-            else Unavailable(
+            if isinstance(error, UnavailableError)
+            else UnavailableError(
                 f"kernels could not be compiled or kept: {error} (ICL_CACHE names another folder for them)"
             )
         ) from error
@@ -82,7 +82,7 @@ def _compile(command: list[str], path: Path) -> None:
                 "set `engine: eager`"
             )
         if done.returncode:
-            raise Unavailable(f"{command[0]} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
+            raise UnavailableError(f"{command[0]} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
         made.replace(path)
 
 

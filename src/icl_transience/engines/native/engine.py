@@ -22,7 +22,7 @@ class NativeStep:
     """
 
     def __init__(self, pack: PackSpec, state: State, embeddings: Tensor):
-        """Raises compiler.Unavailable."""
+        """Compile the kernels and lay out the state. Raises compiler.UnavailableError."""
         run = pack.run
         self.pack, self.state, self.embeddings = pack, state, embeddings
         self.bank = embeddings.flatten(0, 1)
@@ -80,7 +80,7 @@ class NativeStep:
 
 
 def flat_spans(tensors: Parameters) -> dict[str, slice]:
-    """name -> where the tensors [S, …] stand in a flat array [S, P], each from the beginning of a whole vector."""
+    """Name -> where the tensors [S, …] stand in a flat array [S, P], each from the beginning of a whole vector."""
     spans, start = {}, 0
     for name, tensor in tensors.items():
         end = start + compiler.aligned(tensor[0].numel())

@@ -16,13 +16,14 @@ class NativeForward:
     """The forward half of a program.Program; see answers.Forward."""
 
     def __init__(self, run: Run, batch_size: int, context: int):
-        """Raises compiler.Unavailable."""
+        """Compile the kernels. Raises compiler.UnavailableError."""
         self.program = program_for(run, batch_size, context)
         self.shapes = parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
         self.gradients = {name: torch.empty(size) for name, size in self.shapes.items()}
         self.lanes: list[tuple[transformer.Parameters, list[Callable]]] = []
 
     def load(self, parameters: transformer.Parameters) -> None:
+        """Take name -> [S, …], used from now on."""
         lanes = len(next(iter(parameters.values())))
         while len(self.lanes) < lanes:
             own = {name: torch.empty(size) for name, size in self.shapes.items()}
@@ -33,6 +34,7 @@ class NativeForward:
                 own[name].copy_(tensor[lane])
 
     def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
+        """Answer exemplars [B, C+1, I] with labels [B, C+1], the target last."""
         program, used, lanes = self.program, len(exemplars), len(self.lanes)
         program.exemplars.view(-1, program.columns, exemplars.shape[2])[:, :used] = exemplars.transpose(0, 1)
         program.labels[:, :used] = labels[:, :-1].T

@@ -44,7 +44,7 @@ class Program:
     def __init__(
         self, model: Model, input_width: int, n_labels: int, context: int, batch_size: int, bfloat16: bool = False
     ):
-        """Raises compiler.Unavailable."""
+        """Compile the kernels. Raises compiler.UnavailableError."""
         self.model, self.batch_size, self.bfloat16 = model, batch_size, bfloat16
         self.columns = aligned(batch_size)
         self.n_tokens = 2 * context + 1
@@ -76,7 +76,7 @@ class Program:
         return call
 
     def buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The working array of that name, shape and type, which all lanes share."""
+        """Return the working array of that name, shape and type, which all lanes share."""
         key = f"{name} {shape} {dtype}"
         if key not in self._buffers:
             self._buffers[key] = torch.zeros(shape, dtype=dtype)
@@ -108,7 +108,7 @@ class Recording:
         self.backward.reverse()
 
     def embed(self) -> Tensor:
-        """x [D, T * B] from the program's exemplars and labels."""
+        """X [D, T * B] from the program's exemplars and labels."""
         program = self.program
         embedded = self.buffer("embedded", self.width, len(program.exemplars))
         dtable = self.gradients["label_embedding"]
@@ -144,7 +144,7 @@ class Recording:
         return x
 
     def block(self, name: str, x: Tensor) -> Tensor:
-        """A block over all tokens, x [D, T * B] -> x."""
+        """Record a block over all tokens, x [D, T * B] -> x."""
         n_pairs = self.tokens * (self.tokens + 1) // 2
         qkv = self.buffer(f"{name}.qkv", 3 * self.width, x.shape[1])
         weights = self.buffer(f"{name}.weights", self.model.heads, n_pairs, self.batch)
@@ -159,7 +159,7 @@ class Recording:
         return self.mlp(name, after, self.dx) if self.model.mlp_ratio else after
 
     def last_block(self, name: str, x: Tensor) -> Tensor:
-        """The query's row of the last block: x [D, T * B] -> [D, B]."""
+        """Record the query's row of the last block: x [D, T * B] -> [D, B]."""
         width, heads, batch = self.width, self.model.heads, self.batch
         sizes = batch, self.scale
         weight, dweight = self.parameters[f"{name}.attention.qkv"], self.gradients[f"{name}.attention.qkv"]
@@ -195,7 +195,7 @@ class Recording:
         return self.mlp(name, after, self.drow) if self.model.mlp_ratio else after
 
     def head(self, row: Tensor) -> None:
-        """The final norm and the logits of row [D, B], and the loss with its gradient."""
+        """Record the final norm and the logits of row [D, B], and the loss with its gradient."""
         program, dbias = self.program, self.gradients["unembedding.bias"]
         y, dy = self.norm("norm", row, self.drow)
         self.backward.append(self.drow.zero_)
@@ -213,7 +213,7 @@ class Recording:
         )
 
     def mlp(self, name: str, x: Tensor, dx: Tensor) -> Tensor:
-        """The second half of a block, x [D, N] -> x."""
+        """Record the second half of a block, x [D, N] -> x."""
         sizes = self.model.mlp_ratio * self.width, x.shape[1]
         hidden, slope, dhidden = (
             self.buffer(which, *sizes) for which in (f"{name}.mlp.hidden", f"{name}.mlp.slope", "dhidden")
@@ -242,7 +242,7 @@ class Recording:
     def linear(
         self, name: str, out: Tensor, x: Tensor, dout: Tensor, dx: Tensor | None, onto: Tensor | None = None
     ) -> None:
-        """out = W' x (+ onto), all [features, N], W [in, out]; backward: dW = x dout', and dx = W dout if asked for."""
+        """Out = W' x (+ onto), all [features, N], W [in, out]; backward: dW = x dout', and dx = W dout if asked for."""
         weight, dweight = self.parameters[name], self.gradients[name]
         if self.program.bfloat16:
             weight, x, half_out = self.half(weight, name), self.half(x, f"{name} of"), self.half_buffer("out", out)
@@ -269,18 +269,19 @@ class Recording:
         self.mm(self.backward, dweight, x, dout.T)
 
     def half(self, tensor: Tensor, name: str) -> Tensor:
-        """The bfloat16 copy of `tensor`, made in forward and kept for backward."""
+        """Return the bfloat16 copy of `tensor`, made in forward and kept for backward."""
         copy = self.half_buffer(name, tensor)
         self.forward.append(functools.partial(copy.copy_, tensor))
         return copy
 
     def half_buffer(self, name: str, like: Tensor) -> Tensor:
+        """Return a working array in bfloat16, laid out as `like` is."""
         if not like.is_contiguous():  # exemplars, whose transpose is
             return self.half_buffer(name, like.T).T
         return self.buffer(f"half {name}", *like.shape, dtype=torch.bfloat16)
 
     def weight_of_heads(self, gradient: Tensor, of_tokens: Tensor, of_heads: Tensor) -> None:
-        """gradient [D, D], heads side by side, = of_tokens [H, D, B] @ of_heads [H, A, B]' head by head."""
+        """Gradient [D, D], heads side by side, = of_tokens [H, D, B] @ of_heads [H, A, B]' head by head."""
         product = self.buffer("product", self.model.heads, self.width, of_heads.shape[1])
         # Back to front, as everything here: bmm cannot write into `gradient`, whose heads are strided.
         self.backward.append(functools.partial(self.by_head(gradient).copy_, product))
@@ -299,12 +300,15 @@ class Recording:
         return x.view(self.width, self.tokens, self.batch)[:, -1]
 
     def mm(self, calls: list[Callable], out: Tensor, a: Tensor, b: Tensor) -> None:
+        """Record out = a b, of matrices."""
         calls.append(functools.partial(torch.mm, a, b, out=out))
 
     def bmm(self, calls: list[Callable], out: Tensor, a: Tensor, b: Tensor) -> None:
+        """Record out = a b, of batches of matrices."""
         calls.append(functools.partial(torch.bmm, a, b, out=out))
 
     def call(self, calls: list[Callable], kernel: str, *arguments: Tensor | int | float) -> None:
+        """Record a call of a kernel."""
         calls.append(self.program.kernel(kernel, *arguments))
 
 
@@ -317,6 +321,6 @@ def _converted(argument: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_lon
 
 
 def program_for(run: Run, batch_size: int, context: int) -> Program:
-    """Return a program for a run's model. Raises compiler.Unavailable."""
+    """Return a program for a run's model. Raises compiler.UnavailableError."""
     width, half = run.bank.shape.width, run.numerics == "bfloat16"
     return Program(run.model, width, run.n_labels, context, batch_size, half)

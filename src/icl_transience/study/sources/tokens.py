@@ -38,6 +38,7 @@ safetensors.torch.save_file({{name: one.clone().contiguous() for name, one in te
 
 
 def resolve_tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """Fill in what the checkpoint decides, and return its file; see resolve.resolve."""
     file = _checkpoint_file(folder, parameters["file"])
     shards = _shards(file) if file.name.endswith(".json") else dict.fromkeys(stored_tensors(file), file)
     tensor = _embedding_name(file, shards, parameters["tensor"])
