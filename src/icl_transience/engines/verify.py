@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ from torch import Tensor
 from icl_transience.engines import lanes, select
 from icl_transience.engines.answers import Answers, answers
 from icl_transience.engines.eager import query_loss
-from icl_transience.engines.interface import DTYPES
+from icl_transience.engines.interface import DTYPES, Step
+from icl_transience.engines.optimizers import LaneArrays
 from icl_transience.engines.state import NOT_DIVERGED, State
 from icl_transience.model import transformer
 from icl_transience.specs import code_digest
@@ -64,6 +66,12 @@ class Deviation:
         """Error over what is allowed; infinite where the error is no number."""
         ratio = self.error / self.allowed
         return ratio if ratio == ratio else float("inf")
+
+
+class _StepWithArrays(Step, Protocol):
+    """What every engine's step has: the gradients of its lanes, in `arrays`."""
+
+    arrays: list[LaneArrays]
 
 
 def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> list[Deviation]:
@@ -166,9 +174,9 @@ def _loss_and_gradients(
         loss_sum=bank.new_zeros(1),
         diverged_at=torch.full((1,), NOT_DIVERGED),
     )
-    step = select.step_for(pack, state, bank, engine)
+    step = cast(_StepWithArrays, select.step_for(pack, state, bank, engine))
     (loss,) = step.losses(start, start + pack.run.batch_size)
-    return loss, step.arrays[0].gradients
+    return loss, dict(step.arrays[0].gradients)
 
 
 def reference_gradients(

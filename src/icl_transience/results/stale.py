@@ -56,7 +56,7 @@ def report(plan: Plan) -> str:
     ]
     return "\n".join(
         [
-            f"stale: {len(lines)} lanes in {len(stale)} packs were trained by other code than the code as it stands:",
+            f"stale: {len(stale)} pack{'s' * (len(stale) > 1)} trained by other code than the code as it stands:",
             *lines,
             "",
             "Training code is what stands in engines/, model/, sequences/ and training/. To train these lanes again,",
