@@ -63,5 +63,6 @@ def _read(path: Path, name: str, part: tuple[slice, slice]) -> tuple[np.ndarray,
         return np.array(np.load(path, allow_pickle=False, mmap_mode="r")[part]), []
     with h5py.File(path, "r") as file:
         array = hdf5.dataset(file, name)
-        said = [np.ravel(array.attrs[key]) for key in ("_FillValue", "missing_value") if key in array.attrs]
+        found = [array.attrs[key] for key in ("_FillValue", "missing_value") if key in array.attrs]
+        said = [np.ravel(values) for values in found if not isinstance(values, h5py.Empty)]
         return array[part], [float(value) for values in said if values.dtype.kind in "iuf" for value in values]

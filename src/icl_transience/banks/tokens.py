@@ -42,7 +42,7 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
     centroids, assigned = cluster(rows, tokens.clusters, spec.seed)
     sizes = np.bincount(assigned, minlength=tokens.clusters)
     large = np.flatnonzero(sizes >= shape.n_exemplars)
-    by_distance = {label: _members(rows, centroids[label], assigned, label) for label in large}
+    by_distance = {label: _members(rows, centroids[label], assigned, label) for label in large.tolist()}
     warnings += padding.near_equal(rows, by_distance.values(), spec, len(table))
     if len(large) < shape.n_classes:
         listed = ", ".join(f"{(sizes >= n).sum()} have {n}" for n in _fewer(shape.n_exemplars))

@@ -12,6 +12,8 @@ from icl_transience.study.sources.numbers import refuse_codes
 
 # Attributes that say how codes become values, beside those with the names of arrays that do.
 _UNPACKING = re.compile(r"(\w*_)?(scaling|offsets?|factor)(_\w+)?", re.IGNORECASE)
+# Kinds of links, by their numbers in HDF5's format.
+_HARD, _SOFT = 0, 1
 # Soft links that lead to one another are followed no farther.
 _MOST_LINKS = 32
 
@@ -59,10 +61,10 @@ def _followed(file: Any, path: str) -> str:
         if not isinstance(group, h5py.Group) or not group.id.links.exists(part.encode()):
             return ""
         kind = group.id.links.get_info(part.encode()).type
-        if kind == h5py.h5l.TYPE_HARD:
+        if kind == _HARD:
             name = f"{name}/{part}".lstrip("/")
             continue
-        if kind != h5py.h5l.TYPE_SOFT or (links := links + 1) > _MOST_LINKS:
+        if kind != _SOFT or (links := links + 1) > _MOST_LINKS:
             return ""
         target = group.id.links.get_val(part.encode()).decode()
         parts = [step for step in target.split("/") if step not in ("", ".")] + parts
