@@ -48,7 +48,7 @@ def opened(path: Path, pack: PackSpec) -> Iterator[SegmentReader]:
         yield SegmentReader(
             sequences_seen=hdf5.array(file, "snapshots/sequences_seen"),
             parameters=parameters,
-            end=int(file.attrs["to"]),
+            end=int(np.asarray(file.attrs["to"])),
             end_parameters=end_parameters,
             loss_sequences_seen=hdf5.array(file, "train_loss/sequences_seen"),
             loss=hdf5.array(file, "train_loss/value"),

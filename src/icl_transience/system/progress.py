@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable
-from typing import TextIO
+from typing import SupportsFloat, TextIO
 
 from icl_transience.system.formatting import format_minutes
 
@@ -32,7 +32,7 @@ class Progress:
         self.shown_at = -math.inf
         self.pause = BAR_SECONDS if self.terminal else FIRST_LINE_SECONDS
 
-    def __call__(self, sequences_seen: int, loss: Iterable[float] | None = None) -> None:
+    def __call__(self, sequences_seen: int, loss: Iterable[SupportsFloat] | None = None) -> None:
         """Say that so many have been seen, and the mean training loss of late of every lane, if it is time to."""
         now = time.monotonic()
         done = sequences_seen >= self.end
@@ -56,7 +56,7 @@ class Progress:
         terminal.write(f"\r\x1b[2K{line}" + "\n" * done)
         terminal.flush()
 
-    def _state(self, sequences_seen: int, now: float, loss: Iterable[float] | None) -> str:
+    def _state(self, sequences_seen: int, now: float, loss: Iterable[SupportsFloat] | None) -> str:
         """Say the loss, the time left, the rate, and how much is done."""
         elapsed = max(now - self.begun, 1e-9)
         rate = (sequences_seen - self.start) / elapsed
@@ -67,7 +67,7 @@ class Progress:
         )
 
 
-def _mean_loss(loss: Iterable[float] | None) -> str:
+def _mean_loss(loss: Iterable[SupportsFloat] | None) -> str:
     """Return "loss 1.234, ", the mean over the lanes that have not diverged."""
     values = [float(value) for value in loss] if loss is not None else []
     finite = [value for value in values if math.isfinite(value)]
