@@ -74,25 +74,6 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/targets.smk"
 
 
-def print_results() -> None:
-    """The claims in words, and what each experiment shows, with where its figures are."""
-    # Here and not above: parsing need not wait for pandas.
-    from icl_transience.analysis import verdicts, words
-
-    if PLAN.targets.is_judged():
-        print(*verdicts.in_words(Path(PLAN.paths.study_folder)), sep="\n")
-    for folder in PLAN.targets.finished():
-        print(*words.experiment_in_words(Path(folder)), sep="\n")
-
-
-def print_earlier_results() -> None:
-    """Where there is nothing to do; no rule's failure, so that it is said and no more."""
-    try:
-        print_results()
-    except StudyError as error:
-        logger.error(str(error))
-
-
 # What the logger (src/snakemake_logger_plugin_icl) says of jobs, which Snakemake knows by hashes.
 jobs_by_name = RunningJobs(PLAN)
 BOARD.name, BOARD.latest = jobs_by_name.name, jobs_by_name.latest

@@ -60,6 +60,25 @@ def report_on_study() -> None:
             print(f"archive: {archive.write_archive(PLAN, Path(workflow.main_snakefile))}")
 
 
+def print_results() -> None:
+    """The claims in words, and what each experiment shows, with where its figures are."""
+    # Here and not above: parsing need not wait for pandas.
+    from icl_transience.analysis import verdicts, words
+
+    if PLAN.targets.is_judged():
+        print(*verdicts.in_words(Path(PLAN.paths.study_folder)), sep="\n")
+    for folder in PLAN.targets.finished():
+        print(*words.experiment_in_words(Path(folder)), sep="\n")
+
+
+def print_earlier_results() -> None:
+    """Where there is nothing to do; no rule's failure, so that it is said and no more."""
+    try:
+        print_results()
+    except StudyError as error:
+        logger.error(str(error))
+
+
 for target in REPORTING:
 
     rule:
