@@ -495,7 +495,8 @@ def test_an_entry_says_what_was_asked_for_from_what_and_with_which_software(tiny
         assert from_values(Run, values).id == run_id
     assert {run["run"] for run in runs.values()} == set(entry["runs"])
     assert entry["versions"]["h5py"] == h5py.__version__
-    assert set(entry["code"]) == {"metrics", "tables", "verdicts", "figures", "cards"}
+    trained = {"training/native", "training/graph", "training/eager"}
+    assert set(entry["code"]) == {"metrics", "tables", "verdicts", "figures", "cards"} | trained
     assert entry["machine"]["cores"] == os.cpu_count()
     assert entry["git"] is None
 

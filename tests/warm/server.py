@@ -37,7 +37,7 @@ def serve(address: str) -> None:
     """Answer the clients at `address`, a socket alone in its folder, until standard input ends; remove the folder."""
     for name in LIBRARIES:
         importlib.import_module(name)
-    assert not {"icl_transience", "sitecustomize"} & set(sys.modules)
+    assert "icl_transience" not in sys.modules
     # A fork has the one thread that forked.
     assert len(list(Path("/proc/self/task").iterdir())) == 1
     gc.collect()
@@ -104,7 +104,8 @@ def run(request: dict, streams: list[int]) -> None:
     tempfile.tempdir = None
     random.seed()
     sys.path[:0] = [request["folder"], *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    # Which an interpreter imports at its start, where there is one.
+    # Which an interpreter imports at its start, where there is one; another than the machine's, perhaps.
+    sys.modules.pop("sitecustomize", None)
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module("sitecustomize")
     module, *sys.argv[1:] = request["arguments"]
