@@ -235,7 +235,7 @@ def test_another_caption_of_the_report_runs_nothing(clone):
     "module", ["training/loop.py", "training/segments.py", "sequences/draw.py", "store/hdf5.py", "banks/gaussian.py"]
 )
 def test_library_code_of_banks_and_training_runs_nothing(module, clone):
-    """Two-day runs follow SEMANTICS in spec.py alone."""
+    """Two-day runs follow SEMANTICS in specs/identity.py alone."""
     assert clone.would_run(**clone.change_library(module, "\nimport ", "\nUNUSED = 1\nimport ")) == {}
 
 

@@ -375,7 +375,7 @@ GOLDEN = {
 @pytest.mark.parametrize("name", EVALUATORS)
 def test_the_sequences_of_seed_0_are_what_they_have_always_been(name):
     # SHA-256 of the first 1,000, recorded and not derived. Results on disk were made with these: should they have to
-    # change, bump SEMANTICS["training"] and SEMANTICS["sequences"] in spec.py.
+    # change, bump SEMANTICS["training"] and SEMANTICS["sequences"] in specs/identity.py.
     drawn = evaluator(name, 1000)
     content = b"".join(getattr(drawn, part).numpy().astype("<i4").tobytes() for part in PARTS)
     assert hashlib.sha256(content).hexdigest()[:16] == GOLDEN[name]
