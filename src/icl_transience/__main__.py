@@ -34,6 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     except StudyError as error:
         jobs.say(options, f"icl_transience {options.command}: {error}")
         return 1
+    except OSError as error:
+        # A log or a temporary file on a full disk is no fault of the software.
+        jobs.say(options, jobs.no_room(error) or traceback.format_exc())
+        return 1
     except Exception:
         jobs.say(options, traceback.format_exc())
         return 1

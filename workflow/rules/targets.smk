@@ -66,7 +66,7 @@ def print_results() -> None:
     from icl_transience.analysis import verdicts, words
 
     if PLAN.targets.is_judged():
-        print(*verdicts.in_words(Path(PLAN.paths.study_folder)), sep="\n")
+        print(*verdicts.claims_in_words(Path(PLAN.paths.study_folder)), sep="\n")
     for folder in PLAN.targets.finished():
         print(*words.experiment_in_words(Path(folder)), sep="\n")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from icl_transience.store import locks
+from icl_transience.store import atomic, locks
 
 # Arguments that several subcommands take.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -52,15 +52,26 @@ def announced(options: argparse.Namespace) -> Iterator[None]:
 
 
 def say(options: argparse.Namespace, text: str) -> None:
-    """Add a line to the job's log; print it where the job keeps none of its own.
+    """Add a line to the job's log; print it where the job keeps none of its own, or its log cannot be written to.
 
     Not both: the terminal of a job with a log belongs to Snakemake, which shows the logs of failed jobs.
     """
     if getattr(options, "log", None):
-        with options.log.open("a", encoding="utf-8") as log:
-            log.write(text + "\n")
-    else:
-        print(text, file=sys.stderr)
+        try:
+            with options.log.open("a", encoding="utf-8") as log:
+                log.write(text + "\n")
+            return
+        except OSError as error:
+            text = f"{text}\n{options.log}: cannot be written ({error.strerror})"
+    print(text, file=sys.stderr)
+
+
+def no_room(error: OSError) -> str | None:
+    """Say what to do where an error is that nothing more can be written; None where it is another one."""
+    if error.errno not in atomic.UNWRITABLE:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}cannot be written ({error.strerror}): make room, and run the same snakemake command again"
 
 
 @contextmanager
