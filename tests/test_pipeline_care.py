@@ -212,7 +212,8 @@ def test_every_figure_is_drawn_again_from_the_archive_alone(clone, tmp_path):
         assert all(member.isreg() and member.name.startswith("tiny/") for member in members)
         assert not any(".." in Path(member.name).parts for member in members)
         assert [member.name for member in members] == sorted(member.name for member in members)
-        tar.extractall(tmp_path / "out", filter="data")
+        # The first Pythons 3.11 have no filters; what the members are has just been seen.
+        tar.extractall(tmp_path / "out", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     folder = tmp_path / "out/tiny"
     checked = subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
     assert checked.stdout == b""
