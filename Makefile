@@ -1,6 +1,6 @@
 # make            create .venv and run the study that config.yaml names (STUDY=omniglot for another)
 # make test       run the test suite in the same environment
-# make test-quick what of it is done in a minute or two, for the work on one change
+# make test-quick what of it is done in two or three minutes, for the work on one change
 # make test-all   all of it, with a fresh interpreter for every job: what CI runs
 # make lint       ruff, snakefmt, pyright, snakemake --lint, typos
 # make unlock     after Snakemake itself was killed; refuses while one of its jobs is still at work
