@@ -22,7 +22,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from icl_transience.system.board import BOARD
-from icl_transience.system.formatting import duration
+from icl_transience.system.formatting import format_clock
 from snakemake_logger_plugin_icl.screen import Screen
 
 LIVE_SECONDS, LOG_SECONDS = 0.5, 60.0
@@ -206,7 +206,7 @@ class LogHandler(LogHandlerBase):
         return f"{self.total} job{'s' * (self.total != 1)}"
 
     def _stamped(self, text: str) -> str:
-        return f"[{duration(time.monotonic() - self.begun)}] {text}"
+        return f"[{format_clock(time.monotonic() - self.begun)}] {text}"
 
     def close_board(self, logs: list[str]) -> None:
         """Take in what Snakemake has said so far, erase the board, and say where its log is."""

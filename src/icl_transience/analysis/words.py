@@ -9,7 +9,7 @@ import pandas as pd
 from icl_transience.analysis import transience
 from icl_transience.store import checksums
 from icl_transience.store.tables_file import TABLES, read_csv, records
-from icl_transience.system.formatting import count
+from icl_transience.system.formatting import format_count
 
 # A fall of accuracy that is worth a word even where it is not beyond noise.
 NOTICED_FALL = 0.05
@@ -24,7 +24,7 @@ def run_in_words(row: Mapping[str, Any], horizon: float) -> str:
     if row["outcome"] == "never":
         return (
             f"{which} does not rise beyond noise: at most {row['curve_peak']:.2f}, "
-            f"{row['curve_final']:.2f} at {count(horizon)} sequences seen (mean of {seeds})"
+            f"{row['curve_final']:.2f} at {format_count(horizon)} sequences seen (mean of {seeds})"
         )
     if row["outcome"] == "transient":
         change = "and falls to"
@@ -33,8 +33,8 @@ def run_in_words(row: Mapping[str, Any], horizon: float) -> str:
     else:
         change = "and stays, with"
     return (
-        f"{which} peaks at {row['curve_peak']:.2f} after {count(row['curve_peak_at'])} sequences {change} "
-        f"{row['curve_final']:.2f} at {count(horizon)} (mean of {seeds}, "
+        f"{which} peaks at {row['curve_peak']:.2f} after {format_count(row['curve_peak_at'])} sequences {change} "
+        f"{row['curve_final']:.2f} at {format_count(horizon)} (mean of {seeds}, "
         + ", ".join(f"{row[f'n_{outcome}']:.0f} {outcome}" for outcome in transience.OUTCOMES if row[f"n_{outcome}"])
         + ")"
     )

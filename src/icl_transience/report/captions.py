@@ -206,9 +206,9 @@ def _cells(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _sequences(number: str) -> str:
-    from icl_transience.system.formatting import count
+    from icl_transience.system.formatting import format_count
 
-    return count(float(number)) if number else "–"
+    return format_count(float(number)) if number else "–"
 
 
 def _interval(row: Mapping[str, str], name: str) -> str:

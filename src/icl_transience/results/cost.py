@@ -22,7 +22,7 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.runs import Lane, PackSpec
 from icl_transience.store import layout
-from icl_transience.system.formatting import format_table, human, short
+from icl_transience.system.formatting import format_bytes, format_large_count, format_table
 
 MEASURED = "benchmarks/measured.json"
 
@@ -227,7 +227,7 @@ def table(plan: Plan) -> str:
     head = ("experiment", "runs", "lanes", "sequences", "FLOP", *files, unit)
     lines = [head, *(_cells(name, cost) for name, cost in costs.experiments.items())]
     if has_more := costs.along.flop > 0:
-        lines.append(_work("along", costs.along, human(costs.along.segments)))
+        lines.append(_work("along", costs.along, format_bytes(costs.along.segments)))
     lines += [
         _cells("total", costs.total),
         _work("done", costs.done),
@@ -253,18 +253,28 @@ def _cells(name: str, cost: Cost) -> tuple[str, ...]:
         name,
         f"{cost.runs:,}",
         f"{cost.lanes:,}",
-        short(cost.sequences),
-        short(cost.flop),
-        human(cost.segments),
-        human(cost.banks),
-        human(cost.sets),
+        format_large_count(cost.sequences),
+        format_large_count(cost.flop),
+        format_bytes(cost.segments),
+        format_bytes(cost.banks),
+        format_bytes(cost.sets),
         _hours(cost.hours),
     )
 
 
 def _work(name: str, cost: Cost, size: str = "") -> tuple[str, ...]:
     """Return a row of the table without what is not worked off a segment at a time. size: of segments."""
-    return name, "", "", short(cost.sequences), short(cost.flop), size, "", "", _hours(cost.hours)
+    return (
+        name,
+        "",
+        "",
+        format_large_count(cost.sequences),
+        format_large_count(cost.flop),
+        size,
+        "",
+        "",
+        _hours(cost.hours),
+    )
 
 
 def _hours(hours: float) -> str:

@@ -27,7 +27,7 @@ from icl_transience.store import atomic, layout, locks
 from icl_transience.study import load
 from icl_transience.study.document import read_yaml
 from icl_transience.study.experiments import Study
-from icl_transience.system.formatting import human, shown
+from icl_transience.system.formatting import format_bytes, format_path
 
 ORPHAN, BEYOND = "no study refers to", "beyond every horizon"
 # A link has no lock; it bears its temporary name for a moment only.
@@ -321,10 +321,10 @@ def listing(plan: Plan) -> str:
         chosen = [one for one in removable if one.reason in reasons]
         if not chosen:
             continue
-        lines.append(f"{title} ({human(size(one.path for one in chosen))}):")
+        lines.append(f"{title} ({format_bytes(size(one.path for one in chosen))}):")
         for one in chosen:
             why = f"  ({one.reason})" if one.reason not in (ORPHAN, BEYOND) else ""
-            lines.append(f"  {human(size([one.path])):>9}  {shown(one.path)}{why}")
+            lines.append(f"  {format_bytes(size([one.path])):>9}  {format_path(one.path)}{why}")
         lines.append("to remove them:")
         lines += [f"  {command}" for command in commands(one.path for one in chosen)]
         lines.append("")

@@ -8,7 +8,7 @@ from icl_transience.planning.plan import Plan
 from icl_transience.specs.evaluators import default_metric
 from icl_transience.specs.runs import Lane
 from icl_transience.study.experiments import Experiment, NamedRun
-from icl_transience.system.formatting import count
+from icl_transience.system.formatting import format_count
 
 
 class RunningJobs:
@@ -23,7 +23,10 @@ class RunningJobs:
             return "", ""
         if pack := wildcards.get("pack"):
             horizon = max(experiment.horizon for experiment, _ in self._runs_of[pack])
-            return f"{rule} {self._lanes(pack)}", f"segment to {count(int(wildcards['end']))} of {count(horizon)}"
+            return (
+                f"{rule} {self._lanes(pack)}",
+                f"segment to {format_count(int(wildcards['end']))} of {format_count(horizon)}",
+            )
         if bank := wildcards.get("bank"):
             return f"{rule} {self.plan.banks[bank].slug}", ""
         if set_id := wildcards.get("set"):

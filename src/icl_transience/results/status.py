@@ -28,7 +28,7 @@ from icl_transience.results import stale
 from icl_transience.specs.runs import Lane
 from icl_transience.store import hdf5, layout, locks
 from icl_transience.study.experiments import Experiment
-from icl_transience.system.formatting import duration, format_table
+from icl_transience.system.formatting import format_clock, format_table
 
 STATES = ("done", "running", "interrupted", "missing", "diverged")
 _PROGRESS = re.compile(r"left, ([\d,]+) sequences/s, ([\d,]+) of [\d,]+ seen")
@@ -248,7 +248,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.horizon:,}",
         _percent(row.sequences_seen, row.horizon),
         f"{row.sequences_per_second:,.0f}" if row.sequences_per_second else "",
-        (duration(row.seconds_left) if row.seconds_left is not None else "?") if unfinished else "",
+        (format_clock(row.seconds_left) if row.seconds_left is not None else "?") if unfinished else "",
         row.note,
     )
 
@@ -270,7 +270,7 @@ def _total(name: str, of_experiment: list[Row]) -> str:
     text = f"{name}: {len(of_experiment)} lanes, {counted}; {seen:,} of {horizon:,} sequences"
     text += f" ({_percent(seen, horizon)})"
     if known:
-        text += f"; {duration(known)} of training left, job after job"
+        text += f"; {format_clock(known)} of training left, job after job"
     if unknown:
         text += f"; {unknown} pack{'s' * (unknown > 1)} of unknown speed"
     return text

@@ -67,7 +67,3 @@ def format_table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) ->
         ).rstrip()
         for row in rows
     ]
-
-
-# Former names of the functions above, for callers in other rooms until these use the new ones.
-count, short, human, duration, shown = format_count, format_large_count, format_bytes, format_clock, format_path

@@ -46,7 +46,13 @@ def library(model: Model, context: int) -> ctypes.CDLL:
         version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
         # A cache in a home folder that several kinds of machine share must not mix them: -march=native is in the code.
         made_from = "\0".join(
-            [*command, version, _processor(), platform.platform(), *(part.read_text() for part in _PARTS)]
+            [
+                *command,
+                version,
+                _processor(),
+                platform.platform(),
+                *(part.read_text(encoding="utf-8") for part in _PARTS),
+            ]
         )
         path = cache_folder() / f"native-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.so"
         if path.exists():

@@ -24,7 +24,7 @@ from icl_transience.specs.evaluators import TRAINING, default_metric
 from icl_transience.specs.experiment import axis_of_numbers
 from icl_transience.specs.records import ExperimentRecord, RunRecord
 from icl_transience.store.tables_file import default_curves
-from icl_transience.system.formatting import count
+from icl_transience.system.formatting import format_count
 
 # Inches; at half the width of a page their text is still read.
 WIDTH = 6.4
@@ -159,7 +159,7 @@ def _summary(record: ExperimentRecord, lanes: pd.DataFrame) -> Figure:
             marks.draw_quantity(panel, of_group, axis, of, colour, record.statistics.confidence)
         panel.set_ylabel(label)
         if of in ("peak_at", "half_life"):
-            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
             panel.set_ylim(0, record.horizon if lanes[of].isna().to_numpy().all() else None)
         figure_lines.levels_axis(panel, axis, levels[axis])
     axes[0].axhline(lanes["chance"].iloc[0], color=figure_runs.GREY, linewidth=0.9, linestyle=(0, (1, 2)))

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from icl_transience.analysis.transience import t_half_width
 from icl_transience.report.figures.runs import mean_of, of_seeds
 from icl_transience.store.tables_file import default_curves
-from icl_transience.system.formatting import count
+from icl_transience.system.formatting import format_count
 
 # With fewer seeds an interval is wider than the axis.
 BAND_FROM = 3
@@ -60,7 +60,7 @@ def draw_path(axes: Axes, of_run: pd.DataFrame, across: str, upwards: str, colou
     for seen in _powers_of_ten(x.index):
         axes.plot(x[seen], y[seen], "o", markersize=4.5, markerfacecolor="white", markeredgecolor=colour, zorder=4)
         if in_words:
-            axes.annotate(count(seen), (x[seen], y[seen]), xytext=(5, 3), textcoords="offset points", fontsize=7)
+            axes.annotate(format_count(seen), (x[seen], y[seen]), xytext=(5, 3), textcoords="offset points", fontsize=7)
     return line
 
 
@@ -78,7 +78,7 @@ def sequences_axis(axes: Axes) -> None:
     """Make the horizontal axis one of sequences seen, logarithmic."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(numticks=12))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("sequences seen")
 

@@ -21,7 +21,7 @@ from icl_transience.report.figures.runs import (
 from icl_transience.specs import evaluators
 from icl_transience.specs.records import ExperimentRecord, RunRecord
 from icl_transience.store.tables_file import default_curves
-from icl_transience.system.formatting import count
+from icl_transience.system.formatting import format_count
 
 # Marks.
 
@@ -70,7 +70,7 @@ def mark_peak(
     if not in_words:
         return
     axes.annotate(
-        f"peak {y:.2f}\nat {count(x)}",
+        f"peak {y:.2f}\nat {format_count(x)}",
         (x, y),
         xytext=(0, 9),
         textcoords="offset points",
