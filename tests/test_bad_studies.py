@@ -456,15 +456,15 @@ CONTRADICTIONS = {
     ),
     "a claim about what remains of a censored time": (
         with_claim("kind: threshold, of: half_life, minus: peak_at, direction: above, value: 0"),
-        ["claims.c.of` is 'half_life'", "a column of transience.csv that is never censored"],
+        ["claims.c.of` is 'half_life'", "a column of transience.csv that is no time"],
     ),
     "a claim about a column minus itself": (
         with_claim("kind: threshold, of: peak, minus: peak, direction: above, value: 0"),
         ["claims.c.minus` is 'peak', as `of` is: that is always 0"],
     ),
-    "a claim about accuracy minus time": (
-        with_claim("kind: threshold, of: peak, minus: peak_at, direction: above, value: 0"),
-        ["claims.c.minus` is 'peak_at', in sequences seen, but `of` is 'peak', in shares of 1"],
+    "a claim about accuracy minus loss": (
+        with_claim("kind: threshold, of: peak, minus: final_training_loss, direction: above, value: 0"),
+        ["claims.c.minus` is 'final_training_loss', in loss, but `of` is 'peak', in shares of 1"],
     ),
     "a claim minus an unknown column": (
         with_claim("kind: threshold, of: final_icl, minus: at_peek_icl, direction: above, value: 0"),

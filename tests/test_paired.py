@@ -25,6 +25,10 @@ def assert_super_uniform(p_values: list[float]) -> None:
     assert all(np.mean(found <= p + 1e-12) <= p + 1e-12 for p in found)
 
 
+def early(value: float) -> Measured:
+    return Measured(value, left_censored=True)
+
+
 # Values of which only a bound is known.
 
 
@@ -40,6 +44,12 @@ def assert_super_uniform(p_values: list[float]) -> None:
         (late(2), Measured(3), 0),
         (late(2), late(1), 0),
         (late(2), late(2), 0),
+        # It came by 2: before 1 or after it, nobody knows.
+        (Measured(1), early(2), 0),
+        (Measured(2), early(2), 0),
+        (Measured(3), early(2), 1),
+        (early(2), early(2), 0),
+        (late(3), early(2), 1),
     ],
 )
 def test_a_censored_time_is_larger_than_what_was_seen_until_its_bound_and_else_ties(a, b, sign):
@@ -53,6 +63,8 @@ def test_of_a_difference_with_a_censored_time_that_much_counts_as_is_known():
     assert paired_tests.bounds(late(5), Measured(2)) == (3, math.inf)
     assert paired_tests.bounds(Measured(2), late(5)) == (-math.inf, -3)
     assert paired_tests.bounds(Measured(2), Measured(5)) == (-3, -3)
+    assert paired_tests.bounds(early(2), Measured(5)) == (-5, -3)
+    assert paired_tests.bounds(late(5), early(2)) == (3, math.inf)
 
 
 # Sign flips.

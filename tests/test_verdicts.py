@@ -9,7 +9,7 @@ import pytest
 
 from icl_transience.analysis import transience, verdicts
 from icl_transience.specs.errors import StudyError
-from icl_transience.specs.experiment import DIRECTIONS, QUANTITIES
+from icl_transience.specs.experiment import DIRECTIONS, QUANTITIES, TIMES
 from icl_transience.specs.records import ClaimRecord
 from icl_transience.store import checksums
 
@@ -21,7 +21,7 @@ def claim(kind: str = "difference", **keys) -> ClaimRecord:
     direction = {"difference": "less", "trend": "falls", "threshold": "above"}[kind]
     of_kind = {"levels": (0.0, 1e-5, 1e-4), "axis": "l2"} if kind == "trend" else {"value": 0.5}
     same = {"name": "one", "text": "it holds", "source": "a paper, Fig. 1", "experiment": "l2", "of": "index"}
-    limits = {"horizon": 1000, "confidence": 0.95, "alpha": 0.05}
+    limits = {"confidence": 0.95, "alpha": 0.05}
     return ClaimRecord(**{**same, "kind": kind, "direction": direction, "runs": runs, **of_kind, **limits, **keys})
 
 
@@ -249,26 +249,51 @@ def test_a_lane_that_diverged_has_no_value_even_where_a_number_stands():
 
 
 def test_where_nothing_emerged_there_is_nothing_to_lose_and_emergence_is_past_the_horizon():
-    table = put(lanes(FALLS), "some", 2, outcome="never", index=np.nan, emergence=np.nan, half_life_censored=np.nan)
+    never = {"outcome": "never", "index": np.nan, "emergence": 1000.0, "emergence_censored": True}
+    table = put(lanes(FALLS, emergence_censored=False), "some", 2, **never)
     row = only(table, claim())
     assert (row["seeds"], row["excluded"]) == (5, 1)
     assert "left out, never emerged: some/2" in row["note"]
     row = only(table, claim(of="emergence", direction="greater"))
     assert (row["seeds"], row["excluded"]) == (6, 0)
-    assert row["effect"] == pytest.approx((1000 - 50) / 6)
-    assert "1 censored time counted at the bound" in row["note"]
-    assert row["upper"] == math.inf
+    assert "of 1 time only a bound is known" in row["note"]
+    assert (row["lower"], row["upper"]) == (0, math.inf)
+
+
+PAST = {"half_life": [100.0] * 6 + [800.0] * 12, "half_life_censored": [False] * 6 + [True] * 12}
 
 
 def test_a_half_life_past_the_horizon_is_longer_than_those_within_it():
-    table = lanes(FALLS, half_life=[100.0] * 6 + [800.0] * 12, half_life_censored=[False] * 6 + [True] * 12)
+    table = lanes(FALLS, **PAST)
     row = only(table, claim(of="half_life", direction="greater"))
-    assert (row["verdict"], row["p"], row["effect"]) == ("supported", 2 / 64, 700)
+    assert (row["verdict"], row["p"], row["lower"], row["upper"]) == ("supported", 2 / 64, 700, math.inf)
     # Two that are both past it are a tie.
-    row = only(table, claim(of="half_life", runs=["some", "much"]))
-    assert (row["effect"], row["p"]) == (0, 1)
+    assert only(table, claim(of="half_life", runs=["some", "much"]))["p"] == 1
     trend = only(table, claim("trend", of="half_life", direction="rises"))
     assert trend["effect"] == pytest.approx(2 / math.sqrt(3 * 2))
+
+
+def test_no_effect_is_a_mean_of_bounds():
+    """A longer horizon would make each of them larger."""
+    table = lanes(FALLS, **PAST)
+    row = only(table, claim(of="half_life", direction="greater"))
+    assert np.isnan(row["effect"])
+    assert "difference only bounded, 96.9% interval 700 to inf; p = 0.031" in verdicts.sentence(row)
+    assert "of 6 times only a bound is known" in verdicts.sentence(row)
+    assert np.isnan(only(table, claim("threshold", of="half_life", runs=["some"], value=50.0))["effect"])
+    trend = only(table, claim("trend", of="half_life", direction="rises"))
+    assert trend[["slope", "slope_lower", "slope_upper"]].isna().all()
+    known = only(table, claim("threshold", of="half_life", runs=["none"], value=50.0))
+    assert known["effect"] == 50
+
+
+def test_what_emerged_before_the_first_snapshot_is_earlier_than_what_was_seen_to_and_by_how_much_nobody_knows():
+    early = [True] * 6 + [False] * 12
+    table = lanes(FALLS, emergence=[64.0] * 6 + [100.0] * 12, emergence_censored=False, emergence_left_censored=early)
+    row = only(table, claim(of="emergence", direction="greater"))
+    assert (row["verdict"], row["lower"], row["upper"]) == ("supported", 36, 100)
+    assert np.isnan(row["effect"])
+    assert only(table, claim("threshold", of="emergence", direction="below", value=64.0))["p"] == 1
 
 
 def test_a_claim_on_lanes_all_of_which_diverged_is_undecided():
@@ -281,7 +306,7 @@ def test_a_claim_on_lanes_all_of_which_diverged_is_undecided():
 
 
 def test_everything_a_claim_can_be_about_is_what_lanes_are_summarised_by():
-    assert set(QUANTITIES) == set(transience.SUMMARISED)
+    assert set(QUANTITIES) == {*transience.LEVELS, *TIMES}
 
 
 # Files.

@@ -16,8 +16,9 @@ class Finding:
     """What a test finds.
 
     seeds: those that enter it. sign: of its statistic. effect: as analysis/verdicts.py says of each kind; nan where
-    there are no seeds. interval: lower end, upper end, confidence reached; nan for fewer than two seeds. p_min: the
-    smallest p that so many seeds can give. slope: of a trend, with the ends of its interval, per `slope_per`.
+    there are no seeds, or bounds among the differences that it would be the mean of. interval: lower end, upper end,
+    confidence reached; nan for fewer than two seeds. p_min: the smallest p that so many seeds can give. slope: of a
+    trend, with the ends of its interval, per `slope_per`; nan where the effect of a difference would be.
     """
 
     statistic: str
@@ -53,12 +54,11 @@ def assess(claim: ClaimRecord, values: Values) -> Finding:
 def _test_differences(pairs: Mapping[str, tuple[Measured, Measured]], claim: ClaimRecord) -> Finding:
     differences = [paired_tests.difference(*pair) for pair in pairs.values()]
     lowest, highest = ([paired_tests.bounds(*pair)[end] for pair in pairs.values()] for end in (0, 1))
-    effect = math.fsum(differences) / len(pairs) if pairs else math.nan
     return Finding(
         statistic=f"mean difference, {exactness(len(pairs) <= paired_tests.EXACT_SEEDS)} sign-flip test",
         seeds=tuple(pairs),
-        sign=_sign(effect),
-        effect=effect,
+        sign=_sign(math.fsum(differences)),
+        effect=_mean(differences) if lowest == highest else math.nan,
         interval=paired_tests.typical_interval(lowest, highest, claim.confidence),
         p=paired_tests.sign_flip(differences),
         p_min=paired_tests.min_attainable_p(len(pairs)),
@@ -85,17 +85,20 @@ def _test_trend(claim: ClaimRecord, values: Values) -> Finding:
             blocks[seed] = [values[claim.runs[number]][seed] for number in present]
             slopes.append(_slope([positions[number] for number in present], blocks[seed]))
     taus = [paired_tests.kendall(block)[1] for block in blocks.values()]
+    slope = _mean(slopes), *paired_tests.typical_interval(slopes, slopes, claim.confidence)[:2]
+    if any(measured.is_bound for block in blocks.values() for measured in block):
+        slope = math.nan, math.nan, math.nan
     statistic, p, p_min = paired_tests.trend(list(blocks.values()))
     exact = all(len(block) <= paired_tests.EXACT_LEVELS for block in blocks.values())
     return Finding(
         statistic=f"Kendall's S within seeds, {exactness(exact)} permutation test",
         seeds=tuple(blocks),
         sign=_sign(statistic),
-        effect=math.fsum(taus) / len(taus) if taus else math.nan,
+        effect=_mean(taus),
         interval=paired_tests.typical_interval(taus, taus, claim.confidence),
         p=p,
         p_min=p_min,
-        slope=(_mean(slopes), *paired_tests.typical_interval(slopes, slopes, claim.confidence)[:2]),
+        slope=slope,
         slope_per=per,
     )
 
@@ -108,7 +111,7 @@ def _positions(levels: Sequence[float]) -> tuple[str, list[float]]:
 
 
 def _slope(positions: Sequence[float], block: Sequence[Measured]) -> float:
-    """Return the least-squares slope; censored times count as their bounds."""
+    """Return the least-squares slope."""
     return statistics.linear_regression(positions, [measured.value for measured in block]).slope
 
 

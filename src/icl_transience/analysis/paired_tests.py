@@ -5,11 +5,13 @@ seeds alone: under the null hypothesis it makes no difference which of a seed's 
 two-sided, and exact up to 20 seeds and 8 levels: nothing is assumed beyond that.
 
     censored     a time of which only a lower bound is known: a half-life past the horizon; the emergence of a lane in
-                 which nothing emerged, which is past the horizon too
+                 which nothing emerged, which is past the horizon too. Left-censored: only an upper bound is known,
+                 as of an emergence before the first snapshot
     compare      c(a, b) = 1 where a is surely larger than b, -1 where b is, else 0 (Gehan 1965): a censored time is
                  larger than whatever was seen at or before its bound; against one seen after its bound, and against
-                 another censored one, it counts as a tie
-    difference   d = a - b; where either is censored c(a, b) |a - b| of the bounds, which is what is known of it
+                 another censored one, it counts as a tie; a left-censored one likewise, the other way round
+    difference   d = a - b; where either is only a bound c(a, b) |a - b| of the bounds, which is what is known of it. So
+                 much enters the test, which is exact whatever is known of each seed; it is no effect
     sign flip    of the sum of d over seeds: all 2^n ways to exchange a and b within seeds
     trend        T = sum over seeds of Kendall's S = sum over levels i < j of c(y_j, y_i): all ways to exchange a seed's
                  lanes among its levels. tau-b is S over the root of all pairs times the pairs that are no ties
@@ -37,10 +39,26 @@ _ROUNDING = 1e-10
 
 
 class Measured(NamedTuple):
-    """A quantity of one lane; of a censored one `value` is a lower bound."""
+    """A quantity of one lane; of a censored one `value` is a lower bound, of a left-censored one an upper bound."""
 
     value: float
     censored: bool = False
+    left_censored: bool = False
+
+    @property
+    def lowest(self) -> float:
+        """Return the least that it may be."""
+        return 0.0 if self.left_censored else self.value
+
+    @property
+    def highest(self) -> float:
+        """Return the most that it may be."""
+        return math.inf if self.censored else self.value
+
+    @property
+    def is_bound(self) -> bool:
+        """Return whether it is only bounded."""
+        return self.censored or self.left_censored
 
 
 def compare(a: Measured, b: Measured) -> int:
@@ -49,7 +67,7 @@ def compare(a: Measured, b: Measured) -> int:
 
 
 def _surely_larger(a: Measured, b: Measured) -> bool:
-    return not b.censored and (a.value >= b.value if a.censored else a.value > b.value)
+    return a.lowest >= b.highest if a.censored else a.lowest > b.highest
 
 
 def difference(a: Measured, b: Measured) -> float:
@@ -59,8 +77,7 @@ def difference(a: Measured, b: Measured) -> float:
 
 def bounds(a: Measured, b: Measured) -> tuple[float, float]:
     """Return the ends between which a - b surely lies."""
-    known = a.value - b.value
-    return (-math.inf if b.censored else known), (math.inf if a.censored else known)
+    return a.lowest - b.highest, a.highest - b.lowest
 
 
 # Tests.

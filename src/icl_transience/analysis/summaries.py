@@ -9,7 +9,6 @@ import pandas as pd
 from icl_transience.analysis import transience
 from icl_transience.specs import evaluators
 from icl_transience.specs.evaluators import DEFAULT_METRIC, TRAINING, evaluator_parts
-from icl_transience.specs.experiment import Statistics
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store.tables_file import default_curves, write_csv
 
@@ -21,7 +20,7 @@ def write_summaries(
 
     Both tables add final_{evaluator}, the default metric at the last point alone, and final_training_loss; and,
     smoothed, at the lane's peak_at, which stopping there would have left, as at_peak_{evaluator} and
-    at_peak_training_loss. runs.csv adds curve_peak, curve_peak_at and curve_final of the curve averaged over seeds.
+    at_peak_training_loss. In runs.csv they are means over the lanes that have them, as the levels of that module are.
 
     curves: curves.csv. diverged: (run, seed) of the lanes that diverged; no mean counts them.
     """
@@ -58,7 +57,6 @@ def write_summaries(
         run_row = head | transience.summarise_run(summaries, chance, statistics)
         gone = [lane.seed for lane in run.lanes if (run.name, lane.seed) in diverged]
         if len(gone) < len(run.lanes):
-            run_row |= _mean_curve(of_run.loc[~of_run["seed"].isin(gone)], statistics)
             alive = [of_lane for lane, of_lane in zip(run.lanes, levels, strict=True) if lane.seed not in gone]
             run_row |= pd.DataFrame(alive).mean().to_dict()
         run_rows.append(run_row)
@@ -78,16 +76,3 @@ def _levels(of_lane: pd.DataFrame, smoothing: int, peak_at: float | None) -> Ite
             at_peak = smoothed[curve["sequences_seen"] == peak_at]
             yield f"at_peak_{name}", at_peak[0] if len(at_peak) else np.nan
             yield f"final_{name}", curve["value"].iloc[-1]
-
-
-def _mean_curve(of_run: pd.DataFrame, statistics: Statistics) -> dict[str, float]:
-    """Return the columns of runs.csv that describe the curve averaged over seeds."""
-    curve = default_curves(of_run, statistics.evaluator)
-    mean = pd.Series(curve.groupby("sequences_seen")["value"].mean())
-    smoothed = transience.smooth(mean.to_numpy(), statistics.smoothing)
-    top = int(np.argmax(smoothed))
-    return {
-        "curve_peak": smoothed[top],
-        "curve_peak_at": float(mean.index[top]),
-        "curve_final": mean.iloc[-1],
-    }

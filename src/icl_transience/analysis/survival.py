@@ -16,7 +16,7 @@ import numpy as np
 
 # Under this many lanes an interval of a median says nothing that the lanes themselves do not.
 INTERVAL_FROM = 6
-# S is a product of shares: of 14 lanes, 7 of which are over, it comes to a little more than 1/2.
+# S is a product of shares: of 24 lanes, 12 of which are over, it comes to a little more than 1/2.
 _ROUNDING = 1e-9
 
 

@@ -3,12 +3,15 @@
 A curve is an evaluator's metric y_i at sequences seen n_i, with its chance level c. Definitions:
 
     smoothed      s_i = mean of y_j over |j - i| <= (smoothing - 1) / 2, fewer at the ends
-    peak          p = max s_i, at the first n_i that reaches it
+    peak          p = max s_i, at the first n_i that reaches it: `peak_at`. Censored at the last snapshot n_last, as the
+                  curve may go on rising
     final         f = y at the last point alone: the horizon where a segment ends there, else the snapshot before it
     half level    h = c + (p - c) / 2
-    emergence     the first n at which s rises to h, interpolated linearly in log2 n (in n before the first n > 0)
-    half-life     n - n_peak for the first n after the peak at which s falls to h; if it does not by the last
-                  snapshot, n_last - n_peak, marked censored: the half-life is at least that
+    emergence     the first n at which s rises to h, interpolated linearly in log2 n. Left-censored where that is not
+                  after the first n > 0: all that is known is that it is at most that. Censored at n_last where nothing
+                  emerged (never)
+    half-life     n - n_peak for the first n after the peak at which s falls to h, interpolated likewise; if it does
+                  not by the last snapshot, n_last - n_peak, censored
     index         the transience index (p - f) / (p - c): 0 nothing lost, 1 all of it
     at_peak       every other curve's s at n_peak: what stopping there would have left. A point that is reported:
                   training goes on, and who stops in earnest does not know the peak yet
@@ -22,7 +25,17 @@ A curve is an evaluator's metric y_i at sequences seen n_i, with its chance leve
                   transient   p - f >  max(min_effect, 3 sqrt(sigma_peak^2 + sigma_final^2)), m = 1 in sigma_final
                   persistent  otherwise
 
-Three sigma because the peak is the largest of tens of correlated values. Over seeds, see `summarise_run`.
+Three sigma because the peak is the largest of tens of correlated values. A censored time is a lower bound of the time.
+
+Over the seeds of a run, everywhere that a number of a run is said or drawn (`summarise_run`):
+
+    levels        of peak, final, index, at_peak and the ends of other curves: the mean of the lanes' own, with its
+                  interval. No number is that of the mean curve, whose peak is lower and elsewhere where seeds peak at
+                  different times
+    times         of emergence, peak_at, half-life: the median by Kaplan and Meier's estimator (survival.py), infinite
+                  where it is not reached. No mean is taken of bounds
+    left out      a diverged lane of all, one in which nothing emerged of peak_at, half-life, index and at_peak; n_x
+                  counts the lanes of which x is taken
 """
 
 import math
@@ -32,7 +45,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from icl_transience.specs.experiment import Statistics
+from icl_transience.analysis.survival import median_time
+from icl_transience.specs.experiment import QUANTITIES, TIMES, Statistics
 
 N_SIGMA = 3.0
 OUTCOMES = ("never", "transient", "persistent", "diverged")
@@ -42,12 +56,18 @@ BOOTSTRAP_FROM = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One lane's curve in numbers; None where the outcome leaves a quantity undefined (never, diverged)."""
+    """One lane's curve in numbers; None where the outcome leaves a quantity undefined (never, diverged).
+
+    A time that is `censored` is a lower bound, one that is `left_censored` an upper bound.
+    """
 
     outcome: str
     emergence: float | None = None
+    emergence_censored: bool | None = None
+    emergence_left_censored: bool | None = None
     peak: float | None = None
     peak_at: float | None = None
+    peak_at_censored: bool | None = None
     half_life: float | None = None
     half_life_censored: bool | None = None
     final: float | None = None
@@ -94,22 +114,41 @@ def summarise(
     top = int(smoothed.argmax())
     peak, final = float(smoothed[top]), float(values[-1])
     fall_noise = math.hypot(noise[top], standard_errors[-1], between)
+    last = float(sequences_seen[-1])
     if peak - chance <= max(statistics.min_effect, N_SIGMA * noise[top]):
-        return Summary(outcome="never", peak=peak, final=final, noise=fall_noise)
+        return Summary(
+            outcome="never",
+            emergence=last,
+            emergence_censored=True,
+            emergence_left_censored=False,
+            peak=peak,
+            final=final,
+            noise=fall_noise,
+        )
     half_level = chance + (peak - chance) / 2
+    risen, earliest = crossing(sequences_seen, smoothed, half_level), _first_after_start(sequences_seen)
+    assert risen is not None, "the peak lies above the level half way to it"
     fallen = crossing(sequences_seen[top:], -smoothed[top:], -half_level)
     is_transient = peak - final > max(statistics.min_effect, N_SIGMA * fall_noise)
     return Summary(
         outcome="transient" if is_transient else "persistent",
-        emergence=crossing(sequences_seen, smoothed, half_level),
+        emergence=max(risen, earliest),
+        emergence_censored=False,
+        emergence_left_censored=risen <= earliest,
         peak=peak,
         peak_at=float(sequences_seen[top]),
-        half_life=float((sequences_seen[-1] if fallen is None else fallen) - sequences_seen[top]),
+        peak_at_censored=top == len(values) - 1,
+        half_life=float((last if fallen is None else fallen) - sequences_seen[top]),
         half_life_censored=fallen is None,
         final=final,
         index=(peak - final) / (peak - chance),
         noise=fall_noise,
     )
+
+
+def _first_after_start(sequences_seen: np.ndarray) -> float:
+    """Return the first snapshot after training began; what came before it, nobody saw."""
+    return float(sequences_seen[int(np.argmax(sequences_seen > 0))])
 
 
 def crossing(sequences_seen: np.ndarray, values: np.ndarray, level: float) -> float | None:
@@ -154,36 +193,38 @@ def t_half_width(values: np.ndarray, confidence: float) -> np.ndarray:
 
 
 # What is averaged over seeds, and the range that an interval cannot leave.
-SUMMARISED = {
-    "emergence": (0, math.inf),
-    "peak": (0, 1),
-    "peak_at": (0, math.inf),
-    "half_life": (0, math.inf),
-    "final": (0, 1),
-    "index": (-math.inf, 1),
-}
+LEVELS = {"peak": (0, 1), "final": (0, 1), "index": (-math.inf, 1)}
 
 
 def summarise_run(summaries: Sequence[Summary], chance: float, statistics: Statistics) -> dict[str, object]:
-    """Summarise a run over its seeds: outcome, counts of the lanes' outcomes, and mean and interval of each quantity.
+    """Summarise a run over its seeds: outcome, counts of the lanes' outcomes, and each quantity with its interval.
 
-    Means are over the lanes in which a quantity is defined. `n_half_life_censored` counts lanes whose half-life lies
-    past the horizon; where it is above 0 the mean half-life is a lower bound. The outcome is that of the lanes' mean
-    rise p - c and mean fall p - f: each must exceed min_effect and, since all lanes answer the same sequences, 3 times
-    the lanes' mean noise; a fall is claimed only if its interval over seeds lies above 0 as well. With one seed the
-    outcome is that lane's own. A run all of whose lanes diverged is diverged.
+    Of a quantity x, n_x counts the lanes that have it, and of a time n_x_censored those that only give a lower bound;
+    see the module's definitions. The outcome is that of the lanes' mean rise p - c and mean fall p - f: each must
+    exceed min_effect and, since all lanes answer the same sequences, 3 times the lanes' mean noise; a fall is claimed
+    only if its interval over seeds lies above 0 as well. With one seed the outcome is that lane's own. A run all of
+    whose lanes diverged is diverged.
     """
     row: dict[str, object] = {"seeds": len(summaries)}
     row |= {f"n_{outcome}": sum(s.outcome == outcome for s in summaries) for outcome in OUTCOMES}
     alive = [summary for summary in summaries if summary.outcome != "diverged"]
     row["outcome"] = _run_outcome(alive, chance, statistics)
-    for name, (lowest, highest) in SUMMARISED.items():
-        values = [value for summary in alive if (value := getattr(summary, name)) is not None]
-        row[name] = float(np.mean(values)) if values else None
+    for name in QUANTITIES:
+        with_it = [summary for summary in alive if getattr(summary, name) is not None]
+        values = [getattr(summary, name) for summary in with_it]
+        if name in TIMES:
+            censored = [getattr(summary, f"{name}_censored") for summary in with_it]
+            time = median_time(values, censored, statistics.confidence)
+            row |= {name: time.median, f"{name}_lower": time.lower, f"{name}_upper": time.upper}
+            row |= {f"n_{name}": time.n, f"n_{name}_censored": time.censored}
+            continue
+        lowest, highest = LEVELS[name]
         lower, upper = interval(values, statistics.confidence)
+        row[name] = float(np.mean(values)) if values else None
         row[f"{name}_lower"] = None if lower is None else max(lower, lowest)
         row[f"{name}_upper"] = None if upper is None else min(upper, highest)
-    row["n_half_life_censored"] = sum(summary.half_life_censored is True for summary in alive)
+        row[f"n_{name}"] = len(values)
+    row["n_emergence_left_censored"] = sum(summary.emergence_left_censored is True for summary in alive)
     return row
 
 

@@ -8,6 +8,9 @@ Tests are paired over seeds; paired_tests.py defines them. By kind of claim (see
     trend        permutation of levels within seeds. Effect: the mean of tau-b; beside it the least-squares slope, per
                  tenfold where the levels are positive and span that, else per level
 
+A mean of bounds is no effect: where a time is only bounded, a mean difference and a slope are empty, and the interval
+holds for whatever the times may be. tau needs no more than which lane is surely later.
+
 p_holm is p, corrected by Holm over all claims of the study. Where it is at most `claims_alpha` the claim is supported
 or contradicted, by the sign of the statistic; else it is undecided. One seed decides nothing.
 
@@ -77,9 +80,9 @@ def measure(claim: ClaimRecord, lanes: pd.DataFrame) -> tuple[dict[str, dict[str
     values: dict[str, dict[str, Measured]] = {run: {} for run in claim.runs}
     excluded: dict[str, str] = {}
     for row in records(lanes.loc[lanes["run"].isin(list(values))]):
-        measured = _measured(row, claim.of, claim.horizon)
+        measured = _measured(row, claim.of)
         if claim.minus:
-            measured = _minus(measured, _measured(row, claim.minus, claim.horizon))
+            measured = _minus(measured, _measured(row, claim.minus))
         if isinstance(measured, Measured):
             values[row["run"]][row["seed"]] = measured
         else:
@@ -87,16 +90,16 @@ def measure(claim: ClaimRecord, lanes: pd.DataFrame) -> tuple[dict[str, dict[str
     return values, excluded
 
 
-def _measured(row: Mapping[str, Any], of: str, horizon: float) -> Measured | str:
+def _measured(row: Mapping[str, Any], of: str) -> Measured | str:
     """Return a lane's value, or why it has none."""
     if row["outcome"] == "diverged":
         return "diverged"
-    if of == "emergence" and row["outcome"] == "never":
-        return Measured(float(horizon), censored=True)
     value = row.get(of)
     if value is None or pd.isna(value):
         return "never emerged" if row["outcome"] == "never" else f"has no {of}"
-    return Measured(float(value), censored=of == "half_life" and str(row["half_life_censored"]) == "True")
+    # In a column that has empty cells too, pandas reads what is true and false as text.
+    flags = [str(row.get(f"{of}_{flag}")) == "True" for flag in ("censored", "left_censored")]
+    return Measured(float(value), *flags)
 
 
 def _minus(one: Measured | str, other: Measured | str) -> Measured | str:
@@ -134,7 +137,7 @@ def _row(
         "seeds": len(finding.seeds),
         "seeds_used": " ".join(finding.seeds),
         "excluded": len(excluded),
-        "note": "; ".join(filter(None, [*why, *_list_excluded(excluded), *_at_bounds(values)])),
+        "note": "; ".join(filter(None, [*why, *_list_excluded(excluded), *_bounds(values)])),
     }
 
 
@@ -196,9 +199,9 @@ def _list_excluded(excluded: Mapping[str, str]) -> Iterator[str]:
         yield f"left out, {reason}: {', '.join(lanes[:MOST_NAMED])}{more}"
 
 
-def _at_bounds(values: Values) -> Iterator[str]:
-    if censored := sum(measured.censored for of_run in values.values() for measured in of_run.values()):
-        yield f"{_count(censored, 'censored time')} counted at the bound"
+def _bounds(values: Values) -> Iterator[str]:
+    if bounds := sum(measured.is_bound for of_run in values.values() for measured in of_run.values()):
+        yield f"of {_count(bounds, 'time')} only a bound is known, which counts as far as it tells lanes apart"
 
 
 def _count(number: int, noun: str) -> str:
@@ -225,10 +228,9 @@ def sentence(row: Mapping[str, Any]) -> str:
     """Return a row of verdicts.csv as a sentence."""
     parts = [row["tested"]]
     if not pd.isna(row["effect"]):
-        effect = f"{'tau' if row['kind'] == 'trend' else 'difference'} {row['effect']:.3g}"
-        if not pd.isna(row["confidence"]):
-            effect += f", {row['confidence']:.1%} interval {row['lower']:.3g} to {row['upper']:.3g}"
-        parts.append(effect)
+        parts.append(f"{'tau' if row['kind'] == 'trend' else 'difference'} {row['effect']:.3g}{_interval(row)}")
+    elif row["seeds"]:
+        parts.append(f"difference only bounded{_interval(row)}")
     elif not row["seeds"] and not pd.isna(row["p_holm"]):
         parts.append("no lane to tell from")
     if not pd.isna(row["p_holm"]):
@@ -236,3 +238,9 @@ def sentence(row: Mapping[str, Any]) -> str:
     parts.append(_count(row["seeds"], "seed"))
     note = "" if pd.isna(row["note"]) else f"; {row['note']}"
     return f"{row['experiment']}, claim {row['claim']}, {row['verdict']}: {row['text']} ({'; '.join(parts)}){note}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if pd.isna(row["confidence"]):
+        return ""
+    return f", {row['confidence']:.1%} interval {row['lower']:.3g} to {row['upper']:.3g}"

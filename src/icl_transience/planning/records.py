@@ -69,7 +69,6 @@ class Records:
             ClaimRecord(
                 **vars(claim),
                 experiment=experiment.name,
-                horizon=experiment.horizon,
                 confidence=experiment.statistics.confidence,
                 alpha=experiment.claims_alpha,
             )

@@ -218,9 +218,10 @@ def redraw(archive: Path, output: Path) -> list[Path]:
     for folder in sorted(path.parent for path in archive.glob("experiments/*/experiment.json")):
         record = experiment_from(json.loads((folder / "experiment.json").read_text(encoding="utf-8")))
         curves, lanes = tables_file.read_curves(folder), tables_file.read_lanes(folder)
+        runs = tables_file.read_runs(folder)
         for svg in sorted(folder.glob("*.svg")):
             target = output / svg.relative_to(archive)
-            draw_experiment(svg.stem, record, curves, lanes, target, target.with_suffix(".png"))
+            draw_experiment(svg.stem, record, curves, lanes, runs, target, target.with_suffix(".png"))
             drawn.append(target)
     for data in sorted(archive.glob("banks/*.card.h5")):
         target = output / "banks" / data.name.replace(".card.h5", ".svg")

@@ -6,16 +6,19 @@ since reStructuredText could read files and HTML run scripts.
 """
 
 import csv
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from icl_transience.planning.plan import Plan
 from icl_transience.results import provenance, stale, status
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.experiment import QUANTITIES
 from icl_transience.store import checksums
 
 # More runs than that are better read as a table.
@@ -66,10 +69,12 @@ class Captions(dict):
 
     def table(self, experiment: str, name: str) -> str:
         """Return the columns that matter of transience.csv or runs.csv."""
+        # As in _findings.
+        from icl_transience.analysis import words
+
         folder = Path(self.plan.paths.experiment_folder(experiment))
         checksums.check_checksums(folder, [name], move=False)
-        with (folder / name).open(newline="", encoding="utf-8") as file:
-            rows = [dict(_cells(row)) for row in csv.DictReader(file)]
+        rows = [dict(_cells(row)) for row in (words.runs_of if name == "runs.csv" else words.lanes_of)(folder)]
         more = f"<p>… and {len(rows) - _MOST_ROWS:,} rows more in the file.</p>" if len(rows) > _MOST_ROWS else ""
         return _html(_table(rows[0], (row.values() for row in rows[:_MOST_ROWS])) + more)
 
@@ -111,8 +116,7 @@ class Captions(dict):
 
         folder = Path(self.plan.paths.experiment_folder(experiment))
         checksums.check_checksums(folder, tables_file.TABLES, move=False)
-        runs = tables_file.records(tables_file.read_csv(folder / "runs.csv"))
-        horizon = words.last_snapshot(folder)
+        runs, horizon = words.runs_of(folder), words.last_snapshot(folder)
         said = [
             f"<li><strong>{escape(row['run'])}</strong>: {escape(words.run_in_words(row, horizon))}</li>"
             for row in runs[:_MOST_SENTENCES]
@@ -176,8 +180,9 @@ def _claim(row: Mapping[str, str]) -> str:
     source = f" ({escape(row['source'])})" if row["source"] else ""
     parts = [f"<strong>{row['verdict']}</strong>: {escape(row['text'])}{source}"]
     parts.append(f"tested: {escape(row['tested'])}")
-    if row["effect"]:
-        parts.append(f"effect {_plain(row['effect'])}{_confidence(row)} ({escape(row['statistic'])})")
+    if row["effect"] or row["confidence"]:
+        effect = _plain(row["effect"]) if row["effect"] else "only bounded"
+        parts.append(f"effect {effect}{_confidence(row)} ({escape(row['statistic'])})")
     if row["p_holm"]:
         parts.append(f"p = {float(row['p_holm']):.2g} after Holm's correction, seeds: {row['seeds']}")
     return f"<li>{'; '.join(parts + [escape(row['note'])] * bool(row['note']))}</li>"
@@ -189,39 +194,21 @@ def _confidence(row: Mapping[str, str]) -> str:
     return f", {float(row['confidence']):.1%} interval {_plain(row['lower'])} to {_plain(row['upper'])}"
 
 
-def _cells(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _cells(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (head, HTML) of those cells of a row of transience.csv or runs.csv that a page has room for."""
-    yield "run", escape(row["run"])
-    yield ("seed", escape(row["seed"])) if "seed" in row else ("seeds", row["seeds"])
-    yield "outcome", row["outcome"]
-    yield "emergence", _sequences(row["emergence"])
-    yield "peak", _interval(row, "peak")
-    yield "peak at", _sequences(row["peak_at"])
-    # Of a lane whether its half-life is a lower bound, of a run how many of its lanes' are.
-    censored = row["half_life_censored"] if "seed" in row else row["n_half_life_censored"]
-    bound = "" if censored in ("", "0", "False") else "≥ "
-    yield "half life", bound + _sequences(row["half_life"])
-    yield "final", _interval(row, "final")
-    yield "index", _interval(row, "index")
+    from icl_transience.analysis import words
 
-
-def _sequences(number: str) -> str:
-    from icl_transience.system.formatting import format_count
-
-    return format_count(float(number)) if number else "–"
-
-
-def _interval(row: Mapping[str, str], name: str) -> str:
-    """Return a number, with its interval where the row has one."""
-    if not row[name]:
-        return "–"
-    ends = [row.get(f"{name}_{end}", "") for end in ("lower", "upper")]
-    return _plain(row[name]) + (f" ({' to '.join(map(_plain, ends))})" if all(ends) else "")
+    for name in ("run", "seed" if "seed" in row else "seeds", "outcome"):
+        yield name, escape(str(row[name]))
+    for name in QUANTITIES:
+        yield {"peak_at": "peak at", "half_life": "half-life"}.get(name, name), words.quantity_in_words(row, name)
 
 
 def _plain(number: str) -> str:
     """Format with two decimals, or two digits where those are further behind the point."""
     value = float(number)
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 

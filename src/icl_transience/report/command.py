@@ -57,6 +57,7 @@ def _figure(options: argparse.Namespace) -> None:
         experiment_from(read_planned(options.experiment)),
         tables_file.read_curves(options.folder),
         tables_file.read_lanes(options.folder),
+        tables_file.read_runs(options.folder),
         options.folder / f"{options.name}.svg",
         options.folder / f"{options.name}.png",
     )

@@ -10,6 +10,8 @@ from icl_transience.specs.keys import Key, neutral
 DIRECTIONS = {"trend": ("rises", "falls"), "difference": ("greater", "less"), "threshold": ("above", "below")}
 # Columns of transience.csv besides those of each evaluator and of the training loss, at the peak and at the end.
 QUANTITIES = ("emergence", "peak", "peak_at", "half_life", "final", "index")
+# Those that are times, in sequences seen: of these a lane may know no more than a bound. The others are levels.
+TIMES = ("emergence", "peak_at", "half_life")
 
 
 @dataclass(frozen=True, kw_only=True)

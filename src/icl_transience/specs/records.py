@@ -66,12 +66,11 @@ class ExperimentRecord:
 class ClaimRecord(Claim):
     """A claim with what its test needs to know.
 
-    horizon: of the experiment, in sequences seen. confidence: of intervals. alpha: the error level. left_out: the
-    experiment's source is not at hand, so nothing is tested and the three numbers are not there.
+    confidence: of intervals. alpha: the error level. left_out: the experiment's source is not at hand, so nothing is
+    tested and the two numbers are not there.
     """
 
     experiment: str
-    horizon: int = neutral(0)
     confidence: float = neutral(0.0)
     alpha: float = neutral(0.0)
     left_out: bool = neutral(False)

@@ -30,6 +30,12 @@ def read_lanes(folder: Path) -> pd.DataFrame:
     return read_csv(folder / "transience.csv")
 
 
+def read_runs(folder: Path) -> pd.DataFrame:
+    """Read an experiment's runs.csv. Raises StudyError where it is not as it was written."""
+    checksums.check_checksums(folder, ["runs.csv"])
+    return read_csv(folder / "runs.csv")
+
+
 def read_csv(path: Path) -> pd.DataFrame:
     """Read a table that this pipeline wrote. Only an empty cell is a missing value: a run may be named NA."""
     return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"run": str, "seed": str})

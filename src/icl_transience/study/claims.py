@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from icl_transience.specs.errors import StudyError, did_you_mean
-from icl_transience.specs.experiment import DIRECTIONS, QUANTITIES, Claim, is_number
+from icl_transience.specs.experiment import DIRECTIONS, QUANTITIES, TIMES, Claim, is_number
 
 # Kind -> the keys that it needs, and those that it may have.
 _KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -20,8 +20,6 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "difference": (("run", "than"), ()),
     "threshold": (("value",), ("run",)),
 }
-# Of these a lane may know no more than a lower bound, from which nothing can be taken away.
-_CENSORED = ("emergence", "half_life")
 
 
 @dataclass(frozen=True)
@@ -94,12 +92,12 @@ def _problems(where: str, section: Mapping[str, Any], claimant: Claimant) -> Ite
             f"{' or '.join(DIRECTIONS[kind])}: choose one of these"
         )
     taken = [key for key in ("of", "minus") if key in section]
-    allowed_columns = [name for name in claimant.columns if len(taken) == 1 or name not in _CENSORED]
+    allowed_columns = [name for name in claimant.columns if len(taken) == 1 or name not in TIMES]
     for key in taken:
         if (column := section[key]) not in allowed_columns:
             yield (
                 f"`{where}.{key}` is {column!r}{did_you_mean(column, allowed_columns)}, expected a column of "
-                f"transience.csv{' that is never censored' * (len(taken) > 1)}: {', '.join(allowed_columns)}"
+                f"transience.csv{' that is no time' * (len(taken) > 1)}: {', '.join(allowed_columns)}"
             )
     if len(taken) == 2 and _unit(section["of"]) != _unit(section["minus"]):
         yield (
@@ -116,7 +114,7 @@ def _problems(where: str, section: Mapping[str, Any], claimant: Claimant) -> Ite
 
 def _unit(column: str) -> str:
     """Return the unit of a column of transience.csv."""
-    if column in ("emergence", "peak_at", "half_life"):
+    if column in TIMES:
         return "sequences seen"
     return "loss" if column.endswith("training_loss") else "shares of 1"
 

@@ -7,48 +7,53 @@ plane        ICL against CIWL and IWL, a path a run in time
 grid         curves where two axes vary, a panel a combination
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from icl_transience.report.figures import layout, marks, style
+from icl_transience.report.figures import layout, marks, style, summary
 from icl_transience.report.figures import lines as figure_lines
 from icl_transience.report.figures import runs as figure_runs
 from icl_transience.report.figures.runs import COLOURS, NAMES, STRATEGIES
 from icl_transience.specs.evaluators import TRAINING, default_metric
-from icl_transience.specs.experiment import axis_of_numbers
 from icl_transience.specs.records import ExperimentRecord, RunRecord
 from icl_transience.store.tables_file import default_curves
-from icl_transience.system.formatting import format_count
 
 # Inches; at half the width of a page their text is still read.
 WIDTH = 6.4
 
 
 def draw_experiment(
-    name: str, record: ExperimentRecord, curves: pd.DataFrame, lanes: pd.DataFrame, vector: Path, raster: Path
+    name: str,
+    record: ExperimentRecord,
+    curves: pd.DataFrame,
+    lanes: pd.DataFrame,
+    runs: pd.DataFrame,
+    vector: Path,
+    raster: Path,
 ) -> None:
     """Draw a figure as SVG and PNG; equal tables give equal files.
 
-    name: of the figure. curves, lanes: curves.csv and transience.csv.
+    name: of the figure. curves, lanes, runs: curves.csv, transience.csv and runs.csv.
     """
-    figure_of, table = {
-        "curves": (_curves, curves),
+    figure_of, *tables = {
+        "curves": (_curves, curves, runs),
         "comparison": (_comparison, curves),
-        "summary": (_summary, lanes),
+        "summary": (summary.draw_summary, lanes, runs),
         "plane": (_plane, curves),
-        "grid": (_grid, curves),
+        "grid": (_grid, curves, runs),
     }[name]
     with matplotlib.rc_context(style.STYLE):
-        style.save(figure_of(record, table), vector, raster)
+        style.save(figure_of(record, *tables), vector, raster)
 
 
-def _curves(record: ExperimentRecord, curves: pd.DataFrame) -> Figure:
+def _curves(record: ExperimentRecord, curves: pd.DataFrame, of_runs: pd.DataFrame) -> Figure:
     """Draw a column a run: ICL, CIWL, IWL and flip above, dashed where at other contexts; the training loss below."""
     runs = record.runs
     columns = min(len(runs), 3)
@@ -59,12 +64,13 @@ def _curves(record: ExperimentRecord, curves: pd.DataFrame) -> Figure:
     for number, run in enumerate(runs):
         row, column = divmod(number, columns)
         upper, lower = axes[2 * row : 2 * row + 2, column]
-        _one_run(upper, lower, record, run, curves)
+        row = figure_runs.row_of(of_runs, run)
+        _one_run(upper, lower, record, run, curves, row)
         if column == columns - 1 or number == len(runs) - 1:
             of_run = figure_runs.of_run(curves, run)
             shown = figure_runs.present(of_run, STRATEGIES)
             shown += figure_runs.at_other_contexts(of_run, shown)
-            marks.label_ends(upper, of_run, shown, 0.055, in_layout=column == columns - 1)
+            marks.label_ends(upper, row, shown, 0.055, in_layout=column == columns - 1)
         if len(runs) > 1:
             upper.set_title(run.name)
         if column == 0:
@@ -76,7 +82,9 @@ def _curves(record: ExperimentRecord, curves: pd.DataFrame) -> Figure:
     return layout.finished(figure, record)
 
 
-def _one_run(upper: Axes, lower: Axes, record: ExperimentRecord, run: RunRecord, curves: pd.DataFrame) -> None:
+def _one_run(
+    upper: Axes, lower: Axes, record: ExperimentRecord, run: RunRecord, curves: pd.DataFrame, row: Mapping[str, Any]
+) -> None:
     of_run, statistics = figure_runs.of_run(curves, run), record.statistics
     shown = figure_runs.present(of_run, STRATEGIES)
     marks.mark_chance(upper, [run], shown)
@@ -86,7 +94,7 @@ def _one_run(upper: Axes, lower: Axes, record: ExperimentRecord, run: RunRecord,
         mean = figure_runs.mean_of(figure_runs.of_seeds(default_curves(of_run, name)))
         upper.plot(mean.index, mean, color=figure_runs.colour_of(name), linewidth=1.2, linestyle="--")
     if statistics.evaluator in shown:
-        marks.mark_peak(upper, of_run, record, run)
+        marks.mark_peak(upper, of_run, row)
     upper.set_ylim(-0.02, 1.02)
     loss = default_curves(of_run, TRAINING)
     figure_lines.draw_seeds(lower, loss, COLOURS[TRAINING], statistics.confidence, logarithmic=True)
@@ -132,42 +140,6 @@ def _comparison(record: ExperimentRecord, curves: pd.DataFrame) -> Figure:
     return layout.finished(figure, record)
 
 
-# Column of transience.csv -> its name on an axis.
-QUANTITIES = {
-    "peak": "peak (accuracy)",
-    "peak_at": "peak at (sequences seen)",
-    "half_life": "half-life (sequences)",
-    "index": "transience index",
-}
-
-
-def _summary(record: ExperimentRecord, lanes: pd.DataFrame) -> Figure:
-    """Draw a panel a quantity along the axis of numbers: every lane small, means with their interval.
-
-    A line a combination of the other axes' levels; half-lives past the horizon point upwards.
-    """
-    levels = figure_runs.levels(record)
-    axis = axis_of_numbers(levels)
-    assert axis is not None, "planning.targets plans a summary only along an axis of numbers"
-    groups = figure_runs.grouped(record, [other for other in levels if other != axis])
-    lines = layout.legend_lines({name: colour for name, (colour, _) in groups.items() if name})
-    figure = Figure(figsize=(WIDTH, 1), layout="constrained")
-    axes = layout.with_legend(figure, 2, 2, [*lines, *layout.quantity_marks(lanes)], 2.0).ravel()
-    for panel, (of, label) in zip(axes, QUANTITIES.items(), strict=True):
-        for colour, runs in groups.values():
-            of_group = lanes.loc[lanes["run"].isin([run.name for run in runs])].sort_values(by=axis)
-            marks.draw_quantity(panel, of_group, axis, of, colour, record.statistics.confidence)
-        panel.set_ylabel(label)
-        if of in ("peak_at", "half_life"):
-            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
-            panel.set_ylim(0, record.horizon if lanes[of].isna().to_numpy().all() else None)
-        figure_lines.levels_axis(panel, axis, levels[axis])
-    axes[0].axhline(lanes["chance"].iloc[0], color=figure_runs.GREY, linewidth=0.9, linestyle=(0, (1, 2)))
-    axes[0].set_ylim(top=1.02)
-    axes[3].set_ylim(-0.05, 1.05)
-    return layout.finished(figure, record, layout.OF_QUANTITIES)
-
-
 def _plane(record: ExperimentRecord, curves: pd.DataFrame) -> Figure:
     """Draw ICL across, CIWL and IWL upwards: where the mean of every run goes in time, with its seeds."""
     against = figure_runs.present(curves, ("ciwl", "iwl"))
@@ -194,7 +166,7 @@ def _metric(evaluator: str) -> str:
     return default_metric(evaluator).replace("in_context", "in-context").replace("_", " ")
 
 
-def _grid(record: ExperimentRecord, curves: pd.DataFrame) -> Figure:
+def _grid(record: ExperimentRecord, curves: pd.DataFrame, of_runs: pd.DataFrame) -> Figure:
     """Draw a panel a combination of two axes' levels: ICL, CIWL, IWL and flip, the mark at the peak."""
     (down, of_rows), (across, of_columns) = figure_runs.levels(record).items()
     width = min(2 * WIDTH, max(WIDTH, 1.2 + 1.5 * len(of_columns)))
@@ -204,14 +176,15 @@ def _grid(record: ExperimentRecord, curves: pd.DataFrame) -> Figure:
     for run in record.runs:
         row, column = of_rows.index(run.axes[down]), of_columns.index(run.axes[across])
         panel, of_run = axes[row, column], figure_runs.of_run(curves, run)
+        numbers = figure_runs.row_of(of_runs, run)
         for name in shown:
             curve = default_curves(of_run, name)
             figure_lines.draw_seeds(panel, curve, COLOURS[name], statistics.confidence)
             if name == statistics.evaluator:
-                marks.mark_peak(panel, of_run, record, run, in_words=False)
+                marks.mark_peak(panel, of_run, numbers, in_words=False)
         marks.mark_chance(panel, [run], shown, words="")
         if column == len(of_columns) - 1:
-            marks.label_ends(panel, of_run, shown, 0.1)
+            marks.label_ends(panel, numbers, shown, 0.1)
         figure_lines.sequences_axis(panel)
         panel.set(ylim=(-0.02, 1.02), xlabel="")
     for column, level in enumerate(of_columns):

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,7 +17,6 @@ OF_CURVES = (
     "Thin: seeds {seeds}; thick: their mean; band, from 3 seeds: its {interval}. ICL, CIWL, flip: accuracy among the "
     "labels in the context; IWL: among all labels."
 )
-OF_QUANTITIES = "Small: seeds {seeds}; large: their mean; bar: its {interval}."
 
 
 # Title and foot.
@@ -70,16 +68,6 @@ def path_marks() -> list[Line2D]:
     circle = _mark("o", "1k, 10k, 100k, … sequences seen")
     circle.set_markerfacecolor("white")
     return [_mark("o", "first snapshot"), _mark("s", "last snapshot"), circle]
-
-
-def quantity_marks(lanes: pd.DataFrame) -> list[Line2D]:
-    """Return what the marks of `marks.draw_quantity` mean, of those that are there."""
-    marks = []
-    if "True" in set(lanes["half_life_censored"].astype(str)):
-        marks.append(_mark("^", "half-life: at least"))
-    if lanes["index"].isna().to_numpy().any():
-        marks.append(_mark("x", "seed without the quantity"))
-    return marks
 
 
 def legend_lines(colours: Mapping[str, Any]) -> list[Line2D]:

@@ -1,6 +1,6 @@
-"""Marks in the panels of a figure: chance, peaks, names at the ends of curves, quantities along an axis."""
+"""Marks in the panels of a figure: chance, peaks, names at the ends of curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,20 +8,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from icl_transience.analysis import transience
+from icl_transience.analysis import words
 from icl_transience.report.figures.runs import (
     COLOURS,
     GREY,
     NAMES,
     colour_of,
-    mean_of,
     name_of,
-    of_seeds,
 )
 from icl_transience.specs import evaluators
-from icl_transience.specs.records import ExperimentRecord, RunRecord
-from icl_transience.store.tables_file import default_curves
-from icl_transience.system.formatting import format_count
+from icl_transience.specs.records import RunRecord
 
 # Marks.
 
@@ -51,26 +47,22 @@ def mark_chance(axes: Axes, runs: Sequence[RunRecord], shown: Sequence[str], *, 
             )
 
 
-def mark_peak(
-    axes: Axes, of_run: pd.DataFrame, record: ExperimentRecord, run: RunRecord, *, in_words: bool = True
-) -> None:
-    """Mark where the evaluator that is summarised is highest; nowhere if that is not `min_effect` above chance."""
-    statistics = record.statistics
-    name, colour = statistics.evaluator, COLOURS[statistics.evaluator]
-    mean = mean_of(of_seeds(default_curves(of_run, name)))
-    if mean.empty:
+def mark_peak(axes: Axes, of_run: pd.DataFrame, row: Mapping[str, Any], *, in_words: bool = True) -> None:
+    """Mark the peak that runs.csv gives for a run, in its `row`; nowhere if nothing emerged.
+
+    The mean over seeds of how high, at the median of when: not the highest point of the mean curve, which is lower
+    where seeds peak at different times. At the last snapshot where most of them were highest there.
+    """
+    if row["outcome"] in ("never", "diverged"):
         return
-    smoothed = transience.smooth(mean.to_numpy(), statistics.smoothing)
-    top = int(smoothed.argmax())
-    x, y = mean.index[top], smoothed[top]
-    chance = evaluators.chance(name, run.recipe, run.labels)
-    if chance is None or y - chance <= statistics.min_effect:
-        return
+    last = float(of_run["sequences_seen"].to_numpy().max())
+    x, y, colour = min(row["peak_at"], last), row["peak"], COLOURS[row["evaluator"]]
     axes.plot([x], [y], marker="v", markersize=7, color=colour, markeredgecolor="white", zorder=5)
     if not in_words:
         return
+    some = f" ({row['n_peak_at']} of {row['seeds']})" if row["n_peak_at"] < row["seeds"] else ""
     axes.annotate(
-        f"peak {y:.2f}\nat {format_count(x)}",
+        f"peak {y:.2f}\n{words.place_in_words(row, last, 'at')}{some}",
         (x, y),
         xytext=(0, 9),
         textcoords="offset points",
@@ -82,13 +74,12 @@ def mark_peak(
     )
 
 
-def label_ends(axes: Axes, of_run: pd.DataFrame, shown: Sequence[str], gap: float, *, in_layout: bool = True) -> None:
-    """Write each curve's name at its right end, at least `gap` apart; in_layout: take room from panels beside it."""
-    ends = []
-    for name in shown:
-        mean = mean_of(of_seeds(default_curves(of_run, name)))
-        if len(mean):
-            ends.append((mean.iloc[-1], name))
+def label_ends(axes: Axes, row: Mapping[str, Any], shown: Sequence[str], gap: float, *, in_layout: bool = True) -> None:
+    """Write each curve's name and end, as in a run's `row` of runs.csv, at its right end, at least `gap` apart.
+
+    in_layout: take room from panels beside it.
+    """
+    ends = [(end, name) for name in shown if not pd.isna(end := row.get(f"final_{name}", np.nan))]
     lowest = -np.inf
     for value, name in sorted(ends):
         lowest = max(value, lowest + gap)
@@ -111,36 +102,3 @@ def mark_chance_of_plane(axes: Axes, run: RunRecord, across: str, upwards: str) 
     for name, line in ((across, axes.axvline), (upwards, axes.axhline)):
         if (level := evaluators.chance(name, run.recipe, run.labels)) is not None:
             line(level, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-
-
-# Quantities along an axis.
-
-
-def draw_quantity(axes: Axes, lanes: pd.DataFrame, axis: str, of: str, colour: Any, confidence: float) -> None:
-    """Draw a quantity of transience.csv along an axis: lanes small, means with their interval, joined.
-
-    Lanes that have none are crosses at the foot. Half-lives past the horizon, and means of such, point upwards.
-    """
-    is_half_life = of == "half_life"
-    late = lanes["half_life_censored"].astype(str) == "True" if is_half_life else pd.Series(False, lanes.index)
-    for censored, marker in ((False, "o"), (True, "^")):
-        chosen = lanes.loc[late == censored]
-        axes.plot(chosen[axis], chosen[of], marker, markersize=3, color=colour, alpha=0.5, markeredgewidth=0)
-    without = lanes.loc[lanes[of].isna()]
-    axes.plot(without[axis], np.full(len(without), 0.03), "x", color=colour, ms=5, transform=axes.get_xaxis_transform())
-    at: list[float] = []
-    means: list[float] = []
-    errors: list[tuple[float, float]] = []
-    for level in sorted(set(lanes[axis])):
-        of_level = lanes[axis] == level
-        values = lanes.loc[of_level, of].dropna()
-        if values.empty:
-            continue
-        mean, (lower, upper) = float(values.mean()), transience.interval(list(values), confidence)
-        at.append(level)
-        means.append(mean)
-        errors.append((0, 0) if lower is None or upper is None else (mean - lower, upper - mean))
-        marker = "^" if True in set(late.loc[of_level]) else "o"
-        axes.plot([level], [mean], marker, markersize=7, color=colour, markeredgecolor="white", zorder=5)
-    if at:
-        axes.errorbar(at, means, np.array(errors).T, color=colour, linewidth=2, elinewidth=1, capsize=2, zorder=3)

@@ -12,6 +12,7 @@ from icl_transience.specs import experiment
 from icl_transience.specs.evaluators import TRAINING, evaluator_parts
 from icl_transience.specs.experiment import axis_of_numbers, is_number
 from icl_transience.specs.records import ExperimentRecord, RunRecord
+from icl_transience.store.tables_file import records
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 COLOURS = {"icl": "#0072B2", "ciwl": "#E69F00", "iwl": "#D55E00", "flip": "#009E73", TRAINING: "#444444"}
@@ -34,6 +35,11 @@ UNORDERED = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "
 def of_run(curves: pd.DataFrame, run: RunRecord) -> pd.DataFrame:
     """Return a run's rows after the start, which has no place on a logarithmic axis."""
     return curves.loc[(curves["run"] == run.name) & (curves["sequences_seen"] > 0)]
+
+
+def row_of(runs: pd.DataFrame, run: RunRecord) -> dict[str, Any]:
+    """Return a run's row of runs.csv."""
+    return records(runs.loc[runs["run"] == run.name])[0]
 
 
 def present(curves: pd.DataFrame, evaluators: Iterable[str]) -> list[str]:
