@@ -12,7 +12,7 @@ RISES_AND_FALLS = [0.5, 0.6, 0.8, 0.9, 0.8, 0.7, 0.6]
 STAYS = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.9]
 
 
-def make_record(runs: dict[str, dict]) -> ExperimentRecord:
+def make_record(runs: dict[str, dict], seeds: int = 3) -> ExperimentRecord:
     """An experiment of these runs, each with its levels, as its tables and figures need it."""
     return ExperimentRecord(
         study="made_up",
@@ -29,7 +29,7 @@ def make_record(runs: dict[str, dict]) -> ExperimentRecord:
                 recipe=Recipe(context=8, burstiness=3),
                 labels=100,
                 caption=("same for all", name),
-                lanes=tuple(LaneRecord(seed=str(seed), pack=name, place=seed) for seed in (0, 1, 2)),
+                lanes=tuple(LaneRecord(seed=str(seed), pack=name, place=seed) for seed in range(seeds)),
             )
             for name, axes in runs.items()
         ),

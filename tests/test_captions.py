@@ -13,6 +13,7 @@ from icl_transience.planning.plan import Plan
 from icl_transience.report import captions
 from icl_transience.report.captions import Captions
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.experiment import QUANTITIES, TIMES
 from icl_transience.store import checksums
 
 RUN = {
@@ -37,11 +38,13 @@ RUN = {
     "final_lower": "0.6",
     "final_upper": "0.72",
     "index": "0.467",
-    "curve_peak": "0.8",
-    "curve_peak_at": "704000",
-    "curve_final": "0.66",
+    **{f"n_{name}": "3" for name in QUANTITIES},
+    **{f"n_{name}_censored": "0" for name in ("emergence", "peak_at")},
+    "n_emergence_left_censored": "0",
+    **{f"{name}_{end}": "" for name in (*TIMES, "index") for end in ("lower", "upper")},
 }
 LANE = {key: value for key, value in RUN.items() if key != "seeds" and not key.endswith(("lower", "upper"))}
+LANE |= {f"{name}_censored": "False" for name in TIMES} | {"emergence_left_censored": "False"}
 VERDICT = {
     "experiment": "l2",
     "claim": "kept",
@@ -121,10 +124,14 @@ def test_each_run_is_said_in_a_sentence_and_many_are_counted(plan):
 
 
 def test_a_table_shows_intervals_and_says_what_is_a_bound_or_missing(plan):
-    tabulate(plan, "runs.csv", RUN | {"n_half_life_censored": "2"}, RUN | {"half_life": "", "index": ""})
+    bound = {"half_life": "inf", "n_half_life": "2", "n_half_life_censored": "2"}
+    none = {f"{part}{name}": value for name in ("half_life", "index") for part, value in (("", ""), ("n_", "0"))}
+    tabulate(plan, "runs.csv", RUN, RUN | bound, RUN | none)
     said = page(Captions(plan).table("l2", "runs.csv"))
-    assert "<td>0.80 (0.75 to 0.85)</td><td>704k</td><td>≥ 1.2M</td><td>0.66 (0.60 to 0.72)</td><td>0.47</td>" in said
-    assert "<td>–</td><td>0.66 (0.60 to 0.72)</td><td>–</td>" in said
+    levels = "<td>0.66 (0.60 to 0.72)</td><td>0.47</td>"
+    assert f"<td>32k</td><td>0.80 (0.75 to 0.85)</td><td>704k</td><td>1.2M</td>{levels}" in said
+    assert f"<td>704k</td><td>not reached (2 of 3 seeds, 2 censored)</td>{levels}" in said
+    assert "<td>– (0 of 3 seeds)</td><td>0.66 (0.60 to 0.72)</td><td>– (0 of 3 seeds)</td>" in said
 
 
 def test_a_table_of_lanes_knows_seeds_and_ends_where_a_page_does(plan):
@@ -152,6 +159,10 @@ def test_a_claim_stands_with_its_verdict_effect_and_p(plan):
     assert "<strong>contradicted</strong>: L2 keeps it (Fig. 5); " in said
     assert "effect -0.004, 95.0% interval -0.10 to 0.09 (mean difference); p = 0.5 after Holm" in said
     assert "seeds: 2; few seeds</li>" in said
+    bounded = {"effect": "", "lower": "700", "upper": "inf", "confidence": "0.96875"}
+    write("results/studies/tiny/verdicts.csv", VERDICT | bounded)
+    assert "effect only bounded, 96.9% interval 700.00 to ∞" in page(Captions(plan).claims("l2"))
+    write("results/studies/tiny/verdicts.csv", VERDICT, VERDICT)
     assert page(Captions(plan).all_claims()).count("<li>") == 2
 
 
@@ -162,6 +173,10 @@ def test_damaged_tables_are_refused_by_name(plan):
         Captions(plan).table("l2", "runs.csv")
     # It may be a job's that has not yet written the checksum.
     assert Path(plan.paths.experiment_folder("l2"), "runs.csv").exists()
+    for name in ("runs.csv", "transience.csv"):
+        tabulate(plan, name, {"run": "a", "outcome": "never", "curve_peak": "0.5"})
+        with pytest.raises(StudyError, match=rf"{name}: lacks emergence, .*: delete it, and snakemake writes it again"):
+            Captions(plan).table("l2", name)
     write("results/studies/tiny/verdicts.csv", {"experiment": "l2", "verdict": "supported"})
     with pytest.raises(StudyError, match=r"verdicts\.csv: lacks text, .*: delete it, and snakemake writes it again"):
         Captions(plan).claims("l2")

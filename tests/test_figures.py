@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from icl_transience.analysis import summaries, transience
 from icl_transience.planning.plan import Plan
 from icl_transience.report.figures import experiment, layout, runs, style
 from icl_transience.report.figures import lines as figure_lines
-from icl_transience.report.figures.experiment import _curves, _grid, _plane, _summary, draw_experiment
+from icl_transience.report.figures.experiment import _curves, _grid, _plane, draw_experiment
+from icl_transience.report.figures.summary import draw_summary
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store import tables_file
 
@@ -26,9 +28,11 @@ ROOT = Path(__file__).parents[1]
 L2, DEPTH = "optimizer.l2.strength", "model.depth"
 
 
-def lanes_of(folder: Path, record: ExperimentRecord, curves: pd.DataFrame, diverged: tuple = ()) -> pd.DataFrame:
-    summaries.write_summaries(folder, record, curves, diverged)
-    return tables_file.read_csv(folder / "transience.csv")
+def tables_of(record: ExperimentRecord, curves: pd.DataFrame, diverged: tuple = ()) -> list[pd.DataFrame]:
+    """transience.csv and runs.csv."""
+    with tempfile.TemporaryDirectory() as folder:
+        summaries.write_summaries(Path(folder), record, curves, diverged)
+        return [tables_file.read_csv(Path(folder, name)) for name in ("transience.csv", "runs.csv")]
 
 
 @pytest.fixture
@@ -54,10 +58,10 @@ def two_axes() -> tuple[ExperimentRecord, pd.DataFrame]:
 def test_equal_tables_give_equal_figures(tmp_path, record, curves, two_axes, name):
     if name == "grid":
         record, curves = two_axes
-    lanes, drawn = lanes_of(tmp_path, record, curves), []
+    tables, drawn = tables_of(record, curves), []
     for attempt in ("first", "second"):
         paths = [tmp_path / f"{attempt}.{kind}" for kind in ("svg", "png")]
-        draw_experiment(name, record, curves, lanes, *paths)
+        draw_experiment(name, record, curves, *tables, *paths)
         drawn.append([path.read_bytes() for path in paths])
     assert drawn[0] == drawn[1]
     assert drawn[0][0].startswith(b"<?xml")
@@ -69,8 +73,7 @@ def test_another_curve_gives_another_figure(tmp_path, record, curves, name):
     drawn = []
     for shift in (0.0, 0.05):
         shifted = curves.assign(value=curves["value"] + shift)
-        lanes = lanes_of(tmp_path, record, shifted)
-        draw_experiment(name, record, shifted, lanes, tmp_path / "a.svg", tmp_path / "a.png")
+        draw_experiment(name, record, shifted, *tables_of(record, shifted), tmp_path / "a.svg", tmp_path / "a.png")
         drawn.append((tmp_path / "a.svg").read_bytes())
     assert drawn[0] != drawn[1]
 
@@ -130,15 +133,17 @@ def test_figures_can_be_drawn_whatever_becomes_of_the_lanes(tmp_path, kind, fate
     for run, seed in gone:
         late = (curves["run"] == run) & (curves["seed"] == seed) & (curves["sequences_seen"] > 4000)
         curves.loc[late, "value"] = np.nan
-    lanes = lanes_of(tmp_path, record, curves, gone)
+    lanes, of_runs = tables_of(record, curves, gone)
+    tables = {"summary": [lanes, of_runs], "curves": [curves, of_runs], "grid": [curves, of_runs]}
     with matplotlib.rc_context(style.STYLE):
         for name in names:
-            assert_inside(getattr(experiment, f"_{name}")(record, lanes if name == "summary" else curves))
+            draw = draw_summary if name == "summary" else getattr(experiment, f"_{name}")
+            assert_inside(draw(record, *tables.get(name, [curves])))
 
 
 def test_a_peak_is_marked_only_where_something_emerged(record):
     curves = make_curves(record, {"none": RISES_AND_FALLS, "some": [0.52] * len(SEEN)})
-    marked, unmarked = _curves(record, curves).axes[:2]
+    marked, unmarked = _curves(record, curves, tables_of(record, curves)[1]).axes[:2]
     assert [line.get_marker() for line in marked.lines].count("v") == 1
     assert [line.get_marker() for line in unmarked.lines].count("v") == 0
 
@@ -182,7 +187,7 @@ def assert_inside(figure: Figure) -> None:
 
 def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(record, curves):
     def dashed(table: pd.DataFrame) -> list:
-        lines = _curves(record, table).axes[0].lines
+        lines = _curves(record, table, tables_of(record, table)[1]).axes[0].lines
         # A level of chance is dashed too, but has only two ends.
         return [line for line in lines if line.get_linestyle() == "--" and len(line.get_ydata()) > 2]
 
@@ -191,7 +196,8 @@ def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(record,
     assert {line.get_color() for line in (shorter, longer)} == {runs.COLOURS["icl"]}
     assert shorter.get_ydata().tolist() == pytest.approx([value - 0.2 for value in RISES_AND_FALLS[1:]])
     assert longer.get_ydata().tolist() == pytest.approx([value - 0.1 for value in RISES_AND_FALLS[1:]])
-    texts = [text.get_text() for text in _curves(record, at_other_contexts(curves)).axes[1].texts]
+    table = at_other_contexts(curves)
+    texts = [text.get_text() for text in _curves(record, table, tables_of(record, table)[1]).axes[1].texts]
     assert "ICL, context 4: 0.70" in texts
     assert "ICL, context 16: 0.80" in texts
 
@@ -235,7 +241,7 @@ def test_a_path_is_marked_at_powers_of_ten():
 
 def test_a_grid_has_a_row_and_a_column_a_level_in_order(two_axes):
     record, curves = two_axes
-    figure = _grid(record, curves)
+    figure = _grid(record, curves, tables_of(record, curves)[1])
     axes = np.array(figure.axes).reshape(2, 3)
     assert [panel.get_title() for panel in axes[0]] == [
         "l2.strength = 0",
@@ -256,12 +262,12 @@ def thick(panel, colour: str) -> list:
 
 def test_a_summary_shows_means_at_their_levels_a_line_a_level_of_the_other_axis(tmp_path, two_axes):
     record, curves = two_axes
-    figure = _summary(record, lanes_of(tmp_path, record, curves))
+    figure = draw_summary(record, *tables_of(record, curves))
     index = next(panel for panel in figure.axes if panel.get_ylabel() == "transience index")
     assert index.get_xlabel() == L2
     assert index.get_xscale() == "symlog"
     assert [f"{tick:g}" for tick in index.get_xticks()] == ["0", "1e-05", "0.0001"]
-    lines = [line for line in index.lines if line.get_linestyle() == "-" and line.get_linewidth() == 2]
+    lines = joined(index)
     ends = {run.name: 0.6 + 0.01 * number for number, run in enumerate(record.runs)}
     # A lane's peak is 0.9 and its end `ends`, both shifted alike by seed.
     expected = {d: [(0.9 - ends[f"{d}/{l2:g}"]) / 0.4 for l2 in (0, 1e-5, 1e-4)] for d in (2, 4)}
@@ -277,17 +283,85 @@ def test_an_axis_is_logarithmic_where_its_levels_span_tenfold(levels, scale):
     assert axes.get_xscale() == scale
 
 
-def test_half_lives_past_the_horizon_point_upwards_and_lanes_without_one_are_crosses(tmp_path, record, curves):
+def joined(panel) -> list:
+    """The lines along the axis; those of intervals go up."""
+    return [line for line in panel.lines if line.get_linestyle() == "-" and line.get_marker() == "None"]
+
+
+def panel_of(figure: Figure, label: str):
+    return next(panel for panel in figure.axes if panel.get_ylabel() == label)
+
+
+HALF_LIFE = "half-life (sequences)"
+
+
+def test_half_lives_past_the_horizon_point_upwards_and_lanes_without_one_are_crosses(record, curves):
     curves.loc[(curves["run"] == "none") & (curves["seed"] == "0") & (curves["evaluator"] == "icl"), "value"] = 0.5
-    figure = _summary(record, lanes_of(tmp_path, record, curves))
-    half_life = next(panel for panel in figure.axes if panel.get_ylabel() == "half-life (sequences)")
-    shown = {marker: [line.get_xdata() for line in half_life.lines if line.get_marker() == marker] for marker in "o^x"}
-    # `some` stays; of `none` one lane never rises.
-    assert set(np.concatenate(shown["^"])) == {1e-5}
-    assert set(np.concatenate(shown["o"])) == {0}
-    assert np.concatenate(shown["x"]).tolist() == [0]
+    lanes, of_runs = tables_of(record, curves)
+    figure = draw_summary(record, lanes, of_runs)
+    half_life = panel_of(figure, HALF_LIFE)
+    shown = {marker: [line for line in half_life.lines if line.get_marker() == marker] for marker in "o^x_"}
+    # `some` stays: a seed an arrow, at its bound, and the median's at the edge. Of `none` one lane never rises.
+    bounds, (median,) = shown["^"][:3], shown["^"][3:]
+    assert [line.get_xydata().tolist() for line in bounds] == [[[1e-5, 28_000]]] * 3
+    assert (median.get_xydata().tolist(), median.get_markerfacecolor()) == ([[1e-5, 1]], "white")
+    assert {x for line in shown["o"] for x in line.get_xdata()} == {0}
+    assert [line.get_xdata().tolist() for line in shown["x"] if len(line.get_xdata())] == [[0]]
+    (dash,) = [line.get_xydata().tolist() for line in shown["_"]]
+    assert dash == [[0, pytest.approx(of_runs["half_life"][0])]]
     (legend,) = [legend for panel in figure.axes if (legend := panel.get_legend())]
-    assert [text.get_text() for text in legend.get_texts()] == ["half-life: at least", "seed without the quantity"]
+    words = ["seed: at least", "median not reached", "seed without the quantity"]
+    assert [text.get_text() for text in legend.get_texts()] == words
+
+
+def more_levels(icl: list[list[float]], seeds: int = 3) -> tuple[ExperimentRecord, pd.DataFrame]:
+    """Runs at levels of L2, from less to more, each with ICL as given."""
+    record = make_record({f"l2={level}": {L2: 10.0 ** (level - 6)} for level in range(len(icl))}, seeds)
+    return record, make_curves(record, {f"l2={level}": values for level, values in enumerate(icl)})
+
+
+FALLS_LATE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.8, 0.6]
+
+
+def test_nothing_is_drawn_through_bounds():
+    """A mean of them would fall from level to level here, where no lane loses anything."""
+    later = [
+        [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.9],
+        [0.5, 0.6, 0.7, 0.8, 0.9, 0.9, 0.9],
+        [0.5, 0.6, 0.7, 0.7, 0.8, 0.9, 0.9],
+    ]
+    record, curves = more_levels(later)
+    lanes, of_runs = tables_of(record, curves)
+    assert lanes.groupby("run")["half_life"].mean().is_monotonic_decreasing
+    panel = panel_of(draw_summary(record, lanes, of_runs), HALF_LIFE)
+    assert all(np.isnan(line.get_ydata()).all() for line in joined(panel))
+    # One mark a seed and one a level at the edge.
+    assert [len(line.get_xdata()) for line in panel.lines if line.get_marker() == "^"] == [3, 3, 3, 1, 1, 1]
+    assert not [line for line in panel.lines if line.get_marker() == "_" and len(line.get_xdata())]
+
+
+def test_a_line_has_a_gap_where_a_median_is_not_reached_and_two_levels_have_none():
+    record, curves = more_levels([RISES_AND_FALLS, RISES_AND_FALLS, STAYS, FALLS_LATE])
+    (line,) = joined(panel_of(draw_summary(record, *tables_of(record, curves)), HALF_LIFE))
+    assert np.isfinite(line.get_ydata()).tolist() == [True, True, False, True]
+    record, curves = more_levels([RISES_AND_FALLS, FALLS_LATE])
+    assert not [line for panel in draw_summary(record, *tables_of(record, curves)).axes for line in joined(panel)]
+
+
+def test_times_have_an_interval_from_six_seeds_and_an_open_one_goes_up_to_the_edge():
+    def bars(seeds: int) -> list:
+        record, curves = more_levels([RISES_AND_FALLS, FALLS_LATE], seeds)
+        # In two lanes of the second level nothing falls.
+        kept = (curves["run"] == "l2=1") & (curves["seed"] < "2") & (curves["evaluator"] == "icl")
+        curves.loc[kept, "value"] = STAYS * 2
+        panel = panel_of(draw_summary(record, *tables_of(record, curves)), HALF_LIFE)
+        return [line for line in panel.lines if line.get_linestyle() == "-" and line.get_marker() == "_"], panel
+
+    assert bars(5)[0] == []
+    (closed, open_end), panel = bars(6)
+    assert closed.get_ydata()[1] < 30_000
+    assert open_end.get_ydata()[1] == panel.get_ylim()[1]
+    assert (open_end.get_markevery(), closed.get_markevery()) == ([0], None)
 
 
 def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is_its_own(record):

@@ -8,6 +8,7 @@ import pytest
 from factories import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_record
 
 from icl_transience.analysis import summaries, words
+from icl_transience.specs.experiment import QUANTITIES, TIMES
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store import checksums, tables_file
 
@@ -35,11 +36,10 @@ def test_there_is_a_row_a_lane_and_a_row_a_run_with_the_runs_place_on_the_axes(t
     assert runs["outcome"].tolist() == ["transient", "persistent"]
 
 
-def test_a_run_reports_the_peak_and_the_end_of_the_curve_averaged_over_seeds(tmp_path, record, curves):
+def test_a_run_reports_the_mean_of_its_lanes_peaks_and_ends(tmp_path, record, curves):
     _, runs = write(tmp_path, record, curves)
-    assert runs[["curve_peak", "curve_peak_at", "curve_final"]].to_numpy()[0] == pytest.approx([0.9, 4000, 0.6])
+    assert runs[["peak", "peak_at", "final"]].to_numpy()[0] == pytest.approx([0.9, 4000, 0.6])
     # The lanes' own peaks are 0.89, 0.90 and 0.91.
-    assert runs["peak"][0] == pytest.approx(0.9)
     assert runs["peak_lower"][0] < 0.89 < 0.91 < runs["peak_upper"][0]
 
 
@@ -86,9 +86,32 @@ def test_the_ends_at_other_contexts_stand_beside_too_and_change_no_summary(tmp_p
     pd.testing.assert_frame_equal(runs[plain.columns], plain)
 
 
-def test_no_number_in_the_table_of_runs_is_missing_when_icl_appears(tmp_path, record, curves):
+def test_no_number_in_the_table_of_runs_is_missing_when_icl_appears_but_ends_of_few_times(tmp_path, record, curves):
     _, runs = write(tmp_path, record, curves)
-    assert runs.notna().all(axis=None)
+    ends = [f"{name}_{end}" for name in TIMES for end in ("lower", "upper")]
+    assert runs[ends].isna().all(axis=None)
+    assert runs.drop(columns=ends).notna().all(axis=None)
+
+
+def test_a_median_that_is_not_reached_is_read_back_as_infinite_and_so_taken_for_no_number_of_sequences(
+    tmp_path, record, curves
+):
+    _, runs = write(tmp_path, record, curves)
+    assert runs["half_life"].tolist() == [pytest.approx(12_000, abs=4000), np.inf]
+    assert runs["half_life"].mean() == np.inf
+    assert runs["n_half_life_censored"].tolist() == [0, 3]
+
+
+def test_lanes_that_never_rose_stand_in_the_table_with_their_bound(tmp_path, record, curves):
+    flat = (curves["evaluator"] == "icl") & (curves["run"] == "some") & (curves["seed"] != "0")
+    curves.loc[flat, "value"] = 0.5
+    lanes, runs = write(tmp_path, record, curves)
+    of_some = lanes[lanes["run"] == "some"]
+    assert of_some["emergence"].tolist()[1:] == [SEEN[-1]] * 2
+    assert of_some["emergence_censored"].tolist() == [False, True, True]
+    assert of_some["half_life"].isna().tolist() == [False, True, True]
+    row = runs.set_index("run").loc["some"]
+    assert row[["emergence", "n_emergence", "n_emergence_censored", "n_half_life"]].tolist() == [np.inf, 3, 2, 1]
 
 
 def test_a_diverged_lane_is_counted_and_enters_no_mean(tmp_path, record, curves):
@@ -100,13 +123,13 @@ def test_a_diverged_lane_is_counted_and_enters_no_mean(tmp_path, record, curves)
     assert lanes["outcome"].tolist()[:3] == ["transient", "diverged", "transient"]
     assert runs["n_diverged"].tolist() == [1, 0]
     # The two others peak at 0.89 and 0.91.
-    assert runs[["curve_peak", "curve_final"]].to_numpy()[0] == pytest.approx([0.9, 0.6])
+    assert runs[["peak", "final"]].to_numpy()[0] == pytest.approx([0.9, 0.6])
 
 
 def test_a_run_all_of_whose_lanes_diverged_has_no_curve(tmp_path, record, curves):
     _, runs = write(tmp_path, record, curves, {("none", seed) for seed in "012"})
     assert runs["outcome"].tolist() == ["diverged", "persistent"]
-    assert runs["curve_peak"].isna().tolist() == [True, False]
+    assert runs["peak"].isna().tolist() == runs["emergence"].isna().tolist() == [True, False]
 
 
 def test_tables_say_in_words_when_icl_peaked_and_what_is_left(tmp_path, record, curves):
@@ -114,9 +137,19 @@ def test_tables_say_in_words_when_icl_peaked_and_what_is_left(tmp_path, record, 
     write(tmp_path, record, curves)
     checksums.write_checksums(tmp_path, tables_file.TABLES)
     first, second = words.experiment_in_words(tmp_path)
-    assert "peaks at 0.90 after 4k sequences and falls to 0.60 at 32k (mean of 3 seeds, 3 transient" in first
-    assert "peaks at 0.90 after 4k sequences and stays, with 0.90 at 32k" in second
+    assert "peaks at 0.90 after 4k sequences and falls to 0.60 at 32k, half-life 12k (levels: mean, times" in first
+    assert "times: median of 3 seeds; 3 transient)" in first
+    assert "peaks at 0.90 after 4k sequences and stays, with 0.90 at 32k, half-life not reached (by 3 of 3" in second
     assert second.endswith(f"figure: {tmp_path / 'curves.svg'}")
+
+
+def row_of_a_run(**changes) -> dict:
+    row = {"seeds": 2, "outcome": "persistent", "evaluator": "icl", "metric": "in_context_accuracy", "chance": 0.5}
+    row |= {"peak": 0.9, "final": 0.9, "emergence": 2000.0, "peak_at": 4000.0, "half_life": 8000.0, "index": 0.0}
+    row |= {f"{name}_{end}": np.nan for name in QUANTITIES for end in ("lower", "upper")}
+    row |= {f"n_{name}": 2 for name in QUANTITIES} | {f"n_{name}_censored": 0 for name in TIMES}
+    row |= {"n_emergence_left_censored": 0, "n_never": 0, "n_transient": 0, "n_persistent": 2, "n_diverged": 0}
+    return row | changes
 
 
 @pytest.mark.parametrize(
@@ -124,10 +157,46 @@ def test_tables_say_in_words_when_icl_peaked_and_what_is_left(tmp_path, record, 
     [(0.849, "and falls, not beyond noise, to 0.85"), (0.851, "and stays, with 0.85"), (0.899, "and stays, with 0.90")],
 )
 def test_a_fall_within_noise_is_named_where_it_is_more_than_a_twentieth(final, said):
-    row = {"seeds": 2, "outcome": "persistent", "evaluator": "icl", "metric": "in_context_accuracy", "chance": 0.5}
-    row |= {"peak": 0.9, "final": final, "curve_peak": 0.9, "curve_peak_at": 4000, "curve_final": final}
-    row |= {"n_never": 0, "n_transient": 0, "n_persistent": 2, "n_diverged": 0}
-    assert said in words.run_in_words(row, 32_000)
+    assert said in words.run_in_words(row_of_a_run(final=final), 32_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"half_life": np.inf, "n_half_life_censored": 2}, "half-life not reached (by 2 of 2 lanes) ("),
+        ({"n_half_life_censored": 1}, "half-life 8k (not reached by 1 of 2 lanes) ("),
+        ({"peak_at": np.inf, "n_peak_at_censored": 2}, "peaks at 0.90 not before 32k sequences"),
+        (
+            {"seeds": 4, "n_peak": 3, "n_emergence": 3, "n_never": 1, "n_diverged": 1},
+            "(levels: mean, times: median of 4 seeds; place and half-life of 2 of 4 lanes, 1 never rose, 1 diverged; "
+            "1 never, 2 persistent, 1 diverged)",
+        ),
+        ({"seeds": 1, "n_peak_at": 1, "n_half_life": 1, "n_persistent": 1}, "half-life 8k (1 seed; 1 persistent)"),
+    ],
+)
+def test_a_sentence_says_what_is_open_and_how_many_lanes_are_left_out(changes, said):
+    assert said in words.run_in_words(row_of_a_run(**changes), 32_000)
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "said"),
+    [
+        (row_of_a_run(), "emergence", "2k"),
+        (row_of_a_run(n_emergence_left_censored=1), "emergence", "≤ 2k"),
+        (row_of_a_run(seeds=3, n_emergence=3, n_emergence_left_censored=1), "emergence", "2k"),
+        (row_of_a_run(half_life=np.inf, n_half_life_censored=2), "half_life", "not reached (2 censored)"),
+        (row_of_a_run(seeds=3), "half_life", "8k (2 of 3 seeds)"),
+        (row_of_a_run(half_life_lower=4000, half_life_upper=np.inf), "half_life", "8k (4k to not reached)"),
+        (row_of_a_run(peak_lower=0.8, peak_upper=0.95, seeds=3), "peak", "0.90 (0.80 to 0.95, 2 of 3 seeds)"),
+        (row_of_a_run(index=np.nan, n_index=0), "index", "– (0 of 2 seeds)"),
+        ({"seed": "0", "half_life": 8000, "half_life_censored": True}, "half_life", "≥ 8k"),
+        ({"seed": "0", "half_life": 8000, "half_life_censored": "False"}, "half_life", "8k"),
+        ({"seed": "0", "emergence": 512, "emergence_left_censored": "True"}, "emergence", "≤ 512"),
+        ({"seed": "0", "index": np.nan}, "index", "–"),
+    ],
+)
+def test_a_quantity_in_words_says_what_is_a_bound_and_of_how_many_lanes_it_is(row, name, said):
+    assert words.quantity_in_words(row, name) == said
 
 
 def test_a_run_named_like_a_missing_value_keeps_its_name(tmp_path, record, curves):

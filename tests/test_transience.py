@@ -1,5 +1,6 @@
 """Statistics of curves whose answer is known."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from icl_transience.analysis import transience
 from icl_transience.analysis.transience import Summary
-from icl_transience.specs.experiment import Statistics
+from icl_transience.specs.experiment import QUANTITIES, TIMES, Statistics
 
 CHANCE = 0.5
 STATISTICS = Statistics(evaluator="icl", smoothing=1, min_effect=0.05, confidence=0.95)
@@ -54,6 +55,21 @@ def test_a_level_held_from_the_start_is_crossed_at_the_first_snapshot():
     assert transience.crossing(np.array([100, 1000]), np.array([0.9, 0.6]), 0.7) == 100
 
 
+def test_what_emerged_by_the_first_snapshot_is_known_to_be_no_later_and_no_more():
+    """Nobody looked between 0 and 1,000: no number is made up in between."""
+    summary = summarise([0.5] + [0.9] * 9)
+    assert (summary.emergence, summary.emergence_left_censored, summary.emergence_censored) == (1000, True, False)
+    later = summarise([0.5, 0.6] + [0.9] * 9)
+    assert (later.emergence > 1000, later.emergence_left_censored) == (True, False)
+
+
+def test_a_peak_at_the_last_snapshot_may_still_lie_ahead():
+    rising = summarise([0.5, 0.6, 0.7, 0.8, 0.9])
+    assert (rising.peak_at, rising.peak_at_censored) == (8000, True)
+    assert (rising.half_life, rising.half_life_censored) == (0, True)
+    assert summarise(TRIANGLE).peak_at_censored is False
+
+
 def test_a_fall_that_does_not_reach_half_has_a_censored_half_life_of_at_least_what_was_seen():
     summary = summarise([0.5, 0.6, 0.7, 0.8, 0.9, 0.9, 0.9, 0.85, 0.8, 0.8, 0.8, 0.8, 0.8])
     assert summary.outcome == "transient"
@@ -68,10 +84,11 @@ def test_a_curve_that_stays_up_is_persistent_and_loses_nothing():
     assert summary.half_life_censored is True
 
 
-def test_a_curve_at_chance_never_shows_icl_and_has_no_emergence_half_life_or_index():
+def test_a_curve_at_chance_never_shows_icl_which_emerges_after_the_end_if_at_all_and_has_no_half_life_or_index():
     summary = summarise([0.5] * 13)
     assert summary.outcome == "never"
-    assert (summary.emergence, summary.half_life, summary.half_life_censored, summary.index) == (None,) * 4
+    assert (summary.emergence, summary.emergence_censored) == (128_000, True)
+    assert (summary.peak_at, summary.half_life, summary.half_life_censored, summary.index) == (None,) * 4
 
 
 def test_a_diverged_lane_is_diverged_whatever_its_curve():
@@ -141,7 +158,7 @@ def test_every_curve_has_an_outcome_and_no_number_that_is_not_one(values, error)
     if summary.outcome in ("transient", "persistent"):
         # Interpolation in the logarithm rounds: one part in 1e9 is far above that and below a sequence.
         assert summary.peak_at + summary.half_life <= SEEN[len(values) - 1] * (1 + 1e-9)
-        assert summary.emergence <= summary.peak_at * (1 + 1e-9)
+        assert summary.emergence <= max(summary.peak_at, SEEN[1]) * (1 + 1e-9)
 
 
 def test_one_seed_gives_no_interval():
@@ -165,13 +182,16 @@ def test_the_interval_of_many_seeds_covers_the_truth_about_as_often_as_it_says()
     assert 0.775 * 150 <= covered <= 0.95 * 150
 
 
-def lane(outcome="transient", peak=0.9, final=0.6, censored=False, noise=0.01) -> Summary:
+def lane(outcome="transient", peak=0.9, final=0.6, censored=False, noise=0.01, half_life=50_000.0) -> Summary:
     return Summary(
         outcome=outcome,
         emergence=4000.0,
+        emergence_censored=False,
+        emergence_left_censored=False,
         peak=peak,
         peak_at=16_000.0,
-        half_life=50_000.0,
+        peak_at_censored=False,
+        half_life=half_life,
         half_life_censored=censored,
         final=final,
         index=(peak - final) / (peak - CHANCE),
@@ -192,10 +212,9 @@ def test_a_run_whose_seeds_all_fall_is_transient():
 
 
 def test_an_interval_does_not_leave_the_range_of_its_quantity():
-    early, late = (replace(lane(peak=0.99), emergence=float(n), final=0.02) for n in (100, 90_000))
-    row = run(early, late)
-    assert row["emergence_lower"] == 0
-    assert row["emergence_upper"] > 90_000
+    one, other = (replace(lane(peak=0.99), index=index, final=0.02) for index in (0.1, 0.99))
+    row = run(one, other)
+    assert row["index_upper"] == 1
     assert row["peak_upper"] <= 1
     assert row["final_lower"] >= 0
 
@@ -216,15 +235,54 @@ def test_seeds_that_rise_by_very_different_amounts_still_rise():
 
 
 def test_a_run_whose_seeds_hardly_rise_on_average_is_never():
-    flat = Summary(outcome="never", peak=0.52, final=0.5, noise=0.01)
-    row = run(lane(peak=0.58, final=0.5), flat, flat)
+    row = run(lane(peak=0.58, final=0.5), NEVER, NEVER)
     assert (row["outcome"], row["n_never"]) == ("never", 2)
-    # Quantities are those of the lanes that have them.
-    assert row["emergence"] == 4000
 
 
-def test_censored_half_lives_are_counted():
-    assert run(lane(), lane(censored=True), lane(censored=True))["n_half_life_censored"] == 2
+NEVER = Summary(
+    outcome="never",
+    emergence=128_000.0,
+    emergence_censored=True,
+    emergence_left_censored=False,
+    peak=0.52,
+    final=0.5,
+    noise=0.01,
+)
+
+
+def test_of_how_many_lanes_a_quantity_is_stands_beside_it():
+    row = run(lane(), lane(), NEVER, Summary(outcome="diverged"))
+    counts = {name: row[f"n_{name}"] for name in QUANTITIES}
+    assert counts == {"emergence": 3, "peak": 3, "peak_at": 2, "half_life": 2, "final": 3, "index": 2}
+    assert [row[f"n_{name}_censored"] for name in TIMES] == [1, 0, 0]
+
+
+def test_a_time_of_a_run_is_the_median_of_its_lanes_and_no_mean():
+    times = run(*[lane(half_life=half_life) for half_life in (10.0, 20.0, 90.0)])
+    assert (times["half_life"], times["n_half_life_censored"]) == (20, 0)
+
+
+def test_a_median_that_most_lanes_leave_open_is_not_reached():
+    row = run(lane(half_life=20.0), lane(censored=True), lane(censored=True))
+    assert (row["half_life"], row["n_half_life_censored"]) == (math.inf, 2)
+    assert run(lane(), NEVER, NEVER)["emergence"] == math.inf
+    assert run(lane(), lane(), NEVER)["emergence"] == 4000
+
+
+def test_the_more_lanes_keep_icl_to_the_end_the_later_is_the_half_life():
+    """A mean would fall here: the longer lanes keep it, the later they peak, and the less is left until the end."""
+    falling = [lane(half_life=30_000.0 + number) for number in range(6)]
+    half_lives = [run(*[lane(half_life=31_000.0, censored=True)] * n, *falling[n:])["half_life"] for n in range(7)]
+    assert half_lives == sorted(half_lives)
+    assert (half_lives[0], half_lives[-1]) == (30_002, math.inf)
+
+
+def test_a_time_has_an_interval_from_six_lanes_and_no_end_of_it_lies_past_the_horizon():
+    few, six = (run(*[lane(half_life=1000.0 * (number + 1)) for number in range(n)]) for n in (5, 6))
+    assert math.isnan(few["half_life_lower"])
+    assert 1000 <= six["half_life_lower"] <= six["half_life"] == 3000
+    open_end = run(*[lane(half_life=1000.0 * (number + 1), censored=number > 2) for number in range(6)])
+    assert (open_end["half_life"], open_end["half_life_upper"]) == (3000, math.inf)
 
 
 def test_diverged_lanes_are_counted_and_left_out_of_means():
@@ -237,3 +295,4 @@ def test_a_run_of_diverged_lanes_is_diverged():
     row = run(Summary(outcome="diverged"), Summary(outcome="diverged"))
     assert row["outcome"] == "diverged"
     assert row["peak"] is None
+    assert math.isnan(row["emergence"])

@@ -5,6 +5,8 @@ bound of the time, not a time: it is censored. No mean is taken of such bounds. 
 has not happened by t, estimated by Kaplan & Meier (1958); the median is the first t with S(t) <= 1/2, and its interval
 holds every t at which the log-log interval of S (Greenwood's variance) contains 1/2 (Brookmeyer & Crowley 1982). Where
 S does not come down to 1/2 the median is not reached; where a limit of S does not, that end of the interval is open.
+If no lane is censored, the last time is an upper end too: all n lie below the median in 2^-n of cases.
+The estimator takes a lane that is censored early for one like those that went on: its bound tells no more than itself.
 """
 
 import math
@@ -38,7 +40,7 @@ def median_time(times: Sequence[float], censored: Sequence[bool], confidence: fl
     """Return the median of lanes' times [n] and its interval; a time is a lower bound where it is `censored` [n].
 
     The median of no lanes is nan. There is no interval under INTERVAL_FROM lanes, nor where all are censored.
-    Source: Kaplan & Meier (1958); Brookmeyer & Crowley (1982).
+    Source: Kaplan & Meier (1958); Brookmeyer & Crowley (1982); of order statistics Thompson (1936).
     """
     if len(times) != len(censored):
         raise ValueError(f"{len(times)} times, {len(censored)} flags")
@@ -58,7 +60,11 @@ def median_time(times: Sequence[float], censored: Sequence[bool], confidence: fl
             limits = survival.confidence_interval(confidence, method="log-log")
         # A lower limit lies at or below S, so it is 0 where S is, though log-log gives none there.
         low = np.where(survival.probabilities == 0, 0, limits.low.probabilities)
-        ends = _first_at_half(survival.quantiles, low), _first_at_half(survival.quantiles, limits.high.probabilities)
+        upper = _first_at_half(survival.quantiles, limits.high.probabilities)
+        if not bounded and 0.5**n <= (1 - confidence) / 2:
+            # Of seeds that all peak at one snapshot log-log knows no upper limit.
+            upper = min(upper, float(max(times)))
+        ends = _first_at_half(survival.quantiles, low), upper
     return MedianTime(_first_at_half(survival.quantiles, survival.probabilities), *ends, n, bounded)
 
 

@@ -30,13 +30,13 @@ QUANTITIES = {
     "index": "transience index",
 }
 NOTE = (
-    "Small: seeds {seeds}, side by side; large: of peak and index their mean with its {interval}, of times their "
+    "Small: seeds {seeds}, side by side. Dashes: of peak and index their mean with its {interval}, of times their "
     "median (Kaplan and Meier), from 6 seeds with its {interval}."
 )
 # Under so many levels a line between them says no more than they do.
 _JOINED_FROM = 3
-# Points between seeds, so that equal ones can be counted.
-_BESIDE = 4
+# Points between seeds, so that equal ones can be counted, and from the first to the last at most.
+_BESIDE, _ACROSS = 4, 20
 
 
 def draw_summary(record: ExperimentRecord, lanes: pd.DataFrame, runs: pd.DataFrame) -> Figure:
@@ -52,15 +52,15 @@ def draw_summary(record: ExperimentRecord, lanes: pd.DataFrame, runs: pd.DataFra
     figure = Figure(figsize=(WIDTH, 1), layout="constrained")
     panels = layout.with_legend(figure, 2, 2, [*named, *_marks(lanes, runs)], 2.0).ravel()
     for panel, (of, label) in zip(panels, QUANTITIES.items(), strict=True):
+        if of in TIMES:
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
+            panel.set_ylim(0, 1.1 * (_latest(lanes, runs, of) or record.horizon))
         for colour, of_group in groups.values():
             names = [run.name for run in of_group]
             its_lanes, its_runs = (table.loc[table["run"].isin(names)].sort_values(by=axis) for table in (lanes, runs))
             _draw_seeds(panel, its_lanes, axis, of, colour)
             _draw_runs(panel, its_runs, axis, of, colour)
         panel.set_ylabel(label)
-        if of in TIMES:
-            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
-            panel.set_ylim(0, 1.1 * (_latest(lanes, runs, of) or record.horizon))
         lines.levels_axis(panel, axis, levels[axis])
     panels[0].axhline(lanes["chance"].iloc[0], color=figure_runs.GREY, linewidth=0.9, linestyle=(0, (1, 2)))
     panels[0].set_ylim(top=1.02)
@@ -74,12 +74,14 @@ def _draw_seeds(panel: Axes, lanes: pd.DataFrame, axis: str, of: str, colour: An
     bound, without = _is_bound(lanes, of), lanes[of].isna()
     for number, seed in enumerate(seeds):
         of_seed = lanes["seed"] == seed
-        points = _BESIDE * (number - (len(seeds) - 1) / 2)
+        points = min(_BESIDE, _ACROSS / max(1, len(seeds) - 1)) * (number - (len(seeds) - 1) / 2)
         beside = ScaledTranslation(points / 72, 0, panel.figure.dpi_scale_trans)
         for marker, chosen in (("o", of_seed & ~bound & ~without), ("^", of_seed & bound)):
             x, y = lanes.loc[chosen, axis], lanes.loc[chosen, of]
-            style = {"markersize": 4, "color": colour, "alpha": 0.5, "markeredgewidth": 0}
-            panel.plot(x, y, marker, transform=panel.transData + beside, **style)
+            if x.empty:
+                continue
+            style = {"markersize": 4, "color": colour, "alpha": 0.7, "markeredgewidth": 0, "zorder": 4}
+            panel.plot(x, y, marker, transform=panel.transData + beside, clip_on=False, **style)
             # Limits of an axis take no notice of what is moved.
             panel.update_datalim(np.column_stack([x, y]))
         x = lanes.loc[of_seed & without, axis]
@@ -88,24 +90,24 @@ def _draw_seeds(panel: Axes, lanes: pd.DataFrame, axis: str, of: str, colour: An
 
 
 def _draw_runs(panel: Axes, runs: pd.DataFrame, axis: str, of: str, colour: Any) -> None:
-    """Draw means or medians large, with their intervals, and joined where there are levels enough and all have one."""
+    """Draw means or medians as dashes with their intervals; of three levels on joined, where neighbours have one."""
     panel.update_datalim(np.column_stack([runs[axis], np.full(len(runs), np.nan)]), updatey=False)
     finite = np.isfinite(runs[of])
-    has_line = len(runs) >= _JOINED_FROM
-    # A gap where a level has no number.
-    joined = runs[of].where(finite)
-    panel.plot(runs[axis], joined, "-" if has_line else "", color=colour, linewidth=2, zorder=3)
-    panel.plot(runs.loc[finite, axis], runs.loc[finite, of], "o", ms=7, color=colour, mec="white", zorder=5)
+    if len(runs) >= _JOINED_FROM:
+        # A gap where a level has no number.
+        panel.plot(runs[axis], runs[of].where(finite), color=colour, linewidth=1, zorder=2)
+    # A dash hides no seed.
+    panel.plot(runs.loc[finite, axis], runs.loc[finite, of], "_", ms=16, mew=2.5, color=colour, zorder=3)
     for level, lower, upper in zip(runs[axis], runs[f"{of}_lower"], runs[f"{of}_upper"], strict=True):
         if np.isfinite(upper):
-            panel.plot([level, level], [lower, upper], "_-", color=colour, linewidth=1, markersize=5, zorder=3)
+            panel.plot([level, level], [lower, upper], "_-", color=colour, linewidth=1, markersize=6, zorder=2)
         elif np.isfinite(lower):
             # An open end: up to the edge of the panel.
-            panel.plot([level], [lower], "_", color=colour, markersize=5, zorder=3)
-            panel.axvline(level, lower / panel.get_ylim()[1], 1, color=colour, linewidth=1, zorder=3)
-    x = runs.loc[np.isposinf(runs[of]), axis]
+            ends = [lower, panel.get_ylim()[1]]
+            panel.plot([level, level], ends, "_-", color=colour, linewidth=1, markersize=6, markevery=[0], zorder=2)
     top = panel.get_xaxis_transform()
-    panel.plot(x, np.ones(len(x)), "^", ms=8, mfc="white", mec=colour, transform=top, clip_on=False, zorder=5)
+    for level in runs.loc[np.isposinf(runs[of]), axis]:
+        panel.plot([level], [1], "^", ms=8, mfc="white", mec=colour, transform=top, clip_on=False, zorder=5)
 
 
 def _latest(lanes: pd.DataFrame, runs: pd.DataFrame, of: str) -> float:
