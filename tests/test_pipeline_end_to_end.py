@@ -35,7 +35,7 @@ def built(finished_tiny) -> tuple[Clone, str]:
 def test_a_run_says_last_what_it_found_and_where_the_figure_is(built):
     _, output = built
     assert "transience, baseline: icl (in context accuracy, chance 0.5)" in output
-    assert "mean of 2 seeds" in output
+    assert "of 2 seeds" in output
     assert "figure: results/studies/tiny/transience/curves.svg" in output
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from pipeline import TINY, Clone, made_once
 
+from icl_transience.analysis import words
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 # What a stranger may ask: to end the page's script, to be markup, to be a template.
@@ -194,6 +196,16 @@ def test_captions_say_what_came_out_and_the_verdict_on_each_claim(shown):
         )
     assert "supported" not in shown["categories"]["transience"]["curves"]["caption"]
     assert "supported: L2 & time <keep> ICL" in shown["start"]
+
+
+def test_the_page_says_of_a_run_what_the_terminal_said(wholly):
+    clone, said = wholly
+    page = html.unescape(clone.path("studies/tiny/report.html").read_text())
+    for experiment in ("transience", "l2"):
+        for line in words.experiment_in_words(clone.folder / "results/studies/tiny" / experiment):
+            sentence = line.split(": ", 1)[1].split("; figure")[0]
+            assert sentence in said
+            assert sentence in page
 
 
 def test_a_question_is_text_whatever_stands_in_it(shown, wholly):
