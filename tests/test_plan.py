@@ -180,12 +180,7 @@ def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny,
     assert claiming.targets.verdicts() == [f"{folder}/verdicts.csv", f"{folder}/SHA256SUMS"]
     assert set(claiming.targets.verdicts()) < set(claiming.targets.all())
     (only,) = json.loads(claiming.records.claims_text())
-    assert (only["experiment"], only["runs"], only["alpha"], only["horizon"]) == (
-        "transience",
-        ["baseline"],
-        0.05,
-        2048,
-    )
+    assert (only["experiment"], only["runs"], only["alpha"]) == ("transience", ["baseline"], 0.05)
     # Claims of an experiment that is left out are in the table too, if they are all that there is; what is missing on
     # this machine is not.
     words = f"  words: {{optional: true, bank: {{source: tokens}}, claims: {{c: {claim}}}}}\n"

@@ -24,7 +24,6 @@ CLAIM = ClaimRecord(
     axis="optimizer.l2.strength",
     levels=(0.0, 1e-5),
     experiment="l2",
-    horizon=1000,
     confidence=0.95,
     alpha=0.05,
 )
@@ -54,7 +53,7 @@ def test_no_tag_of_html_begins_in_what_snakemake_writes_into_a_page():
 
 
 def test_a_claim_that_is_left_out_has_no_limits_and_says_so():
-    left_out = replace(CLAIM, horizon=0, confidence=0.0, alpha=0.0, left_out=True)
+    left_out = replace(CLAIM, confidence=0.0, alpha=0.0, left_out=True)
     tested, untested = json.loads(text_of([CLAIM, left_out]))
     assert tested == {
         "alpha": 0.05,
@@ -62,7 +61,6 @@ def test_a_claim_that_is_left_out_has_no_limits_and_says_so():
         "confidence": 0.95,
         "direction": "falls",
         "experiment": "l2",
-        "horizon": 1000,
         "kind": "trend",
         "levels": [0, 1e-5],
         "name": "one",
@@ -72,7 +70,7 @@ def test_a_claim_that_is_left_out_has_no_limits_and_says_so():
         "text": "it holds",
         "value": 0,
     }
-    limits = {"alpha", "confidence", "horizon"}
+    limits = {"alpha", "confidence"}
     assert untested == {key: value for key, value in tested.items() if key not in limits} | {"left_out": True}
 
 
