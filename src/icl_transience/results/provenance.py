@@ -115,6 +115,7 @@ def describe(plan: Plan, before: Entry) -> Entry:
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
                 "file": plan.study_path.read_text(encoding="utf-8"),
                 "experiments": {name: _experiment(plan, name) for name in plan.study.experiments},
+                "minimal_model": identity_values(plan.study.minimal_model),
                 "runs": {run_id: identity_values(run) for run_id, run in runs.items()},
                 "banks": {
                     bank_id: {"source": bank.source, "files_sha256": bank.files} for bank_id, bank in plan.banks.items()
