@@ -21,7 +21,7 @@ _MOST_COLUMNS = 4
 _FIRST_STEP = 30
 # Strategy -> the column of losses.csv, and its name in the equation.
 _LOSSES = {"icl": ("loss_icl", "L1"), "ciwl": ("loss_ciwl", "L2")}
-_TITLE = "minimal_model: does the loss of in-context learning come back where two strategies share what they use?"
+_TITLE = "minimal_model: does the loss of in-context learning come back where strategies share parts?"
 _HOW = (
     "Study {study}. Minimal model of coopetition, L = (L1 + mu1)(L2 + mu2) + alpha/2 mean((a x d)^2); gradient descent "
     "at rate {rate:g}; a, b, c of {dim} entries, d of {dim_d}. Thin: {seeds} seeds; thick: their median, in which a "
