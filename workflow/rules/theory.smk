@@ -30,7 +30,7 @@ rule minimal_model_tables:
         # What the job reads in minimal_model.json.
         record=PLAN.records.minimal_model_text(figures=False),
         path=PLAN.paths.minimal_model,
-        folder=MINIMAL_MODEL,
+        folder=lambda wildcards: PLAN.paths.experiment_folder("minimal_model"),
         code=code_digest.digest("minimal_model"),
     shell:
         "python -m icl_transience minimal-model --experiment {params.path:q} --declared {input.declared:q}"
@@ -57,7 +57,7 @@ rule minimal_model_figure:
     params:
         record=PLAN.records.minimal_model_text(figures=True),
         path=PLAN.paths.minimal_model,
-        folder=STUDY,
+        folder=lambda wildcards: PLAN.paths.study_folder,
         code=code_digest.digest("minimal_model_figure"),
     shell:
         "python -m icl_transience minimal-model-figure --experiment {params.path:q} --folder {params.folder:q} &> {log:q}"
