@@ -71,6 +71,13 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/report.smk"
+
+
+if PLAN.study.minimal_model:
+
+    include: "workflow/rules/theory.smk"
+
+
 include: "workflow/rules/targets.smk"
 
 

@@ -663,11 +663,56 @@ TOO_LARGE = {
     ),
 }
 
+OK = "experiments: {a: {}}"
+MINIMAL_MODEL = {
+    "no variants": (f"{OK}\nminimal_model: {{}}", ["`minimal_model` lacks `variants`"]),
+    "empty": (
+        f"{OK}\nminimal_model: {{variants: {{}}}}",
+        ["`minimal_model.variants` is empty: name a variant, say `published: {}`"],
+    ),
+    "a name": (f"{OK}\nminimal_model: {{variants: {{A b: {{}}}}}}", ["'A b' does not match", "choose a name"]),
+    "a key": (
+        f"{OK}\nminimal_model: {{variants: {{a: {{mu: 0}}}}}}",
+        ["unknown key `minimal_model.variants.a.mu` (did you mean `mu", "(allowed here: alpha, mu1, mu2)"],
+    ),
+    "a weight": (
+        f"{OK}\nminimal_model: {{variants: {{a: {{alpha: -1}}}}}}",
+        ["`minimal_model.variants.a.alpha` is -1, expected at least 0"],
+    ),
+    "a rate": (
+        f"{OK}\nminimal_model: {{variants: {{a: {{}}}}, learning_rate: 0}}",
+        ["`minimal_model.learning_rate` is 0, expected above 0"],
+    ),
+    "twins": (
+        f"{OK}\nminimal_model: {{variants: {{a: {{}}, b: {{alpha: 0.1}}}}}}",
+        ["a and b are the same loss: leave one of them out"],
+    ),
+    "too many": (
+        f"{OK}\nminimal_model: {{n_seeds: 1000, variants: {{{', '.join(f'a{i}: {{mu1: {i}}}' for i in range(11))}}}}}",
+        ["`minimal_model.n_seeds` is 11,000, expected at most 10,000: lower `n_seeds`"],
+    ),
+    "no such experiment": (
+        f"{OK}\nminimal_model: {{variants: {{a: {{}}}}, beside: {{aa: baseline}}}}",
+        ["`minimal_model.beside.aa`: no experiment is called 'aa' (did you mean `a`?) (there are a)"],
+    ),
+    "no such run": (
+        f"{OK}\nminimal_model: {{variants: {{a: {{}}}}, beside: {{a: basline}}}}",
+        ["`minimal_model.beside.a` is 'basline' (did you mean `baseline`?), expected one of its runs (baseline)"],
+    ),
+    "not evaluated": (
+        "experiments: {a: {evaluation: {evaluators: [icl, train]}}}\n"
+        "minimal_model: {variants: {a: {}}, beside: {a: baseline}}",
+        ["baseline is not evaluated on ciwl: add it to `experiments.a.evaluation.evaluators`"],
+    ),
+    "its name": ("experiments: {minimal_model: {}}", ["'minimal_model' is a name of the workflow's own"]),
+}
+
 REFUSED = {
     **{f"YAML: {name}": case for name, case in NOT_YAML.items()},
     **{f"value: {name}": case for name, case in NOT_A_NUMBER.items()},
     **{f"schema: {name}": case for name, case in AGAINST_THE_SCHEMA.items()},
     **{f"together: {name}": case for name, case in CONTRADICTIONS.items()},
+    **{f"minimal model: {name}": case for name, case in MINIMAL_MODEL.items()},
     **{f"size: {name}": case for name, case in TOO_LARGE.items()},
 }
 

@@ -56,11 +56,13 @@ TRAINING = NATIVE | GRAPH | EAGER
         ("evaluation/metrics.py", "logsumexp(-1)", "logsumexp(-1) + 0", METRICS),
         ("engines/native/kernels.cpp", "1.f / 5040", "1.f / 5041", METRICS | NATIVE),
         ("engines/native/attention.cpp", "scale", "skale", METRICS | NATIVE),
-        ("specs/evaluators.py", "1 / 2", "1 / 3", METRICS),
-        ("analysis/transience.py", "N_SIGMA = ", "N_SIGMA = 2 * ", TABLES),
+        ("specs/evaluators.py", "1 / 2", "1 / 3", METRICS | {"minimal_model_figure"}),
+        ("analysis/transience.py", "N_SIGMA = ", "N_SIGMA = 2 * ", TABLES | {"minimal_model_figure"}),
         ("analysis/verdicts.py", "decides nothing", "decides little", {"verdicts"}),
         ("report/figures/experiment.py", "WIDTH = ", "WIDTH = 2 * ", {"figures"}),
-        ("report/figures/style.py", "RASTER_DPI = ", "RASTER_DPI = 2 * ", {"figures", "cards"}),
+        ("report/figures/style.py", "RASTER_DPI = ", "RASTER_DPI = 2 * ", {"figures", "cards", "minimal_model_figure"}),
+        ("theory/minimal_model.py", "_GROWTH = ", "_GROWTH = 1 + ", {"minimal_model"}),
+        ("report/figures/minimal_model.py", "_FIRST_STEP = ", "_FIRST_STEP = 2 * ", {"minimal_model_figure"}),
         # What has identities, schema versions and SEMANTICS of its own; what only trains; engines that answer nothing;
         # what chooses and proves them.
         ("specs/training.py", "kind: Annotated", "kind : Annotated", set()),

@@ -146,6 +146,7 @@ def test_no_file_is_a_drawer_for_what_has_no_place():
         ("training", {"specs", "store", "system", "engines"}),
         ("evaluation", {"specs", "store", "system", "model", "engines"}),
         ("analysis", {"specs", "store", "system"}),
+        ("theory", {"specs", "philox", "store", "system"}),
     ],
 )
 def test_a_room_imports_only_what_it_is_made_from(apart, may_import, rooms):
@@ -163,6 +164,7 @@ def loaded_by(statement: str) -> set[str]:
     [
         "analysis.curves",
         "analysis.verdicts",
+        "theory.minimal_model_tables",
         "report.figures.experiment",
         "report.figures.bank_card",
         "report.captions",

@@ -19,6 +19,7 @@ from icl_transience.sequences import command as sequences
 from icl_transience.specs.errors import StudyError
 from icl_transience.study import command as study
 from icl_transience.system import jobs
+from icl_transience.theory import command as theory
 from icl_transience.training import command as training
 
 
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(action=action)
         return sub
 
-    for room in (banks, sequences, training, evaluation, analysis, report, results, study):
+    for room in (banks, sequences, training, evaluation, analysis, theory, report, results, study):
         room.add_commands(command)
     return parser
 

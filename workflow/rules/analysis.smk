@@ -10,6 +10,8 @@ rule declare:
         f"{STUDY}/{{experiment}}/.declared-{{digest}}",
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/declared-{{digest}}.log",
+    wildcard_constraints:
+        experiment="|".join([*PLAN.study.experiments, "minimal_model"]),
     localrule: True
     conda:
         "../../envs/environment.yaml"

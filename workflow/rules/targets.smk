@@ -64,9 +64,12 @@ def print_results() -> None:
     """The claims in words, and what each experiment shows, with where its figures are."""
     # Here and not above: parsing need not wait for pandas.
     from icl_transience.analysis import verdicts, words
+    from icl_transience.theory import minimal_model_tables
 
     if PLAN.targets.is_judged():
         print(*verdicts.claims_in_words(Path(PLAN.paths.study_folder)), sep="\n")
+    if PLAN.targets.is_minimal_model_finished():
+        print(*minimal_model_tables.in_words(Path(PLAN.paths.experiment_folder("minimal_model"))), sep="\n")
     for folder in PLAN.targets.finished():
         print(*words.experiment_in_words(Path(folder)), sep="\n")
 

@@ -77,6 +77,9 @@ class Plan:
         for experiment in self.study.experiments:
             text = self.records.experiment_text(experiment, figures=True) + "\n"
             atomic.write_text(Path(self.paths.experiment(experiment)), text)
+        if self.study.minimal_model:
+            text = self.records.minimal_model_text(figures=True) + "\n"
+            atomic.write_text(Path(self.paths.minimal_model), text)
         atomic.write_text(Path(self.paths.claims), self.records.claims_text() + "\n")
 
 

@@ -50,6 +50,12 @@ class Records:
         """Return `experiment` as canonical JSON."""
         return text_of(self.experiment(name, figures=figures))
 
+    def minimal_model_text(self, *, figures: bool) -> str:
+        """Return the study's minimal model as canonical JSON; for figures, with the runs drawn beside it."""
+        record = self.study.minimal_model
+        assert record is not None, "its rules are there only in a study that has one"
+        return text_of(record if figures else record.for_tables())
+
     def lanes(self, experiment: Experiment, named: NamedRun) -> tuple[LaneRecord, ...]:
         """Return seed, pack and place in the pack of each lane of a run."""
         homes = ((seed, *self._places[Lane(run=named.run, seed=seed)]) for seed in experiment.seeds)

@@ -12,9 +12,10 @@ from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.code_digest import declaration
 from icl_transience.specs.experiment import axis_of_numbers
 from icl_transience.specs.runs import Export
+from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store.checksums import CHECKSUMS
 from icl_transience.store.layout import Paths
-from icl_transience.store.tables_file import TABLES, VERDICTS
+from icl_transience.store.tables_file import MINIMAL_MODEL_TABLES, TABLES, VERDICTS
 from icl_transience.study.experiments import Study
 
 TABLE_FILES = (*TABLES, CHECKSUMS)
@@ -34,7 +35,7 @@ class Targets:
     def all(self) -> list[str]:
         """Return every file that the study is made of."""
         files = [path for experiment in self.study.experiments for path in self.experiment(experiment)]
-        return files + self.verdicts() + self.cards()
+        return files + self.minimal_model() + self.verdicts() + self.cards()
 
     def cards(self) -> list[str]:
         """Return the quality cards of all banks."""
@@ -108,6 +109,32 @@ class Targets:
         return [
             folder for folder in folders if all(Path(folder, name).exists() for name in (*TABLE_FILES, "curves.svg"))
         ]
+
+    # The minimal model.
+
+    def minimal_model(self) -> list[str]:
+        """Return the files of the minimal model; none in a study that has none."""
+        if self.study.minimal_model is None:
+            return []
+        folder = self.paths.experiment_folder(MINIMAL_MODEL)
+        names = (*MINIMAL_MODEL_TABLES, CHECKSUMS, *(f"{MINIMAL_MODEL}.{kind}" for kind in ("svg", "png")))
+        return [self.minimal_model_declared(), *(f"{folder}/{name}" for name in names)]
+
+    def minimal_model_declared(self) -> str:
+        """Return a file whose name says what its tables are made from; see `declared`."""
+        assert self.study.minimal_model is not None
+        return f"{self.paths.experiment_folder(MINIMAL_MODEL)}/.declared-{declaration(self.study.minimal_model)}"
+
+    def tables_beside_minimal_model(self) -> list[str]:
+        """Return the tables of the experiments that its figure shows too."""
+        assert self.study.minimal_model is not None
+        folders = [self.paths.experiment_folder(one.experiment) for one in self.study.minimal_model.beside]
+        return [f"{folder}/{name}" for folder in folders for name in TABLE_FILES]
+
+    def is_minimal_model_finished(self) -> bool:
+        """Say whether the study has a minimal model and it has been built."""
+        files = self.minimal_model()
+        return bool(files) and all(Path(path).exists() for path in files)
 
     # Claims.
 

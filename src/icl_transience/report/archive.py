@@ -33,7 +33,8 @@ from icl_transience.results import provenance
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
-from icl_transience.specs.records import experiment_from
+from icl_transience.specs.records import experiment_from, minimal_model_from
+from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store import atomic, checksums, hdf5
 
 # 1980-01-01, the first day that zip knows too.
@@ -45,6 +46,7 @@ Made by icl-transience {version} ({date}); provenance.json says from what, with 
 | path | what it is |
 |---|---|
 | `experiments/{{name}}/` | `curves.csv` (tidy), `transience.csv` (a row a lane), `runs.csv` (a row a run), figures |
+| `minimal_model/` | losses and figure of the minimal model of coopetition, if the study has it |
 | `verdicts.csv` | how the study's claims stand, a row a claim, if it makes any |
 | `banks/{{bank}}.svg`, `.png` | quality cards; `.card.h5`: what they are drawn from |
 | `report.html` | all figures in one page |
@@ -116,6 +118,10 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
         for path in map(Path, [plan.paths.experiment(name), *plan.targets.experiment(name)]):
             if not path.name.startswith("."):
                 yield f"experiments/{name}/{path.name}", path.read_bytes()
+    of_model = [plan.paths.minimal_model, *plan.targets.minimal_model()] if plan.study.minimal_model else []
+    for path in map(Path, of_model):
+        if not path.name.startswith("."):
+            yield f"{MINIMAL_MODEL}/{path.name}", path.read_bytes()
     for path in (path for path in map(Path, plan.targets.verdicts()) if path.name != checksums.CHECKSUMS):
         yield path.name, path.read_bytes()
     for bank_id in plan.banks:
@@ -212,6 +218,7 @@ def redraw(archive: Path, output: Path) -> list[Path]:
     """Draw every figure of an extracted archive into `output`, under the names that they have in it."""
     from icl_transience.report.figures import bank_card
     from icl_transience.report.figures.experiment import draw_experiment
+    from icl_transience.report.figures.minimal_model import draw_from_tables
     from icl_transience.store import tables_file
 
     drawn = []
@@ -223,6 +230,10 @@ def redraw(archive: Path, output: Path) -> list[Path]:
             target = output / svg.relative_to(archive)
             draw_experiment(svg.stem, record, curves, lanes, runs, target, target.with_suffix(".png"))
             drawn.append(target)
+    if (written := archive / MINIMAL_MODEL / f"{MINIMAL_MODEL}.json").is_file():
+        model = minimal_model_from(json.loads(written.read_text(encoding="utf-8")))
+        folders = (archive / MINIMAL_MODEL, archive / "experiments", output / MINIMAL_MODEL)
+        drawn.append(draw_from_tables(model, *folders))
     for data in sorted(archive.glob("banks/*.card.h5")):
         target = output / "banks" / data.name.replace(".card.h5", ".svg")
         words = data.with_name(data.name.replace(".card.h5", ".words.json"))

@@ -19,6 +19,7 @@ from icl_transience.planning.plan import Plan
 from icl_transience.results import provenance, stale, status
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import QUANTITIES
+from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store import checksums
 
 # More runs than that are better read as a table.
@@ -85,11 +86,28 @@ class Captions(dict):
         if study.description:
             parts.append(f"<p>{escape(study.description)}</p>")
         parts += [self._experiment(name) for name in study.experiments]
+        if self.plan.targets.is_minimal_model_finished():
+            link = f"<a href=\"javascript:app.showCategory('{MINIMAL_MODEL}')\">{MINIMAL_MODEL}</a>"
+            parts.append(f"<h2>{link}</h2>{self._minimal_model()}")
         parts += [f"<h2>{name}</h2><p>Left out: {escape(one.reason)}</p>" for name, one in study.left_out.items()]
         parts.append("<h2>How it was made</h2>" + self._made())
         asked = self.plan.study_path.read_text(encoding="utf-8")
         parts.append(f"<h2>What was asked for</h2><pre>{escape(asked)}</pre>")
         return _html("\n".join(parts))
+
+    def minimal_model(self) -> str:
+        """Return what came of each variant of the minimal model."""
+        return _html(self._minimal_model())
+
+    def _minimal_model(self) -> str:
+        from icl_transience.store import tables_file
+        from icl_transience.theory import minimal_model_tables
+
+        folder = Path(self.plan.paths.experiment_folder(MINIMAL_MODEL))
+        _, seeds = tables_file.read_minimal_model(folder, move=False)
+        said = minimal_model_tables.sentences(seeds).items()
+        items = "".join(f"<li><strong>{escape(name)}</strong>: {escape(text)}</li>" for name, text in said)
+        return f"<ul>{items}</ul>"
 
     def _experiment(self, name: str) -> str:
         question = f"<p><em>{escape(self.plan.study.experiments[name].question)}</em></p>"

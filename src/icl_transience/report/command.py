@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 from icl_transience.specs.identity import from_values
-from icl_transience.specs.records import experiment_from
+from icl_transience.specs.records import experiment_from, minimal_model_from
 from icl_transience.specs.runs import Export
+from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store.atomic import read_planned
 from icl_transience.system import jobs
 
@@ -22,6 +23,10 @@ def add_commands(command: jobs.AddCommand) -> None:
     figure.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
     figure.add_argument("--name", required=True, help="curves, comparison, summary, plane or grid")
     figure.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
+
+    minimal_model = command("minimal-model-figure", _minimal_model, "Draw the figure of the minimal model.")
+    minimal_model.add_argument("--experiment", type=Path, required=True, help="its minimal_model.json")
+    minimal_model.add_argument("--folder", type=Path, required=True, help="the study's folder")
 
     card = command("card", _card, "Draw the quality card of a bank.")
     jobs.add_arguments(card, "bank")
@@ -63,6 +68,14 @@ def _figure(options: argparse.Namespace) -> None:
     )
 
 
+def _minimal_model(options: argparse.Namespace) -> None:
+    from icl_transience.report.figures import minimal_model
+
+    record = minimal_model_from(read_planned(options.experiment))
+    folder = options.folder / MINIMAL_MODEL
+    minimal_model.draw_from_tables(record, folder, options.folder, folder)
+
+
 def _card(options: argparse.Namespace) -> None:
     from icl_transience.report.figures import bank_card
 
@@ -72,10 +85,13 @@ def _card(options: argparse.Namespace) -> None:
 def _words(options: argparse.Namespace) -> None:
     from icl_transience.analysis import verdicts, words
     from icl_transience.planning.plan import planned_here
+    from icl_transience.theory import minimal_model_tables
 
     plan = planned_here(options.study)
     if plan.targets.is_judged():
         print(*verdicts.claims_in_words(Path(plan.paths.study_folder)), sep="\n")
+    if plan.targets.is_minimal_model_finished():
+        print(*minimal_model_tables.in_words(Path(plan.paths.experiment_folder(MINIMAL_MODEL))), sep="\n")
     for folder in reversed(plan.targets.finished()):
         for line in words.experiment_in_words(Path(folder)):
             print(line)

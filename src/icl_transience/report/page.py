@@ -14,6 +14,7 @@ from pathlib import Path
 from icl_transience.planning.plan import Plan
 from icl_transience.report import captions
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store import atomic
 
 
@@ -55,7 +56,8 @@ def _targets(plan: Plan) -> list[str]:
     if all(Path(path).exists() for path in plan.targets.all()):
         return ["all"]
     cards = [path for path in plan.targets.cards() if Path(path).exists()]
-    found = captions.built(plan) + cards
+    model = [MINIMAL_MODEL] if plan.targets.is_minimal_model_finished() else []
+    found = captions.built(plan) + model + cards
     if not found:
         raise StudyError(f"nothing of study {plan.study.name} is built yet: `snakemake all report` builds it first")
     return found

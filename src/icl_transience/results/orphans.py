@@ -23,6 +23,7 @@ from icl_transience.results.status import training
 from icl_transience.specs.banks import SOURCES
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import Lane
+from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store import atomic, layout, locks
 from icl_transience.study import load
 from icl_transience.study.document import read_yaml
@@ -60,6 +61,8 @@ class _Known:
         """Add what a study refers to."""
         # Two files of one name, one of them elsewhere, write into the same folders.
         self.experiments.setdefault(loaded.name, set()).update(loaded.experiments)
+        if loaded.minimal_model:
+            self.experiments[loaded.name].add(MINIMAL_MODEL)
         self.exports.setdefault(loaded.name, set()).update(_export_names(loaded))
         for experiment in loaded.experiments.values():
             for named in experiment.runs:

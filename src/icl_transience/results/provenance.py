@@ -4,6 +4,7 @@ studies/{study}:
     date                 of the first run after which the rest of the entry read as it does
     file                 the study file's text
     experiments          question, axes, statistics, horizon, seeds; runs by name: axes, id, evaluator set
+    minimal_model        where the study has one: its values, and the runs beside it
     runs                 id -> the resolved run as plain values
     banks                id -> source, SHA-256 of its source files; the whole specification stands in its runs
     packs                id -> lanes, and what its segments took (see `_pack`)
@@ -115,6 +116,7 @@ def describe(plan: Plan, before: Entry) -> Entry:
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
                 "file": plan.study_path.read_text(encoding="utf-8"),
                 "experiments": {name: _experiment(plan, name) for name in plan.study.experiments},
+                **({"minimal_model": identity_values(model)} if (model := plan.study.minimal_model) else {}),
                 "runs": {run_id: identity_values(run) for run_id, run in runs.items()},
                 "banks": {
                     bank_id: {"source": bank.source, "files_sha256": bank.files} for bank_id, bank in plan.banks.items()

@@ -15,6 +15,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from icl_transience.specs.records import ExperimentRecord, text_of
+from icl_transience.specs.theory import MinimalModelRecord
 
 PACKAGE = "icl_transience"
 # Stage -> the modules in which it begins. The two engines that answer are named, since evaluation chooses between them
@@ -27,21 +28,23 @@ STAGES: dict[str, tuple[str, ...]] = {
     "verdicts": (*_TABLES, "analysis.verdicts"),
     "figures": (*_TABLES, "report.figures.experiment"),
     "cards": ("report.figures.bank_card",),
+    "minimal_model": ("theory.minimal_model_tables",),
+    "minimal_model_figure": ("report.figures.minimal_model",),
 }
 # Engine -> the module in which its step begins. Training is a stage for each, since it chooses one when it runs.
 STEPS = {"native": "engines.native.engine", "graph": "engines.graph", "eager": "engines.eager"}
 STAGES |= {f"training/{engine}": ("training.segments", step) for engine, step in STEPS.items()}
 # Rooms whose files compute what a stage gives, and one module of values that says what its numbers mean.
-_COUNTED = ("evaluation", "engines", "model", "analysis", "report")
+_COUNTED = ("evaluation", "engines", "model", "analysis", "theory", "report")
 _MEANINGS = "specs.evaluators"
 _COUNTED_IN_TRAINING = ("training", "engines", "model", "sequences", "philox")
 # They choose or prove an engine, and so import all of them.
 _CHOICES = ("engines.select", "engines.verify")
 
 
-def declaration(record: ExperimentRecord) -> str:
-    """Return a hash of what an experiment's tables are made from, and by: the record without what figures alone say."""
-    text = text_of(record.for_tables()) + digest("tables")
+def declaration(record: ExperimentRecord | MinimalModelRecord) -> str:
+    """Return a hash of what these tables are made from, and by: the record without what figures alone say."""
+    text = text_of(record.for_tables()) + digest("tables" if isinstance(record, ExperimentRecord) else "minimal_model")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

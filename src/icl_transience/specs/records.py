@@ -12,6 +12,7 @@ from icl_transience.specs.experiment import Claim, Statistics
 from icl_transience.specs.identity import canonical, from_values, identity_values
 from icl_transience.specs.keys import neutral
 from icl_transience.specs.recipes import Recipe
+from icl_transience.specs.theory import MinimalModelRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +77,9 @@ class ClaimRecord(Claim):
     left_out: bool = neutral(False)
 
 
-def text_of(record: ExperimentRecord | Sequence[ClaimRecord]) -> str:
+def text_of(record: ExperimentRecord | MinimalModelRecord | Sequence[ClaimRecord]) -> str:
     """Return canonical JSON in which no tag of HTML begins: Snakemake writes it into a script of its report."""
-    values = identity_values(record if isinstance(record, ExperimentRecord) else tuple(record))
+    values = identity_values(tuple(record) if isinstance(record, Sequence) else record)
     return canonical(values).replace("<", "\\u003c")
 
 
@@ -117,6 +118,14 @@ def claims_from(values: Any) -> list[ClaimRecord]:
         return [from_values(ClaimRecord, claim) for claim in values]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unknown("claims", error) from error
+
+
+def minimal_model_from(values: Any) -> MinimalModelRecord:
+    """Return the minimal model of a study from its JSON values. Raises StudyError where they are none."""
+    try:
+        return from_values(MinimalModelRecord, values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unknown("a minimal model", error) from error
 
 
 def _unknown(what: str, error: Exception) -> StudyError:

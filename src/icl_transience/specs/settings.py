@@ -11,6 +11,7 @@ from icl_transience.specs.evaluators import EVALUATORS
 from icl_transience.specs.experiment import DIRECTIONS, Statistics
 from icl_transience.specs.keys import Key, SeedNumber
 from icl_transience.specs.runs import Run, Seed
+from icl_transience.specs.theory import MinimalModel
 
 # Names stand in names of files.
 _Name = Annotated[str, Key(pattern=r"^[a-z][a-z0-9_]*$", longest=100)]
@@ -148,6 +149,17 @@ class ExperimentSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MinimalModelSection:
+    """The minimal model as it is written."""
+
+    model: Annotated[MinimalModel, Key(beside=True)]
+    beside: Annotated[
+        Mapping[_Name, _RunName],
+        Key("experiment -> its run, whose loss on `icl` and `ciwl` is drawn beside the minimal model's", default={}),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudySection:
     """A study file."""
 
@@ -156,4 +168,8 @@ class StudySection:
     experiments: Annotated[
         Mapping[_Name, ExperimentSection],
         Key("one question each, under its name (lower case, digits, underscores)", fewest=1, required=True),
+    ]
+    minimal_model: Annotated[
+        MinimalModelSection,
+        Key("the minimal model of coopetition, which is computed and not trained; see theory/minimal_model.py"),
     ]

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from icl_transience.specs.theory import MINIMAL_MODEL
+
 # The folder beside finished files that holds them under a second name; see hdf5.restore.
 KEPT = ".kept"
 # Sequences seen, zero-padded, in the names of a segment and its metrics.
@@ -92,3 +94,8 @@ class Paths:
     def experiment(self, experiment: str) -> str:
         """Return the file from which tables and figures can be made, given metrics; see planning/records.py."""
         return f"{self.experiment_folder(experiment)}/experiment.json"
+
+    @property
+    def minimal_model(self) -> str:
+        """The file from which tables and figure of the minimal model can be made; see planning/records.py."""
+        return f"{self.experiment_folder(MINIMAL_MODEL)}/{MINIMAL_MODEL}.json"

@@ -11,6 +11,8 @@ from icl_transience.store import atomic, checksums
 # The tables of an experiment, and the table of a study.
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 VERDICTS = "verdicts.csv"
+# Those of the minimal model.
+MINIMAL_MODEL_TABLES = ("losses.csv", "seeds.csv")
 
 
 def write_csv(path: Path, table: pd.DataFrame, digits: int) -> None:
@@ -34,6 +36,13 @@ def read_runs(folder: Path) -> pd.DataFrame:
     """Read an experiment's runs.csv. Raises StudyError where it is not as it was written."""
     checksums.check_checksums(folder, ["runs.csv"])
     return read_csv(folder / "runs.csv")
+
+
+def read_minimal_model(folder: Path, *, move: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read losses.csv and seeds.csv; move: as of `check_checksums`, of which StudyError is."""
+    checksums.check_checksums(folder, MINIMAL_MODEL_TABLES, move=move)
+    losses, seeds = (pd.read_csv(folder / name, keep_default_na=False, na_values=[""]) for name in MINIMAL_MODEL_TABLES)
+    return losses, seeds
 
 
 def read_csv(path: Path) -> pd.DataFrame:

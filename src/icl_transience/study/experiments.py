@@ -7,6 +7,7 @@ from typing import Any
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.experiment import Claim, Statistics, levels
 from icl_transience.specs.runs import Lane, Run, Seed
+from icl_transience.specs.theory import MinimalModelRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +56,10 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A study: its experiments by name, and those that were left out."""
+    """A study: its experiments by name, those that were left out, and its minimal model if it has one."""
 
     name: str
     description: str
     experiments: Mapping[str, Experiment]
     left_out: Mapping[str, LeftOut]
+    minimal_model: MinimalModelRecord | None = None

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.experiment import Statistics
 from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.runs import Run, Seed
-from icl_transience.study import claims, json_schema, schema
+from icl_transience.specs.theory import MINIMAL_MODEL
+from icl_transience.study import claims, json_schema, minimal_model, schema
 from icl_transience.study.axes import leaves, nested, plain, short_axis, value_at
 from icl_transience.study.checks import impossible, impossible_interventions, impossible_parts
 from icl_transience.study.claims import Claimant
@@ -41,6 +43,7 @@ RESERVED_NAMES = (
         "archive",
         "cost",
     ),
+    *(MINIMAL_MODEL, "minimal_model_tables", "minimal_model_figure"),
 )
 
 # More would keep Snakemake busy for minutes before the first job, and a curve has no use for them.
@@ -77,9 +80,14 @@ def load(path: Path, folders: Mapping[str, Path | None]) -> Study:
         problems += [f"{path}: {one.reason}" for one in left_out.values()]
     if problems:
         raise StudyError("\n".join(dict.fromkeys(problems)))
-    return Study(
+    study = Study(
         name=path.stem, description=document.get("description", ""), experiments=experiments, left_out=left_out
     )
+    if MINIMAL_MODEL in document:
+        given = schema.defaults(study_schema["properties"][MINIMAL_MODEL], study_schema)
+        written = schema.merge(given, document[MINIMAL_MODEL])
+        return replace(study, minimal_model=minimal_model.resolve(study, written, str(path)))
+    return study
 
 
 def _refuse_too_many_lanes(path: Path, experiments: Mapping[str, Mapping], seeds: list) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.study.json_schema import config_schema, study_schema
 
 _COMMAND = "python -m icl_transience keys"
@@ -70,6 +71,7 @@ def reference() -> str:
     lines += _table("A study", "", study)
     lines += _table("`experiments.NAME`", "Besides these keys, all that `defaults` can say", {"properties": own})
     lines += _tables({f"experiments.NAME.{name}": part for name, part in own.items()})
+    lines += _tables({MINIMAL_MODEL: study["properties"][MINIMAL_MODEL]})
     lines += _table("`defaults`", "Sections, and keys beside them", {"properties": of_settings})
     lines += _tables(of_settings)
     lines += _table("`config.yaml`", "", config)
