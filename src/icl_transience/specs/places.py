@@ -38,6 +38,14 @@ class Place:
     head: int | None = None
 
     @property
+    def written(self) -> str:
+        """The name by which a study calls it."""
+        if self.head is None:
+            return self.name
+        block, _, part = self.name.partition(".")
+        return f"{block}.head{self.head}" + ("" if part == "heads" else f".{part}")
+
+    @property
     def layer(self) -> int | None:
         """The layer, counted from 0, of a place in a block or after one."""
         found = re.match(r"(?:block|residual)(\d+)", self.name)
