@@ -49,7 +49,7 @@ def clamped(clamp: Clamp, exemplars: Tensor, labels: Tensor) -> Change:
         return partial(_to_previous_token, clamp=clamp)
     right = labels[..., :-1] == labels[..., -1:]
     if clamp.to == "induction":
-        n_right, n_wrong = right.sum(-1, keepdim=True), (~right).sum(-1, keepdim=True)
+        n_right, n_wrong = (side.to(exemplars.dtype).sum(-1, keepdim=True) for side in (right, ~right))
         of_items = torch.where(right, clamp.weight / n_right, (1 - clamp.weight) / n_wrong)
         known = ((n_right > 0) & (n_wrong > 0))[..., None]  # [S, B, 1, 1]
     else:
@@ -69,9 +69,10 @@ def _to_previous_token(x: Tensor, clamp: Clamp) -> Tensor:
     previous = _previous(x)
     token = torch.arange(x.shape[-1], device=x.device)
     itself = (token == token[-x.shape[-2] :, None]).to(x.dtype)
-    target = torch.where(previous.any(-1, keepdim=True), clamp.weight * previous + (1 - clamp.weight) * itself, itself)
-    target = target if clamp.strength == 1 else x.lerp(target.to(x.dtype), clamp.strength)
-    return torch.where(_rows(x, clamp.rows), target.to(x.dtype), x)
+    of_both = clamp.weight * previous.to(x.dtype) + (1 - clamp.weight) * itself
+    target = torch.where(previous.any(-1, keepdim=True), of_both, itself)
+    target = target if clamp.strength == 1 else x.lerp(target.expand_as(x), clamp.strength)
+    return torch.where(_rows(x, clamp.rows), target, x)
 
 
 def _to_row(x: Tensor, row: Tensor, known: Tensor, share: float) -> Tensor:

@@ -18,7 +18,7 @@ from icl_transience.circuits.network import Network
 from icl_transience.circuits.pairs import paired
 from icl_transience.model.places import HEADS, Change, Recorder, Setter, Tap, chain, untouched
 from icl_transience.specs.errors import StudyError
-from icl_transience.specs.interventions import Ablate, Clamp, Intervention, check, check_graft
+from icl_transience.specs.interventions import Ablate, Clamp, Graft, Intervention, check, check_graft
 from icl_transience.specs.model import Model
 from icl_transience.specs.places import Place, resolve
 
@@ -69,7 +69,7 @@ def logits(
         # What goes on in the other model is what comes into the other model.
         if len(intervention.graft) > 1:
             raise StudyError("`graft` goes out and in at once, expected one graft where one has `direction: out`")
-        network, others = _named(others or {}, out[0].from_), {out[0].from_: network}
+        network, others = _other(others or {}, out[0], network), {out[0].from_: network}
         intervention = replace(intervention, graft=(replace(out[0], direction="in"),))
     steps = tap_of(network, exemplars, labels, intervention, others or {}, every_row)
     return network.logits(exemplars, labels, chain(steps, tap), every_row)
@@ -116,9 +116,7 @@ def _changes(
 
     for graft in intervention.graft:
         if graft.strength:
-            other = _named(others, graft.from_)
-            check_graft(graft, network.model, other.model)
-            values = taken(other, places(graft.place), exemplars, labels)
+            values = taken(_other(others, graft, network), places(graft.place), exemplars, labels)
             yield {place: partial(_mixed, value=value, share=graft.strength) for place, value in values.items()}
     if intervention.keep:
         values = taken(network, places(intervention.keep), exemplars, labels)
@@ -151,12 +149,18 @@ def _changes(
         yield dict.fromkeys(sorted(beside), torch.zeros_like)
 
 
-def _named(others: Mapping[str, Network], name: str) -> Network:
-    if name not in others:
+def _other(others: Mapping[str, Network], graft: Graft, network: Network) -> Network:
+    """Return the snapshot that a graft names, of as many lanes; one lane alone is for all."""
+    if graft.from_ not in others:
         raise StudyError(
-            f"`graft.from` is {name!r}, expected one of the snapshots given: {', '.join(others) or 'none'}"
+            f"`graft.from` is {graft.from_!r}, expected one of the snapshots given: {', '.join(others) or 'none'}"
         )
-    return others[name]
+    other = others[graft.from_]
+    check_graft(graft, network.model, other.model)
+    if other.lanes not in (1, network.lanes):
+        raise StudyError(f"`graft.from` is {graft.from_!r}, of {other.lanes} lanes, expected 1 or {network.lanes}")
+    weights = {name: value.expand(network.lanes, *value.shape[1:]) for name, value in other.parameters.items()}
+    return replace(other, parameters=weights)
 
 
 def _of_head(x: Tensor, place: Place) -> Tensor:
