@@ -1,10 +1,13 @@
 """Interventions on places: what each does, on models of any depth, width of heads and context, and what is refused."""
 
+import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import LABELS, make_network, make_sequences, networks
@@ -14,6 +17,7 @@ from icl_transience.circuits.network import Network
 from icl_transience.circuits.pairs import paired
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.interventions import PAIRED, Intervention, check, check_graft, parse
+from icl_transience.specs.keys import declared
 from icl_transience.specs.model import Model
 from icl_transience.specs.places import Place
 
@@ -391,6 +395,18 @@ def test_lanes_do_not_see_each_other():
 
 
 # What is written.
+
+
+def test_the_interventions_of_the_page_on_circuits_are_what_a_model_can_have():
+    page = (Path(__file__).parents[1] / "docs/circuits.md").read_text()
+    (examples,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    written = yaml.safe_load(examples)
+    for name, values in written.items():
+        check(parse(values, name), MODEL, 4, name)
+    # The table has every key.
+    rows = re.findall(r"^\| `(\w+)` \|", page.partition("## Interventions")[2], re.MULTILINE)
+    assert sorted(rows) == sorted(each.name for each in declared(Intervention))
+    assert set(rows) == {key for values in written.values() for key in values}
 
 
 def test_a_name_is_short_for_a_section_and_several_are_one_operation():

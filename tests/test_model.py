@@ -14,6 +14,7 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional
 
+from icl_transience import philox
 from icl_transience.model import transformer
 from icl_transience.model.initial import initial_parameters
 from icl_transience.specs.model import COMPONENTS, Init, Model, Positions, component, parameter_shapes
@@ -428,6 +429,17 @@ def test_dropout_drops_its_share_independently_and_keeps_the_mean(probability):
     assert abs(share - probability) < 5 * (probability * (1 - probability) / dropped.numel()) ** 0.5
     correlations = torch.corrcoef(dropped.flatten(0, 1).flatten(1)).fill_diagonal_(0)
     assert correlations.abs().max() < 5 / 5000**0.5
+
+
+def test_what_is_dropped_is_drawn_under_the_name_that_parameters_have():
+    # Results that were trained with dropout are found again: what it drops must never change.
+    ones = torch.ones(1, 3, 2, 5)
+    for place, name in (("block0.mlp", "blocks.0.mlp"), ("block11.attention", "blocks.11.attention")):
+        words = philox.table(7, philox.domain(f"dropout/{name}"), torch.arange(16, 19), 0, 10)
+        expected = torch.where(philox.bernoulli(words, 0.5), 0.0, 2.0).view(ones.shape)
+        assert torch.equal(transformer.Dropout(0.5, [7], start=16)(place, ones), expected)
+    for place in ("embedding", "block0.heads", "block0.pattern", "residual0", "logits"):
+        assert transformer.Dropout(0.5, [7], start=16)(place, ones) is ones
 
 
 def test_what_is_dropped_is_a_pure_function_of_seed_sequence_number_and_place():

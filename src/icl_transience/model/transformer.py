@@ -109,12 +109,14 @@ def _tokens(
     first_rows = torch.arange(lanes, device=labels.device) * table.shape[1]
     label_rows = functional.embedding(labels + first_rows[:, None, None], table.flatten(0, 1))
     pairs = torch.stack([embedded[:, :, :-1], label_rows], dim=3).flatten(2, 3)
-    tokens = torch.cat([pairs, embedded[:, :, -1:]], dim=2)
+    tokens = tap("embedding", torch.cat([pairs, embedded[:, :, -1:]], dim=2))
     positions = geometry.positions
     if "positions" in parameters:
         # Shorter sequences than those of training have its first places.
         positions = positions + parameters["positions"][:, None, : tokens.shape[2]]
-    return tap("embedding", tokens) + tap("positions", positions.expand_as(tokens))
+    if tap is not untouched:
+        positions = tap("positions", positions.expand_as(tokens))
+    return tokens + positions
 
 
 def _block(
