@@ -7,10 +7,8 @@ import pandas as pd
 
 from icl_transience.specs.evaluators import TRAINING, default_metric
 from icl_transience.store import atomic, checksums
-
-# The tables of an experiment, and the table of a study.
-TABLES = ("curves.csv", "transience.csv", "runs.csv")
-VERDICTS = "verdicts.csv"
+from icl_transience.store.layout import TABLES as TABLES
+from icl_transience.store.layout import VERDICTS as VERDICTS
 
 
 def write_csv(path: Path, table: pd.DataFrame, digits: int) -> None:
