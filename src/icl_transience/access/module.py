@@ -78,6 +78,7 @@ class Attention(nn.Module):
             Rotation(model.positions.base) if rotary else nn.Identity() for _ in range(2)
         )
         self.pattern = nn.Softmax(dim=-1)
+        self.dropout = nn.Dropout(model.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the attention adds to the residual stream, [B, T, D]."""
@@ -88,7 +89,7 @@ class Attention(nn.Module):
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
         mixed = self.pattern(scores.masked_fill(future, -torch.inf)) @ value
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
 
 
 class Block(nn.Module):
@@ -98,18 +99,17 @@ class Block(nn.Module):
         super().__init__()
         model = run.model
         width, hidden = model.width, model.mlp_ratio * model.width
-        self.dropout = nn.Dropout(model.dropout)
         self.norm1 = nn.LayerNorm(width, eps=transformer.LAYER_NORM_EPSILON)
         self.attention = Attention(run)
         if hidden:
             self.norm2 = nn.LayerNorm(width, eps=transformer.LAYER_NORM_EPSILON)
             parts = {"in": nn.Linear(width, hidden), "gelu": nn.GELU("tanh"), "out": nn.Linear(hidden, width)}
-            self.mlp = nn.Sequential(OrderedDict(parts))
+            self.mlp = nn.Sequential(OrderedDict(parts, dropout=nn.Dropout(model.dropout)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the residual stream after the block, [B, T, D]."""
-        x = x + self.dropout(self.attention(self.norm1(x)))
-        return x + self.dropout(self.mlp(self.norm2(x))) if "mlp" in self._modules else x
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x)) if "mlp" in self._modules else x
 
 
 class Transformer(nn.Module):
@@ -187,7 +187,7 @@ def held_against_model(run: Run) -> float:
         found = _loaded(run, {name: value[0] for name, value in parameters.items()})(exemplars, labels)
         apart = relative_error(found, expected)
     except RuntimeError as error:  # a parameter that the module does not know
-        raise StudyError(f"module: cannot be made of this model ({error}): {_MEND}") from error
+        raise StudyError(f"module: cannot be made of this model ({' '.join(str(error).split())}): {_MEND}") from error
     if not apart < _APART:
         raise StudyError(f"module: its logits are off by {apart:.2g} of their size: {_MEND}")
     return apart
