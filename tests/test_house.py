@@ -149,7 +149,7 @@ def test_no_file_is_a_drawer_for_what_has_no_place():
         ("evaluation", {"specs", "store", "system", "model", "engines"}),
         ("analysis", {"specs", "store", "system"}),
         # It is no stage: it reads what stages leave, and computes metrics as evaluation does. study: config.yaml.
-        ("access", {"specs", "store", "study", "model", "engines", "evaluation"}),
+        ("access", {"specs", "store", "study", "model", "circuits", "engines", "evaluation"}),
         ("__init__", {"access"}),
     ],
 )

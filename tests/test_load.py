@@ -413,7 +413,7 @@ def test_hooks_read_and_change_what_is_computed(study):
     assert torch.allclose(logits, snapshot.logits("icl"), atol=1e-5)
     assert seen["embedding"].shape == seen["blocks.0"].shape == (100, 17, 64)
     assert seen["blocks.1.attention.query"].shape == (100, 17, 64)
-    assert torch.equal(seen["blocks.1.attention.pattern"], snapshot.attention("icl", 1))
+    assert torch.allclose(seen["blocks.1.attention.pattern"], snapshot.attention("icl", 1), atol=1e-6)
     pattern = snapshot.attention("icl", 0)
     assert pattern.shape == (100, 8, 17, 17)
     assert torch.allclose(pattern.sum(-1), torch.ones(100, 8, 17))
@@ -432,6 +432,76 @@ def test_hooks_read_and_change_what_is_computed(study):
         for parameter in module.parameters():
             parameter.zero_()
     assert torch.allclose(snapshot.module()(*inputs), logits)
+
+
+# Place -> submodule whose output it is. The module adds positions in `embedding`.
+SUBMODULES = {
+    "block{}.queries": "blocks.{}.attention.query_rotation",
+    "block{}.keys": "blocks.{}.attention.key_rotation",
+    "block{}.values": "blocks.{}.attention.value",
+    "block{}.pattern": "blocks.{}.attention.pattern",
+    "block{}.attention": "blocks.{}.attention",
+    "block{}.mlp": "blocks.{}.mlp",
+    "residual{}": "blocks.{}",
+}
+
+
+def test_places_are_the_modules_submodules(study):
+    snapshot = study.lane("l2", "l2.strength=0", seed=0).at("end")
+    frozen = snapshot.sequences("ciwl")
+    module, seen = snapshot.module(), {}
+    for name, part in module.named_modules():
+        part.register_forward_hook(lambda _, inputs, output, name=name: seen.update({name: output}))
+    module(*frozen.inputs())
+    names = {place.format(layer): part.format(layer) for place, part in SUBMODULES.items() for layer in (0, 1)}
+    found = snapshot.activations(frozen, [*names, "embedding", "positions", "block1.head3"])
+    for place, name in names.items():
+        expected = seen[name]
+        if place.endswith("values"):
+            expected = expected.unflatten(-1, (8, 8)).transpose(1, 2)
+        assert torch.allclose(found[place], expected, atol=1e-5), place
+    assert torch.allclose(found["embedding"] + found["positions"], seen["embedding"], atol=1e-6)
+    assert found["block1.head3"].shape == (100, 17, 8)
+    (of_head,) = snapshot.activations(frozen, "block1.head3.pattern").values()
+    assert torch.equal(of_head, found["block1.pattern"][:, 3])
+    with pytest.raises(StudyError, match=r"block2\.pattern.*there are block0 … block1"):
+        snapshot.activations("icl", "block2.pattern")
+
+
+def test_interventions_are_those_of_a_study(study):
+    lane = study.lane("l2", "l2.strength=0", seed=0)
+    snapshot, start = lane.at("end"), lane.at(0)
+    plain = snapshot.logits("icl")
+    # An ablated head is a head that gives 0: a hook on the module says the same.
+    ablated = snapshot.run("icl", {"ablate": "block0.head3"})
+    module = snapshot.module()
+    others = (torch.arange(64) // 8 != 3).float()
+    module.get_submodule("blocks.0.attention.out").register_forward_pre_hook(lambda _, inputs: inputs[0] * others)
+    assert torch.allclose(ablated, module(*snapshot.sequences("icl").inputs()), atol=1e-5)
+    assert not torch.allclose(ablated, plain, atol=1e-3)
+    assert torch.equal(snapshot.run("icl", {"ablate": {"place": "block0.*", "strength": 0}}), plain)
+    clamped = snapshot.activations("icl", "block1.pattern", {"clamp": {"place": "block1.pattern", "to": "induction"}})
+    row = clamped["block1.pattern"][:, 0, -1]
+    right = torch.tensor(snapshot.sequences("icl").labels[:, :-1] == snapshot.sequences("icl").targets[:, None])
+    assert torch.allclose(row[:, 1::2], right / right.sum(-1, keepdim=True))
+    # All that comes after the last block is linear but for the norm: grafted there, the other's stream is all.
+    graft = {"graft": {"place": "residual1", "from": "start"}}
+    grafted = snapshot.run("icl", graft, others={"start": start})
+    unembedding = replace(start, parameters=start.parameters | of_end(snapshot.parameters))
+    assert torch.allclose(grafted, unembedding.logits("icl"), atol=1e-6)
+    assert snapshot.metrics("icl", graft, {"start": start})["loss"] != snapshot.metrics("icl")["loss"]
+    for intervention, message in (
+        ({"ablate": "block0.head8"}, r"block0\.head8.*there are head0 … head7"),
+        ({"ablat": "block0.*"}, r"unknown key `intervention\.ablat` \(did you mean `ablate`\?\)"),
+        (graft, r"`graft\.from` is 'start'"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            snapshot.run("icl", intervention)
+
+
+def of_end(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What comes after the last block."""
+    return {name: value for name, value in parameters.items() if name.startswith(("norm.", "unembedding."))}
 
 
 def test_a_saved_snapshot_is_the_modules_state_and_says_what_it_is_of(study, tmp_path):

@@ -3,7 +3,7 @@
 Letters for shapes as in model/transformer.py; N sequences.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,17 +14,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from icl_transience.access.forward import query_logits
+from icl_transience.access.forward import ForwardPass
 from icl_transience.access.module import Transformer, module_of, state_dict
 from icl_transience.access.result_files import ResultFiles
 from icl_transience.access.sequences import Sequences
 from icl_transience.engines.answers import answers
 from icl_transience.engines.interface import DTYPES
 from icl_transience.evaluation.metrics import metrics
-from icl_transience.specs.compute import EVALUATION_BATCH
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import METRICS
 from icl_transience.specs.identity import canonical, identity_values
+from icl_transience.specs.interventions import Intervention
 from icl_transience.specs.runs import Run
 from icl_transience.store import atomic
 
@@ -62,28 +62,55 @@ class Snapshot:
 
     # What it answers.
 
-    def run(self, sequences: str | Sequences, interventions: Any = None) -> Tensor:
+    def run(
+        self,
+        sequences: str | Sequences,
+        interventions: Intervention | Mapping[str, Any] | None = None,
+        others: "Mapping[str, Snapshot] | None" = None,
+    ) -> Tensor:
         """Return the logits of the query's label, [N, K].
 
-        interventions: what is done to places of the model on the way; None: nothing.
+        interventions: what is done to places of the model on the way, as a study writes it: {"ablate": "block0.*"},
+        {"clamp": {"place": "block1.head3.pattern", "to": "induction"}}; see specs/interventions.py. None: nothing.
+        others: the snapshots that {"graft": {…, "from": name}} names.
+        Raises StudyError where the model has no such place or cannot have the intervention.
         """
-        return query_logits(self.spec, self.parameters, *self._inputs(self._known(sequences)), interventions)
+        return self._pass(interventions, others).logits(*self._inputs(sequences))
 
     def logits(self, sequences: str | Sequences) -> Tensor:
         """Return the logits of the query's label, [N, K]."""
         return self.run(sequences)
 
-    def metrics(self, sequences: str | Sequences, interventions: Any = None) -> dict[str, float]:
+    def metrics(
+        self,
+        sequences: str | Sequences,
+        interventions: Intervention | Mapping[str, Any] | None = None,
+        others: "Mapping[str, Snapshot] | None" = None,
+    ) -> dict[str, float]:
         """Return metric -> mean over the sequences, as curves.csv has them; METRICS in specs/evaluators.py names them.
 
-        interventions: as of `run`.
+        interventions, others: as of `run`.
         """
-        known = self._known(sequences)
-        labels = torch.tensor(known.labels, dtype=torch.int64)
-        values = metrics(answers(self.run(known, interventions)[None], labels), labels)
+        _, labels = self._inputs(sequences)
+        values = metrics(answers(self.run(sequences, interventions, others)[None], labels), labels)
         return dict(zip(METRICS, values[0].mean(dim=0).tolist(), strict=True))
 
-    @torch.no_grad()
+    def activations(
+        self,
+        sequences: str | Sequences,
+        places: str | Iterable[str],
+        interventions: Intervention | Mapping[str, Any] | None = None,
+        others: "Mapping[str, Snapshot] | None" = None,
+    ) -> dict[str, Tensor]:
+        """Return name of a place -> the activation there, [N, …]; specs/places.py has the names and shapes.
+
+        places: one or several, with or without stars: "block1.head3.pattern", "residual*". Rows are those of all
+        tokens, in the last block too. interventions, others: as of `run`; what is read is what they leave.
+        Raises StudyError where the model has no such place, naming those that it has.
+        """
+        wanted = [places] if isinstance(places, str) else list(places)
+        return self._pass(interventions, others).activations(wanted, *self._inputs(sequences))
+
     def attention(self, sequences: str | Sequences, layer: int) -> Tensor:
         """Return the attention patterns of a layer, [N, H, T, T]: row t says where token t looks.
 
@@ -92,13 +119,18 @@ class Snapshot:
         depth = self.spec.model.depth
         if not -depth <= layer < depth:
             raise StudyError(f"attention: there is no layer {layer}, expected one of 0 … {depth - 1}")
-        module, patterns = self.module(), []
-        place = module.get_submodule(f"blocks.{layer % depth}.attention.pattern")
-        place.register_forward_hook(lambda _, inputs, output: patterns.append(output))
-        examples, labels = self._inputs(self._known(sequences))
-        for part in zip(examples.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-            module(*part)
-        return torch.cat(patterns)
+        (pattern,) = self.activations(sequences, f"block{layer % depth}.pattern").values()
+        return pattern
+
+    def _pass(
+        self, interventions: Intervention | Mapping[str, Any] | None, others: "Mapping[str, Snapshot] | None"
+    ) -> ForwardPass:
+        return ForwardPass(
+            run=self.spec,
+            parameters=self.parameters,
+            intervention=interventions,
+            others={name: (other.spec, other.parameters) for name, other in (others or {}).items()},
+        )
 
     def _known(self, sequences: str | Sequences) -> Sequences:
         """Return the sequences that are meant. Raises StudyError where the model cannot read them."""
@@ -116,8 +148,11 @@ class Snapshot:
             )
         return sequences
 
-    def _inputs(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        return sequences.inputs(DTYPES[self.spec.numerics])
+    def _inputs(self, sequences: str | Sequences) -> tuple[Tensor, Tensor]:
+        """Return examples [N, C+1, I] and labels [N, C+1], the target last."""
+        known = self._known(sequences)
+        examples, _ = known.inputs(DTYPES[self.spec.numerics])
+        return examples, torch.tensor(known.labels, dtype=torch.int64)
 
     # What it is made of.
 
