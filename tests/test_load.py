@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import nbclient
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -584,3 +586,24 @@ def test_the_page_runs_as_it_stands(copy):
     assert done.returncode == 0, done.stderr
     assert "l2, l2.strength=0, seed 0" in done.stdout
     assert (copy.parent / "l2-end.safetensors").is_file()
+
+
+NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_on_a_small_study_and_its_outputs_are_committed(path, copy):
+    for experiment in ("l2", "transience"):
+        put_peak(copy / "studies/laptop" / experiment, 1024)
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, 1 + len(cells)))
+    assert sum(len(cell.outputs) for cell in cells) >= len(cells) / 2
+    assert not [output for cell in cells for output in cell.outputs if output.output_type in ("error", "stderr")]
+    # Without them, so that what is there afterwards is what this run has said.
+    for cell in cells:
+        cell.outputs, cell.execution_count = [], None
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(copy.parent)}})
+    client.execute()
+    assert all(cell.execution_count for cell in cells)
