@@ -259,6 +259,8 @@ def test_peak_and_end_are_those_of_the_experiment(copy):
     assert study.lane("l2", "l2.strength=0", 0).at("peak").sequences_seen == 1024
     assert study.lane("l2", "l2.strength=0", 0).at("end").sequences_seen == 2048
     assert study.lane("transience", seed=0).at("end").sequences_seen == 1536
+    with pytest.raises(StudyError, match="its `horizon` is 1,536"):
+        study.lane("transience", seed=0).at(2048)
     with pytest.raises(StudyError, match="it has no peak"):
         study.lane("transience", seed=0).at("peak")
     with pytest.raises(StudyError, match="at: 'start', expected a number"):

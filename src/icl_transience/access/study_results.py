@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from icl_transience.access import source
@@ -58,7 +59,9 @@ class StudyResults:
             f"{record.horizon:,} sequences"
             for name, record in self._records.items()
         )
-        return f"study {self.name} in {self._source.at}: {lanes} lanes\n{experiments}"
+        at, here = self._source.at.absolute(), Path.cwd()
+        at = at.relative_to(here) if at.is_relative_to(here) else at
+        return f"study {self.name} in {at}: {lanes} lanes\n{experiments}"
 
     @property
     def experiments(self) -> tuple[str, ...]:
