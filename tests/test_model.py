@@ -14,6 +14,7 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional
 
+from icl_transience import philox
 from icl_transience.model import transformer
 from icl_transience.model.initial import initial_parameters
 from icl_transience.specs.model import COMPONENTS, Init, Model, Positions, component, parameter_shapes
@@ -206,7 +207,7 @@ def test_a_token_feels_itself_and_earlier_tokens_and_no_later_one(mlp_ratio):
     geometry = transformer.Geometry(model, CONTEXT, torch.float64)
     x = torch.randn(1, 1, n_tokens, model.width, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     x.requires_grad_()
-    rows = transformer._block(parameters, "blocks.0", model, geometry, x, x)
+    rows = transformer._block(parameters, 0, model, geometry, x, x)
     weights = torch.linspace(-1, 1, model.width, dtype=torch.float64)  # a plain sum of a row could cancel
     for token in range(n_tokens):
         (gradient,) = torch.autograd.grad((rows[0, 0, token] * weights).sum(), x, retain_graph=True)
@@ -406,9 +407,10 @@ def test_what_is_dropped_at_every_place_is_as_if_its_layer_gave_nothing():
     parameters, batch = random_parameters(model, lanes=2), random_batch(lanes=2)
     geometry = transformer.Geometry(model, CONTEXT, torch.float64)
     for place, silent in (("attention", ["attention.out"]), ("mlp", ["mlp.out.weight", "mlp.out.bias"])):
-        for block in ("blocks.0", "blocks.1"):
+        for layer in (0, 1):
+            block = f"blocks.{layer}"
             dropped = transformer.query_logits(
-                parameters, model, geometry, *batch, lambda name, x, here=f"{block}.{place}": x * (name != here)
+                parameters, model, geometry, *batch, lambda name, x, here=f"block{layer}.{place}": x * (name != here)
             )
             without = parameters | {
                 f"{block}.{name}": torch.zeros_like(parameters[f"{block}.{name}"]) for name in silent
@@ -420,7 +422,7 @@ def test_what_is_dropped_at_every_place_is_as_if_its_layer_gave_nothing():
 def test_dropout_drops_its_share_independently_and_keeps_the_mean(probability):
     drop = transformer.Dropout(probability, [0, 1], start=0)
     ones = torch.ones(2, 50, 4, 25, dtype=torch.float64)
-    dropped = torch.stack([drop(place, ones) for place in ("blocks.0.attention", "blocks.0.mlp", "blocks.1.mlp")])
+    dropped = torch.stack([drop(place, ones) for place in ("block0.attention", "block0.mlp", "block1.mlp")])
     assert set(dropped.unique().tolist()) == {0.0, 1 / (1 - probability)}
     # Five standard errors of 30,000 draws, and of a correlation of 5,000.
     share = (dropped == 0).double().mean()
@@ -429,10 +431,21 @@ def test_dropout_drops_its_share_independently_and_keeps_the_mean(probability):
     assert correlations.abs().max() < 5 / 5000**0.5
 
 
+def test_what_is_dropped_is_drawn_under_the_name_that_parameters_have():
+    # Results that were trained with dropout are found again: what it drops must never change.
+    ones = torch.ones(1, 3, 2, 5)
+    for place, name in (("block0.mlp", "blocks.0.mlp"), ("block11.attention", "blocks.11.attention")):
+        words = philox.table(7, philox.domain(f"dropout/{name}"), torch.arange(16, 19), 0, 10)
+        expected = torch.where(philox.bernoulli(words, 0.5), 0.0, 2.0).view(ones.shape)
+        assert torch.equal(transformer.Dropout(0.5, [7], start=16)(place, ones), expected)
+    for place in ("embedding", "block0.heads", "block0.pattern", "residual0", "logits"):
+        assert transformer.Dropout(0.5, [7], start=16)(place, ones) is ones
+
+
 def test_what_is_dropped_is_a_pure_function_of_seed_sequence_number_and_place():
     ones = torch.ones(3, 8, 2, 5)
-    together = transformer.Dropout(0.5, [4, 5, 6], start=16)("blocks.0.mlp", ones)
-    alone = transformer.Dropout(0.5, [5], start=20)("blocks.0.mlp", ones[:1, :4])
+    together = transformer.Dropout(0.5, [4, 5, 6], start=16)("block0.mlp", ones)
+    alone = transformer.Dropout(0.5, [5], start=20)("block0.mlp", ones[:1, :4])
     assert torch.equal(together[1, 4:], alone[0])
     assert not torch.equal(together[1, :4], alone[0])
     assert not torch.equal(together[0], together[1])

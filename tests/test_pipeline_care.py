@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import pandas as pd
 import pytest
 from pipeline import ROOT, Clone, environment, made_once
 from pipeline import python as python_call
 
+from icl_transience import load
 from icl_transience.planning import registry
 from icl_transience.planning.plan import Plan
 from icl_transience.store.locks import locked
@@ -220,6 +222,11 @@ def test_every_figure_is_drawn_again_from_the_archive_alone(clone, tmp_path):
     assert {"report.html", "provenance.json", "study.yaml", "config.json", "verdicts.csv"} <= {
         file.name for file in folder.iterdir()
     }
+    # In Python it has the tables of the results, extracted or not.
+    results = load("tiny", results=clone.folder / "results")
+    for archived in (load(path), load(folder)):
+        for table in ("curves", "transience", "runs", "verdicts"):
+            pd.testing.assert_frame_equal(getattr(archived, table), getattr(results, table))
     # The command that stands in the archive's README, in a Python that knows the library from there alone.
     (line,) = (line for line in (folder / "README.md").read_text().splitlines() if line.startswith("PYTHONPATH="))
     setting, _, command = line.partition(" python -m icl_transience ")

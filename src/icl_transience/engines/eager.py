@@ -11,6 +11,7 @@ from icl_transience.engines.lanes import Batch, batches, begin_interval, exempla
 from icl_transience.engines.optimizers import LaneArrays
 from icl_transience.engines.state import State
 from icl_transience.model import transformer
+from icl_transience.model.places import Tap, untouched
 from icl_transience.specs.model import Model
 from icl_transience.specs.runs import PackSpec
 
@@ -70,10 +71,10 @@ class EagerStep:
         """Return the batch's exemplars with their noise, [S, B, C+1, I]."""
         return exemplars(batch, self.embeddings)
 
-    def dropout(self, start: int) -> transformer.DropoutFn:
+    def dropout(self, start: int) -> Tap:
         """Return the dropout of the batch from sequence number `start` on."""
         if not self.pack.run.model.dropout:
-            return transformer.keep_all
+            return untouched
         seeds = [lane.seed.data for lane in self.pack.lanes]
         return transformer.Dropout(self.pack.run.model.dropout, seeds, start)
 
@@ -84,10 +85,10 @@ def query_loss(
     geometry: transformer.Geometry,
     exemplars: Tensor,
     labels: Tensor,
-    drop: transformer.DropoutFn = transformer.keep_all,
+    tap: Tap = untouched,
 ) -> Tensor:
     """Mean cross-entropy at the query, [S]. exemplars [S, B, C+1, I]; labels [S, B, C+1], the target last."""
-    logits = transformer.query_logits(parameters, model, geometry, exemplars, labels[:, :, :-1], drop)
+    logits = transformer.query_logits(parameters, model, geometry, exemplars, labels[:, :, :-1], tap)
     targets = labels[:, :, -1]
     loss = functional.cross_entropy(logits.flatten(0, 1).to(exemplars.dtype), targets.flatten(), reduction="none")
     return loss.view(targets.shape).mean(dim=1)

@@ -9,13 +9,14 @@ Architecture and initialisation follow the authors' released code (pre-LN, atten
 with tanh-GELU, final LayerNorm, unembedding with bias); `mlp_ratio` 0 leaves the MLP out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from icl_transience import philox
+from icl_transience.model.places import Tap, untouched
 from icl_transience.specs.model import Model
 
 Parameters = dict[str, Tensor]
@@ -50,29 +51,24 @@ class Geometry:
         self.causal_mask = mask.triu(1)
 
 
-# (name of a place, x [S, B, R, D]) -> x with some of its numbers dropped.
-DropoutFn = Callable[[str, Tensor], Tensor]
-
-
-def keep_all(place: str, x: Tensor) -> Tensor:
-    """No dropout."""
-    return x
-
-
 class Dropout:
     """A share `probability` of the numbers that attentions and MLPs add to the residual stream is 0, the rest larger.
 
     Which ones is a pure function of (lane's seed, sequence number, place): counters, as everything that is drawn.
-    seeds: of the lanes. start: the number of the batch's first sequence.
+    seeds: of the lanes. start: the number of the batch's first sequence. It is a tap, see model/places.py.
     """
 
     def __init__(self, probability: float, seeds: Sequence[int], start: int):
         self.probability, self.seeds, self.start = probability, seeds, start
 
     def __call__(self, place: str, x: Tensor) -> Tensor:
-        """Return x [S, B, …] with dropout; `place` names where in the model it is."""
+        """Return x [S, B, …] with dropout if it is what an attention or an MLP adds, and x itself elsewhere."""
+        if not place.endswith((".attention", ".mlp")):
+            return x
         numbers = torch.arange(self.start, self.start + x.shape[1], device=x.device)
-        domain, count = philox.domain(f"dropout/{place}"), x.shape[2:].numel()
+        # What is drawn is drawn under the name that parameters begin with: blocks.0.mlp.
+        drawn = place.replace("block", "blocks.", 1)
+        domain, count = philox.domain(f"dropout/{drawn}"), x.shape[2:].numel()
         words = torch.stack([philox.table(seed, domain, numbers, 0, count) for seed in self.seeds])
         dropped = philox.bernoulli(words, self.probability).view(x.shape)
         return x.masked_fill(dropped, 0.0) / (1 - self.probability)
@@ -84,24 +80,28 @@ def query_logits(
     geometry: Geometry,
     exemplars: Tensor,
     labels: Tensor,
-    drop: DropoutFn = keep_all,
+    tap: Tap = untouched,
+    every_row: bool = False,
 ) -> Tensor:
     """Logits of the query's label.
 
     parameters: tensors with a leading lane axis. exemplars [S, B, C+1, I], the query last.
-    labels [S, B, C] int64, the context's. drop: dropout, while training. Returns [S, B, K].
+    labels [S, B, C] int64, the context's. tap: what reads or sets activations on the way, see model/places.py.
+    Returns [S, B, K].
 
-    Only the query's row leaves the last block, so only that row of it is computed.
+    Only the query's row leaves the last block, so only that row of it is computed, unless `every_row` is asked for.
     """
-    x = _tokens(parameters, geometry, exemplars, labels)
-    for layer in range(model.depth - 1):
-        x = _block(parameters, f"blocks.{layer}", model, geometry, x, x, drop)
-    x = _block(parameters, f"blocks.{model.depth - 1}", model, geometry, x, x[:, :, -1:], drop)
-    x = _norm(parameters, "norm", x[:, :, 0])
-    return torch.baddbmm(_row(parameters, "unembedding.bias"), x, parameters["unembedding.weight"])
+    x = _tokens(parameters, geometry, exemplars, labels, tap)
+    for layer in range(model.depth):
+        rows = x if every_row or layer < model.depth - 1 else x[:, :, -1:]
+        x = tap(f"residual{layer}", _block(parameters, layer, model, geometry, x, rows, tap))
+    x = _norm(parameters, "norm", x[:, :, -1])
+    return tap("logits", torch.baddbmm(_row(parameters, "unembedding.bias"), x, parameters["unembedding.weight"]))
 
 
-def _tokens(parameters: Parameters, geometry: Geometry, exemplars: Tensor, labels: Tensor) -> Tensor:
+def _tokens(
+    parameters: Parameters, geometry: Geometry, exemplars: Tensor, labels: Tensor, tap: Tap = untouched
+) -> Tensor:
     """Embedded sequences x1 l1 x2 l2 ... xC lC xq with their positions: [S, B, T, D]."""
     lanes, batch, n_exemplars, _ = exemplars.shape
     embedded = _linear(parameters, "embedder", exemplars.flatten(1, 2)).view(lanes, batch, n_exemplars, -1)
@@ -109,33 +109,46 @@ def _tokens(parameters: Parameters, geometry: Geometry, exemplars: Tensor, label
     first_rows = torch.arange(lanes, device=labels.device) * table.shape[1]
     label_rows = functional.embedding(labels + first_rows[:, None, None], table.flatten(0, 1))
     pairs = torch.stack([embedded[:, :, :-1], label_rows], dim=3).flatten(2, 3)
-    tokens = torch.cat([pairs, embedded[:, :, -1:]], dim=2) + geometry.positions
+    tokens = tap("embedding", torch.cat([pairs, embedded[:, :, -1:]], dim=2))
+    positions = geometry.positions
     if "positions" in parameters:
         # Shorter sequences than those of training have its first places.
-        tokens = tokens + parameters["positions"][:, None, : tokens.shape[2]]
-    return tokens
+        positions = positions + parameters["positions"][:, None, : tokens.shape[2]]
+    if tap is not untouched:
+        positions = tap("positions", positions.expand_as(tokens))
+    return tokens + positions
 
 
 def _block(
     parameters: Parameters,
-    name: str,
+    layer: int,
     model: Model,
     geometry: Geometry,
     x: Tensor,
     rows: Tensor,
-    drop: DropoutFn = keep_all,
+    tap: Tap = untouched,
 ) -> Tensor:
     """One pre-LN block over x [S, B, T, D], for the given rows of it [S, B, R, D] (all, or the last)."""
-    rows = rows + drop(f"{name}.attention", _attention(parameters, name, model, geometry, x, rows.shape[2]))
+    name, place = f"blocks.{layer}", f"block{layer}"
+    rows = rows + tap(f"{place}.attention", _attention(parameters, layer, model, geometry, x, rows.shape[2], tap))
     if model.mlp_ratio:
         hidden = _norm(parameters, f"{name}.norm2", rows.flatten(1, 2))
         hidden = functional.gelu(_linear(parameters, f"{name}.mlp.in", hidden), approximate="tanh")
-        rows = rows + drop(f"{name}.mlp", _linear(parameters, f"{name}.mlp.out", hidden).view(rows.shape))
+        rows = rows + tap(f"{place}.mlp", _linear(parameters, f"{name}.mlp.out", hidden).view(rows.shape))
     return rows
 
 
-def _attention(parameters: Parameters, name: str, model: Model, geometry: Geometry, x: Tensor, n_rows: int) -> Tensor:
+def _attention(
+    parameters: Parameters,
+    layer: int,
+    model: Model,
+    geometry: Geometry,
+    x: Tensor,
+    n_rows: int,
+    tap: Tap,
+) -> Tensor:
     """Attention of the last `n_rows` tokens to all tokens before them: [S, B, R, D]."""
+    name = f"blocks.{layer}"
     lanes, batch, n_tokens, width = x.shape
     heads, head_width = model.heads, width // model.heads
     normed = _norm(parameters, f"{name}.norm1", x.flatten(1, 2))
@@ -145,6 +158,11 @@ def _attention(parameters: Parameters, name: str, model: Model, geometry: Geomet
         split = projected.view(lanes * batch, tokens, -1, heads, head_width)
         return split.permute(2, 0, 3, 1, 4).reshape(-1, lanes * batch * heads, tokens, head_width)
 
+    def at(part: str, x: Tensor) -> Tensor:  # [S*B*H, R, .]; a tap sees [S, B, H, R, .]
+        if tap is untouched:
+            return x
+        return tap(f"block{layer}.{part}", x.unflatten(0, (lanes, batch, heads))).flatten(0, 2)
+
     if n_rows == n_tokens:
         query, key, value = by_head(torch.bmm(normed, weight), n_tokens)
     else:
@@ -153,10 +171,13 @@ def _attention(parameters: Parameters, name: str, model: Model, geometry: Geomet
         (query,) = by_head(torch.bmm(last, weight[:, :, :width]), n_rows)
     if geometry.rotations:
         query, key = (_turned(part, geometry.rotations) for part in (query, key))
+    query, key, value = at("queries", query), at("keys", key), at("values", value)
     scores = torch.bmm(query * head_width**-0.5, key.transpose(1, 2))
+    scores = at("scores", scores)
     if n_rows > 1:  # the last token looks at all
         scores = scores + geometry.causal_mask
-    mixed = torch.bmm(scores.softmax(dim=-1), value)
+    pattern = at("pattern", scores.softmax(dim=-1))
+    mixed = at("heads", torch.bmm(pattern, value))
     mixed = mixed.view(lanes, batch, heads, n_rows, head_width).transpose(2, 3).reshape(lanes, -1, width)
     return torch.bmm(mixed, parameters[f"{name}.attention.out"]).view(lanes, batch, n_rows, width)
 

@@ -35,9 +35,9 @@ STAGES: dict[str, tuple[str, ...]] = {
 STEPS = {"native": "engines.native.engine", "graph": "engines.graph", "eager": "engines.eager"}
 STAGES |= {f"training/{engine}": ("training.segments", step) for engine, step in STEPS.items()}
 # Rooms whose files compute what a stage gives, and one module of values that says what its numbers mean.
-_COUNTED = ("evaluation", "engines", "model", "analysis", "theory", "report")
+_COUNTED = ("evaluation", "engines", "circuits", "model", "analysis", "theory", "report")
 _MEANINGS = "specs.evaluators"
-_COUNTED_IN_TRAINING = ("training", "engines", "model", "sequences", "philox")
+_COUNTED_IN_TRAINING = ("training", "engines", "circuits", "model", "sequences", "philox")
 # They choose or prove an engine, and so import all of them.
 _CHOICES = ("engines.select", "engines.verify")
 

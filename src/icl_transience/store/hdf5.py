@@ -124,21 +124,26 @@ def writing(path: Path, kind: str, identity: str, *, kept: bool = False) -> Iter
 
 
 @contextmanager
-def reading(path: Path, kind: str, identity: str | None = None) -> Iterator[h5py.File]:
+def reading(
+    path: Path, kind: str, identity: str | None = None, *, aside: bool = True, whole: bool = False
+) -> Iterator[h5py.File]:
     """Open the file `path` to read, after checking kind, schema version, identity and checksum.
 
     Raises StoreError where any of them is wrong; the message names the file and the way to rebuild it. A file that is
     damaged or of an older schema is moved aside, so that Snakemake finds it missing and makes it again.
+
+    aside: False leaves it, for readers that come while jobs may be writing. whole: the caller has found the checksum
+    right before, and the file is still that one; hashing a large file takes longer than reading a little of it.
     """
-    with _opened(path) as file:
+    with _opened(path, aside) as file:
         expected = {"kind": kind} | ({} if identity is None else {"identity": identity})
         try:
             found: dict[str, Any] = {name: file.attrs.get(name) for name in (*expected, "schema", "checksum")}
-            actual = checksum(file)
+            actual = found["checksum"] if whole else checksum(file)
         except _DAMAGE as error:
-            raise _unreadable(path, error) from error
+            raise _unreadable(path, error, aside) from error
         if actual != found["checksum"]:
-            raise unusable(path, "its content does not match its checksum")
+            raise _refused(path, "its content does not match its checksum", aside)
         for name, value in expected.items():
             if found[name] != value:
                 raise StoreError(
@@ -152,7 +157,7 @@ def reading(path: Path, kind: str, identity: str | None = None) -> Iterator[h5py
                 "or another results folder"
             )
         if schema < known:
-            raise unusable(path, f"its schema version is {schema}, expected {known}")
+            raise _refused(path, f"its schema version is {schema}, expected {known}", aside)
         yield file
 
 
@@ -170,20 +175,27 @@ def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def _opened(path: Path, aside: bool) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error, aside) from error
     with file:
         yield file
 
 
-def _unreadable(path: Path, error: Exception) -> StoreError:
+def _unreadable(path: Path, error: Exception, aside: bool = True) -> StoreError:
     # The operating system's own errors say nothing about the content: a file that is missing, busy, not ours to read.
     if getattr(error, "errno", None) or "errno =" in str(error):
         return StoreError(f"{path}: cannot be read ({error}): {atomic.AGAIN}")
-    return unusable(path, f"it is damaged ({error})")
+    return _refused(path, f"it is damaged ({error})", aside)
+
+
+def _refused(path: Path, reason: str, aside: bool) -> StoreError:
+    """Return the StoreError to raise of a file that is not what it should be; move it aside if that is wanted."""
+    if aside:
+        return unusable(path, reason)
+    return StoreError(f"{path}: {reason}: unless a job is writing it now, move it away, and {atomic.AGAIN}")
 
 
 def unusable(path: Path, reason: str) -> StoreError:

@@ -32,9 +32,12 @@ class SegmentReader:
 
 
 @contextmanager
-def opened(path: Path, pack: PackSpec) -> Iterator[SegmentReader]:
-    """Open the segment in `path`, after checking its file; snapshots are read one at a time."""
-    with hdf5.reading(path, "segment") as file:
+def opened(path: Path, pack: PackSpec, *, aside: bool = True, whole: bool = False) -> Iterator[SegmentReader]:
+    """Open the segment in `path`, after checking its file; snapshots are read one at a time.
+
+    aside, whole: as of hdf5.reading.
+    """
+    with hdf5.reading(path, "segment", aside=aside, whole=whole) as file:
         check_pack(path, file, pack)
 
         def parameters(row: int) -> dict[str, torch.Tensor]:

@@ -7,10 +7,9 @@ import pandas as pd
 
 from icl_transience.specs.evaluators import TRAINING, default_metric
 from icl_transience.store import atomic, checksums
+from icl_transience.store.layout import TABLES as TABLES
+from icl_transience.store.layout import VERDICTS as VERDICTS
 
-# The tables of an experiment, and the table of a study.
-TABLES = ("curves.csv", "transience.csv", "runs.csv")
-VERDICTS = "verdicts.csv"
 # Those of the minimal model.
 MINIMAL_MODEL_TABLES = ("losses.csv", "seeds.csv")
 

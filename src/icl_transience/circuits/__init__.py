@@ -1,0 +1,1 @@
+"""What is measured inside a model, and what is done to it."""
