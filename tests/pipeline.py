@@ -132,7 +132,7 @@ class Clone:
 
     def call(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> dict:
         """What subprocess takes to call Snakemake here: args, cwd, env."""
-        settings = ["--config", "study=tiny", "segment_sequences=1024", *config]
+        settings = ["--config", "study=tiny", "lanes_per_pack=8", "segment_sequences=1024", *config]
         return python("snakemake", *arguments, *settings) | {"cwd": self.folder, "env": environment() | env}
 
     def library(self, *arguments: str) -> subprocess.CompletedProcess:

@@ -13,7 +13,7 @@ from pipeline import ROOT
 
 from icl_transience.banks import bank as banks_bank
 from icl_transience.engines import select
-from icl_transience.planning import resources
+from icl_transience.planning import rates, resources
 from icl_transience.planning.plan import Plan
 from icl_transience.results import cost
 from icl_transience.results.cost import Cost
@@ -69,11 +69,12 @@ def planned(base: Path, study: str = STUDY, *machines: dict, **config) -> Plan:
     (base / "workflow/studies/small.yaml").write_text(study)
     if machines:
         (base / "benchmarks").mkdir(exist_ok=True)
-        (base / cost.MEASURED).write_text(json.dumps(machines))
-    return Plan({"study": "small", "segment_sequences": 1024} | config, base)
+        (base / rates.MEASURED).write_text(json.dumps(machines))
+    settings = {"study": "small", "lanes_per_pack": 8, "segment_sequences": 1024}
+    return Plan(settings | config, base, cores=2)
 
 
-def rates(base: Path, *machines: dict, study: str = STUDY, **config) -> set[float]:
+def rates_used(base: Path, *machines: dict, study: str = STUDY, **config) -> set[float]:
     """GFLOP/s that are used, None for those that were not measured."""
     found = cost.count(planned(base, study, *machines, **config)).rates
     return {None if math.isnan(rate.flops) else rate.flops / 1e9 for rate in found}
@@ -229,7 +230,7 @@ def test_one_experiment_without_a_rate_leaves_the_others_theirs(base):
 
 
 def test_no_file_of_measurements_is_no_measurement(base):
-    assert rates(base) == {None}
+    assert rates_used(base) == {None}
 
 
 def test_the_rate_is_that_of_the_nearest_shape_and_pack(base):
@@ -241,10 +242,10 @@ def test_the_rate_is_that_of_the_nearest_shape_and_pack(base):
     ]
     on_gpu = machine(case(TRAINING, 9, engine="eager"), device="cuda")
     # A third is further away than the double; packs have two lanes.
-    assert rates(base, machine(*alike, *others), on_gpu) == {2}
+    assert rates_used(base, machine(*alike, *others), on_gpu) == {2}
     study = STUDY.replace("seeds: [0, 1]", "seeds: [0, 1, 2]")
-    assert rates(base, machine(*alike, *others), on_gpu, study=study) == {4}
-    assert rates(base, machine(*alike, *others), on_gpu, device="cuda") == {9}
+    assert rates_used(base, machine(*alike, *others), on_gpu, study=study) == {4}
+    assert rates_used(base, machine(*alike, *others), on_gpu, device="cuda") == {9}
 
 
 def test_the_table_says_where_the_rate_was_measured(base):
@@ -258,7 +259,7 @@ def test_the_table_says_where_the_rate_was_measured(base):
 def test_of_several_machines_the_one_recorded_last_that_has_such_a_case_counts(base):
     first, last = machine(case(TRAINING, 1)), machine(case(1e9, 2), device="cpu")
     unlike = machine(case(TRAINING, 3, numerics="bfloat16"))
-    assert rates(base, first, last, unlike) == {2}
+    assert rates_used(base, first, last, unlike) == {2}
 
 
 @pytest.mark.parametrize(
@@ -271,19 +272,21 @@ def test_of_several_machines_the_one_recorded_last_that_has_such_a_case_counts(b
         ({}, "eager"),
     ],
 )
-def test_the_rate_is_that_of_the_engine_that_will_train(changes, engine):
+def test_the_rate_is_that_of_the_engine_that_will_train(changes, engine, tmp_path):
     spec = pack(changed(TINY_RUN, changes))
     flop = training_flop(TINY_RUN)
     cases = [case(flop, 1, engine=name, numerics=spec.run.numerics) for name in ("eager", "native")]
-    rate = cost._rate({"device": "cpu", "engine": engine, "gflops": None}, [machine(*cases)], spec)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / rates.MEASURED).write_text(json.dumps([machine(*cases)]))
+    rate = rates.Rates({"device": "cpu", "engine": engine, "gflops": None}, tmp_path).of(spec)
     assert f", {select.chosen(engine, spec.run, torch.device('cpu'))}, " in rate.source
 
 
 def test_what_the_benchmark_has_recorded_is_found(base):
     """Of the checkout's own measurements, on CPUs."""
-    machines = json.loads((ROOT / cost.MEASURED).read_text())
+    machines = json.loads((ROOT / rates.MEASURED).read_text())
     known = {case["flops"] / 1e9 for one in machines for case in one["cases"] if one.get("device", "cpu") == "cpu"}
-    assert rates(base, *machines) < known
+    assert rates_used(base, *machines) < known
 
 
 # In words.
