@@ -40,8 +40,8 @@ def plan(
     """Return pack id -> pack, for every pack that holds a wanted lane.
 
     wanted: lane -> horizon, in sequences seen. registered: pack id -> pack; its lanes stay where they are. The other
-    lanes are grouped by run (`packing` "run") or by tensor shape, in the order given, at most
-    lanes_per_pack(the group's lanes, their largest horizon, the number of lanes in all groups) a pack. segment_end(pack, horizon)(start): where a
+    lanes are grouped by run (`packing` "run") or by tensor shape, in the order given, at most lanes_per_pack(lanes of
+    the group, their largest horizon, number of lanes in all groups) a pack. segment_end(pack, horizon)(start): where a
     segment from `start` should end. Boundaries grow up to the largest horizon of a pack, in whole batches. Raises
     StudyError where that takes more than MOST_SEGMENTS new segments.
     """
