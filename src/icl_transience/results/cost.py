@@ -219,7 +219,7 @@ def _waiting(plan: Plan, costs: Costs, workers: int | None) -> list[str]:
     of_jobs = f"{_number(len(chains), 'pack')} in {_number(costs.jobs, 'segment')}"
     if any(math.isnan(sum(chain)) for chain in chains.values()):
         return [f"{of_jobs}; how long they take was not measured"]
-    counts = sorted({*WORKERS, *([workers] if workers else [])})
+    counts: list[int] = sorted({*WORKERS, workers or WORKERS[0]})
     head = ["", *(_number(count, worker) + " (here)" * (count == workers) for count in counts)]
     times = ["wall time of what is left", *(_time(wall_time(list(chains.values()), count)) for count in counts)]
     longest = max(chains, key=lambda pack_id: sum(chains[pack_id]))
