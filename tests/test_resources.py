@@ -139,7 +139,7 @@ def test_a_faster_device_has_longer_segments():
 def plan(folder: Path, **config) -> Plan:
     study = folder / "tiny.yaml"
     study.write_text(TINY)
-    return Plan({"study": str(study), "results": str(folder / "results")} | config, ROOT)
+    return Plan({"study": str(study), "results": str(folder / "results"), "lanes_per_pack": 8} | config, ROOT)
 
 
 def test_a_plan_cuts_new_packs_by_minutes_where_they_are_given(tmp_path):

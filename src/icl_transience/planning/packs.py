@@ -79,8 +79,8 @@ def _refuse_too_many_segments(
     if total > MOST_SEGMENTS:
         raise StudyError(
             f"training to `horizon` {max(horizons.values()):,} in segments of {min(lengths):,} sequences takes "
-            f"{total:,} jobs, expected at most {MOST_SEGMENTS:,}: raise `segment_sequences` (or `segment_minutes`) in "
-            "config.yaml, lower `horizon`, or train fewer lanes"
+            f"{total:,} jobs, expected at most {MOST_SEGMENTS:,}: raise `segment_sequences` (or `segment_minutes`), or "
+            "`lanes_per_pack`, in config.yaml, lower `horizon`, or train fewer lanes"
         )
 
 
