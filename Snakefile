@@ -31,8 +31,8 @@ except StudyError as error:
 
 # Said once, not by every job that reads this file.
 if workflow.is_main_process:
-    for name, left_out in PLAN.study.left_out.items():
-        logger.warning(f"experiment {name} is left out: {left_out.reason}")
+    for left_out in PLAN.study.left_out_in_words():
+        logger.warning(left_out)
     for skipped in PLAN.skipped:
         logger.warning(str(skipped))
 

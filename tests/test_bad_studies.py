@@ -653,10 +653,6 @@ TOO_LARGE = {
         f"defaults: {{seeds: {list(range(900))}}}\nexperiments: {{{', '.join(f'e{n}: {{}}' for n in range(12))}}}",
         ["the study asks for 10,800 lanes", "expected at most 10,000"],
     ),
-    "segments": (
-        in_a("horizon: 1e15, snapshots: {every: 1e12}"),
-        ["`horizon` 1,000,000,000,000,000", "segments of 640,000 sequences", "raise `segment_sequences`"],
-    ),
     "snapshots": (
         in_a("snapshots: {every: 1}, batch_size: 1"),
         ["`experiments.a.snapshots` asks for up to", "expected at most 10,000: raise `every`"],
@@ -757,6 +753,15 @@ def test_an_alias_and_a_byte_order_mark_are_read(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
     assert Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT).packs
+
+
+def test_segments_of_a_length_that_is_given_are_refused_where_they_are_too_many_and_by_default_there_are_few(tmp_path):
+    text = in_a("horizon: 1e15, snapshots: {every: 1e12}")
+    said = refusal(tmp_path, text, segment_sequences=640_000)
+    for expected in ("`horizon` 1,000,000,000,000,000", "segments of 640,000 sequences", "raise `segment_sequences`"):
+        assert expected in said
+    by_default = Plan({"study": str(tmp_path / "mine.yaml"), "results": str(tmp_path / "results")}, ROOT)
+    assert all(len(pack.boundaries) - 1 <= 24 for pack in by_default.packs.values())
 
 
 def test_as_many_lanes_and_segments_as_are_allowed_are_accepted_and_one_more_is_not(tmp_path, monkeypatch):

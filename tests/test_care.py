@@ -43,7 +43,7 @@ def base(tmp_path, monkeypatch) -> Path:
 
 def planned(study: str = "tiny", **config) -> Plan:
     """Two packs of two lanes, (0, 1024, 2048): one of both experiments, one of `l2` alone."""
-    return Plan({"study": study, "segment_sequences": 1024} | config, Path())
+    return Plan({"study": study, "lanes_per_pack": 8, "segment_sequences": 1024} | config, Path())
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 from builders import TINY_RUN, TINY_SET, changed, pack
+from hypothesis import given
+from hypothesis import strategies as st
 from pipeline import ROOT
 
 from icl_transience.banks import bank as banks_bank
 from icl_transience.engines import select
-from icl_transience.planning import resources
+from icl_transience.planning import rates, resources
 from icl_transience.planning.plan import Plan
-from icl_transience.results import cost
+from icl_transience.results import cost, waiting
 from icl_transience.results.cost import Cost
 from icl_transience.sequences import frozen
 from icl_transience.specs.compute import lane_bytes, training_flop
 from icl_transience.store import layout
+from icl_transience.system.formatting import format_duration, format_scientific
 from icl_transience.training import segments
 
 # `again` shares a run with `first`, trains it twice as far, and has one of its own.
@@ -69,11 +73,12 @@ def planned(base: Path, study: str = STUDY, *machines: dict, **config) -> Plan:
     (base / "workflow/studies/small.yaml").write_text(study)
     if machines:
         (base / "benchmarks").mkdir(exist_ok=True)
-        (base / cost.MEASURED).write_text(json.dumps(machines))
-    return Plan({"study": "small", "segment_sequences": 1024} | config, base)
+        (base / rates.MEASURED).write_text(json.dumps(machines))
+    settings = {"study": "small", "lanes_per_pack": 8, "segment_sequences": 1024}
+    return Plan(settings | config, base, cores=2)
 
 
-def rates(base: Path, *machines: dict, study: str = STUDY, **config) -> set[float]:
+def rates_used(base: Path, *machines: dict, study: str = STUDY, **config) -> set[float]:
     """GFLOP/s that are used, None for those that were not measured."""
     found = cost.count(planned(base, study, *machines, **config)).rates
     return {None if math.isnan(rate.flops) else rate.flops / 1e9 for rate in found}
@@ -229,7 +234,7 @@ def test_one_experiment_without_a_rate_leaves_the_others_theirs(base):
 
 
 def test_no_file_of_measurements_is_no_measurement(base):
-    assert rates(base) == {None}
+    assert rates_used(base) == {None}
 
 
 def test_the_rate_is_that_of_the_nearest_shape_and_pack(base):
@@ -241,10 +246,10 @@ def test_the_rate_is_that_of_the_nearest_shape_and_pack(base):
     ]
     on_gpu = machine(case(TRAINING, 9, engine="eager"), device="cuda")
     # A third is further away than the double; packs have two lanes.
-    assert rates(base, machine(*alike, *others), on_gpu) == {2}
+    assert rates_used(base, machine(*alike, *others), on_gpu) == {2}
     study = STUDY.replace("seeds: [0, 1]", "seeds: [0, 1, 2]")
-    assert rates(base, machine(*alike, *others), on_gpu, study=study) == {4}
-    assert rates(base, machine(*alike, *others), on_gpu, device="cuda") == {9}
+    assert rates_used(base, machine(*alike, *others), on_gpu, study=study) == {4}
+    assert rates_used(base, machine(*alike, *others), on_gpu, device="cuda") == {9}
 
 
 def test_the_table_says_where_the_rate_was_measured(base):
@@ -258,7 +263,7 @@ def test_the_table_says_where_the_rate_was_measured(base):
 def test_of_several_machines_the_one_recorded_last_that_has_such_a_case_counts(base):
     first, last = machine(case(TRAINING, 1)), machine(case(1e9, 2), device="cpu")
     unlike = machine(case(TRAINING, 3, numerics="bfloat16"))
-    assert rates(base, first, last, unlike) == {2}
+    assert rates_used(base, first, last, unlike) == {2}
 
 
 @pytest.mark.parametrize(
@@ -271,19 +276,100 @@ def test_of_several_machines_the_one_recorded_last_that_has_such_a_case_counts(b
         ({}, "eager"),
     ],
 )
-def test_the_rate_is_that_of_the_engine_that_will_train(changes, engine):
+def test_the_rate_is_that_of_the_engine_that_will_train(changes, engine, tmp_path):
     spec = pack(changed(TINY_RUN, changes))
     flop = training_flop(TINY_RUN)
     cases = [case(flop, 1, engine=name, numerics=spec.run.numerics) for name in ("eager", "native")]
-    rate = cost._rate({"device": "cpu", "engine": engine, "gflops": None}, [machine(*cases)], spec)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / rates.MEASURED).write_text(json.dumps([machine(*cases)]))
+    rate = rates.Rates({"device": "cpu", "engine": engine, "gflops": None}, tmp_path).of(spec)
     assert f", {select.chosen(engine, spec.run, torch.device('cpu'))}, " in rate.source
 
 
 def test_what_the_benchmark_has_recorded_is_found(base):
     """Of the checkout's own measurements, on CPUs."""
-    machines = json.loads((ROOT / cost.MEASURED).read_text())
+    machines = json.loads((ROOT / rates.MEASURED).read_text())
     known = {case["flops"] / 1e9 for one in machines for case in one["cases"] if one.get("device", "cpu") == "cpu"}
-    assert rates(base, *machines) < known
+    assert rates_used(base, *machines) < known
+
+
+# How long it takes.
+
+
+def test_where_a_segment_ends_without_a_snapshot_it_is_evaluated_as_well(base):
+    # Segments end at 800, 1600 and 2048, which alone is a snapshot; `first` asks for all of the second one's 1024.
+    counted = cost.count(planned(base, gflops=1, segment_sequences=800))
+    assert counted.experiments["first"].flop == 2 * 1024 * TRAINING + 2 * (4 + 1) * SNAPSHOT
+    assert counted.total.flop == 4 * 2048 * TRAINING + 4 * (6 + 2) * SNAPSHOT
+
+
+@pytest.mark.parametrize(
+    ("chains", "workers", "expected"),
+    [
+        ([[3, 1], [2]], 1, 6),
+        ([[3, 1], [2]], 2, 4),
+        ([[3, 1], [2]], 9, 4),
+        # Three equal ones on two workers: the third waits for one of the others.
+        ([[2], [2], [2]], 2, 4),
+        # Cut into segments, it does not wait for the end of one.
+        ([[1, 1], [1, 1], [1, 1]], 2, 3),
+        ([[], []], 3, 0),
+    ],
+)
+def test_workers_take_segments_as_they_come_one_of_a_pack_at_a_time(chains, workers, expected):
+    assert waiting.wall_time(chains, workers) == expected
+
+
+@given(
+    chains=st.lists(st.lists(st.integers(1, 20), max_size=6), min_size=1, max_size=8),
+    workers=st.integers(1, 9),
+)
+def test_no_time_is_shorter_than_its_work_allows_or_longer_than_by_the_longest_chain(chains, workers):
+    work, longest = sum(map(sum, chains)), max(map(sum, chains))
+    found = waiting.wall_time(chains, workers)
+    assert max(work / workers, longest) <= found <= work / workers + longest
+
+
+def test_the_critical_path_is_the_longest_lane_and_shrinks_with_what_is_done(base):
+    # The L2 of `again` alone has a pack that trains as far; both have the same segments.
+    plan = planned(base, gflops=1e-3)
+    counted, (shared, own), (set_id,) = cost.count(plan), plan.packs, plan.sets
+    of_segments = [(2 * 1024 * TRAINING + 2 * points * SNAPSHOT) / 1e6 / 3600 for points in (4, 2)]
+    assert counted.chains == {shared: pytest.approx(of_segments), own: pytest.approx(of_segments)}
+    assert counted.jobs == 4
+    finish(shared, layout.segment_name(0, 1024))
+    finish(shared, layout.metrics_name(set_id, 0, 1024))
+    left = cost.count(plan)
+    assert left.chains == {shared: pytest.approx(of_segments[1:]), own: pytest.approx(of_segments)}
+    text = cost.table(plan, 3)
+    total, longest = sum(map(sum, left.chains.values())), sum(of_segments)
+    workers = r"^ +1 core +3 cores \(here\) +8 cores +64 cores\n"
+    (times,) = re.findall(workers + "wall time of what is left +(.*)$", text, re.MULTILINE)
+    assert times.split("  ")[0] == format_duration(3600 * total)
+    assert times.endswith(format_duration(3600 * longest))
+    assert f"2 packs in 4 segments; critical path {format_duration(3600 * longest)}, the segments of one lane" in text
+    assert "(again, l2.strength=0.001, seed 0)" in text
 
 
 # In words.
+
+
+def test_flop_are_powers_of_ten_and_the_table_says_on_what_it_would_run(base):
+    text = cost.table(planned(base, gflops=1))
+    assert row(text, "total")[3] == format_scientific(4 * 2048 * TRAINING + 4 * 6 * SNAPSHOT)
+    assert "\nDevice cpu, engine native.\n" in text
+    on_cuda = cost.table(planned(base, gflops=1, device="cuda:1"))
+    assert "\nDevice cuda:1, engine eager.\n" in on_cuda
+    assert "1 GPU  8 GPUs  64 GPUs" in on_cuda
+
+
+def test_what_is_left_out_for_one_reason_is_said_once(base):
+    lacking = "{optional: true, bank: {source: tokens, tokens: {file: %s}}}"
+    study = STUDY + "".join(f"  {name}: {lacking % name}\n" for name in ("small", "large"))
+    study += "  drawn: {optional: true, bank: {source: imported, imported: {file: none.h5, scale: raw}}}\n"
+    (base / "nothing").mkdir()
+    lines = cost.table(planned(base, study, tokens=str(base / "nothing"))).splitlines()
+    left_out = [line for line in lines if "left out" in line]
+    assert len(left_out) == 2
+    assert left_out[0].startswith("experiments small, large are left out: experiments.small (run baseline): `bank.")
+    assert left_out[1].startswith("experiment drawn is left out: experiments.drawn")

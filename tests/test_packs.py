@@ -33,10 +33,24 @@ def lanes(run=SLOW, seeds=(0, 1, 2)) -> list[Lane]:
 def planned(wanted, registered=None, *, horizon=1000, **execution) -> dict[str, Pack]:
     """packs.plan with every lane's horizon the same."""
     settings = {"packing": "run", "lanes_per_pack": 8, "segment_sequences": 400} | execution
-    length = settings.pop("segment_sequences")
+    length, most = settings.pop("segment_sequences"), settings.pop("lanes_per_pack")
     return packs.plan(
-        dict.fromkeys(wanted, horizon), registered or {}, segment_end=lambda pack, start: start + length, **settings
+        dict.fromkeys(wanted, horizon),
+        registered or {},
+        lanes_per_pack=at_most(most),
+        segment_end=after(length),
+        **settings,
     )
+
+
+def at_most(lanes: int):
+    """So many lanes a pack, whatever they are."""
+    return lambda group, horizon, new: lanes
+
+
+def after(length: int):
+    """Segments of a length, whatever the pack and the horizon."""
+    return lambda pack, horizon: lambda start: start + length
 
 
 def registered_in(folder: Path) -> dict[str, Pack]:
@@ -69,7 +83,7 @@ def many(monkeypatch, most: int, begun: int = 0) -> int:
         old = Pack(spec=PackSpec(lanes=tuple(lanes(SLOW, (7,)))), boundaries=(0, begun))
         registered[old.spec.id], wanted[lane(SLOW, 7)] = old, 900
     try:
-        packs.plan(wanted, registered, packing="run", lanes_per_pack=8, segment_end=lambda pack, start: start + 317)
+        packs.plan(wanted, registered, packing="run", lanes_per_pack=at_most(8), segment_end=after(317))
     except StudyError as error:
         return int(re.search(r"takes (\d+) jobs, expected at most", str(error))[1])
     return 0
@@ -260,7 +274,7 @@ def test_a_shorter_horizon_keeps_the_boundaries_and_asks_for_fewer_segments():
 
 def test_a_pack_trains_as_far_as_its_farthest_lane():
     one, other = lanes(seeds=[0, 1])
-    settings = {"packing": "run", "lanes_per_pack": 8, "segment_end": lambda pack, start: start + 400}
+    settings = {"packing": "run", "lanes_per_pack": at_most(8), "segment_end": after(400)}
     plan = packs.plan({one: 100, other: 500}, {}, **settings)
     assert [found.boundaries for found in plan.values()] == [(0, 400, 500)]
 
@@ -269,7 +283,7 @@ def test_segments_are_counted_before_they_are_listed(monkeypatch):
     """The last of a pack may be short, batches are whole, and what is registered does not count again."""
     # SLOW: 1000 in segments of 400, two and a short one, twice. FAST has 1000 of 2000 behind it: two and a short one.
     wanted = dict.fromkeys(lanes(SLOW), 1000) | dict.fromkeys(lanes(FAST), 2000)
-    settings = {"packing": "run", "lanes_per_pack": 2, "segment_end": lambda pack, start: start + 399}
+    settings = {"packing": "run", "lanes_per_pack": at_most(2), "segment_end": after(399)}
     registered = planned(lanes(FAST), horizon=1000, lanes_per_pack=3)
     new = packs.plan(wanted, registered, **settings)
     appended = [len(pack.boundaries) - 1 for pack in new.values()]
@@ -288,7 +302,11 @@ def test_segments_are_counted_before_they_are_listed(monkeypatch):
 )
 def test_as_many_segments_are_counted_as_are_listed(horizons, begun, lengths):
     length = dict(zip((SLOW, FAST), lengths, strict=True))
-    settings = {"packing": "run", "lanes_per_pack": 1, "segment_end": lambda pack, start: start + length[pack.run]}
+    settings = {
+        "packing": "run",
+        "lanes_per_pack": at_most(1),
+        "segment_end": lambda pack, horizon: lambda start: start + length[pack.run],
+    }
     wanted = dict(zip((lane(SLOW), lane(FAST)), horizons, strict=True))
     registered = packs.plan({lane(SLOW): begun}, {}, **settings)
     listed = packs.plan(wanted, registered, **settings)

@@ -18,6 +18,7 @@ from pipeline import Clone
 
 from icl_transience.evaluation import evaluate
 from icl_transience.planning.plan import Plan
+from icl_transience.results import cost
 from icl_transience.sequences.frozen import write_sequences
 from icl_transience.specs.banks import BankSpec, Gaussian
 from icl_transience.specs.model import parameter_shapes
@@ -93,6 +94,25 @@ def test_snakemake_plans_all_of_it(tmp_path, monkeypatch):
     # characters and for the two layouts of 12,800 x 20.
     assert (jobs["download"], jobs["bank"], jobs["train"]) == (3, 8, jobs["evaluate"])
     assert {"declare", "tables", "verdicts"} <= set(jobs)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_at_its_defaults_it_is_less_than_ten_thousand_segments_and_three_hundred_gigabytes(
+    device, llama, tmp_path, monkeypatch
+):
+    """Of the drawings; LLaMA's tables of tokens add a third of that, and fewer than ten thousand segments in all."""
+    for source in ("OMNIGLOT", "TOKENS"):
+        monkeypatch.delenv(f"ICL_{source}", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = {"study": "paper", "results": str(tmp_path / "results"), "memory": 64_000, "device": device}
+    for tokens, bytes_at_most in ((None, 0.3e12), (str(llama), 0.4e12)):
+        planned = Plan(config | {"tokens": tokens}, ROOT)
+        counted = cost.count(planned)
+        assert counted.total.segments < bytes_at_most
+        assert counted.jobs < 10_000
+        assert all(len(one.boundaries) - 1 <= 24 for one in planned.packs.values())
+        runs = {run.run.id for experiment in planned.study.experiments.values() for run in experiment.runs}
+        assert len(planned.packs) == (len(runs) if device == "cuda" else counted.total.lanes)
 
 
 def test_the_model_has_as_many_parameters_as_the_papers(plan):

@@ -69,7 +69,7 @@ def ask_meanwhile(folder: Path) -> tuple:
     machine.
     """
     clone = Clone.make(folder / "clone", ONE)
-    settings = {"study": str(clone.study), "segment_sequences": 1024, "packing": "shape"}
+    settings = {"study": str(clone.study), "lanes_per_pack": 8, "segment_sequences": 1024, "packing": "shape"}
     (pack_id,) = Plan(settings, clone.folder).packs
     lock = clone.folder / "results/packs" / pack_id / ".lock"
     lock.parent.mkdir(parents=True)
@@ -177,7 +177,7 @@ def test_an_unfinished_study_is_not_archived(clone):
 def test_a_leftover_pack_that_cannot_be_read_is_said_once_and_blocks_nothing(tmp_path, index):
     clone = Clone.make(tmp_path / "clone", ONE)
     leftover = clone.folder / "results/packs/gaussian-40x3-2x16-000000000000"
-    registry.register(leftover.parent, Plan({"study": str(clone.study)}, clone.folder).packs)
+    registry.register(leftover.parent, Plan({"study": str(clone.study), "lanes_per_pack": 8}, clone.folder).packs)
     (first, *_) = sorted(leftover.parent.glob("*/pack.json"))
     if index == "an unknown key":
         document = json.loads(first.read_text())

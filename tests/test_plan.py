@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 def tiny(tmp_path) -> Plan:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
-    return Plan({"study": str(path), "results": str(tmp_path / "results"), "segment_sequences": 1024}, ROOT)
+    config = {"study": str(path), "results": str(tmp_path / "results"), "lanes_per_pack": 8, "segment_sequences": 1024}
+    return Plan(config, ROOT)
 
 
 def test_a_chain_of_segments_reaches_the_horizon(tiny):
@@ -146,7 +147,7 @@ def test_an_engine_that_cannot_train_a_run_is_refused_before_anything_runs(setti
 def test_a_pool_takes_memory(settings, tiny, tmp_path):
     path = tmp_path / "pool.yaml"
     path.write_text(f"experiments: {{a: {{{settings}}}}}")
-    pooled = Plan({"study": str(path), "results": str(tmp_path / "results")}, ROOT)
+    pooled = Plan({"study": str(path), "results": str(tmp_path / "results"), "lanes_per_pack": 8}, ROOT)
     (pack_id, *_) = pooled.packs
     # Three lanes of 32 MB, and some 800 MB while an order is made.
     assert 1400 < pooled.jobs.train(pack_id, 0, 1024).megabytes < 1800
@@ -171,7 +172,7 @@ def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny,
     claim = "{text: so, kind: threshold, of: peak, direction: above, value: 1}"
     path = tmp_path / "claiming.yaml"
     path.write_text(TINY.replace('it come and go?"', f'it come and go?", claims: {{c: {claim}}}'))
-    config = {"study": str(path), "results": str(tmp_path / "results"), "segment_sequences": 1024}
+    config = {"study": str(path), "results": str(tmp_path / "results"), "lanes_per_pack": 8, "segment_sequences": 1024}
     claiming = Plan(config, ROOT)
     folder = f"{tmp_path}/results/studies/claiming"
     assert claiming.targets.judged_tables() == [

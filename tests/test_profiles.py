@@ -33,11 +33,25 @@ def test_on_slurm_a_job_gets_the_gpu_that_the_profile_computes_on(clone):
     assert " gpu=1, device=cuda," in asked
 
 
-def test_the_command_line_comes_before_the_profiles_values_one_by_one(clone):
-    asked = training(clone, "--workflow-profile", "profiles/slurm", config=("device=cpu",))
+def test_the_command_line_comes_before_the_profiles_values_one_by_one(clone, tmp_path):
+    own = clone.copy(tmp_path / "clone")
+    with (own.folder / "profiles/slurm/execution.yaml").open("a") as file:
+        file.write("segment_minutes: 60\n")
+    asked = training(own, "--workflow-profile", "profiles/slurm", config=("device=cpu",))
     assert " gpu=0, device=cpu," in asked
-    # The profile's own 60 minutes a segment still hold: one that the horizon ends.
-    assert "segment-000000000000-000000002048" in clone.build("-n", "--workflow-profile", "profiles/slurm")
+    # The profile's own minutes still hold: a segment that the horizon ends.
+    said = own.build("-n", "--workflow-profile", "profiles/slurm", config=("device=cpu",))
+    assert "segment-000000000000-000000002048" in said
+
+
+def test_on_slurm_segments_are_cut_to_the_partitions_time_limit(clone, tmp_path):
+    own = clone.copy(tmp_path / "clone")
+    own.settings = ("gflops=0.001", "lanes_per_pack=8")
+    limits = own.folder / "profiles/slurm/execution.yaml"
+    limits.write_text(limits.read_text().replace("time_limit: 1440", "time_limit: 25"))
+    jobs = own.would_run("--workflow-profile", "profiles/slurm")
+    limits.write_text(limits.read_text().replace("time_limit: 25", "time_limit: 1440"))
+    assert jobs["train"] > own.would_run("--workflow-profile", "profiles/slurm")["train"]
 
 
 def test_profiles_agree_on_what_makes_a_rule_run_again():

@@ -139,7 +139,7 @@ def test_a_faster_device_has_longer_segments():
 def plan(folder: Path, **config) -> Plan:
     study = folder / "tiny.yaml"
     study.write_text(TINY)
-    return Plan({"study": str(study), "results": str(folder / "results")} | config, ROOT)
+    return Plan({"study": str(study), "results": str(folder / "results"), "lanes_per_pack": 8} | config, ROOT)
 
 
 def test_a_plan_cuts_new_packs_by_minutes_where_they_are_given(tmp_path):
@@ -183,6 +183,20 @@ def test_segments_cut_by_minutes_run_nothing_again_and_shape_what_comes(finished
     assert by_minutes["train"] > 2
     output = clone.build("-n", TABLES, config=minutes)
     assert "segment-000000001024-000000002048.h5" in output, "the first new segment begins where the last one ended"
+
+
+def test_packs_of_another_default_stay_and_train_nothing_again(finished, tmp_path):
+    """Made with eight lanes a pack and segments of 1,024; then what is null in config.yaml holds."""
+    clone = finished.copy(tmp_path / "clone")
+    clone.settings = ()
+    assert clone.would_run(TABLES) == {}
+    clone.change("horizon: 2048", "horizon: 4096")
+    jobs = clone.would_run(TABLES)
+    assert (jobs["train"], jobs["evaluate"]) == (1, 1)
+    clone.build(TABLES)
+    assert clone.would_run(TABLES) == {}
+    ends = [int(path.stem[-12:]) for path in sorted(clone.folder.glob("results/packs/*/segment-*.h5"))]
+    assert ends == [1024, 2048, 4096]
 
 
 def asked(clone: Clone, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, str]:

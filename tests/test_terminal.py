@@ -316,7 +316,8 @@ class TestAsSnakemakesInterfaceAsks(TestLogHandlerBase):
 def jobs(tmp_path, monkeypatch) -> RunningJobs:
     clone = Clone.make(tmp_path / "clone", TINY.replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
     monkeypatch.chdir(clone.folder)
-    return RunningJobs(Plan(read_yaml(Path("config.yaml")) | {"study": "tiny", "segment_sequences": 1024}, Path()))
+    config = {"study": "tiny", "lanes_per_pack": 8, "segment_sequences": 1024}
+    return RunningJobs(Plan(read_yaml(Path("config.yaml")) | config, Path()))
 
 
 def test_jobs_are_named_by_experiment_run_and_seeds(jobs):

@@ -5,6 +5,7 @@
 from contextlib import contextmanager
 
 from icl_transience.results import provenance
+from icl_transience.system import devices
 
 REPORTING = ("cost", "status", "stale", "orphans", "report", "archive")
 
@@ -40,6 +41,13 @@ def user_errors():
         raise WorkflowError(str(error)) from None
 
 
+def jobs_side_by_side() -> int | None:
+    """Return how many segments a call like this one trains at a time; None where nothing says so."""
+    if not workflow.local_exec:
+        return workflow.nodes
+    return devices.count() if PLAN.config["device"] != "cpu" else workflow.cores
+
+
 def report_on_study() -> None:
     """Do the work of each target of REPORTING that was asked for."""
     from icl_transience.report import archive, page
@@ -47,7 +55,7 @@ def report_on_study() -> None:
 
     with user_errors():
         if "cost" in targets_asked():
-            print(cost.table(PLAN))
+            print(cost.table(PLAN, jobs_side_by_side()))
         if "status" in targets_asked():
             print(status.table(PLAN))
         if "stale" in targets_asked():

@@ -1,6 +1,7 @@
-"""What each job of a plan takes of a machine, and where new segments end."""
+"""What each job of a plan takes of a machine, how many lanes a new pack has, and where new segments end."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,33 +9,94 @@ from typing import Any
 
 from icl_transience.planning import resources
 from icl_transience.planning.packs import Pack
-from icl_transience.planning.resources import Job
+from icl_transience.planning.rates import Rates
+from icl_transience.planning.resources import START_MINUTES, Job
 from icl_transience.planning.source_files import SourceFiles
 from icl_transience.specs.banks import BankSpec, Tokens
+from icl_transience.specs.compute import training_flop
 from icl_transience.specs.evaluators import SequenceSet
+from icl_transience.specs.identity import round_up
 from icl_transience.specs.runs import Lane, PackSpec
 from icl_transience.store import safetensors_file
 from icl_transience.study.experiments import Study
 
+# By default a segment takes at most so many minutes, and more than two thirds of them; longer where a lane would have
+# more segments than this: each has a checkpoint, as large as three snapshots, and costs the scheduler as any other.
+MOST_MINUTES = 15
+MOST_SEGMENTS_OF_A_LANE = 24
+# By default seeds of a run train as one job on a CPU while all of them take no longer than this: a lane that takes some
+# seconds spends as many on starting Python, while a long one is better off on a core of its own.
+SHORT_SECONDS = 120
+
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a study's lanes train and are evaluated under a configuration (config.yaml)."""
+    """How fast a study's lanes train and are evaluated under a configuration (config.yaml).
+
+    cores: of the machine that plans; how many lanes a new pack has by default depends on it. What is registered stays
+    as it is, so that jobs find the same packs on any machine.
+    """
 
     config: Mapping[str, Any]
     study: Study
+    rates: Rates
+    cores: int
 
     @property
     def machine(self) -> tuple[str, float | None]:
         """Return the device, and the model GFLOP/s that one job reaches on it; None stands for a careful guess."""
         return self.config["device"], self.config["gflops"]
 
-    def segment_end(self, pack: PackSpec, start: int) -> int:
-        """Return where a new segment from `start` ends, in sequences seen, if the horizon is not nearer."""
-        minutes = self.config["segment_minutes"]
-        if minutes is None:
-            return start + self.config["segment_sequences"]
-        return resources.segment_end(pack, self.sets_of(pack), start, minutes, *self.machine)
+    def seconds(self, pack: PackSpec, sequences: int) -> float:
+        """Return how long a pack is expected to train on so many sequences a lane, at its rate or a careful guess."""
+        rate = self.rates.of(pack)
+        if not rate.is_measured:
+            return resources.train(pack, 0, sequences, *self.machine).seconds
+        return len(pack.lanes) * sequences * training_flop(pack.run) / rate.flops
+
+    def lanes_per_pack(self, lanes: Sequence[Lane], horizon: int, new: int) -> int:
+        """Return how many lanes a new pack may have.
+
+        lanes: those that may train together. horizon: the farthest of them, in sequences seen. new: how many lanes of
+        the study have no pack. Unless config.yaml says so: on CUDA all; on a CPU, where packing gains no speed, one, or
+        as many as train within SHORT_SECONDS in all and leave no core without a pack.
+        """
+        if given := self.config["lanes_per_pack"]:
+            return given
+        if self.rates.kind == "cuda":
+            return len(lanes)
+        short = SHORT_SECONDS / self.seconds(PackSpec(lanes=(lanes[0],)), horizon)
+        most = max(1, min(new // self.cores, math.floor(short), len(lanes)))
+        # As many packs, as equal as can be.
+        return math.ceil(len(lanes) / math.ceil(len(lanes) / most))
+
+    def segment_end(self, pack: PackSpec, horizon: int) -> Callable[[int], int]:
+        """Return the function that says where a new segment of a pack from a start ends, in sequences seen.
+
+        horizon: up to which the pack will train; a segment ends there at the latest. As config.yaml says; else see
+        `_usual_length`, or shorter, for `time_limit`.
+        """
+        sets = self.sets_of(pack)
+        if (minutes := self.config["segment_minutes"]) is not None:
+            return lambda start: resources.segment_end(pack, sets, start, minutes, *self.machine)
+        if (sequences := self.config["segment_sequences"]) is not None:
+            return lambda start: start + sequences
+        length = round_up(max(1, math.ceil(self._usual_length(pack, horizon))), pack.run.batch_size)
+        if (limit := self.config["time_limit"]) is None:
+            return lambda start: start + length
+        # What is left of it where each job in a cluster job asks for START_MINUTES, and SAFETY times its own.
+        within = max(1, (limit - START_MINUTES * (1 + len(sets))) / resources.SAFETY)
+        return lambda start: min(start + length, resources.segment_end(pack, sets, start, within, *self.machine))
+
+    def _usual_length(self, pack: PackSpec, horizon: int) -> float:
+        """Return how long new segments of a pack are, in sequences: 10 to 15 minutes, at most 24 up to a horizon.
+
+        The distance of snapshots times or over a power of two, or one and a half times that: so lengths are the same
+        for rates that differ a little, and most ends are snapshots, which are evaluated in any case.
+        """
+        every = pack.run.snapshots.every
+        within = _rounded_down(60 * MOST_MINUTES / self.seconds(pack, 1), every)
+        return max(within, _rounded_up(horizon / MOST_SEGMENTS_OF_A_LANE, every))
 
     def sets_of(self, pack: PackSpec) -> list[SequenceSet]:
         """Return the evaluator sets on which lanes of the pack are evaluated in this study."""
@@ -48,6 +110,22 @@ class Pace:
                 for seed in experiment.seeds:
                     sets.setdefault(Lane(run=named.run, seed=seed), []).append(named.sequence_set)
         return sets
+
+
+def _rounded_down(length: float, every: int) -> float:
+    """Return the largest of `every` times 2^k or 1.5 x 2^k, for whole k, that is not above `length`."""
+    power = every * 2.0 ** math.floor(math.log2(length / every))
+    return 1.5 * power if 1.5 * power <= length else power
+
+
+def _rounded_up(length: float, every: int) -> float:
+    """Return the smallest of `every` times 2^k or 1.5 x 2^k, for whole k, that is not below `length`."""
+    below = _rounded_down(length, every)
+    if below == length:
+        return below
+    # Steps are 1.5 and 4/3, in turn.
+    is_power = math.log2(below / every).is_integer()
+    return below * (1.5 if is_power else 4 / 3)
 
 
 @dataclass(frozen=True)
@@ -85,15 +163,24 @@ class Jobs:
     def evaluate(self, pack: str, set: str, start: str | int, end: str | int) -> Job:
         """Return what evaluating a segment on a set takes. set: its id. start, end: as in `train`."""
         train, evaluations = self._segment(pack, int(start), int(end))
-        own = evaluations.pop(set)
-        return self._limited(own, train, *evaluations.values())
+        others = [job for other, job in evaluations.items() if other != set]
+        return self._limited(evaluations[set], train, *others)
 
     def _segment(self, pack_id: str, start: int, end: int) -> tuple[Job, dict[str, Job]]:
-        """Return (training, set id -> evaluation) of a segment, which a cluster runs as one job."""
-        pack, machine = self.packs[pack_id].spec, self.pace.machine
-        sets = self.pace.sets_of(pack)
-        evaluations = {one.id: resources.evaluate(pack, one, start, end, *machine) for one in sets}
-        return resources.train(pack, start, end, *machine), evaluations
+        """Return (training, set id -> evaluation) of a segment, which a cluster runs as one job.
+
+        Counted once: Snakemake asks for each resource of each of these jobs.
+        """
+        if (pack_id, start, end) not in self._segments:
+            pack, machine = self.packs[pack_id].spec, self.pace.machine
+            sets = self.pace.sets_of(pack)
+            evaluations = {one.id: resources.evaluate(pack, one, start, end, *machine) for one in sets}
+            self._segments[pack_id, start, end] = resources.train(pack, start, end, *machine), evaluations
+        return self._segments[pack_id, start, end]
+
+    @cached_property
+    def _segments(self) -> dict[tuple[str, int, int], tuple[Job, dict[str, Job]]]:
+        return {}
 
     def _limited(self, job: Job, *others: Job) -> Job:
         """Add the limits of config.yaml, of which that of time also holds for the `others` in its cluster job."""

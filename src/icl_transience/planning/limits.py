@@ -54,9 +54,10 @@ def refuse_long_commands(config: Mapping[str, Any], jobs: Jobs) -> None:
     """Raise StudyError where a pack has more lanes than can be said in the command that trains it."""
     for pack in jobs.packs.values():
         if len(pack.spec.lanes) > 16 and (length := len(pack.spec.json)) > MOST_CHARACTERS:
+            given = "null" if config["lanes_per_pack"] is None else config["lanes_per_pack"]
             raise StudyError(
-                f"config: `lanes_per_pack` is {config['lanes_per_pack']}: the {len(pack.spec.lanes)} lanes of "
-                f"a pack take {length:,} characters to say, expected at most {MOST_CHARACTERS:,}: lower it"
+                f"config: `lanes_per_pack` is {given}: the {len(pack.spec.lanes)} lanes of a pack take {length:,} "
+                f"characters to say, expected at most {MOST_CHARACTERS:,}: lower it"
             )
 
 
@@ -90,3 +91,10 @@ def machine_memory() -> int:
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         total = min(total, int(text))
     return total // 2**20
+
+
+def machine_cores() -> int:
+    """Return the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # not on Linux

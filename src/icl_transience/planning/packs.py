@@ -34,15 +34,16 @@ def plan(
     registered: Mapping[str, Pack],
     *,
     packing: str,
-    lanes_per_pack: int,
-    segment_end: Callable[[PackSpec, int], int],
+    lanes_per_pack: Callable[[Sequence[Lane], int, int], int],
+    segment_end: Callable[[PackSpec, int], Callable[[int], int]],
 ) -> dict[str, Pack]:
     """Return pack id -> pack, for every pack that holds a wanted lane.
 
     wanted: lane -> horizon, in sequences seen. registered: pack id -> pack; its lanes stay where they are. The other
-    lanes are grouped by run (`packing` "run") or by tensor shape, in the order given, at most `lanes_per_pack` a pack.
-    segment_end(pack, start): where a segment from `start` should end. Boundaries grow up to the largest horizon of a
-    pack, in whole batches. Raises StudyError where that takes more than MOST_SEGMENTS new segments.
+    lanes are grouped by run (`packing` "run") or by tensor shape, in the order given, at most lanes_per_pack(lanes of
+    the group, their largest horizon, number of lanes in all groups) a pack. segment_end(pack, horizon)(start): where a
+    segment from `start` should end. Boundaries grow up to the largest horizon of a pack, in whole batches. Raises
+    StudyError where that takes more than MOST_SEGMENTS new segments.
     """
     home = {lane: pack_id for pack_id in sorted(registered, reverse=True) for lane in registered[pack_id].spec.lanes}
     packs = {home[lane]: registered[home[lane]] for lane in wanted if lane in home}
@@ -50,9 +51,11 @@ def plan(
     for lane in wanted:
         if lane not in home:
             groups.setdefault(lane.run.id if packing == "run" else lane.run.tensor_shape, []).append(lane)
+    new = sum(map(len, groups.values()))
     for lanes in groups.values():
-        for first in range(0, len(lanes), lanes_per_pack):
-            pack = Pack(spec=PackSpec(lanes=tuple(lanes[first : first + lanes_per_pack])), boundaries=(0,))
+        most = lanes_per_pack(lanes, max(wanted[lane] for lane in lanes), new)
+        for first in range(0, len(lanes), most):
+            pack = Pack(spec=PackSpec(lanes=tuple(lanes[first : first + most])), boundaries=(0,))
             packs[pack.spec.id] = pack
     horizons = {pack_id: max(wanted.get(lane, 0) for lane in pack.spec.lanes) for pack_id, pack in packs.items()}
     _refuse_too_many_segments(packs, horizons, segment_end)
@@ -60,7 +63,7 @@ def plan(
 
 
 def _refuse_too_many_segments(
-    packs: Mapping[str, Pack], horizons: Mapping[str, int], segment_end: Callable[[PackSpec, int], int]
+    packs: Mapping[str, Pack], horizons: Mapping[str, int], segment_end: Callable[[PackSpec, int], Callable[[int], int]]
 ) -> None:
     """Raise StudyError where more than MOST_SEGMENTS segments are to be appended.
 
@@ -70,21 +73,25 @@ def _refuse_too_many_segments(
     for pack_id, pack in packs.items():
         begun = pack.boundaries[-1]
         if (left := horizons[pack_id] - begun) > 0:
-            lengths.append(round_up(segment_end(pack.spec, begun) - begun, pack.spec.run.batch_size))
+            end = segment_end(pack.spec, horizons[pack_id])(begun)
+            lengths.append(round_up(end - begun, pack.spec.run.batch_size))
             total += -(-left // lengths[-1])
     if total > MOST_SEGMENTS:
         raise StudyError(
             f"training to `horizon` {max(horizons.values()):,} in segments of {min(lengths):,} sequences takes "
-            f"{total:,} jobs, expected at most {MOST_SEGMENTS:,}: raise `segment_sequences` (or `segment_minutes`) in "
-            "config.yaml, lower `horizon`, or train fewer lanes"
+            f"{total:,} jobs, expected at most {MOST_SEGMENTS:,}: raise `segment_sequences` (or `segment_minutes`), or "
+            "`lanes_per_pack`, in config.yaml, lower `horizon`, or train fewer lanes"
         )
 
 
-def _extended(pack: Pack, horizon: int, segment_end: Callable[[PackSpec, int], int]) -> Pack:
+def _extended(pack: Pack, horizon: int, segment_end: Callable[[PackSpec, int], Callable[[int], int]]) -> Pack:
     """Return the pack with boundaries up to `horizon`."""
+    if pack.boundaries[-1] >= horizon:
+        return pack
     batch_size, boundaries = pack.spec.run.batch_size, list(pack.boundaries)
+    end_after = segment_end(pack.spec, horizon)
     while boundaries[-1] < horizon:
-        boundaries.append(round_up(min(segment_end(pack.spec, boundaries[-1]), horizon), batch_size))
+        boundaries.append(round_up(min(end_after(boundaries[-1]), horizon), batch_size))
     return replace(pack, boundaries=tuple(boundaries))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from icl_transience.planning import limits, packs, registry
 from icl_transience.planning.jobs import Jobs, Pace
 from icl_transience.planning.packs import Pack
+from icl_transience.planning.rates import Rates
 from icl_transience.planning.records import Records
 from icl_transience.planning.source_files import SourceFiles, source_folders
 from icl_transience.planning.targets import Targets
@@ -29,9 +30,11 @@ class Plan:
     study, packs, banks, sets: what there is to make, the latter three by id. skipped: folders of packs, of other
     studies, that cannot be read. paths, sources, jobs, records, targets: what rules ask about it. Raises StudyError
     where the configuration is not right, or a pack of the study would be trained in a folder that cannot be read.
+
+    base: the folder of the Snakefile. cores: of the machine, for how many lanes a new pack has; None is this machine's.
     """
 
-    def __init__(self, config: Mapping[str, Any], base: Path):
+    def __init__(self, config: Mapping[str, Any], base: Path, cores: int | None = None):
         limits.refuse_braces(base)
         config_schema = json_schema.config_schema()
         schema.check(config, config_schema, "config")
@@ -41,7 +44,8 @@ class Plan:
         self.study: Study = load.load(self.study_path, folders)
         self.paths = Paths(self.config["results"].rstrip("/"), self.study.name)
         limits.refuse_engine(self.config, self.study)
-        pace = Pace(self.config, self.study)
+        self.rates = Rates(self.config, base)
+        pace = Pace(self.config, self.study, self.rates, cores or limits.machine_cores())
         registered = registry.read_registered(Path(self.paths.packs))
         self.skipped = registered.skipped
         self.packs: dict[str, Pack] = packs.plan(
@@ -52,7 +56,7 @@ class Plan:
             ),
             registered.packs,
             packing=self.config["packing"],
-            lanes_per_pack=self.config["lanes_per_pack"],
+            lanes_per_pack=pace.lanes_per_pack,
             segment_end=pace.segment_end,
         )
         registered.refuse(self.packs)

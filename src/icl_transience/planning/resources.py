@@ -11,7 +11,7 @@ input width, K labels.
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -189,11 +189,12 @@ def train(pack: PackSpec, start: int, end: int, device: str = "cpu", gflops: flo
 def evaluate(
     pack: PackSpec, spec: SequenceSet, start: int, end: int, device: str = "cpu", gflops: float | None = None
 ) -> Job:
-    """Estimate evaluating the snapshots of a segment (start, end] on a set. gflops: as in `train`."""
+    """Estimate evaluating the snapshots of a segment (start, end], and its end, on a set. gflops: as in `train`."""
     examples = sum(_numbers(spec, name) for name in spec.evaluators)
     answers = len(pack.lanes) * EVALUATION_BATCH * pack.run.n_labels * 8
     megabytes = training_megabytes(pack) + number_bytes(pack.run) * (2 * examples + answers) // _MB
-    seconds = snapshots(pack.run, start, end) * _snapshot_seconds(pack, spec, device, gflops)
+    answered = snapshots(pack.run, start, end) + ends_without_snapshot(pack.run, [end])
+    seconds = answered * _snapshot_seconds(pack, spec, device, gflops)
     return _on(device, megabytes, seconds)
 
 
@@ -234,7 +235,8 @@ def segment_end(
     of_snapshot = sum(_snapshot_seconds(pack, one, device, gflops) for one in sets)
 
     def seconds(batches: int) -> float:
-        answered = snapshots(pack.run, start, start + batches * batch_size)
+        end = start + batches * batch_size
+        answered = snapshots(pack.run, start, end) + ends_without_snapshot(pack.run, [end])
         return batches * of_batch + answered * of_snapshot
 
     batches = bisect_right(range(1, math.ceil(budget / of_batch) + 1), budget, key=seconds)
@@ -270,6 +272,17 @@ def snapshots(run: Run, start: int, end: int) -> int:
     # Up to a power of two, so that one list serves many segments.
     points = _points(run.snapshots, run.batch_size, 1 << end.bit_length())
     return bisect_right(points, end) - bisect_right(points, start) + (start == 0)
+
+
+def ends_without_snapshot(run: Run, ends: Iterable[int]) -> int:
+    """Return at how many of the sequences seen `ends` of segments there is no snapshot; these are evaluated, too."""
+
+    def is_snapshot(end: int) -> bool:
+        points = _points(run.snapshots, run.batch_size, 1 << end.bit_length())
+        place = bisect_left(points, end)
+        return points[place : place + 1] == [end]
+
+    return sum(not is_snapshot(end) for end in ends)
 
 
 @cache

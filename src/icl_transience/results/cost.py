@@ -5,9 +5,8 @@ Hours are FLOP over a rate that was measured: `gflops` of config.yaml, or what b
 this kind of device. Where there is neither, no hours are given.
 """
 
-import json
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,26 +15,23 @@ from typing import Any
 from icl_transience.planning import packs, resources
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
+from icl_transience.planning.rates import Rate
 from icl_transience.results import status
-from icl_transience.specs.compute import engine_problem, evaluation_flop, lane_bytes, training_flop
-from icl_transience.specs.errors import StudyError
+from icl_transience.results.waiting import wall_time
+from icl_transience.specs.compute import evaluation_flop, lane_bytes, training_flop
 from icl_transience.specs.evaluators import SequenceSet
-from icl_transience.specs.runs import Lane, PackSpec
+from icl_transience.specs.runs import Lane
 from icl_transience.store import layout
-from icl_transience.system.formatting import format_bytes, format_large_count, format_table
+from icl_transience.system.formatting import (
+    format_bytes,
+    format_duration,
+    format_large_count,
+    format_scientific,
+    format_table,
+)
 
-MEASURED = "benchmarks/measured.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rate:
-    """How fast one job computes.
-
-    flops: model FLOP per second; NaN where it was not measured. source: where it is from, or how to measure it.
-    """
-
-    flops: float
-    source: str
+# For how many workers the table says how long a study takes.
+WORKERS = (1, 8, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +64,8 @@ class Costs:
 
     experiments: what each adds to those before it. along: what lanes do because others in their pack do: train further,
     to the end of a segment too, and be evaluated on their sets. total: of all these. done: what of it is on disk.
-    rates: at which its packs train.
+    rates: at which its packs train. chains: pack id -> hours of each of its segments that is not done, in order; the
+    next one waits for it. jobs: how many segments there are in all, done or not.
     """
 
     experiments: dict[str, Cost]
@@ -76,32 +73,45 @@ class Costs:
     total: Cost
     done: Cost
     rates: list[Rate]
+    chains: dict[str, list[float]]
+    jobs: int
 
 
 def count(plan: Plan) -> Costs:
     """Return the costs of the plan's study. Raises StudyError where the measured rates cannot be read."""
-    machines = _measured(plan)
-    rates = {pack_id: _rate(plan.config, machines, pack.spec) for pack_id, pack in plan.packs.items()}
+    rates = {pack_id: plan.rates.of(pack.spec) for pack_id, pack in plan.packs.items()}
     experiments, horizons = _of_experiments(plan, rates)
     asked, whole, done = sum(experiments.values(), Cost()), Cost(), Cost()
+    chains: dict[str, list[float]] = {}
+    jobs = 0
     for pack_id, pack in plan.packs.items():
         lanes, rate = len(pack.spec.lanes), rates[pack_id]
         folder = Path(plan.paths.root, "packs", pack_id)
         known = status.names(folder) | status.names(folder / layout.KEPT)
-        finished = status.finished(pack, known)
-        to_train = pack.segments(max(horizons[pack_id].values()))
-        whole += _training(pack, rate, lanes, 0, to_train[-1][1])
-        if trained := finished[: len(to_train)]:
-            done += _training(pack, rate, lanes, 0, trained[-1][1])
-        for sequence_set, horizon in horizons[pack_id].items():
-            to_answer = pack.segments(horizon)
-            whole += _answers(pack, rate, lanes, sequence_set, 0, to_answer[-1][1])
-            for segment in to_answer:
-                if layout.metrics_name(sequence_set.id, *segment) in known:
-                    done += _answers(pack, rate, lanes, sequence_set, *segment)
+        finished = set(status.finished(pack, known))
+        chains[pack_id] = []
+        for segment in pack.segments(max(horizons[pack_id].values())):
+            work = {layout.segment_name(*segment): _training(pack, rate, lanes, *segment)}
+            for sequence_set, horizon in horizons[pack_id].items():
+                if segment[0] < horizon:
+                    answers = _answers(pack, rate, lanes, sequence_set, *segment)
+                    work[layout.metrics_name(sequence_set.id, *segment)] = answers
+            ready = known if segment in finished else known - {layout.segment_name(*segment)}
+            whole += sum(work.values(), Cost())
+            done += sum((cost for name, cost in work.items() if name in ready), Cost())
+            if left := [cost.hours for name, cost in work.items() if name not in ready]:
+                chains[pack_id].append(sum(left))
+            jobs += 1
     along = whole - replace(asked, runs=0, lanes=0, banks=0, sets=0)
-    used = list(dict.fromkeys(rates.values()))
-    return Costs(experiments=experiments, along=along, total=asked + along, done=done, rates=used)
+    return Costs(
+        experiments=experiments,
+        along=along,
+        total=asked + along,
+        done=done,
+        rates=list(dict.fromkeys(rates.values())),
+        chains=chains,
+        jobs=jobs,
+    )
 
 
 def _of_experiments(plan: Plan, rates: Mapping[str, Rate]) -> tuple[dict[str, Cost], dict[str, dict[SequenceSet, int]]]:
@@ -151,77 +161,25 @@ def _training(pack: Pack, rate: Rate, lanes: int, start: int, end: int) -> Cost:
 
 
 def _answers(pack: Pack, rate: Rate, lanes: int, sequence_set: SequenceSet, start: int, end: int) -> Cost:
-    """Return the cost of evaluating so many of a pack's lanes on a set: snapshots in (start, end], and at 0 from 0."""
+    """Return the cost of evaluating so many of a pack's lanes on a set.
+
+    Snapshots in (start, end], and at 0 from 0; and where segments end that are no snapshots.
+    """
     if end <= start:
         return Cost()
     run = pack.spec.run
-    flop = lanes * resources.snapshots(run, start, end) * evaluation_flop(run, sequence_set)
+    ends = pack.boundaries[bisect_right(pack.boundaries, start) : bisect_right(pack.boundaries, end)]
+    answers = resources.snapshots(run, start, end) + resources.ends_without_snapshot(run, ends)
+    flop = lanes * answers * evaluation_flop(run, sequence_set)
     return Cost(flop=flop, hours=flop / rate.flops / 3600)
-
-
-# Rates.
-
-
-def _measured(plan: Plan) -> list[dict[str, Any]]:
-    """Return the machines of the configured kind of device on which the benchmark was recorded, the last one first."""
-    path = plan.base / MEASURED
-    try:
-        machines = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: cannot be read ({error}): restore it, or move it away") from error
-    return [one for one in reversed(machines) if one.get("device", "cpu") == _kind(plan.config)]
-
-
-def _kind(config: Mapping[str, Any]) -> str:
-    """Return the kind of device: cpu or cuda."""
-    return config["device"].split(":")[0]
-
-
-def _rate(config: Mapping[str, Any], machines: list[dict[str, Any]], pack: PackSpec) -> Rate:
-    """Return the rate at which a pack trains: as given, or as measured where model and pack were most alike."""
-    if gflops := config["gflops"]:
-        return Rate(flops=1e9 * gflops, source=f"{gflops:g} GFLOP/s, `gflops` in config.yaml")
-    run, kind, engine = pack.run, _kind(config), config["engine"]
-    by_default = {"cpu": "native", "cuda": "eager"}[kind]
-    if engine == "auto":
-        engine = "eager" if engine_problem(by_default, kind, run) else by_default
-
-    def distance(case: Mapping[str, Any]) -> tuple[float, int]:
-        """Return how far a measured case is from the pack: in FLOP of a sequence first, then in lanes."""
-        flop = round(case["flops"] / case["rate"])  # of a sequence
-        return abs(math.log(flop / training_flop(run))), abs(case["lanes"] - len(pack.lanes))
-
-    for machine in machines:
-        alike = [
-            case
-            for case in machine["cases"]
-            if (case["numerics"], case["engine"], case["jobs"]) == (run.numerics, engine, 1)
-        ]
-        if alike:
-            case = min(alike, key=distance)
-            return Rate(
-                flops=case["flops"],
-                source=f"{case['flops'] / 1e9:.0f} GFLOP/s, measured on {machine['machine']}, {machine['date']}: shape "
-                f"({case['shape']}), {engine}, {run.numerics}, lanes a pack: {case['lanes']}",
-            )
-    command = f"python benchmarks/throughput.py --device {kind} --shapes abcd --record"
-    command += f" --numerics {run.numerics}" if run.numerics != "float32" else ""
-    command += f" --engine {engine}" if engine != by_default else ""
-    return Rate(
-        flops=math.nan,
-        source=f"not measured for {kind}, {engine}, {run.numerics}: `{command}` measures it; or set `gflops` in "
-        "config.yaml",
-    )
 
 
 # In words.
 
 
-def table(plan: Plan) -> str:
-    """Return the costs as text, and what counts."""
-    costs, kind = count(plan), _kind(plan.config)
+def table(plan: Plan, workers: int | None = None) -> str:
+    """Return the costs as text, and what counts. workers: how many jobs run side by side here; None is not known."""
+    costs, kind = count(plan), plan.rates.kind
     unit = {"cpu": "core-hours", "cuda": "GPU-hours"}[kind]
     files = ("segment files", "bank files", "evaluators' files")
     head = ("experiment", "runs", "lanes", "sequences", "FLOP", *files, unit)
@@ -235,16 +193,56 @@ def table(plan: Plan) -> str:
     ]
     notes = [
         "What experiments share (lanes, packs, banks, evaluators) counts once: in the first that names it.",
-        "FLOP: of the model, in training (forward and backward) and in evaluating every snapshot; nothing else counts.",
+        "FLOP: of the model, in training (forward and backward) and in evaluating every snapshot and where a segment "
+        "ends; nothing else counts.",
         f"{unit}: FLOP over the rate; starting jobs, making banks, tables and figures come on top.",
     ]
     if has_more:
         notes.append(
             "along: lanes that train further, and answer more, than asked for, because others in their pack do."
         )
-    left_out = [f"Without {name}, left out: {one.reason}" for name, one in plan.study.left_out.items()]
+    engines = dict.fromkeys(plan.rates.engine(pack.spec.run) for pack in plan.packs.values())
+    notes.append(f"Device {plan.config['device']}, engine {' and '.join(engines)}.")
     rates = [f"{unit}: {rate.source}." for rate in costs.rates]
-    return "\n".join([*format_table(lines, left=(0,)), "", *notes, *rates, *left_out])
+    paragraphs = [
+        format_table(lines, left=(0,)),
+        _waiting(plan, costs, workers),
+        [*notes, *rates, *plan.study.left_out_in_words()],
+    ]
+    return "\n\n".join("\n".join(paragraph) for paragraph in paragraphs)
+
+
+def _waiting(plan: Plan, costs: Costs, workers: int | None) -> list[str]:
+    """Return how long what is left takes on so many workers, and which lane no number of them makes faster."""
+    worker = {"cpu": "core", "cuda": "GPU"}[plan.rates.kind]
+    chains = costs.chains
+    of_jobs = f"{_number(len(chains), 'pack')} in {_number(costs.jobs, 'segment')}"
+    if any(math.isnan(sum(chain)) for chain in chains.values()):
+        return [f"{of_jobs}; how long they take was not measured"]
+    counts: list[int] = sorted({*WORKERS, workers or WORKERS[0]})
+    head = ["", *(_number(count, worker) + " (here)" * (count == workers) for count in counts)]
+    times = ["wall time of what is left", *(_time(wall_time(list(chains.values()), count)) for count in counts)]
+    longest = max(chains, key=lambda pack_id: sum(chains[pack_id]))
+    # Its lanes train together: any of them takes as long.
+    named = next(
+        f"{experiment.name}, {named.name}, seed {seed.label}"
+        for experiment in plan.study.experiments.values()
+        for named in experiment.runs
+        for seed in experiment.seeds
+        if Lane(run=named.run, seed=seed) in plan.packs[longest].spec.lanes
+    )
+    critical = f"critical path {_time(sum(chains[longest]))}, the segments of one lane ({named}) one after the other"
+    return [*format_table([head, times], left=(0,)), f"{of_jobs}; {critical}"]
+
+
+def _number(count: int, thing: str) -> str:
+    """Return "1 core", "2 cores"."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
+def _time(hours: float) -> str:
+    """Return a time in words, in days where it is long."""
+    return f"{hours / 24:,.0f} days" if hours >= 10 * 24 else format_duration(3600 * hours)
 
 
 def _cells(name: str, cost: Cost) -> tuple[str, ...]:
@@ -254,7 +252,7 @@ def _cells(name: str, cost: Cost) -> tuple[str, ...]:
         f"{cost.runs:,}",
         f"{cost.lanes:,}",
         format_large_count(cost.sequences),
-        format_large_count(cost.flop),
+        format_scientific(cost.flop),
         format_bytes(cost.segments),
         format_bytes(cost.banks),
         format_bytes(cost.sets),
@@ -269,7 +267,7 @@ def _work(name: str, cost: Cost, size: str = "") -> tuple[str, ...]:
         "",
         "",
         format_large_count(cost.sequences),
-        format_large_count(cost.flop),
+        format_scientific(cost.flop),
         size,
         "",
         "",

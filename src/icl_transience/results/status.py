@@ -232,7 +232,7 @@ def table(plan: Plan) -> str:
         lines += [_cells(row) for row in of_experiment]
         totals.append(_total(name, of_experiment))
     text = format_table(lines, left=(0, 1, 2, 3, len(head) - 1))
-    left_out = [f"{name}: left out: {one.reason}" for name, one in plan.study.left_out.items()]
+    left_out = plan.study.left_out_in_words()
     return "\n".join([*text, "", *totals, *stale.differences(plan), *left_out, *map(str, plan.skipped)])
 
 

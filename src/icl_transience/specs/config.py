@@ -70,12 +70,25 @@ class Config:
             choices=("run", "shape"),
         ),
     ]
-    lanes_per_pack: Annotated[int, Key("at most so many", default=8, unit="lanes", minimum=1)]
-    segment_sequences: Annotated[
-        int,
+    lanes_per_pack: Annotated[
+        int | None,
         Key(
-            "sequences seen between checkpoints; what a stopped job loses at most",
-            default=640000,
+            "at most so many train as one batched model. null = on CPUs one, each on a core of its own, or as many "
+            "seeds of a run as train within two minutes together and leave no core of this machine without work; on "
+            "CUDA all seeds of a run. Packs that exist stay as they are",
+            default=None,
+            unit="lanes",
+            minimum=1,
+        ),
+    ]
+    segment_sequences: Annotated[
+        int | None,
+        Key(
+            "sequences seen between checkpoints; what a killed job loses at most. null = as many as "
+            "take 10 to 15 minutes at the engine's measured rate, but at most 24 segments to the horizon; fewer "
+            "sequences where `time_limit` asks for it. Segments that a pack has stay as they are, and a longer horizon "
+            "adds at most 24",
+            default=None,
             unit="sequences seen",
             minimum=1,
         ),
@@ -84,8 +97,8 @@ class Config:
         float | None,
         Key(
             "minutes that a new segment and its evaluation are expected to take at `gflops`, in whole "
-            "batches, in place of segment_sequences: for a queue's time limit. null = "
-            "segment_sequences counts. Segments that a pack has stay as they are",
+            "batches, in place of segment_sequences. null = segment_sequences counts. Segments that a pack has stay as "
+            "they are",
             default=None,
             unit="minutes",
             above=0,
@@ -106,9 +119,8 @@ class Config:
         Key(
             "model GFLOP/s that one training job reaches (the README's table has some; "
             "benchmarks/throughput.py measures them): what time jobs ask a cluster for, how long "
-            "segments of segment_minutes are, and the hours of `snakemake cost`. null = 20 on a CPU "
-            "core; 200 on a GPU, which is a guess (`snakemake cost` takes none, but what was "
-            "measured)",
+            "segments are, and the hours of `snakemake cost`. null = for what jobs ask, 20 on a CPU core and 200 on "
+            "a GPU, which is a guess; for the rest what was measured, where it was",
             default=None,
             unit="GFLOP/s",
             above=0,

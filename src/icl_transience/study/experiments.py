@@ -63,3 +63,15 @@ class Study:
     experiments: Mapping[str, Experiment]
     left_out: Mapping[str, LeftOut]
     minimal_model: MinimalModelRecord | None = None
+
+    def left_out_in_words(self) -> list[str]:
+        """Return a line for every reason for which experiments are left out; it tells that of the first of them."""
+        alike: dict[str, list[str]] = {}
+        for name, one in self.left_out.items():
+            # Up to the comma it names the experiment and its file.
+            alike.setdefault(one.reason.partition(", ")[2] or one.reason, []).append(name)
+        return [
+            f"experiment{'s' * (len(names) > 1)} {', '.join(names)} {'are' if len(names) > 1 else 'is'} left out: "
+            f"{self.left_out[names[0]].reason}"
+            for names in alike.values()
+        ]

@@ -21,6 +21,14 @@ def format_large_count(number: int) -> str:
     return f"{float(digits) * 10**decimal:.{2 - decimal}f}{' kMGTPEZYRQ'[thousands]}"
 
 
+def format_scientific(number: float) -> str:
+    """Format a count of any size as a number times a power of ten: 1,050,000,000,000,000,000 -> "1.05e18", 0 -> "0"."""
+    if not number:
+        return "0"
+    digits, exponent = f"{number:.2e}".split("e")
+    return f"{digits}e{int(exponent)}"
+
+
 def format_bytes(size: int) -> str:
     """Format a size in bytes: 1,280,000 -> "1.3 MB"."""
     for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
