@@ -55,8 +55,10 @@ def mark_peak(axes: Axes, of_run: pd.DataFrame, row: Mapping[str, Any], *, in_wo
     """
     if row["outcome"] in ("never", "diverged"):
         return
-    last = float(of_run["sequences_seen"].to_numpy().max())
-    x, y, colour = min(row["peak_at"], last), row["peak"], COLOURS[row["evaluator"]]
+    seen = of_run["sequences_seen"].to_numpy()
+    # A curve may be highest at the start, which has no place on a logarithmic axis.
+    first, last = float(seen.min()), float(seen.max())
+    x, y, colour = min(max(row["peak_at"], first), last), row["peak"], COLOURS[row["evaluator"]]
     axes.plot([x], [y], marker="v", markersize=7, color=colour, markeredgecolor="white", zorder=5)
     if not in_words:
         return
