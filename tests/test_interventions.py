@@ -200,14 +200,17 @@ def test_a_clamp_to_induction_spreads_the_query_evenly_over_right_and_over_wrong
     assert torch.equal(found[:, :, :, :-1], before[:, :, :, :-1])
 
 
-def test_sequences_without_a_right_label_are_left_as_they_are():
+def test_sequences_without_a_right_or_without_another_label_are_left_as_they_are():
     network, (exemplars, labels) = make_network(), make_sequences()
-    labels[::2, -1] = LABELS - 1
-    labels[::2, :-1] = torch.tensor([1, 2, 3, 4])
+    labels[::3] = torch.tensor([1, 2, 3, 4, LABELS - 1])
+    labels[1::3] = 5
     clamp = parse({"clamp": {"place": "block1.pattern", "to": "induction"}})
-    same = (logits(network, exemplars, labels, clamp) == logits(network, exemplars, labels)).all(-1)
-    assert same[:, ::2].all()
-    assert not same[:, 1::2].any()
+    found = logits(network, exemplars, labels, clamp)
+    same = (found == logits(network, exemplars, labels)).all(-1)
+    assert found.isfinite().all()
+    assert same[:, ::3].all()
+    assert same[:, 1::3].all()
+    assert not same[:, 2::3].any()
 
 
 def test_a_head_that_matches_looks_at_labels_of_the_nearest_items():
