@@ -31,6 +31,8 @@ SLOW = (
     "test_bad_studies.py::test_a_bad_setting_on_the_command_line_is_refused_likewise",
     "test_engines.py::test_a_hundred_native_steps_stray_from_the_reference_no_further_than_eager_ones",
     "test_engines.py::test_native_steps_of_every_kind_stray_from_the_reference_no_further_than_eager_ones",
+    "test_load.py::test_a_notebook_runs_on_a_small_study_and_its_outputs_are_committed",
+    "test_load.py::test_the_page_runs_as_it_stands",
     "test_security.py::test_no_job_is_submitted_from_where_a_shell_would_read_its_path",
     "test_security.py::test_words_from_a_study_run_nothing_wherever_they_stand",
     "test_training.py::test_a_job_",

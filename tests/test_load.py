@@ -25,6 +25,7 @@ from test_house import loaded_by
 
 from icl_transience import StudyResults, load
 from icl_transience.access import module as modules
+from icl_transience.access.forward import ForwardPass
 from icl_transience.access.sequences import Sequences
 from icl_transience.engines import verify
 from icl_transience.engines.answers import EagerForward, answers
@@ -389,6 +390,24 @@ def test_a_module_gives_the_engines_logits_but_for_rounding(changes, context):
     forward.load(parameters)
     (expected,) = forward.logits(exemplars, labels[:, :-1])
     assert verify.relative_error(logits, expected) < (1e-6 if dtype == torch.float32 else 1e-14)
+
+
+@pytest.mark.parametrize("numerics", ["float32", "bfloat16", "float64"])
+def test_a_snapshot_answers_in_its_runs_numerics_bit_for_bit_as_evaluation_does(numerics):
+    run = tiny_run(numerics=numerics)
+    dtype = torch.float64 if numerics == "float64" else torch.float32
+    exemplars = torch.randn(80, 5, 6, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    labels = torch.arange(400).view(80, 5) % run.n_labels
+    parameters = verify.normal_parameters(run, exemplars)
+    forward = EagerForward(run.model, 4, numerics)
+    forward.load(parameters)
+    expected = torch.cat(
+        [forward.logits(*part)[0] for part in zip(exemplars.split(64), labels[:, :-1].split(64), strict=True)]
+    )
+    one = {name: value[0] for name, value in parameters.items()}
+    found = ForwardPass(run=run, parameters=one, intervention=None, others={}).logits(exemplars, labels)
+    assert found.dtype == dtype
+    assert torch.equal(found, expected)
 
 
 def test_a_module_that_does_not_follow_the_model_is_refused(monkeypatch):
