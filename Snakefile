@@ -14,6 +14,7 @@ from icl_transience.results.running import RunningJobs
 from icl_transience.specs import code_digest
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical
+from icl_transience.store import faults
 from icl_transience.study.sources.files import PUBLIC
 from icl_transience.system.board import BOARD
 
@@ -28,6 +29,8 @@ try:
     PLAN = Plan(config, Path(workflow.basedir))
 except StudyError as error:
     raise WorkflowError(str(error)) from None
+except OSError as error:
+    raise WorkflowError(faults.said(error) or str(error)) from error
 
 # Said once, not by every job that reads this file.
 if workflow.is_main_process:

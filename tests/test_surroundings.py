@@ -21,6 +21,7 @@ def run_code(code: str, *arguments: str | Path, cwd: Path, **settings: str | Non
 DRAW = """
 import sys
 from pathlib import Path
+import icl_transience.__main__
 from factories import RISES_AND_FALLS, make_curves, make_record
 from icl_transience.report.figures import experiment
 record = make_record({"none": {"optimizer.l2.strength": 0.0}})

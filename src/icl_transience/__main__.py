@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         # A log or a temporary file on a full disk is no fault of the software.
-        jobs.say(options, jobs.no_room(error) or traceback.format_exc())
+        text = jobs.mendable(error)
+        jobs.say(options, f"icl_transience {options.command}: {text}" if text else traceback.format_exc())
         return 1
     except Exception:
         jobs.say(options, traceback.format_exc())

@@ -25,11 +25,9 @@ def inspect(path: Path, parameters: Mapping[str, Any]) -> tuple[str, dict[str, t
     """
     import h5py
 
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise StudyError(f"{path}: not an HDF5 file ({error}): get it again") from error
-    with file:
+    from icl_transience.store import hdf5_source  # only here: every parse of the Snakefile would wait for h5py
+
+    with hdf5_source.opened(path) as file:
         arrays: dict[str, tuple[int, ...]] = {}
         file.visititems(
             lambda name, item: arrays.update({name: item.shape or ()}) if isinstance(item, h5py.Dataset) else None
