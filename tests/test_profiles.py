@@ -6,6 +6,8 @@ import pytest
 import yaml
 from pipeline import ROOT, Clone
 
+from icl_transience.system import memory
+
 # Neither says where or on how much a job runs.
 SHARED = ("rerun-triggers", "rerun-incomplete", "keep-going", "show-failed-logs", "scheduler")
 
@@ -25,6 +27,14 @@ def training(clone: Clone, *arguments: str, config: tuple[str, ...] = (), **env:
 def test_on_this_machine_a_job_waits_for_a_gpu_where_there_is_one(clone, visible, gpu):
     assert f" gpu={gpu}," in training(clone, config=("device=cuda",), CUDA_VISIBLE_DEVICES=visible)
     assert " gpu=0," in training(clone, CUDA_VISIBLE_DEVICES=visible)
+
+
+def test_on_this_machine_jobs_share_its_memory(clone):
+    """Snakemake lets a job ask for no more than there is of a resource, and so shows how much that is."""
+    assert f"mem_mb={memory.for_jobs()}," in training(clone, "--set-resources", "train:mem_mb=1000000000")
+    # On a cluster the memory is another machine's, and each job has its own.
+    on_slurm = training(clone, "--workflow-profile", "profiles/slurm", "--set-resources", "train:mem_mb=1000000000")
+    assert "mem_mb=1000000000," in on_slurm
 
 
 def test_on_slurm_a_job_gets_the_gpu_that_the_profile_computes_on(clone):
