@@ -238,7 +238,9 @@ def git(folder: Path) -> dict[str, Any] | None:
 
     def ask(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, errors="replace", check=False
+            )
         except FileNotFoundError:  # no git
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -181,4 +181,7 @@ def read_planned(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: cannot be read ({error}): run snakemake, which writes it when it starts") from error
+        raise StudyError(
+            f"{path}: cannot be read ({error}): run snakemake, which writes it when it starts (a "
+            "workflow that has this one as its module M does so by `onstart: M.onstart()`)"
+        ) from error
