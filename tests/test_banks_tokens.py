@@ -689,3 +689,11 @@ def test_the_vocabulary_beside_a_table_is_an_input_of_its_card(tmp_path, place, 
     plan = Plan({"study": str(tmp_path / "mine.yaml"), "tokens": str(folder)}, ROOT)
     (bank_id,) = plan.banks
     assert plan.sources.vocabulary(bank_id) == (str(folder / expected) if expected else None)
+
+
+def test_what_macos_puts_beside_a_checkpoint_is_none(tmp_path):
+    path = write(tmp_path / "model.safetensors", {NAME: blobs()})
+    for name in ("._model.safetensors", "._pytorch_model.bin", "._model.safetensors.index.json"):
+        (tmp_path / name).write_bytes(b"\x00\x05\x16\x07")
+    assert tokens._checkpoint_file(tmp_path, "") == path
+    assert tokens._listed_beside(path) == set()

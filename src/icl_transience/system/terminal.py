@@ -3,6 +3,7 @@
 import codecs
 import io
 import sys
+from contextlib import suppress
 
 # The name of the rule, for `errors` of `str.encode` and of streams.
 LEGIBLE = "icl_transience.legible"
@@ -25,4 +26,7 @@ def never_fail() -> None:
     """Let standard output and standard error write whatever they are given, whichever encoding they have."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=LEGIBLE)
+            # Of a stream whose file was a seekable one when it was opened, and is a pipe now, Python asks the position
+            # last, in vain.
+            with suppress(OSError):
+                stream.reconfigure(errors=LEGIBLE)
