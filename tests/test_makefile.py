@@ -191,10 +191,10 @@ def test_an_index_that_does_not_answer_is_said_to_before_anything_is_installed(t
 
 
 ELSEWHERE = {"PIP_USER": "1", "PIP_TARGET": "{tmp}/target", "PIP_PREFIX": "{tmp}/prefix", "PIP_ROOT": "{tmp}/root"}
+ELSEWHERE["PIP_CONFIG_FILE"] = "{tmp}/pip.conf"
 
 
-@pytest.mark.parametrize("given", [*ELSEWHERE, "pip.conf"])
-def test_packages_go_into_the_environment_whatever_pip_is_told_elsewhere(tmp_path, given):
+def test_packages_go_into_the_environment_whatever_pip_is_told_elsewhere(tmp_path):
     """By the real pip; what there is to install is a package of this test's own."""
     folder = checkout(tmp_path / "app")
     shutil.rmtree(folder / ".venv")
@@ -209,8 +209,7 @@ def test_packages_go_into_the_environment_whatever_pip_is_told_elsewhere(tmp_pat
     for name in ("pyproject.toml", "backend.py"):
         shutil.copy(package / name, folder)
     (tmp_path / "pip.conf").write_text("[install]\nuser = true\n")
-    value = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}
-    settings = value if given == "pip.conf" else {given: ELSEWHERE[given].format(tmp=tmp_path)}
+    settings = {name: value.format(tmp=tmp_path) for name, value in ELSEWHERE.items()}
     done = make(folder, ".venv/.installed", f"PYTHON={sys.executable}", HOME=str(tmp_path / "home"), **settings)
     assert done.returncode == 0, done.stderr
     assert list((folder / ".venv/lib").glob("python*/site-packages/tiny.py"))

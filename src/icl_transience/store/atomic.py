@@ -105,7 +105,7 @@ def _unwritable(error: Exception, path: Path) -> str | None:
     if number in faults.UNWRITABLE:
         return f"({os.strerror(number)}): make room"
     # A right that is missing elsewhere says nothing about this file.
-    if number in faults.FORBIDDEN and named.startswith(str(path.parent)):
+    if number is not None and number in faults.FORBIDDEN and named.startswith(str(path.parent)):
         what = Path(named) if Path(named).exists() else path.parent
         return f"({os.strerror(number)}): {what}: {faults.forbidding(what)}: ask them to make it writable (`chmod g+w`)"
     return None
