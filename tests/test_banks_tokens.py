@@ -24,7 +24,7 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical, identity_values
 from icl_transience.store import checksums, safetensors_file
 from icl_transience.study.sources import resolve as sources_resolve
-from icl_transience.study.sources.tokens import FLOATS, INDEX
+from icl_transience.study.sources.tokens import FLOATS, INDEX, _checkpoint_file, _listed_beside
 
 NAME = "model.embed_tokens.weight"
 # Six blobs far apart, of these sizes, after three rows that are no tokens.
@@ -695,5 +695,5 @@ def test_what_macos_puts_beside_a_checkpoint_is_none(tmp_path):
     path = write(tmp_path / "model.safetensors", {NAME: blobs()})
     for name in ("._model.safetensors", "._pytorch_model.bin", "._model.safetensors.index.json"):
         (tmp_path / name).write_bytes(b"\x00\x05\x16\x07")
-    assert tokens._checkpoint_file(tmp_path, "") == path
-    assert tokens._listed_beside(path) == set()
+    assert _checkpoint_file(tmp_path, "") == path
+    assert _listed_beside(path) == set()
