@@ -93,9 +93,11 @@ place:
 		|| { echo "$$PYTHON is older than 3.11: say PYTHON=<a newer one>"; exit 1; }
 	"$$PYTHON" -m venv .venv
 	@# Asked once: pip would ask an index that does not answer for every package, six times each, and say nothing.
-	@[[ -z "$$TORCH_INDEX" ]] || $(PIP) index versions torch -qq --retries 0 --timeout 15 --index-url "$$TORCH_INDEX" \
-		|| { echo "TORCH_INDEX: $$TORCH_INDEX does not answer, or has no torch for this Python:" \
-		"try its address in a browser, or leave TORCH_INDEX out"; exit 1; } >&2
+	@[[ -z "$$TORCH_INDEX" ]] || PIP_CONFIG_FILE=/dev/null PIP_EXTRA_INDEX_URL= PIP_FIND_LINKS= $(PIP) index versions \
+		torch -qq --retries 0 --timeout 15 --index-url "$$TORCH_INDEX" || { \
+		echo "TORCH_INDEX: $$TORCH_INDEX does not answer, or has no torch for this Python:" \
+		"try its address in a browser, name a proxy in HTTPS_PROXY (this question is asked without pip.conf)," \
+		"or leave TORCH_INDEX out"; exit 1; } >&2
 	$(PIP) install --no-user --quiet $${TORCH_INDEX:+--extra-index-url "$$TORCH_INDEX"} \
 		-c envs/constraints.txt -r envs/requirements.txt -r envs/requirements-test.txt
 	$(PIP) install --no-user --quiet --no-deps -e .
