@@ -25,6 +25,14 @@ ifneq ($(strip $(MAKEFILE_LIST)),Makefile)
 $(error run make in the folder of this Makefile, and with it alone: cd there first, or say make -C FOLDER)
 endif
 
+# Settings of pip that put packages elsewhere than into .venv: an empty value is none, and --no-user comes before pip.conf.
+override PIP_USER :=
+override PIP_TARGET :=
+override PIP_PREFIX :=
+override PIP_ROOT :=
+export PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT
+PIP = .venv/bin/python -m pip
+
 # No file or function of whoever calls make runs before a recipe's first word, where it could go to another folder: -p ignores
 # them, and shells further down find none named.
 override SHELL := /bin/bash
@@ -84,7 +92,13 @@ place:
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$$PYTHON is older than 3.11: say PYTHON=<a newer one>"; exit 1; }
 	"$$PYTHON" -m venv .venv
-	.venv/bin/python -m pip install --quiet $${TORCH_INDEX:+--extra-index-url "$$TORCH_INDEX"} \
+	@# Asked once: pip would ask an index that does not answer for every package, six times each, and say nothing.
+	@[[ -z "$$TORCH_INDEX" ]] || PIP_CONFIG_FILE=/dev/null PIP_EXTRA_INDEX_URL= PIP_FIND_LINKS= $(PIP) index versions \
+		torch -qq --retries 0 --timeout 15 --index-url "$$TORCH_INDEX" || { \
+		echo "TORCH_INDEX: $$TORCH_INDEX does not answer, or has no torch for this Python:" \
+		"try its address in a browser, name a proxy in HTTPS_PROXY (this question is asked without pip.conf)," \
+		"or leave TORCH_INDEX out"; exit 1; } >&2
+	$(PIP) install --no-user --quiet $${TORCH_INDEX:+--extra-index-url "$$TORCH_INDEX"} \
 		-c envs/constraints.txt -r envs/requirements.txt -r envs/requirements-test.txt
-	.venv/bin/python -m pip install --quiet --no-deps -e .
+	$(PIP) install --no-user --quiet --no-deps -e .
 	touch $@

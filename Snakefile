@@ -10,11 +10,14 @@ from snakemake.utils import min_version
 from icl_transience.planning import limits
 from icl_transience.planning.plan import Plan
 from icl_transience.report.captions import Captions
+from icl_transience.results import kept
 from icl_transience.results.running import RunningJobs
 from icl_transience.specs import code_digest
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical
+from icl_transience.store import faults
 from icl_transience.study.sources.files import PUBLIC
+from icl_transience.system import interpreter, terminal
 from icl_transience.system.board import BOARD
 
 min_version("9.0")
@@ -25,9 +28,14 @@ configfile: "config.yaml"
 
 # The whole configuration is checked, and every path known, before a rule is read.
 try:
-    PLAN = Plan(config, Path(workflow.basedir))
+    PLAN = Plan(config, Path(workflow.current_basedir.get_path_or_uri(secret_free=False)))
 except StudyError as error:
     raise WorkflowError(str(error)) from None
+except OSError as error:
+    raise WorkflowError(faults.said(error) or str(error)) from error
+
+interpreter.put_on_path()
+terminal.never_fail()
 
 # Said once, not by every job that reads this file.
 if workflow.is_main_process:
@@ -35,6 +43,8 @@ if workflow.is_main_process:
         logger.warning(left_out)
     for skipped in PLAN.skipped:
         logger.warning(str(skipped))
+    if comes_back := kept.comes_back(Path(PLAN.paths.packs), sys.argv[1:]):
+        logger.warning(comes_back)
 
 # What the captions of the report ask (workflow/report/): the configuration is all of a workflow that Snakemake shows
 # to each of them.

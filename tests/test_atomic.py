@@ -93,7 +93,8 @@ def test_a_disk_that_cannot_be_written_to_is_named_with_the_file(number, tmp_pat
     # HDF5 raises OSError without a number, or RuntimeError, with the number in its text.
     hdf5 = RuntimeError(f"Can't write data (errno = {number}, error message = '{os.strerror(number)}')")
     for error in (OSError(number, os.strerror(number)), hdf5):
-        with pytest.raises(StudyError, match=f"curves.csv: cannot be written .{os.strerror(number)}.: make room"):
+        remedy = "make the disk writable" if number == errno.EROFS else "make room"
+        with pytest.raises(StudyError, match=f"curves.csv: cannot be written .{os.strerror(number)}.: {remedy}"):
             atomic.write(tmp_path / "curves.csv", raise_error(error))
     assert names(tmp_path) == set()
 

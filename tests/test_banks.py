@@ -3,7 +3,7 @@
 import io
 import math
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from icl_transience.banks.drawings import Character, downsample, read_drawings, 
 from icl_transience.specs.banks import BankSpec, Gaussian, Manifold, Omniglot
 from icl_transience.specs.errors import StudyError
 from icl_transience.store import bank_file, hdf5
+from icl_transience.study.sources import resolve
 
 # --- Gaussian classes, straight and on a curved manifold
 
@@ -386,7 +387,10 @@ def with_a_drawing_that_is_none(contents: dict[str, bytes]) -> dict[str, bytes]:
         (of_another_size, r"Latin/character12 is \(104, 105\), expected 105 x 105"),
         (with_half_a_drawing, "Latin/character12"),
         (with_a_drawing_that_is_none, "Latin/character12"),
-        (lambda _: {"images/README.txt": b"read me"}, "no Omniglot drawings in .*images.zip"),
+        (
+            lambda _: {"images/README.txt": b"read me"},
+            r"images.zip: no Omniglot drawings in it: it holds 1 files, such as images/README.txt; expected",
+        ),
     ],
 )
 def test_drawings_that_are_missing_or_damaged_are_refused_by_name(zip_path, spoil, message):
@@ -408,12 +412,91 @@ def garble_a_compressed_drawing(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [cut_in_half, garble_a_compressed_drawing, Path.unlink])
-def test_a_zip_that_cannot_be_read_is_refused_with_a_way_to_get_it_again(zip_path, damage):
+@pytest.mark.parametrize(
+    ("damage", "remedy"),
+    [(cut_in_half, "download it again"), (garble_a_compressed_drawing, "download it again"), (Path.unlink, "put it")],
+)
+def test_a_zip_that_cannot_be_read_is_refused_with_a_way_to_get_it_again(zip_path, damage, remedy):
     write_zip(zip_path, entries(zip_path, strokes(FIVE)))
     damage(zip_path)
-    with pytest.raises(StudyError, match=r"images\.zip.*download it again"):
+    with pytest.raises(StudyError, match=rf"images\.zip.*{remedy}"):
         read_drawings([zip_path])
+
+
+def planned(path: Path, characters: int = 5) -> None:
+    """Check, as planning does, that a zip holds so many characters."""
+    section = Omniglot(
+        zips=(path.name,),
+        characters=characters,
+        holdout_characters=0,
+        exemplars=16,
+        holdout_exemplars=4,
+        side=15,
+        encoder="pixels",
+        dim=225,
+    )
+    resolve.resolve("omniglot", asdict(section), path.parent)
+
+
+PACKED_AGAIN = {
+    "one level lower": lambda name: name.partition("/")[2],
+    "one level higher": lambda name: f"data/omniglot/{name}",
+    "with ./ in front": lambda name: f"./{name}",
+    "with backslashes": lambda name: name.replace("/", "\\"),
+    "with .PNG": lambda name: name.replace(".png", ".PNG"),
+}
+
+
+@pytest.mark.parametrize("rename", PACKED_AGAIN.values(), ids=PACKED_AGAIN)
+def test_a_zip_that_was_packed_again_is_planned_and_read_all_the_same(zip_path, rename):
+    drawings = strokes(FIVE)
+    renamed = {rename(name): content for name, content in entries(zip_path, drawings).items()}
+    # As macOS adds them.
+    beside = {f"__MACOSX/{name}": b"no drawing" for name in list(renamed)[:3]}
+    write_zip(zip_path, renamed | beside | {"images/Greek/character01/._0001_01.png": b"no drawing"})
+    planned(zip_path)
+    with pytest.raises(StudyError, match="hold 5 characters"):
+        planned(zip_path, characters=6)
+    found = read_drawings([zip_path])
+    assert set(found) == set(FIVE)
+    for character in FIVE:
+        np.testing.assert_array_equal(found[character], drawings[character])
+
+
+def encrypted(path: Path) -> None:
+    """Set the bit that says so, in every entry of the zip's directory."""
+    content = bytearray(path.read_bytes())
+    at = content.find(b"PK\x01\x02")
+    while at >= 0:
+        content[at + 8] |= 1
+        at = content.find(b"PK\x01\x02", at + 4)
+    path.write_bytes(content)
+
+
+def of_zstandard(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    at = content.find(b"PK\x01\x02")
+    while at >= 0:
+        content[at + 10] = 93
+        at = content.find(b"PK\x01\x02", at + 4)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "damage", "message"),
+    [
+        (lambda _: {"character01/0001_01.png": b""}, None, "no Omniglot drawings in it: it holds 1 files"),
+        (without_drawing_7, None, "Latin/character12 has drawings .*, expected 1 to 20"),
+        (dict, encrypted, "is encrypted: write the zip again without a password"),
+        (dict, of_zstandard, r"method 93 \(Zstandard\).*: write the zip again with Deflate"),
+    ],
+)
+def test_a_zip_that_no_job_could_read_is_refused_while_planning(zip_path, spoil, damage, message):
+    write_zip(zip_path, spoil(entries(zip_path, strokes(FIVE))))
+    if damage:
+        damage(zip_path)
+    with pytest.raises(StudyError, match=message):
+        planned(zip_path)
 
 
 @dataclass(frozen=True)

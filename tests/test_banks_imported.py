@@ -1,7 +1,11 @@
 """Exemplars from an HDF5 file and one-hot classes, and what is refused."""
 
+import errno
+import fcntl
+import os
 import pickle
 import re
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pytest
 import torch
 import yaml
 from pipeline import ROOT
+from users import as_user
 
 from icl_transience.banks import bank as banks_bank
 from icl_transience.banks.bank import Bank
@@ -110,6 +115,59 @@ def test_a_file_that_is_no_hdf5_is_refused(path):
     path.write_bytes(b"no HDF5")
     with pytest.raises(StudyError, match=r"features\.h5: not an HDF5 file"):
         resolve.resolve("imported", asdict(SECTION), path.parent)
+
+
+REFUSED_BY_THE_SYSTEM = {
+    errno.EACCES: "Permission denied.: it belongs to .*: ask for the right to read it",
+    errno.EAGAIN: "Resource temporarily unavailable.: another program has it open to write: close it there",
+    errno.EIO: "Input/output error.: the disk or the file server fails",
+    errno.EMFILE: "Too many open files.: raise the limit",
+}
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npy", ".npz"])
+@pytest.mark.parametrize(("number", "said"), REFUSED_BY_THE_SYSTEM.items(), ids=errno.errorcode.get)
+def test_a_file_that_the_system_refuses_is_not_said_to_be_damaged(path, number, said, suffix, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    file = path.with_suffix(suffix)
+    file.touch()
+    monkeypatch.setattr(h5py, "File", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+    with pytest.raises(StudyError, match=rf"features\{suffix}: cannot be read .{said}"):
+        resolve.resolve("imported", asdict(SECTION) | {"file": file.name}, path.parent)
+
+
+def test_a_file_that_is_open_elsewhere_is_said_to_be(path):
+    """HDF5 itself says it, with the number in its text alone."""
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for reading in (lambda: resolve.resolve("imported", asdict(SECTION), path.parent), lambda: build(path)):
+            with pytest.raises(StudyError, match=r"another program has it open to write: close it there"):
+                reading()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_on_a_disk_without_locks_is_read_all_the_same(path, number, monkeypatch):
+    opened = h5py.File
+
+    def refuse_to_lock(name, mode="r", locking=None, **settings):
+        if locking is not False:
+            raise OSError(f"Unable to open file (unable to lock file, errno = {number}, error message = '...')")
+        return opened(name, mode, locking=locking, **settings)
+
+    monkeypatch.setattr(h5py, "File", refuse_to_lock)
+    resolve.resolve("imported", asdict(SECTION), path.parent)
+    assert build(path).embeddings.shape == (8, 4, 5)
+
+
+def test_a_folder_that_may_not_be_read_is_named(path):
+    folder = path.parent
+    folder.chmod(0o700)
+    with as_user(54321, 54321), pytest.raises(StudyError, match=r"cannot be read .Permission denied.*belongs to "):
+        resolve.resolve("imported", asdict(SECTION), folder)
 
 
 def test_a_good_file_is_the_one_source_file_and_a_slash_in_front_says_nothing(path):
@@ -248,8 +306,43 @@ def test_a_filter_that_is_not_there_is_named_before_anything_runs(tmp_path):
         created = h5py.h5d.create(group.id, b"feat", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((9, 5, 5)), layout)
         h5py.Dataset(created)[...] = numbers()
     said = refusal(tmp_path)
-    assert "compressed by HDF5 filter 32015" in said
-    assert "`hdf5plugin`" in said
+    assert "compressed by HDF5 filter 32015 (Zstandard)" in said
+    assert "which the package `hdf5plugin` brings: write it again with gzip" in said
+    # What it says to type is Python, and reads what is there.
+    program = compile(said[said.index("import h5py, hdf5plugin") :], "said", "exec")
+    assert {"features.h5", "features-gzip.h5", SECTION.path} <= set(program.co_consts)
+
+
+def squeezed_by_an_unknown_method(path: Path) -> None:
+    """Say so in the entries of a zip's directory, as a program has it that packs with Zstandard."""
+    content = bytearray(path.read_bytes())
+    at = content.find(b"PK\x01\x02")
+    while at >= 0:
+        content[at + 10] = 93
+        at = content.find(b"PK\x01\x02", at + 4)
+    path.write_bytes(content)
+
+
+def test_a_method_of_compression_that_python_does_not_have_is_named_before_anything_runs(tmp_path):
+    np.savez(tmp_path / "packed.npz", feat=numbers())
+    squeezed_by_an_unknown_method(tmp_path / "packed.npz")
+    assert "method 93 (Zstandard)" in refusal(tmp_path, file="packed.npz", path="feat")
+
+
+SWAPPED = {"exemplars first": (1, 0, 2), "coordinates first": (2, 0, 1), "coordinates in the middle": (0, 2, 1)}
+
+
+@pytest.mark.parametrize("order", SWAPPED.values(), ids=SWAPPED)
+def test_an_array_whose_axes_are_swapped_is_not_advised_to_be_cut(tmp_path, order):
+    array = np.random.default_rng(0).normal(size=(48, 20, 64)).transpose(order)
+    write(tmp_path, {SECTION.path: array})
+    asked = {"classes": 40, "holdout_classes": 8, "exemplars": 16, "holdout_exemplars": 4, "dim": 64}
+    said = refusal(tmp_path, **asked)
+    back = re.search(r"write it again as array.transpose(\(.*?\))", said)
+    assert back, said
+    assert array.transpose(eval(back[1])).shape == (48, 20, 64)
+    write(tmp_path, {SECTION.path: np.zeros((40, 20, 64))})
+    assert refusal(tmp_path, **asked).endswith("has 40: ask for fewer")
 
 
 @pytest.mark.parametrize("how", [{"compression": "gzip"}, {"fletcher32": True}])

@@ -24,7 +24,7 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical, identity_values
 from icl_transience.store import checksums, safetensors_file
 from icl_transience.study.sources import resolve as sources_resolve
-from icl_transience.study.sources.tokens import FLOATS, INDEX
+from icl_transience.study.sources.tokens import FLOATS, INDEX, _checkpoint_file, _listed_beside
 
 NAME = "model.embed_tokens.weight"
 # Six blobs far apart, of these sizes, after three rows that are no tokens.
@@ -689,3 +689,11 @@ def test_the_vocabulary_beside_a_table_is_an_input_of_its_card(tmp_path, place, 
     plan = Plan({"study": str(tmp_path / "mine.yaml"), "tokens": str(folder)}, ROOT)
     (bank_id,) = plan.banks
     assert plan.sources.vocabulary(bank_id) == (str(folder / expected) if expected else None)
+
+
+def test_what_macos_puts_beside_a_checkpoint_is_none(tmp_path):
+    path = write(tmp_path / "model.safetensors", {NAME: blobs()})
+    for name in ("._model.safetensors", "._pytorch_model.bin", "._model.safetensors.index.json"):
+        (tmp_path / name).write_bytes(b"\x00\x05\x16\x07")
+    assert _checkpoint_file(tmp_path, "") == path
+    assert _listed_beside(path) == set()

@@ -1,6 +1,8 @@
 """Public files: whole and as published, or an error that says what is wrong. A server on this machine stands in."""
 
+import errno
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -137,6 +139,26 @@ def test_a_server_that_refuses_is_named_with_a_way_out(server, path, status):
 def test_a_server_that_is_not_there_is_an_error(path):
     with pytest.raises(StudyError, match="cannot be reached"):
         download("http://127.0.0.1:9/images.zip", SHA256, path)
+
+
+def test_what_the_disk_says_is_not_blamed_on_the_network(path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("icl_transience.system.download._fetch", fail)
+    with pytest.raises(StudyError, match=r"cannot be written \(No space left on device\): make room") as error:
+        download("http://127.0.0.1:9/images.zip", SHA256, path)
+    assert "reached" not in str(error.value)
+
+
+def test_a_download_that_a_colleague_has_left_is_begun_again(server, path, monkeypatch):
+    """Of mode 0644: it may not be gone on with, but in a folder of the group it may be removed."""
+    path.parent.mkdir()
+    (path.parent / ".images.zip.part").write_bytes(CONTENT[:1000])
+    monkeypatch.setattr("icl_transience.system.download.os.access", lambda *_: False)
+    download(server.url, SHA256, path)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [None]
 
 
 def test_the_command_line_fetches_and_says_how_far_it_is(server, path, tmp_path):

@@ -365,7 +365,7 @@ def test_results_that_cannot_be_written_to(small_disk, finished, undisturbed):
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     assert finished.would_run() == {"declare": 1, "tables": 1, "figures": 2}
     said = failing(finished)
-    assert re.search(r"results/.*: cannot be written .Read-only file system.*make room, or the folder writable", said)
+    assert re.search(r"results/.*: cannot be written .Read-only file system.*make the disk writable", said)
     assert "Traceback" not in said
     # Where results are to be replaced, Snakemake itself says so.
     finished.change("seeds: [0]", "seeds: [0, 1]")

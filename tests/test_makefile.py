@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,16 +165,69 @@ def test_the_environment_is_made_in_the_folder_itself_and_used_from_there(tmp_pa
     assert done.returncode == 0, done.stderr
     made = tree(tmp_path) - before - {record, fake}
     assert made == {folder / ".venv", *(folder / ".venv" / name for name in ("bin", "bin/python", ".installed"))}
-    asked, venv, install, editable, study = calls(record)
+    asked, venv, index, install, editable, study = calls(record)
     assert asked[2] == "-c"
     assert venv[2:] == ["-m", "venv", ".venv"]
-    assert install[2:8] == ["-m", "pip", "install", "--quiet", "--extra-index-url", "https://x.org/a b$c"]
+    assert index[2:6] == ["-m", "pip", "index", "versions"]
+    assert index[-2:] == ["--index-url", "https://x.org/a b$c"]
+    assert install[2:9] == ["-m", "pip", "install", "--no-user", "--quiet", "--extra-index-url", "https://x.org/a b$c"]
     assert editable[-3:] == ["--no-deps", "-e", "."]
     assert {call[1] for call in calls(record)} == {str(folder)}
     # Jobs say `python` and get this one.
     assert study[0] == str(folder / ".venv/bin/python")
     assert study[2:] == ["-m", "snakemake"]
 
+
+def test_an_index_that_does_not_answer_is_said_to_before_anything_is_installed(tmp_path):
+    """By pip itself, which knows of proxies and certificates. Nobody listens on port 9."""
+    folder = checkout(tmp_path / "app")
+    shutil.rmtree(folder / ".venv")
+    began = time.monotonic()
+    done = make(folder, f"PYTHON={sys.executable}", "TORCH_INDEX=http://127.0.0.1:9/whl/cpu")
+    assert done.returncode != 0
+    assert "TORCH_INDEX: http://127.0.0.1:9/whl/cpu does not answer, or has no torch for this Python" in done.stderr
+    assert time.monotonic() - began < 120, "asked once, not for every package"
+    assert not list((folder / ".venv/lib").glob("python*/site-packages/numpy"))
+
+
+ELSEWHERE = {"PIP_USER": "1", "PIP_TARGET": "{tmp}/target", "PIP_PREFIX": "{tmp}/prefix", "PIP_ROOT": "{tmp}/root"}
+ELSEWHERE["PIP_CONFIG_FILE"] = "{tmp}/pip.conf"
+
+
+def test_packages_go_into_the_environment_whatever_pip_is_told_elsewhere(tmp_path):
+    """By the real pip; what there is to install is a package of this test's own."""
+    folder = checkout(tmp_path / "app")
+    shutil.rmtree(folder / ".venv")
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+    )
+    (package / "backend.py").write_text(BACKEND)
+    for name in ("requirements.txt", "requirements-test.txt", "constraints.txt"):
+        (folder / "envs" / name).write_text(f"tiny @ {package.as_uri()}\n" if name == "requirements.txt" else "")
+    for name in ("pyproject.toml", "backend.py"):
+        shutil.copy(package / name, folder)
+    (tmp_path / "pip.conf").write_text("[install]\nuser = true\n")
+    settings = {name: value.format(tmp=tmp_path) for name, value in ELSEWHERE.items()}
+    done = make(folder, ".venv/.installed", f"PYTHON={sys.executable}", HOME=str(tmp_path / "home"), **settings)
+    assert done.returncode == 0, done.stderr
+    assert list((folder / ".venv/lib").glob("python*/site-packages/tiny.py"))
+    assert not list(tmp_path.glob("target")) + list(tmp_path.glob("prefix")) + list(tmp_path.glob("root"))
+
+
+# Makes the wheel of one module, without a package for it: the tests need no network.
+BACKEND = """
+import zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(folder + "/tiny-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny.py", "")
+        wheel.writestr("tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1\\n")
+        wheel.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("tiny-1.dist-info/RECORD", "")
+    return "tiny-1-py3-none-any.whl"
+build_editable = build_wheel
+"""
 
 STUDIES = [
     "omniglot",

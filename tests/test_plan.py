@@ -11,7 +11,7 @@ import pytest
 from pipeline import TINY
 
 from icl_transience.planning import describe, limits
-from icl_transience.planning.plan import Plan
+from icl_transience.planning.plan import Plan, study_files
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
 from icl_transience.specs.runs import Export
@@ -268,3 +268,15 @@ def test_a_bank_takes_no_more_memory_than_is_said_and_not_far_less(tmp_path, mon
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=env)
     said = planned.jobs.bank(bank_id).megabytes
     assert 0.35 * said < int(done.stdout) <= said
+
+
+def test_what_editors_and_file_managers_put_beside_studies_is_no_study(tmp_path):
+    folder = tmp_path / "workflow/studies"
+    folder.mkdir(parents=True)
+    for name in ("mine.yaml", "._mine.yaml", "#mine.yaml#", "#mine.yaml", ".mine.yaml.swp", "mine.yaml~", "~mine.yaml"):
+        (folder / name).write_bytes(b"\x00\x05\x16\x07")
+    # As Emacs marks a file that it edits: a link to nothing.
+    (folder / ".#mine.yaml").symlink_to("user@host.7")
+    assert study_files(tmp_path) == [folder / "mine.yaml"]
+    with pytest.raises(StudyError, match=r"\(there are mine; a path"):
+        Plan({"study": "other"}, tmp_path)

@@ -1,10 +1,19 @@
 """The profiles, read by Snakemake itself: what a job gets under each."""
 
+import os
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 import yaml
-from pipeline import ROOT, Clone
+from pipeline import PLAIN, ROOT, Clone
+
+from icl_transience.banks import bank as banks_bank
+from icl_transience.planning.plan import Plan
+from icl_transience.system import memory
+
+SLURM = ("--workflow-profile", "profiles/slurm")
 
 # Neither says where or on how much a job runs.
 SHARED = ("rerun-triggers", "rerun-incomplete", "keep-going", "show-failed-logs", "scheduler")
@@ -25,6 +34,14 @@ def training(clone: Clone, *arguments: str, config: tuple[str, ...] = (), **env:
 def test_on_this_machine_a_job_waits_for_a_gpu_where_there_is_one(clone, visible, gpu):
     assert f" gpu={gpu}," in training(clone, config=("device=cuda",), CUDA_VISIBLE_DEVICES=visible)
     assert " gpu=0," in training(clone, CUDA_VISIBLE_DEVICES=visible)
+
+
+def test_on_this_machine_jobs_share_its_memory(clone):
+    """Snakemake lets a job ask for no more than there is of a resource, and so shows how much that is."""
+    assert f"mem_mb={memory.for_jobs()}," in training(clone, "--set-resources", "train:mem_mb=1000000000")
+    # On a cluster the memory is another machine's, and each job has its own.
+    on_slurm = training(clone, "--workflow-profile", "profiles/slurm", "--set-resources", "train:mem_mb=1000000000")
+    assert "mem_mb=1000000000," in on_slurm
 
 
 def test_on_slurm_a_job_gets_the_gpu_that_the_profile_computes_on(clone):
@@ -59,3 +76,28 @@ def test_profiles_agree_on_what_makes_a_rule_run_again():
         yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text()) for name in ("default", "slurm")
     )
     assert {key: default[key] for key in SHARED} == {key: slurm[key] for key in SHARED}
+
+
+def test_a_cluster_that_wants_gres_is_asked_by_gres_alone(tmp_path):
+    """By the lines that the profile has for it as comments; `sbatch` is one that notes what it is given and fails."""
+    clone = Clone.make(tmp_path / "clone")
+    profile = clone.folder / "profiles/slurm/config.yaml"
+    text = profile.read_text(encoding="utf-8")
+    (block,) = re.findall(r"^# set-resources:\n#   train:\n#     gres(?:.*\n#  .*)+\n", text, re.MULTILINE)
+    profile.write_text(text.replace(block, re.sub(r"^# ?", "", block, flags=re.MULTILINE)), encoding="utf-8")
+    (clone.folder / "bin").mkdir()
+    sbatch = clone.folder / "bin/sbatch"
+    sbatch.write_text(f"#!/bin/bash\nprintf '%s\\n' \"$@\" > {shlex.quote(str(tmp_path / 'asked'))}\nexit 1\n")
+    sbatch.chmod(0o755)
+    # Nothing but training is left to do.
+    plan = Plan({"study": str(clone.study), "results": str(clone.folder / "results")}, clone.folder)
+    for bank in plan.banks.values():
+        banks_bank.save(banks_bank.build(bank), Path(plan.paths.bank(bank.id)), bank)
+    segment = re.search(r"results/packs/\S*/segment-0{12}-\d{12}\.h5", clone.build("-n", *SLURM))
+    path = f"{sbatch.parent}:{os.environ['PATH']}"
+    options = ["--retries", "0", "--slurm-no-account", "--default-resources", "slurm_partition=gpu"]
+    done = clone.snakemake(segment[0], *SLURM, *options, **PLAIN, PATH=path)
+    assert done.returncode != 0
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert "--gres=gpu:h200:1" in asked, done.stderr
+    assert not [word for word in asked if word.startswith("--gpus")]

@@ -18,7 +18,7 @@ from icl_transience.results import command as results
 from icl_transience.sequences import command as sequences
 from icl_transience.specs.errors import StudyError
 from icl_transience.study import command as study
-from icl_transience.system import jobs
+from icl_transience.system import jobs, terminal
 from icl_transience.theory import command as theory
 from icl_transience.training import command as training
 
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     An error that the user can mend is shown as a message, any other with its traceback.
     """
+    terminal.never_fail()
     options = _parser().parse_args(arguments)
     try:
         with jobs.announced(options):
@@ -37,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         # A log or a temporary file on a full disk is no fault of the software.
-        jobs.say(options, jobs.no_room(error) or traceback.format_exc())
+        text = jobs.mendable(error)
+        jobs.say(options, f"icl_transience {options.command}: {text}" if text else traceback.format_exc())
         return 1
     except Exception:
         jobs.say(options, traceback.format_exc())

@@ -4,6 +4,8 @@ import os
 import shutil
 from typing import TextIO
 
+from icl_transience.system.terminal import LEGIBLE
+
 _BOLD, _RED, _YELLOW, _PLAIN = "\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 COLOURS = {"title": _BOLD, "ERROR": _RED, "CRITICAL": _RED, "WARNING": _YELLOW}
 
@@ -50,13 +52,9 @@ class Screen:
         return f"{begin}{text}{_PLAIN}" if begin else text
 
     def _write(self, text: str) -> None:
-        # No letter is worth an error: one that the stream cannot show is written as its code, a dash as a hyphen.
+        # No letter is worth an error.
         encoding = self.stream.encoding or "utf-8"
-        try:
-            text.encode(encoding)
-        except UnicodeEncodeError:
-            text = text.replace("–", "-").encode(encoding, "backslashreplace").decode(encoding)
-        self.stream.write(text)
+        self.stream.write(text.encode(encoding, LEGIBLE).decode(encoding))
         self.stream.flush()
 
     def _size(self) -> tuple[int, int]:

@@ -39,6 +39,8 @@ def user_errors():
         yield
     except StudyError as error:
         raise WorkflowError(str(error)) from None
+    except OSError as error:
+        raise WorkflowError(faults.said(error) or str(error)) from error
 
 
 def jobs_side_by_side() -> int | None:

@@ -1,8 +1,6 @@
 """Omniglot's drawings: read from the public zips, scaled down, rotated and mirrored."""
 
 import io
-import re
-import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +9,13 @@ import numpy as np
 from PIL import Image
 
 from icl_transience.specs.errors import StudyError
-from icl_transience.store.atomic import ZIP_DAMAGE
+from icl_transience.store import zips
+from icl_transience.store.zips import Character
 
-N_ROTATIONS, N_FLIPS, N_DRAWINGS = 4, 2, 20
+N_ROTATIONS, N_FLIPS = 4, 2
 VARIANTS = N_ROTATIONS * N_FLIPS
 SIDE = 105
-_DRAWING = re.compile(r"[^/]+/([^/]+)/character(\d{1,4})/\d+_(\d{1,4})\.png\Z", re.ASCII)
 _LARGEST_PNG = 1 << 16
-
-Character = tuple[str, int]
 
 
 def read_drawings(files: Sequence[Path]) -> dict[Character, np.ndarray]:
@@ -30,41 +26,24 @@ def read_drawings(files: Sequence[Path]) -> dict[Character, np.ndarray]:
     """
     found: dict[Character, dict[int, bytes]] = {}
     for file in files:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                for name in archive.namelist():
-                    if match := _DRAWING.match(name):
-                        alphabet, number, drawing = match[1], int(match[2]), int(match[3])
-                        if (size := archive.getinfo(name).file_size) > _LARGEST_PNG:
-                            raise StudyError(
-                                f"{file}: {name} is said to have {size:,} bytes, a drawing has some hundreds: "
-                                "download it again"
-                            )
-                        png = archive.read(name)
-                        if found.setdefault((alphabet, number), {}).setdefault(drawing, png) != png:
-                            raise StudyError(
-                                f"{file}: {name} differs from the same drawing in another zip: "
-                                "use zips of one release of Omniglot"
-                            )
-        except StudyError:
-            raise
-        except ZIP_DAMAGE as error:
-            raise StudyError(
-                f"{file}: not a readable zip ({error}): download it again from "
-                "https://github.com/brendenlake/omniglot/tree/master/python"
-            ) from error
-    characters = {}
-    for (alphabet, number), pngs in found.items():
-        if sorted(pngs) != list(range(1, N_DRAWINGS + 1)):
-            raise StudyError(
-                f"Omniglot character {alphabet}/character{number:02d} has drawings {sorted(pngs)}, "
-                f"expected 1 to {N_DRAWINGS}: a zip is incomplete, download it again"
-            )
-        images = [_read_png(pngs[d], f"{alphabet}/character{number:02d}") for d in sorted(pngs)]
-        characters[alphabet, number] = np.stack(images)
-    if not characters:
-        raise StudyError(f"no Omniglot drawings in {', '.join(map(str, files))}")
-    return characters
+        again = "download it again from https://github.com/brendenlake/omniglot/tree/master/python"
+        with zips.opened(file, "a readable zip", again) as archive:
+            for name, (character, drawing) in zips.drawings(archive, file).items():
+                if (size := archive.getinfo(name).file_size) > _LARGEST_PNG:
+                    raise StudyError(
+                        f"{file}: {name} is said to have {size:,} bytes, a drawing has some hundreds: download it again"
+                    )
+                png = archive.read(name)
+                if found.setdefault(character, {}).setdefault(drawing, png) != png:
+                    raise StudyError(
+                        f"{file}: {name} differs from the same drawing in another zip: "
+                        "use zips of one release of Omniglot"
+                    )
+    zips.refuse_incomplete(found)
+    return {
+        (alphabet, number): np.stack([_read_png(pngs[d], f"{alphabet}/character{number:02d}") for d in sorted(pngs)])
+        for (alphabet, number), pngs in found.items()
+    }
 
 
 def _read_png(png: bytes, name: str) -> np.ndarray:

@@ -14,8 +14,8 @@ from icl_transience.banks import encoders
 from icl_transience.banks.bank import Bank
 from icl_transience.specs.banks import BankSpec, Imported
 from icl_transience.specs.errors import StudyError
-from icl_transience.store import hdf5
-from icl_transience.store.atomic import ZIP_DAMAGE
+from icl_transience.store import faults, hdf5, hdf5_source
+from icl_transience.store.zips import ZIP_DAMAGE
 
 # Numbers beyond it stand for what is missing: netCDF fills arrays with 9.97e36, others with the type's largest number.
 _FILL = 1e30
@@ -26,8 +26,11 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
     imported, shape, path = spec.parameters_of(Imported), spec.shape, files[0]
     try:
         array, said = _read(path, imported.path, (slice(shape.n_classes), slice(shape.n_exemplars)))
+    except StudyError:
+        raise
     except (OSError, ValueError, EOFError, *ZIP_DAMAGE) as error:
-        raise StudyError(f"{path}: {imported.path} cannot be read ({error}): get the file again") from error
+        damaged = StudyError(f"{path}: {imported.path} cannot be read ({error}): get the file again")
+        raise (faults.unreadable(path, error) or damaged) from error
     name = imported.path or "the array"
     with np.errstate(over="ignore"):  # told apart below
         exemplars = array.astype(np.float32)
@@ -61,7 +64,7 @@ def _read(path: Path, name: str, part: tuple[slice, slice]) -> tuple[np.ndarray,
             return arrays[name.strip("/")][part], []
     if path.suffix.lower() == ".npy":
         return np.array(np.load(path, allow_pickle=False, mmap_mode="r")[part]), []
-    with h5py.File(path, "r") as file:
+    with hdf5_source.opened(path) as file:
         array = hdf5.dataset(file, name)
         found = [array.attrs[key] for key in ("_FillValue", "missing_value") if key in array.attrs]
         said = [np.ravel(values) for values in found if not isinstance(values, h5py.Empty)]

@@ -17,9 +17,10 @@ from PIL import Image
 
 from icl_transience.banks import encoders, resnet, trained
 from icl_transience.banks.bank import CONTACT_SIDE, Bank, contact_sheet, seeded
-from icl_transience.banks.drawings import N_DRAWINGS, N_FLIPS, VARIANTS, downsample, read_drawings, rotate_and_flip
+from icl_transience.banks.drawings import N_FLIPS, VARIANTS, downsample, read_drawings, rotate_and_flip
 from icl_transience.specs.banks import BankSpec, Omniglot
 from icl_transience.specs.errors import StudyError
+from icl_transience.store.zips import N_DRAWINGS
 from icl_transience.system.progress import Progress
 
 # Of ImageNet's images, as torchvision's weights expect.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from icl_transience.specs.errors import StudyError
+from icl_transience.store import faults
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -76,7 +77,8 @@ def load_resnet18(path: Path) -> ResNet:
         # Nothing but tensors: a file from elsewhere cannot run code.
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and zip raise many kinds
-        raise StudyError(f"{path}: not weights that PyTorch reads ({' '.join(str(error).split())[:200]})") from error
+        wrong = StudyError(f"{path}: not weights that PyTorch reads ({' '.join(str(error).split())[:200]})")
+        raise (faults.unreadable(path, error) or wrong) from error
     model = resnet18()
     # The count of batches is of no use after training; files made before PyTorch 0.4.1 lack it.
     wanted = {name: value.shape for name, value in model.state_dict().items() if not name.endswith("batches_tracked")}

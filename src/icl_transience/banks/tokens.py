@@ -24,6 +24,7 @@ from icl_transience.banks import encoders, padding
 from icl_transience.banks.bank import Bank, seeded
 from icl_transience.specs.banks import BankSpec, Tokens
 from icl_transience.specs.errors import StudyError
+from icl_transience.store import faults
 
 ITERATIONS = 25
 # Squares of numbers beyond these, either way, may not be float32 numbers.
@@ -102,8 +103,9 @@ def read_table(path: Path, tensor: str) -> np.ndarray:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             stored = file.get_tensor(tensor)
-    except safetensors.SafetensorError as error:
-        raise StudyError(f"{path}: {tensor} cannot be read ({error}): get the file again") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        damaged = StudyError(f"{path}: {tensor} cannot be read ({error}): get the file again")
+        raise (faults.unreadable(path, error) or damaged) from error
     table = stored.float().numpy()
     if not_numbers := int(np.isnan(table).sum()):
         row = int(np.isnan(table).any(axis=1).argmax())

@@ -299,7 +299,10 @@ def _refusal(engine: str, what: str, problem: str) -> StudyError:
 
 def _changed_since(engine: str, what: str) -> str:
     """Say which files have changed since the engine was last proven."""
-    path = _proof(engine, what)
+    try:
+        path = _proof(engine, what)
+    except OSError as error:
+        return f"There is no record of when it was last proven ({error}), so which file was edited is not known."
     try:
         proof = json.loads(path.read_text(encoding="utf-8"))
         then, date, torch_then = proof["files"], proof["date"], proof["torch"]
@@ -324,7 +327,11 @@ def _proof(engine: str, what: str) -> Path:
 
 def _keep_proof(engine: str, what: str) -> None:
     """Keep the digests of the files that were proven, unless they are kept already."""
-    path = _proof(engine, what)
+    try:
+        path = _proof(engine, what)
+    except OSError as error:
+        print(f"the proof of engine {engine} cannot be kept ({error})", file=sys.stderr)
+        return
     proof = {"files": code_digest.file_digests(_STAGES[what].format(engine)), "torch": torch.__version__}
     try:
         known = json.loads(path.read_text(encoding="utf-8"))

@@ -98,13 +98,19 @@ def _study_path(name: str, base: Path) -> Path:
             )
         return Path(name)
     folder = base / "workflow/studies"
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    known = [path.stem for path in study_files(base)]
     if name not in known:
         raise StudyError(
             f"config: `study` is {name!r}, which is not in {folder}{did_you_mean(name, known)} "
             f"(there are {', '.join(known)}; a path that ends in .yaml names a file elsewhere)"
         )
     return folder / f"{name}.yaml"
+
+
+def study_files(base: Path) -> list[Path]:
+    """Return the files of studies in workflow/studies, without what editors and file managers put beside them."""
+    found = (base / "workflow/studies").glob("*.yaml")
+    return sorted(path for path in found if not path.name.startswith((".", "#", "~")))
 
 
 def config_here() -> dict[str, Any]:

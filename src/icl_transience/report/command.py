@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from icl_transience.specs.identity import from_values
@@ -10,6 +11,10 @@ from icl_transience.specs.runs import Export
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store.atomic import read_planned
 from icl_transience.system import jobs
+
+# Before Matplotlib is imported, which fails where a notebook's shell names a backend that is not installed here, and
+# reads the user's own settings. Those of a matplotlibrc in the working folder it reads all the same: see style.STYLE.
+os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
 
 
 def add_commands(command: jobs.AddCommand) -> None:

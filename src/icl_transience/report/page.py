@@ -79,7 +79,9 @@ def snakemake(plan: Plan, snakefile: Path, *arguments: str) -> str:
         json.dump(plan.config, config)
         config.flush()
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), *arguments]
-        done = subprocess.run([*command, "--configfile", config.name], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, "--configfile", config.name], capture_output=True, text=True, errors="replace", check=False
+        )
     said = done.stdout + done.stderr
     if done.returncode:
         raise StudyError(f"`snakemake {' '.join(arguments)}` failed; call it by hand to see more:\n{said.strip()}")

@@ -17,7 +17,7 @@ from typing import Any
 
 from icl_transience.planning import registry
 from icl_transience.planning.packs import Pack
-from icl_transience.planning.plan import Plan
+from icl_transience.planning.plan import Plan, study_files
 from icl_transience.planning.registry import Registered
 from icl_transience.results.status import training
 from icl_transience.specs.banks import SOURCES
@@ -118,7 +118,7 @@ def _load(plan: Plan) -> tuple[_Known, list[_Unknown]]:
 
     add(plan.study, plan.study_path)
     folders = plan.sources.folders
-    for path in sorted((plan.base / "workflow/studies").glob("*.yaml")):
+    for path in study_files(plan.base):
         if path.resolve() == plan.study_path.resolve():
             continue
         try:

@@ -25,14 +25,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
 from icl_transience.specs.code_digest import STAGES, digest
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import identity_values
-from icl_transience.store import atomic, layout, locks
+from icl_transience.store import atomic, hdf5, layout, locks
 
 FILE = "provenance.json"
 SCHEMA_VERSION = 1
@@ -191,7 +189,7 @@ def _pack(results: str, pack_id: str, pack: Pack, before: Entry, unchanged_until
 def _segment(path: Path) -> dict[str, Any]:
     """Return how a segment was made, as its attributes say; of an unreadable one, that it is."""
     try:
-        with h5py.File(path, "r") as file:
+        with hdf5.open_made(path) as file:
             made: dict[str, Any] = {
                 key.removeprefix("made_"): file.attrs[key] for key in file.attrs if key.startswith("made_")
             }
@@ -240,7 +238,9 @@ def git(folder: Path) -> dict[str, Any] | None:
 
     def ask(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, errors="replace", check=False
+            )
         except FileNotFoundError:  # no git
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
-import h5py
 import numpy as np
 
 from icl_transience.planning import packs
@@ -116,7 +115,7 @@ class _Trained:
         name = layout.segment_name(*self.finished[-1])
         path = self.folder / name if name in self.names else self.folder / layout.KEPT / name
         try:
-            with h5py.File(path, "r") as file:
+            with hdf5.open_made(path) as file:
                 # A lane that diverged stays diverged: the last segment knows of all that came before.
                 rate = float(np.asarray(file.attrs["made_sequences_per_second"]))
                 return rate, hdf5.array(file, "diverged_at").tolist()

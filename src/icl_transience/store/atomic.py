@@ -1,29 +1,24 @@
 """Files that are whole or absent: written under a temporary name, renamed when complete."""
 
 import errno
-import fcntl
 import glob
+import itertools
 import json
 import os
 import secrets
 import shutil
-import struct
-import zipfile
-import zlib
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from icl_transience.specs.errors import StudyError
+from icl_transience.store import faults, flock
 
 # Suffix of a file that is not what its name promises.
 DAMAGED = ".damaged"
 AGAIN = "run the same snakemake command again to rebuild it"
-# No room, over quota, read-only, too large for the file system: a person has to mend these, and can.
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-FORBIDDEN = {errno.EACCES, errno.EPERM}
-
 
 Refusal = TypeVar("Refusal", bound=StudyError)
 
@@ -43,7 +38,7 @@ def replacing(path: Path, target: Callable[[], Path] | None = None) -> Iterator[
                 yield temporary
                 os.fsync(lock.fileno())
                 name = target() if target else path
-                name.parent.mkdir(exist_ok=True)
+                make_folder(name.parent)
                 temporary.rename(name)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -51,16 +46,44 @@ def replacing(path: Path, target: Callable[[], Path] | None = None) -> Iterator[
 
 def create(path: Path) -> tuple[Path, IO[bytes]]:
     """Create a temporary file beside `path`; return it and its open, locked file. Remove those of killed writers."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     clear_temporaries(path)
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         lock = temporary.open("xb")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            flock.take(lock, temporary, wait=True)
+        except StudyError:
+            temporary.unlink()
+            lock.close()
+            raise
         # Between these two lines another process may have taken it for an abandoned one.
         if temporary.exists():
+            share(temporary)
             return temporary, lock
         lock.close()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they are there; see `share`."""
+    missing = list(itertools.takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
+    for one in reversed(missing):
+        # Another process may make it at the same time.
+        one.mkdir(exist_ok=True)
+        share(one)
+
+
+def share(path: Path) -> None:
+    """Give a group the owner's rights to a new file, where the folder is meant for a group, whatever the umask is.
+
+    Such a folder has the setgid bit, by which a new file is of its group, and the group may write to it.
+    """
+    wanted = stat.S_ISGID | stat.S_IWGRP
+    if path.parent.stat().st_mode & wanted == wanted:
+        # Where it is not ours, another process made it and shares it.
+        with suppress(PermissionError, FileNotFoundError):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            path.chmod(mode | (mode & stat.S_IRWXU) >> 3)
 
 
 @contextmanager
@@ -71,26 +94,26 @@ def explained(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         if (problem := _unwritable(error, path)) is None:
             raise
-        raise StudyError(
-            f"{path}: cannot be written ({problem}): make room, or the folder writable, and run the same snakemake "
-            "command again"
-        ) from error
+        raise StudyError(f"{path}: cannot be written {problem}, and run the same snakemake command again") from error
 
 
 def _unwritable(error: Exception, path: Path) -> str | None:
-    """Say what keeps `path` from being written, if `error` is about that; HDF5 has the number in its text."""
-    named = str(getattr(error, "filename", None) or "")
+    """Say what keeps `path` from being written, and what to do, if `error` is about that."""
+    number, named = faults.number_of(error), str(getattr(error, "filename", None) or "")
+    if number == errno.EROFS:
+        return f"({os.strerror(number)}): make the disk writable"
+    if number in faults.UNWRITABLE:
+        return f"({os.strerror(number)}): make room"
     # A right that is missing elsewhere says nothing about this file.
-    numbers = UNWRITABLE | (FORBIDDEN if named.startswith(str(path.parent)) else set())
-    for number in numbers:
-        if getattr(error, "errno", None) == number or f"errno = {number}," in str(error):
-            return os.strerror(number)
+    if number is not None and number in faults.FORBIDDEN and named.startswith(str(path.parent)):
+        what = Path(named) if Path(named).exists() else path.parent
+        return f"({os.strerror(number)}): {what}: {faults.forbidding(what)}: ask them to make it writable (`chmod g+w`)"
     return None
 
 
 def check_room(path: Path, needed: int) -> None:
     """Raise StudyError where the disk of `path` has not `needed` bytes left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if (free := shutil.disk_usage(path.parent).free) < needed:
         raise StudyError(
             f"{path}: takes about {needed / 2**20:,.1f} MiB, but its disk has {free / 2**20:,.1f} MiB left: make room "
@@ -99,12 +122,15 @@ def check_room(path: Path, needed: int) -> None:
 
 
 def clear_temporaries(path: Path) -> None:
-    """Remove the temporary files of killed writers of `path`; those of living ones are locked."""
+    """Remove the temporary files of killed writers of `path`; those of living ones are locked.
+
+    Those of other users that we may not remove are in nobody's way.
+    """
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        # Another process may clear as well, or be writing.
-        with suppress(FileNotFoundError, BlockingIOError), temporary.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            temporary.unlink()
+        # Another process may clear as well.
+        with suppress(FileNotFoundError, PermissionError), flock.opened(temporary) as file:
+            if flock.take(file, temporary):
+                temporary.unlink()
 
 
 def write(path: Path, make: Callable[[Path], object]) -> None:
@@ -133,7 +159,7 @@ def link(source: Path, target: Path, *, touch: bool = False) -> None:
     """Make `target` a second name of the file `source`, replacing any file of that name; touch: set its time to now."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.link")
     with explained(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         try:
             try:
                 os.link(source, temporary)
@@ -147,10 +173,6 @@ def link(source: Path, target: Path, *, touch: bool = False) -> None:
             temporary.unlink(missing_ok=True)
 
 
-# What zipfile raises on archives that are damaged, encrypted or of a kind it does not know.
-ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, ValueError, EOFError)
-
-
 def read_planned(path: Path) -> Any:
     """Read an experiment.json or claims.json, which snakemake writes when it starts.
 
@@ -159,4 +181,7 @@ def read_planned(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: cannot be read ({error}): run snakemake, which writes it when it starts") from error
+        raise StudyError(
+            f"{path}: cannot be read ({error}): run snakemake, which writes it when it starts (a "
+            "workflow that has this one as its module M does so by `onstart: M.onstart()`)"
+        ) from error

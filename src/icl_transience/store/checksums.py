@@ -63,13 +63,13 @@ def file_digest(path: Path) -> str:
     if state.st_size < _REMEMBERED_BYTES:
         return sha256(path)
     known = [str(path.resolve()), state.st_size, state.st_mtime_ns]
-    cache = cache_folder()
-    note = cache / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.sha256"
+    name = f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.sha256"
     try:
-        return note.read_text(encoding="utf-8")
+        return (cache_folder() / name).read_text(encoding="utf-8")
     except OSError:  # not hashed before, or there is no such folder
         digest = sha256(path)
     with contextlib.suppress(OSError):  # a read-only home costs time at the next call, nothing else
+        note = (cache := cache_folder()) / name
         cache.mkdir(parents=True, exist_ok=True)
         temporary = note.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(digest, encoding="utf-8")

@@ -6,6 +6,7 @@ types, shapes, values and attributes). Attributes that begin with `made_` say wh
 made; they are not content, and two files of equal content may differ in them.
 """
 
+import errno
 import hashlib
 import io
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import h5py
 import numpy as np
 
 from icl_transience.specs.errors import StudyError
-from icl_transience.store import atomic
+from icl_transience.store import atomic, faults
 from icl_transience.store.layout import kept_name
 
 SCHEMA_VERSIONS = {"bank": 1, "encoder": 1, "sequences": 1, "segment": 1, "unfinished": 1, "metrics": 1, "export": 1}
@@ -177,16 +178,29 @@ def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
 @contextmanager
 def _opened(path: Path, aside: bool) -> Iterator[h5py.File]:
     try:
-        file = h5py.File(path, "r")
+        file = open_made(path)
     except OSError as error:
         raise _unreadable(path, error, aside) from error
     with file:
         yield file
 
 
+def open_made(path: Path) -> h5py.File:
+    """Open a file that was written here to read. It was whole when it got its name, so HDF5 need not lock it.
+
+    (Where a file system has no locks HDF5 fails to.)
+    """
+    return h5py.File(path, "r", locking=False)
+
+
 def _unreadable(path: Path, error: Exception, aside: bool = True) -> StoreError:
     # The operating system's own errors say nothing about the content: a file that is missing, busy, not ours to read.
-    if getattr(error, "errno", None) or "errno =" in str(error):
+    number = faults.number_of(error)
+    if number == errno.ENOENT:
+        return StoreError(f"{path}: cannot be read ({error}): {atomic.AGAIN}")
+    if refusal := faults.unreadable(path, error):
+        return StoreError(str(refusal))
+    if number:
         return StoreError(f"{path}: cannot be read ({error}): {atomic.AGAIN}")
     return _refused(path, f"it is damaged ({error})", aside)
 
@@ -206,7 +220,7 @@ def unusable(path: Path, reason: str) -> StoreError:
 def read_attribute(path: Path, name: str, *, aside: bool = True) -> Any:
     """Read one attribute of the root and nothing else. aside: move the file aside if it is damaged."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_made(path) as file:
             return file.attrs[name]
     except _DAMAGE as error:
         if aside:

@@ -61,7 +61,7 @@ def last_mean(path: Path, evaluator: str, metric: str) -> float:
 
     To look at, not to compute with: the file is neither checked nor moved aside. Raises one of UNREADABLE.
     """
-    with h5py.File(path, "r") as file:
+    with hdf5.open_made(path) as file:
         column = np.asarray(file.attrs["metrics"]).tolist().index(metric)
         means = file[f"{evaluator}/mean"]
         assert isinstance(means, h5py.Dataset)

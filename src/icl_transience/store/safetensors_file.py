@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.specs.errors import StudyError
+from icl_transience.store import faults
 
 # The last part of names that quantised checkpoints put beside a layer's weight, or in its place: those of MLX,
 # bitsandbytes, GPTQ, AWQ, compressed tensors, FP8, torchao, quanto, ModelOpt, HQQ, QuIP# and others. Gemma's
@@ -72,7 +73,8 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
             _check_bytes(name, tensors[name], last - first)
             end = last
     except (struct.error, ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
-        raise StudyError(f"{path}: not a safetensors file ({error}): get it again") from error
+        wrong = StudyError(f"{path}: not a safetensors file ({error}): get it again")
+        raise (faults.unreadable(path, error) or wrong) from error
     if (size := path.stat().st_size) != (expected := 8 + length + end):
         what = "is cut short" if size < expected else "goes on behind its last tensor"
         raise StudyError(f"{path}: {what}, {size:,} of {expected:,} bytes: get it again")

@@ -52,12 +52,18 @@ def _names() -> list[str]:
 
 
 def _hold(name: str) -> bool:
-    """Try to hold the GPU; say whether this process now does. A lock file belongs to one user, as /tmp requires."""
-    path = Path(tempfile.gettempdir(), f"icl-transience-{os.getuid()}-gpu-{name}.lock")
-    file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    """Try to hold the GPU; say whether this process now does. A lock file belongs to one user, as /tmp requires.
+
+    Where there is no folder for it, or none with locks, none is held: jobs share GPUs as where all are held.
+    """
+    try:
+        path = Path(tempfile.gettempdir(), f"icl-transience-{os.getuid()}-gpu-{name}.lock")
+        file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError:
+        return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         os.close(file)
         return False
     _held.append(file)

@@ -1,13 +1,14 @@
 """Downloads of public files, which go on from where they were cut off and are checked by SHA-256."""
 
 import http.client
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TextIO
 
 from icl_transience.specs.errors import StudyError
-from icl_transience.store import checksums
+from icl_transience.store import atomic, checksums
 from icl_transience.system.progress import Progress
 
 _CHUNK = 1 << 16
@@ -20,10 +21,15 @@ def download(url: str, sha256: str, path: Path, log: TextIO | None = None) -> No
     Raises StudyError where it cannot be reached, where the connection ends early (the next attempt goes on from
     there), and where its SHA-256 is not `sha256` (nothing is kept then).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
-        _fetch(url, part, Progress(path.name, 0, 1, 1, log, unit="bytes"))
+        # What the disk says is told apart from what the network says.
+        with atomic.explained(part):
+            atomic.make_folder(path.parent)
+            _give_way(part)
+            _fetch(url, part, Progress(path.name, 0, 1, 1, log, unit="bytes"))
+    except StudyError:
+        raise
     except urllib.error.HTTPError as error:
         raise StudyError(f"{path}: {url} answers {error.code} {error.reason}: {_BY_HAND}") from error
     except (OSError, http.client.HTTPException) as error:
@@ -40,6 +46,12 @@ def download(url: str, sha256: str, path: Path, log: TextIO | None = None) -> No
             "way; run the same command again"
         )
     part.rename(path)
+
+
+def _give_way(part: Path) -> None:
+    """Remove what another user's cut download has left, which we may not go on with, if it is in the way."""
+    if part.exists() and not os.access(part, os.W_OK):
+        part.unlink()
 
 
 _BY_HAND = "put the file into a folder by hand and name that in config.yaml"

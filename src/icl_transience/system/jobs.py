@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from icl_transience.store import atomic, locks
+from icl_transience.store import faults, locks
 
 # Arguments that several subcommands take.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -66,12 +66,9 @@ def say(options: argparse.Namespace, text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def no_room(error: OSError) -> str | None:
-    """Say what to do where an error is that nothing more can be written; None where it is another one."""
-    if error.errno not in atomic.UNWRITABLE:
-        return None
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}cannot be written ({error.strerror}): make room, and run the same snakemake command again"
+def mendable(error: OSError) -> str | None:
+    """Say what an error of the operating system is about and what to do; None where it is the software's fault."""
+    return faults.said(error)
 
 
 @contextmanager

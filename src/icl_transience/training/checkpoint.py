@@ -31,7 +31,7 @@ def attribute(file: h5py.File, name: str) -> np.generic:
 
 def copy_snapshots(unfinished: Path, file: h5py.File) -> None:
     """Copy the snapshots of an unfinished segment, one at a time: all may take more memory than training does."""
-    with h5py.File(unfinished, "r") as source:
+    with hdf5.open_made(unfinished) as source:
         for name in cast(h5py.Group, source["snapshots/parameters"]):
             old, new = (dataset(one, f"snapshots/parameters/{name}") for one in (source, file))
             for row in range(len(old)):

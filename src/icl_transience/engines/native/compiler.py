@@ -38,12 +38,14 @@ def library(model: Model, context: int) -> ctypes.CDLL:
         "TOKENS": 2 * context + 1,
         "LAYER_NORM_EPSILON": f"{transformer.LAYER_NORM_EPSILON}f",
     }
-    compiler, *options = shlex.split(os.environ.get("CXX", "c++"))
+    compiler, *options = _compiler()
     if shutil.which(compiler) is None:
         raise UnavailableError("no C++ compiler (c++, or what CXX names) was found")
     command = [compiler, *options, *_FLAGS, *(f"-D{name}={value}" for name, value in defines.items())]
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+        version = subprocess.run(
+            [compiler, "--version"], capture_output=True, text=True, errors="replace", check=False
+        ).stdout
         # A cache in a home folder that several kinds of machine share must not mix them: -march=native is in the code.
         made_from = "\0".join(
             [
@@ -72,6 +74,15 @@ def library(model: Model, context: int) -> ctypes.CDLL:
         ) from error
 
 
+def _compiler() -> list[str]:
+    """Return the words of CXX; where it is not set, empty or has a quote without its other half, `c++`."""
+    try:
+        words = shlex.split(os.environ.get("CXX", ""))
+    except ValueError:
+        words = []
+    return words if words and words[0] else ["c++"]
+
+
 def _compile(command: list[str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -79,7 +90,12 @@ def _compile(command: list[str], path: Path) -> None:
         # The compiler's own temporary files too: elsewhere there may be no room.
         environment = os.environ | {"TMPDIR": folder}
         done = subprocess.run(
-            [*command, _SOURCE, "-o", made], env=environment, capture_output=True, text=True, check=False
+            [*command, _SOURCE, "-o", made],
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
         if done.returncode < 0 or "terminated program" in done.stderr:
             # Told to end, or short of memory: another engine now would train other bits than the next call.
@@ -94,7 +110,7 @@ def _compile(command: list[str], path: Path) -> None:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return platform.processor()
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

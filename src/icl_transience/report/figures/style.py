@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
 
 from icl_transience.store import atomic
 
-STYLE: Any = {
+# Matplotlib's own values come first, so that no user's settings are left.
+STYLE: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"} | {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -14,6 +14,25 @@ from icl_transience.study.sources.numbers import refuse_codes
 _UNPACKING = re.compile(r"(\w*_)?(scaling|offsets?|factor)(_\w+)?", re.IGNORECASE)
 # Kinds of links, by their numbers in HDF5's format.
 _HARD, _SOFT = 0, 1
+# Filters by the numbers that the HDF Group gave them, as far as hdf5plugin has them.
+_FILTERS = {
+    307: "bzip2",
+    32001: "Blosc",
+    32004: "LZ4",
+    32008: "bitshuffle",
+    32013: "ZFP",
+    32015: "Zstandard",
+    32017: "SZ",
+    32018: "FCI",
+    32024: "SZ3",
+    32026: "Blosc2",
+    32028: "SPERR",
+}
+# Makes a file that can be read here out of one that cannot.
+_CONVERT = """
+import h5py, hdf5plugin  # pip install hdf5plugin
+with h5py.File({file!r}) as old, h5py.File({new!r}, "w") as new:
+    new.create_dataset({name!r}, data=old[{name!r}][()], compression="gzip")"""
 # Soft links that lead to one another are followed no farther.
 _MOST_LINKS = 32
 
@@ -25,11 +44,9 @@ def inspect(path: Path, parameters: Mapping[str, Any]) -> tuple[str, dict[str, t
     """
     import h5py
 
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise StudyError(f"{path}: not an HDF5 file ({error}): get it again") from error
-    with file:
+    from icl_transience.store import hdf5_source  # only here: every parse of the Snakefile would wait for h5py
+
+    with hdf5_source.opened(path) as file:
         arrays: dict[str, tuple[int, ...]] = {}
         file.visititems(
             lambda name, item: arrays.update({name: item.shape or ()}) if isinstance(item, h5py.Dataset) else None
@@ -123,10 +140,15 @@ def _refuse_filters(path: Path, name: str, array: Any) -> None:
     for number in range(layout.get_nfilters()):
         code, _, _, said = layout.get_filter(number)
         if not h5py.h5z.filter_avail(code):
+            written = said.decode(errors="replace").partition(";")[0]
+            called = f"{_FILTERS.get(code) or written or 'no name'}"
+            brings = (
+                "which the package `hdf5plugin` brings" if code in _FILTERS else "which no package is known for here"
+            )
             raise StudyError(
-                f"{path}: {name} is compressed by HDF5 filter {code} ({said.decode(errors='replace') or 'no name'}), "
-                'which is not part of h5py: write it again with `compression="gzip"` or without any, where the package '
-                "`hdf5plugin`, which has most filters, is imported"
+                f"{path}: {name} is compressed by HDF5 filter {code} ({called}), which is not part of h5py, {brings}: "
+                f"write it again with gzip, and say `bank.imported.file: {path.stem}-gzip.h5`:"
+                + _CONVERT.format(file=path.name, new=f"{path.stem}-gzip.h5", name=name)
             )
 
 

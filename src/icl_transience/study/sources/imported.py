@@ -1,6 +1,7 @@
 """The file that a bank is imported from: HDF5, or NumPy's .npy and .npz; its array and sizes."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,32 @@ def resolve_imported(parameters: dict[str, Any], folder: Path) -> tuple[dict[str
         "classes": parameters["classes"] + parameters["holdout_classes"],
         "exemplars": parameters["exemplars"] + parameters["holdout_exemplars"],
     }
+    swapped = _swapped(shape, (*asked.values(), parameters["dim"]))
     for (key, number), there in zip(asked.items(), shape, strict=False):
         if number > there:
             raise StudyError(
                 f"`bank.imported.{key}` + `holdout_{key}` is {number}, but {said} in {path.name} has {there}: "
-                "ask for fewer"
+                f"{swapped or 'ask for fewer'}"
             )
     if parameters["dim"] != shape[2]:
         raise StudyError(
             f"`bank.imported.dim` is {parameters['dim']}, but {said} in {path.name} has {shape[2]} coordinates: "
-            f"say {shape[2]}"
+            f"{swapped or f'say {shape[2]}'}"
         )
     # The only array of an .npy has no name; whatever a study says, it is one bank.
     return parameters | ({} if name else {"path": ""}), [path]
+
+
+def _swapped(shape: Sequence[int], asked: Sequence[int]) -> str:
+    """Return what to do where an array would fit with its axes in another order; "" where it would not.
+
+    asked: classes and exemplars at least, and coordinates.
+    """
+    for order in itertools.permutations(range(3)):
+        classes, exemplars, dim = (shape[axis] for axis in order)
+        if classes >= asked[0] and exemplars >= asked[1] and dim == asked[2]:
+            return (
+                f"it is {list(shape)}, expected [class, exemplar, dim]: if its axes are in another order, write it "
+                f"again as array.transpose{order}, which has what is asked for; if they are not, ask for fewer"
+            )
+    return ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from icl_transience.specs.errors import StudyError
-from icl_transience.store.atomic import ZIP_DAMAGE
+from icl_transience.store import faults, zips
 from icl_transience.store.safetensors_file import is_of_codes, quantisation
 from icl_transience.study.sources.numbers import refuse_codes
 
@@ -23,8 +23,11 @@ def inspect(path: Path, parameters: Mapping[str, Any]) -> tuple[str, dict[str, t
     name = parameters["path"].strip("/") if path.suffix.lower() == ".npz" else ""
     try:
         headers = dict(_members(path) if name else _single(path))
-    except (ValueError, EOFError, SyntaxError, OverflowError, *ZIP_DAMAGE) as error:
-        raise StudyError(f"{path}: not a file of NumPy's arrays ({error}): get it again") from error
+    except StudyError:
+        raise
+    except (ValueError, EOFError, SyntaxError, OverflowError, *zips.ZIP_DAMAGE) as error:
+        wrong = StudyError(f"{path}: not a file of NumPy's arrays ({error}): get it again")
+        raise (faults.unreadable(path, error) or wrong) from error
     if name in headers:
         dtype = headers[name][1]
         beside = quantisation(name, headers) if name else []
@@ -41,10 +44,11 @@ def _single(path: Path) -> Iterator[tuple[str, tuple[tuple[int, ...], Any]]]:
 
 def _members(path: Path) -> Iterator[tuple[str, tuple[tuple[int, ...], Any]]]:
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.filename.endswith(".npy"):
-                with archive.open(member) as file:
-                    yield member.filename.removesuffix(".npy"), _header(file, member.file_size)
+        members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+        zips.refuse_unpackable(path, members)
+        for member in members:
+            with archive.open(member) as file:
+                yield member.filename.removesuffix(".npy"), _header(file, member.file_size)
 
 
 def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], Any]:

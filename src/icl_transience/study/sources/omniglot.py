@@ -2,28 +2,23 @@
 
 import functools
 import os
-import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from icl_transience.specs.errors import StudyError
-from icl_transience.store.atomic import ZIP_DAMAGE
+from icl_transience.store import zips
 from icl_transience.study.sources.files import PUBLIC, in_folder, public_characters
-
-_CHARACTER = re.compile(r"([^/]+/character\d+)/[^/]+\.png$")
-
 
 # Omniglot: zips.
 
 
 def resolve_omniglot(parameters: dict[str, Any], folder: Path | None) -> tuple[dict[str, Any], list[Path]]:
     """Return the zips, and the weights of `resnet18`, from the folder; what is public may be missing there."""
-    zips = parameters["zips"]
+    names = parameters["zips"]
     if folder is None:
-        paths, there = [Path(name) for name in zips], public_characters(zips)
+        paths, there = [Path(name) for name in names], public_characters(names)
     else:
-        paths = [in_folder(folder, name, "bank.omniglot.zips", "omniglot") for name in zips]
+        paths = [in_folder(folder, name, "bank.omniglot.zips", "omniglot") for name in names]
         there = len(_characters(tuple(paths)))
     wanted = parameters["characters"] + parameters["holdout_characters"]
     if wanted > there:
@@ -55,13 +50,12 @@ def _weights(name: str, folder: Path | None) -> Path:
 
 
 @functools.cache
-def _characters(zips: tuple[Path, ...]) -> set[str]:
-    """Return the distinct characters that the zips list, as "Alphabet/characterNN"."""
-    found = set()
-    for path in zips:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                found |= {match[1] for name in archive.namelist() if (match := _CHARACTER.search(name))}
-        except ZIP_DAMAGE as error:
-            raise StudyError(f"{path}: not a readable zip ({error}): download it again") from error
-    return found
+def _characters(files: tuple[Path, ...]) -> set[zips.Character]:
+    """Return the distinct characters that the zips list. Raises StudyError where a job could not read them all."""
+    found: dict[zips.Character, set[int]] = {}
+    for path in files:
+        with zips.opened(path, "a readable zip", "download it again") as archive:
+            for character, drawing in zips.drawings(archive, path).values():
+                found.setdefault(character, set()).add(drawing)
+    zips.refuse_incomplete(found)
+    return set(found)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.specs.errors import MissingSourceError
+from icl_transience.store import faults
 from icl_transience.store.checksums import file_digest
 from icl_transience.study.sources.files import PUBLIC
 from icl_transience.study.sources.imported import refuse_unsaid, resolve_imported
@@ -25,6 +26,16 @@ def resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> 
     A path without a folder is that of a public file, to be downloaded. Raises MissingSourceError where there is no such
     file, StudyError where it does not hold what the parameters ask for, or where they do not say what has no default.
     """
+    try:
+        return _resolve(source, parameters, folder)
+    except OSError as error:
+        # Of a folder as of a file: that it may not be read, or that its server fails.
+        if refusal := faults.unreadable(Path(error.filename or folder or source), error):
+            raise refusal from error
+        raise
+
+
+def _resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> tuple[dict[str, Any], list[Path]]:
     if source == "imported":
         refuse_unsaid(parameters)
     if folder is None and source == "omniglot":
@@ -49,4 +60,11 @@ _RESOLVE = {"omniglot": resolve_omniglot, "tokens": resolve_tokens, "imported": 
 
 def digest(path: Path) -> str:
     """Return the SHA-256 of a path from `resolve`: of the content, or, of one to be downloaded, as it is published."""
-    return file_digest(path) if path.parent != Path() else PUBLIC[path.name].sha256
+    if path.parent == Path():
+        return PUBLIC[path.name].sha256
+    try:
+        return file_digest(path)
+    except OSError as error:
+        if refusal := faults.unreadable(path, error):
+            raise refusal from error
+        raise

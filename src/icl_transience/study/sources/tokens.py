@@ -81,7 +81,7 @@ def resolve_tokens(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, 
 
 def _listed_beside(shard: Path) -> set[str]:
     """Return the tensors of the checkpoint that a file is a shard of, by the index that lies beside it, if any."""
-    indices = (_shards(index) for index in sorted(shard.parent.glob("*.safetensors.index.json")))
+    indices = (_shards(index) for index in sorted(shard.parent.glob("[!.]*.safetensors.index.json")))
     return {name for shards in indices if shard in shards.values() for name in shards}
 
 
@@ -116,9 +116,10 @@ def _checkpoint_file(folder: Path, name: str) -> Path:
         return _no_pickle(in_folder(folder, name, "bank.tokens.file", "tokens"))
     if (folder / INDEX).is_file():
         return folder / INDEX
-    found = sorted(folder.glob("*.safetensors"))
+    # What macOS puts beside a file bears its name behind `._`.
+    found = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
     if not found:
-        for pickled in sorted(filter(is_pickled, folder.iterdir())):
+        for pickled in sorted(path for path in folder.iterdir() if is_pickled(path) and path.name[0] != "."):
             _no_pickle(pickled)
     if len(found) != 1:
         listed = ", ".join(path.name for path in found) or "none"

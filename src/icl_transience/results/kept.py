@@ -1,0 +1,39 @@
+"""What stays under a second name, and so comes back when Snakemake is told to make it again."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from icl_transience.store.layout import KEPT
+
+# Snakemake's options that ask for files again which are there: for all, or for some, named in that word or the next.
+_ALL = re.compile(r"--forceall|--delete-all-output|-[a-zA-Z]*F")
+_SOME = re.compile(r"(--forcerun|-R)=?(.*)", re.DOTALL)
+_TRAINED = re.compile(r"(.*_)?(train|evaluate)|.*packs/.*", re.DOTALL)
+
+
+def comes_back(packs: Path, arguments: Sequence[str]) -> str:
+    """Say that a call's options train nothing again of what is kept under `packs`, and what does; "" if none asks to.
+
+    arguments: of the call.
+    """
+    if not (asked := _asked(arguments)) or not any(packs.glob(f"*/{KEPT}/segment-*.h5")):
+        return ""
+    return (
+        f"{asked} trains nothing again: finished segments and metrics are kept under a second name, in "
+        f"{packs}/*/{KEPT}, come back from there, and take their room as long as they are there. To train lanes again, "
+        f"delete the folder of their pack, {packs}/PACK, or move it away, and call snakemake without this option"
+    )
+
+
+def _asked(arguments: Sequence[str]) -> str:
+    """Return the option by which a call asks for finished segments or metrics again; "" where it does not."""
+    for number, word in enumerate(arguments):
+        if _ALL.fullmatch(word):
+            return word
+        if match := _SOME.fullmatch(word):
+            following = itertools.takewhile(lambda one: not one.startswith("-"), arguments[number + 1 :])
+            if any(_TRAINED.fullmatch(one) for one in (match[2], *following)):
+                return match[1]
+    return ""
