@@ -100,12 +100,14 @@ def explained(path: Path) -> Iterator[None]:
 def _unwritable(error: Exception, path: Path) -> str | None:
     """Say what keeps `path` from being written, and what to do, if `error` is about that."""
     number, named = faults.number_of(error), str(getattr(error, "filename", None) or "")
+    if number is None:
+        return None
     if number == errno.EROFS:
         return f"({os.strerror(number)}): make the disk writable"
     if number in faults.UNWRITABLE:
         return f"({os.strerror(number)}): make room"
     # A right that is missing elsewhere says nothing about this file.
-    if number is not None and number in faults.FORBIDDEN and named.startswith(str(path.parent)):
+    if number in faults.FORBIDDEN and named.startswith(str(path.parent)):
         what = Path(named) if Path(named).exists() else path.parent
         return f"({os.strerror(number)}): {what}: {faults.forbidding(what)}: ask them to make it writable (`chmod g+w`)"
     return None
