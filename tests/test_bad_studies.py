@@ -335,7 +335,7 @@ CONTRADICTIONS = {
     ),
     "an evaluator to draw that there is not": (
         in_a("figures: {evaluators: [ic]}"),
-        ["`experiments.a.figures.evaluators` has 'ic' (did you mean 'icl'?)"],
+        ["`experiments.a.figures.evaluators` has 'ic' (did you mean `icl`?)"],
     ),
     "no evaluator to draw": (in_a("figures: {evaluators: []}"), ["evaluators` is [], expected at least 1 item"]),
     "an evaluator to draw twice": (in_a("figures: {evaluators: [icl, icl]}"), ["expected every item only once"]),
