@@ -30,7 +30,7 @@ def take_tables(study: Path, data: Path) -> None:
         metrics = {name: default_metric(name) for name in set(tables.curves["evaluator"]) - {TRAINING}}
         drawn = tables.curves["metric"] == tables.curves["evaluator"].map(metrics | {TRAINING: "loss"})
         write_text(target / "experiment.json", (study / experiment / "experiment.json").read_text(encoding="utf-8"))
-        for name, table in zip(tables_file.TABLES, (tables.curves[drawn], tables.lanes, tables.runs), strict=True):
+        for name, table in zip(tables_file.TABLES, (tables.curves.loc[drawn], tables.lanes, tables.runs), strict=True):
             tables_file.write_csv(target / name, table, _DIGITS if name == "curves.csv" else 10)
         write_checksums(target, tables_file.TABLES)
 
