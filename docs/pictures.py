@@ -28,7 +28,7 @@ def take_tables(study: Path, data: Path) -> None:
     for experiment in sorted({experiment for experiment, _ in PICTURES.values()}):
         tables, target = tables_file.read_tables(study / experiment), data / experiment
         metrics = {name: default_metric(name) for name in set(tables.curves["evaluator"]) - {TRAINING}}
-        drawn = tables.curves["metric"] == tables.curves["evaluator"].map(metrics | {TRAINING: "loss"})
+        drawn = tables.curves["metric"] == tables.curves["evaluator"].replace(metrics | {TRAINING: "loss"})
         write_text(target / "experiment.json", (study / experiment / "experiment.json").read_text(encoding="utf-8"))
         for name, table in zip(tables_file.TABLES, (tables.curves.loc[drawn], tables.lanes, tables.runs), strict=True):
             tables_file.write_csv(target / name, table, _DIGITS if name == "curves.csv" else 10)
