@@ -3,6 +3,8 @@
 # make test-quick what of it is done in two or three minutes, for the work on one change
 # make test-all   all of it, with a fresh interpreter for every job: what CI runs
 # make lint       ruff, snakefmt, pyright, snakemake --lint, typos
+# make docs-figures  draw the pictures in docs/ again, from the tables in docs/data
+# make docs-tables   the same, once the default study (or STUDY=...) has been run and its tables have been copied there
 # make unlock     after Snakemake itself was killed; refuses while one of its jobs is still at work
 # make clean      remove this folder's .venv; results stay
 #
@@ -47,7 +49,7 @@ RUN = PATH="$$PWD/.venv/bin:$$PATH" python -m
 # Snakemake reads a value as YAML, a number where it is one, once it has taken quotes from its ends: spaces keep them.
 CONFIG = $${STUDY:+--config "study= '$${STUDY//$$QUOTE/$$QUOTE$$QUOTE}' "}
 
-.PHONY: study test test-quick test-all lint unlock clean place
+.PHONY: study test test-quick test-all lint docs-figures docs-tables unlock clean place
 .DEFAULT_GOAL := study
 
 study: .venv/.installed
@@ -71,6 +73,12 @@ lint: .venv/.installed
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) pyright
 	$(RUN) snakemake --lint
 	.venv/bin/typos
+
+docs-figures: .venv/.installed
+	.venv/bin/python docs/pictures.py
+
+docs-tables: study
+	.venv/bin/python docs/pictures.py "results/studies/$${STUDY:-$$(sed -n 's/^study: *\([^ #]*\).*/\1/p' config.yaml)}"
 
 unlock: .venv/.installed
 	$(RUN) icl_transience writers

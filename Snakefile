@@ -62,7 +62,6 @@ wildcard_constraints:
     set=r"[^/]+",
     bank=r"[^/]+",
     file="|".join(map(re.escape, PUBLIC)),
-    figure="curves|comparison|summary|plane|grid",
     digest="[0-9a-f]{12}",
     experiment="|".join(PLAN.study.experiments),
     run="|".join(map(re.escape, PLAN.targets.exports)),

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from icl_transience.specs.evaluators import DEFAULT_METRIC
+from icl_transience.specs.evaluators import DEFAULT_METRIC, EVALUATORS
 from icl_transience.specs.experiment import Statistics
+from icl_transience.specs.figures import Figures, drawn_by_default
 from icl_transience.specs.recipes import Recipe
 from icl_transience.specs.records import ExperimentRecord, LaneRecord, RunRecord
 
@@ -18,6 +19,7 @@ def make_record(runs: dict[str, dict], seeds: int = 3) -> ExperimentRecord:
         study="made_up",
         experiment="l2",
         question="does it stay?",
+        figures=Figures(evaluators=drawn_by_default(EVALUATORS)),
         axes=tuple(dict.fromkeys(axis for axes in runs.values() for axis in axes)),
         horizon=SEEN[-1],
         statistics=Statistics(evaluator="icl", smoothing=1, min_effect=0.05, confidence=0.95),

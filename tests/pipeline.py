@@ -151,7 +151,7 @@ class Clone:
         return done.stdout + done.stderr
 
     def would_run(self, *arguments: str, config: tuple[str, ...] = (), **env: str) -> dict[str, int]:
-        """Rule -> number of jobs of a dry run, targets aside."""
+        """Rule -> number of jobs of a dry run, targets aside; figures: of all experiments."""
         output = self.build("-n", *arguments, config=config, **env)
         if "Nothing to be done" in output:
             return {}
@@ -159,6 +159,8 @@ class Clone:
         counts = {name: int(number) for name, number in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
         for target in ("all", "transience", "l2"):
             counts.pop(target, None)
+        if drawn := [name for name in counts if name.startswith("figures_")]:
+            counts["figures"] = sum(counts.pop(name) for name in drawn)
         return counts
 
     def path(self, pattern: str) -> Path:

@@ -17,22 +17,35 @@ from matplotlib.figure import Figure
 
 from icl_transience.analysis import summaries, transience
 from icl_transience.planning.plan import Plan
-from icl_transience.report.figures import experiment, layout, runs, style
+from icl_transience.report.figures import experiment, layout, placing, runs, style
 from icl_transience.report.figures import lines as figure_lines
-from icl_transience.report.figures.experiment import _curves, _grid, _plane, draw_experiment
+from icl_transience.report.figures.experiment import _curves, _grid, _plane, draw_experiment, draw_figure
 from icl_transience.report.figures.summary import draw_summary
+from icl_transience.report.figures.ticks import LinearTicks, LogTicks
+from icl_transience.specs import evaluators
+from icl_transience.specs.figures import drawn_by_default
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store import tables_file
+from icl_transience.store.tables_file import Tables
 
 ROOT = Path(__file__).parents[1]
 L2, DEPTH = "optimizer.l2.strength", "model.depth"
 
 
-def tables_of(record: ExperimentRecord, curves: pd.DataFrame, diverged: tuple = ()) -> list[pd.DataFrame]:
+def tables_of(folder: Path, record: ExperimentRecord, curves: pd.DataFrame, diverged: tuple = ()) -> Tables:
+    summaries.write_summaries(folder, record, curves, diverged)
+    return Tables(curves, *(tables_file.read_csv(folder / name) for name in ("transience.csv", "runs.csv")))
+
+
+def summarised(record: ExperimentRecord, curves: pd.DataFrame) -> list[pd.DataFrame]:
     """transience.csv and runs.csv."""
     with tempfile.TemporaryDirectory() as folder:
-        summaries.write_summaries(Path(folder), record, curves, diverged)
-        return [tables_file.read_csv(Path(folder, name)) for name in ("transience.csv", "runs.csv")]
+        tables = tables_of(Path(folder), record, curves)
+    return [tables.lanes, tables.runs]
+
+
+def asking(record: ExperimentRecord, **asked) -> ExperimentRecord:
+    return replace(record, figures=replace(record.figures, **asked))
 
 
 @pytest.fixture
@@ -58,14 +71,15 @@ def two_axes() -> tuple[ExperimentRecord, pd.DataFrame]:
 def test_equal_tables_give_equal_figures(tmp_path, record, curves, two_axes, name):
     if name == "grid":
         record, curves = two_axes
-    tables, drawn = tables_of(record, curves), []
+    tables, drawn = tables_of(tmp_path, record, curves), []
     for attempt in ("first", "second"):
-        paths = [tmp_path / f"{attempt}.{kind}" for kind in ("svg", "png")]
-        draw_experiment(name, record, curves, *tables, *paths)
+        paths = [tmp_path / f"{attempt}.{kind}" for kind in ("svg", "png", "pdf")]
+        draw_figure(name, record, tables, *paths)
         drawn.append([path.read_bytes() for path in paths])
     assert drawn[0] == drawn[1]
     assert drawn[0][0].startswith(b"<?xml")
     assert drawn[0][1].startswith(b"\x89PNG")
+    assert drawn[0][2].startswith(b"%PDF")
 
 
 @pytest.mark.parametrize("name", ["summary", "plane"])
@@ -73,7 +87,7 @@ def test_another_curve_gives_another_figure(tmp_path, record, curves, name):
     drawn = []
     for shift in (0.0, 0.05):
         shifted = curves.assign(value=curves["value"] + shift)
-        draw_experiment(name, record, shifted, *tables_of(record, shifted), tmp_path / "a.svg", tmp_path / "a.png")
+        draw_figure(name, record, tables_of(tmp_path, record, shifted), tmp_path / "a.svg")
         drawn.append((tmp_path / "a.svg").read_bytes())
     assert drawn[0] != drawn[1]
 
@@ -108,7 +122,7 @@ def planned(folder: Path, experiment: str) -> Plan:
 
 @pytest.mark.parametrize(("experiment", "expected"), KINDS.values(), ids=KINDS)
 def test_every_kind_of_experiment_has_its_figures(tmp_path, experiment, expected):
-    assert planned(tmp_path, experiment).targets.figures("a") == expected
+    assert list(planned(tmp_path, experiment).targets.figures("a")) == expected
 
 
 # Kind of experiment, what becomes of its lanes, and which figures are drawn.
@@ -126,24 +140,22 @@ def test_figures_can_be_drawn_whatever_becomes_of_the_lanes(tmp_path, kind, fate
     record = plan.records.experiment("a", figures=True)
     level = [0.5] * len(SEEN) if fate == "nothing emerged" else RISES_AND_FALLS
     curves = make_curves(record, {run.name: level for run in record.runs})
-    evaluators = {*plan.study.experiments["a"].runs[0].sequence_set.evaluators, "training"}
-    curves = curves[curves["evaluator"].isin(evaluators)].copy()
+    there = {*plan.study.experiments["a"].runs[0].sequence_set.evaluators, "training"}
+    curves = curves[curves["evaluator"].isin(there)].copy()
     gone = {(run.name, lane.seed) for run in record.runs for lane in run.lanes}
     gone = {"one lane diverged": {min(gone)}, "all diverged": gone}.get(fate, set())
     for run, seed in gone:
         late = (curves["run"] == run) & (curves["seed"] == seed) & (curves["sequences_seen"] > 4000)
         curves.loc[late, "value"] = np.nan
-    lanes, of_runs = tables_of(record, curves, gone)
-    tables = {"summary": [lanes, of_runs], "curves": [curves, of_runs], "grid": [curves, of_runs]}
+    tables = tables_of(tmp_path, record, curves, gone)
     with matplotlib.rc_context(style.STYLE):
         for name in names:
-            draw = draw_summary if name == "summary" else getattr(experiment, f"_{name}")
-            assert_inside(draw(record, *tables.get(name, [curves])))
+            assert_inside(experiment._figure(name, record, tables))
 
 
-def test_a_peak_is_marked_only_where_something_emerged(record):
+def test_a_peak_is_marked_only_where_something_emerged(tmp_path, record):
     curves = make_curves(record, {"none": RISES_AND_FALLS, "some": [0.52] * len(SEEN)})
-    marked, unmarked = _curves(record, curves, tables_of(record, curves)[1]).axes[:2]
+    marked, unmarked = _curves(record, tables_of(tmp_path, record, curves)).axes[:2]
     assert [line.get_marker() for line in marked.lines].count("v") == 1
     assert [line.get_marker() for line in unmarked.lines].count("v") == 0
 
@@ -165,15 +177,34 @@ def test_levels_on_an_axis_take_little_room(level, label):
     assert figure_lines.short(level) == label
 
 
-@pytest.mark.parametrize(("lowest", "labelled"), [(0.02, ["0.02", "0.05", "0.1"]), (0.002, ["0.01", "0.1", "1"])])
-def test_a_loss_over_many_decades_is_labelled_at_powers_of_ten(lowest, labelled):
-    axes = Figure().subplots()
-    axes.plot([1, 2], [lowest, 5])
-    figure_lines.loss_axis(axes)
-    axes.set_ylim(lowest, 5)
+# Of sequences seen from the first snapshot to 3k, 32k and 2M; of losses; of next to nothing.
+SPANS = [(256, 3072), (1024, 32_000), (1024, 2e6), (0.02, 5), (0.002, 5), (1.35, 9), (2.1, 2.2), (1000, 1000.5)]
+
+
+@pytest.mark.parametrize("inches", [1.2, 6.4])
+@pytest.mark.parametrize(("lowest", "highest"), SPANS)
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_an_axis_has_three_ticks_at_least_and_room_for_their_labels(scale, lowest, highest, inches):
+    axes = Figure(figsize=(inches, 2)).subplots()
+    axes.plot([lowest, highest], [0, 1])
+    figure_lines.sequences_axis(axes, scale)
     axes.figure.draw_without_rendering()
-    shown = [tick.label1.get_text() for tick in axes.yaxis.get_major_ticks() if lowest <= tick.get_loc() <= 5]
-    assert [text for text in shown if text][:3] == labelled
+    start, end = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if start <= tick <= end]
+    assert len(ticks) >= 3
+    assert len(ticks) <= max(8, axes.xaxis.get_tick_space())
+    assert isinstance(axes.xaxis.get_major_locator(), LogTicks if scale == "log" else LinearTicks)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "labelled"),
+    [(0.02, 5, [0.03, 0.1, 0.3, 1, 3]), (0.002, 5, [0.01, 0.1, 1]), (256, 3072, [300, 1000, 3000])],
+)
+def test_powers_of_ten_are_labelled_and_what_is_between_them_where_they_are_few(lowest, highest, labelled):
+    axes = Figure().subplots()
+    axes.set(yscale="log", ylim=(lowest, highest))
+    axes.yaxis.set_major_locator(LogTicks())
+    assert list(axes.get_yticks()) == pytest.approx(labelled)
 
 
 def assert_inside(figure: Figure) -> None:
@@ -185,9 +216,13 @@ def assert_inside(figure: Figure) -> None:
         assert box.x1 <= figure.bbox.width
 
 
-def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(record, curves):
+def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(tmp_path, record, curves):
+    def drawn(table: pd.DataFrame) -> Figure:
+        asked = asking(record, evaluators=drawn_by_default(evaluators.in_order({*table["evaluator"]} - {"training"})))
+        return _curves(asked, tables_of(tmp_path, asked, table))
+
     def dashed(table: pd.DataFrame) -> list:
-        lines = _curves(record, table, tables_of(record, table)[1]).axes[0].lines
+        lines = drawn(table).axes[0].lines
         # A level of chance is dashed too, but has only two ends.
         return [line for line in lines if line.get_linestyle() == "--" and len(line.get_ydata()) > 2]
 
@@ -196,10 +231,9 @@ def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(record,
     assert {line.get_color() for line in (shorter, longer)} == {runs.COLOURS["icl"]}
     assert shorter.get_ydata().tolist() == pytest.approx([value - 0.2 for value in RISES_AND_FALLS[1:]])
     assert longer.get_ydata().tolist() == pytest.approx([value - 0.1 for value in RISES_AND_FALLS[1:]])
-    table = at_other_contexts(curves)
-    texts = [text.get_text() for text in _curves(record, table, tables_of(record, table)[1]).axes[1].texts]
-    assert "ICL, context 4: 0.70" in texts
-    assert "ICL, context 16: 0.80" in texts
+    texts = [text.get_text() for text in drawn(at_other_contexts(curves)).axes[1].texts]
+    assert "ICL, context 4 0.70" in texts
+    assert "ICL, context 16 0.80" in texts
 
 
 def test_levels_of_an_axis_are_dark_to_light_whatever_the_order_of_runs():
@@ -225,9 +259,9 @@ def test_a_band_is_the_interval_of_the_tables():
     assert (lower[0], upper[0]) == pytest.approx(tuple(ends))
 
 
-def test_the_path_in_the_plane_is_the_mean_of_icl_against_that_of_ciwl(record, curves):
+def test_the_path_in_the_plane_is_the_mean_of_icl_against_that_of_ciwl(tmp_path, record, curves):
     curves.loc[curves["evaluator"] == "ciwl", "value"] = curves["sequences_seen"] / SEEN[-1]
-    panel = _plane(record, curves).axes[1]
+    panel = _plane(record, tables_of(tmp_path, record, curves)).axes[1]
     paths = [line for line in panel.lines if line.get_linewidth() == 2]
     assert [path.get_xdata().tolist() for path in paths] == [pytest.approx(RISES_AND_FALLS), pytest.approx(STAYS)]
     assert paths[0].get_ydata().tolist() == pytest.approx([seen / SEEN[-1] for seen in SEEN])
@@ -239,9 +273,9 @@ def test_a_path_is_marked_at_powers_of_ten():
     assert figure_lines._powers_of_ten(pd.Index([0, 512])) == figure_lines._powers_of_ten(pd.Index([])) == []
 
 
-def test_a_grid_has_a_row_and_a_column_a_level_in_order(two_axes):
+def test_a_grid_has_a_row_and_a_column_a_level_in_order(tmp_path, two_axes):
     record, curves = two_axes
-    figure = _grid(record, curves, tables_of(record, curves)[1])
+    figure = _grid(record, tables_of(tmp_path, record, curves))
     axes = np.array(figure.axes).reshape(2, 3)
     assert [panel.get_title() for panel in axes[0]] == [
         "l2.strength = 0",
@@ -262,7 +296,7 @@ def thick(panel, colour: str) -> list:
 
 def test_a_summary_shows_means_at_their_levels_a_line_a_level_of_the_other_axis(tmp_path, two_axes):
     record, curves = two_axes
-    figure = draw_summary(record, *tables_of(record, curves))
+    figure = draw_summary(record, *summarised(record, curves))
     index = next(panel for panel in figure.axes if panel.get_ylabel() == "transience index")
     assert index.get_xlabel() == L2
     assert index.get_xscale() == "symlog"
@@ -297,7 +331,7 @@ HALF_LIFE = "half-life (sequences)"
 
 def test_half_lives_past_the_horizon_point_upwards_and_lanes_without_one_are_crosses(record, curves):
     curves.loc[(curves["run"] == "none") & (curves["seed"] == "0") & (curves["evaluator"] == "icl"), "value"] = 0.5
-    lanes, of_runs = tables_of(record, curves)
+    lanes, of_runs = summarised(record, curves)
     figure = draw_summary(record, lanes, of_runs)
     half_life = panel_of(figure, HALF_LIFE)
     shown = {marker: [line for line in half_life.lines if line.get_marker() == marker] for marker in "o^x_"}
@@ -331,7 +365,7 @@ def test_nothing_is_drawn_through_bounds():
         [0.5, 0.6, 0.7, 0.7, 0.8, 0.9, 0.9],
     ]
     record, curves = more_levels(later)
-    lanes, of_runs = tables_of(record, curves)
+    lanes, of_runs = summarised(record, curves)
     assert lanes.groupby("run")["half_life"].mean().is_monotonic_decreasing
     panel = panel_of(draw_summary(record, lanes, of_runs), HALF_LIFE)
     assert all(np.isnan(line.get_ydata()).all() for line in joined(panel))
@@ -342,10 +376,10 @@ def test_nothing_is_drawn_through_bounds():
 
 def test_a_line_has_a_gap_where_a_median_is_not_reached_and_two_levels_have_none():
     record, curves = more_levels([RISES_AND_FALLS, RISES_AND_FALLS, STAYS, FALLS_LATE])
-    (line,) = joined(panel_of(draw_summary(record, *tables_of(record, curves)), HALF_LIFE))
+    (line,) = joined(panel_of(draw_summary(record, *summarised(record, curves)), HALF_LIFE))
     assert np.isfinite(line.get_ydata()).tolist() == [True, True, False, True]
     record, curves = more_levels([RISES_AND_FALLS, FALLS_LATE])
-    assert not [line for panel in draw_summary(record, *tables_of(record, curves)).axes for line in joined(panel)]
+    assert not [line for panel in draw_summary(record, *summarised(record, curves)).axes for line in joined(panel)]
 
 
 def test_times_have_an_interval_from_six_seeds_and_an_open_one_goes_up_to_the_edge():
@@ -354,7 +388,7 @@ def test_times_have_an_interval_from_six_seeds_and_an_open_one_goes_up_to_the_ed
         # In two lanes of the second level nothing falls.
         kept = (curves["run"] == "l2=1") & (curves["seed"] < "2") & (curves["evaluator"] == "icl")
         curves.loc[kept, "value"] = STAYS * 2
-        panel = panel_of(draw_summary(record, *tables_of(record, curves)), HALF_LIFE)
+        panel = panel_of(draw_summary(record, *summarised(record, curves)), HALF_LIFE)
         return [line for line in panel.lines if line.get_linestyle() == "-" and line.get_marker() == "_"], panel
 
     assert bars(5)[0] == []
@@ -365,15 +399,164 @@ def test_times_have_an_interval_from_six_seeds_and_an_open_one_goes_up_to_the_ed
 
 
 def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is_its_own(record):
-    note = layout.note_of(record, 10, layout.OF_CURVES)
+    note = layout.note_of(record, 10, layout.of_curves(record, ["icl"]))
     assert note.count("same for all") == 1
     assert "none: none" in note
     assert "some: some" in note
-    assert "Thin: seeds 0, 1, 2; thick: their mean; band, from 3 seeds: its 95% interval." in note
+    assert "Thin: seeds 0, 1, 2; thick: their mean; dotted: chance;" in note
+    assert "band" not in note
 
 
 def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(record):
     captions = ("same",), ("same", "L2")
     runs = tuple(replace(run, caption=caption) for run, caption in zip(record.runs, captions, strict=True))
     record = replace(record, runs=runs)
-    assert layout.note_of(record, 10, layout.OF_PATHS).splitlines()[-1] == "some: L2."
+    assert layout.note_of(record, 10, layout.of_paths(record)).splitlines()[-1] == "some: L2."
+
+
+# What a study asks its figures to show.
+
+
+def test_every_evaluator_but_train_is_drawn_unless_a_study_names_others(tmp_path):
+    asked = planned(tmp_path, "evaluation: {contexts: {icl: [4]}}").study.experiments["a"].figures
+    assert asked.drawn == ("icl", "icl@4", "ciwl", "iwl", "flip", "icl_holdout", "icl_new_exemplar")
+    named = planned(tmp_path, "figures: {evaluators: [train, icl_holdout]}").study.experiments["a"].figures
+    assert named.drawn == ("train", "icl_holdout")
+
+
+def test_an_evaluator_of_ones_own_is_drawn_with_a_colour_and_a_name(tmp_path, monkeypatch, record, curves):
+    for module in (evaluators, runs):
+        monkeypatch.setattr(module, "EVALUATORS", (*evaluators.EVALUATORS, "long_icl"))
+    monkeypatch.setitem(evaluators.DEFAULT_METRIC, "long_icl", "in_context_accuracy")
+    own = curves[curves["evaluator"] == "icl"].assign(evaluator="long_icl", value=0.42)
+    record = asking(record, evaluators=("icl", "long_icl"))
+    panel = _curves(record, tables_of(tmp_path, record, pd.concat([curves, own]))).axes[1]
+    assert "long icl 0.42" in [text.get_text() for text in panel.texts]
+    (line,) = thick(panel, runs.colour_of("long_icl"))
+    assert set(line.get_ydata()) == {0.42}
+
+
+def test_the_metric_that_is_asked_for_is_drawn_without_a_chance_or_peak_that_it_does_not_have(tmp_path, record, curves):
+    losses = curves[curves["evaluator"] == "icl"].assign(metric="loss", value=2.5)
+    record = asking(record, evaluators=("icl",), metric="loss")
+    figure = _curves(record, tables_of(tmp_path, record, pd.concat([curves, losses])))
+    panel = figure.axes[0]
+    assert panel.get_ylabel() == "loss"
+    assert panel.get_yscale() == "log"
+    assert [line.get_ydata().tolist() for line in thick(panel, runs.COLOURS["icl"])] == [[2.5] * 6]
+    assert [text.get_text() for text in panel.texts] == ["2.50"]
+    assert not {"v", ":"} & {line.get_marker() for line in panel.lines}
+    assert "ICL: loss." in figure._supxlabel.get_text()
+    assert "chance" not in figure._supxlabel.get_text()
+
+
+def test_on_a_linear_axis_curves_begin_at_the_start(tmp_path, record, curves):
+    for scale, first in (("log", 1000), ("linear", 0)):
+        asked = asking(record, x=scale)
+        panel = _curves(asked, tables_of(tmp_path, asked, curves)).axes[0]
+        assert panel.get_xscale() == scale
+        assert thick(panel, runs.COLOURS["icl"])[0].get_xdata()[0] == first
+
+
+def test_a_title_can_be_left_out_and_the_foot_stays(tmp_path, record, curves):
+    asked = asking(record, title=False)
+    figure = _curves(asked, tables_of(tmp_path, asked, curves))
+    assert figure._suptitle is None
+    assert "Study made_up." in figure._supxlabel.get_text()
+
+
+def test_figures_are_drawn_in_the_formats_asked_for_and_those_from_before_are_removed(tmp_path, record, curves):
+    tables = tables_of(tmp_path, record, curves)
+    (tmp_path / "notes.png").touch()
+    draw_experiment(asking(record, formats=("svg", "png")), tables, tmp_path)
+    drawn = draw_experiment(asking(record, formats=("pdf",), evaluators=("icl",)), tables, tmp_path)
+    assert [path.name for path in drawn] == ["curves.pdf", "comparison.pdf", "summary.pdf"]
+    there = {path.name for kind in ("svg", "png", "pdf") for path in tmp_path.glob(f"*.{kind}")}
+    assert there == {path.name for path in drawn} | {"notes.png"}
+
+
+# What figures say is what tables say, and nothing is hidden.
+
+
+def test_every_column_is_labelled_with_the_final_values_of_the_table(tmp_path, record, curves):
+    """Of a lane that diverged the table has none, and the curve of its mean ends as the table says."""
+    tables = tables_of(tmp_path, record, curves)
+    tables.runs.loc[tables.runs["run"] == "none", "final_icl"] = 0.123
+    for panel, run in zip(_curves(record, tables).axes, record.runs, strict=False):
+        row = tables.run(run.name)
+        values = {f"{row[f'final_{name}']:.2f}" for name in record.figures.drawn}
+        assert values == {text.get_text().split()[-1] for text in panel.texts if text.get_text()[-3:-2] == "."}
+    assert "0.12" in {text.get_text() for text in _curves(record, tables).axes[0].texts}
+
+
+def test_the_peak_that_is_marked_is_the_tables(tmp_path, record, curves):
+    tables = tables_of(tmp_path, record, curves)
+    tables.runs.loc[tables.runs["run"] == "none", ["peak", "peak_at", "n_peak_at"]] = 0.77, 3210, 2
+    panel = _curves(record, tables).axes[0]
+    (mark,) = [line for line in panel.lines if line.get_marker() == "v"]
+    assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (3210, 0.77)
+    assert "peak 0.77\nat 3.21k (2 of 3)" in [text.get_text() for text in panel.texts]
+
+
+@pytest.mark.parametrize(("seeds", "bands"), [(1, 0), (3, 0), (4, 0), (5, 1), (6, 1)])
+def test_few_seeds_are_drawn_themselves_and_many_have_a_band_as_well(seeds, bands):
+    record = make_record({"only": {}}, seeds)
+    axes = Figure().subplots()
+    icl = make_curves(record, {"only": RISES_AND_FALLS})
+    line = figure_lines.draw_seeds(axes, icl[icl["evaluator"] == "icl"], "black", 0.95)
+    assert len(axes.collections) == bands
+    assert len(axes.lines) == (1 if seeds == 1 else seeds + 1)
+    assert line is axes.lines[-1]
+
+
+@pytest.mark.parametrize("name", ["curves", "comparison", "plane", "grid"])
+def test_nothing_that_is_drawn_hides_curves(tmp_path, record, curves, two_axes, name):
+    """Words have no background and lie below all lines; marks lie over curves at their edges alone."""
+    if name == "grid":
+        record, curves = two_axes
+    with matplotlib.rc_context(style.STYLE):
+        figure = experiment._figure(name, record, tables_of(tmp_path, record, curves))
+    lines = [line for panel in figure.axes for line in panel.lines if line.get_linestyle() != "--"]
+    lines = [line for line in lines if len(line.get_xdata()) > 2 or line.get_marker() != "None"]
+    words = [text for panel in figure.axes for text in panel.texts]
+    assert not [text for text in words if text.get_path_effects() or text.get_bbox_patch()]
+    inside = [text for text in words if text.xycoords != text.axes.transAxes]
+    assert max((text.get_zorder() for text in inside), default=0) < min(line.get_zorder() for line in lines)
+    colours = [colour for line in lines for colour in (line.get_markerfacecolor(), line.get_markeredgecolor())]
+    assert "#ffffff" not in {to_hex(colour) for colour in colours if not isinstance(colour, str) or colour != "none"}
+
+
+@pytest.mark.parametrize("spread", [0.4, 0.01, 0.0])
+def test_labels_of_the_plane_do_not_collide(tmp_path, spread):
+    """However little a path moves between powers of ten."""
+    record = make_record({"only": {}})
+    seen = [0, *(10**power for power in range(3, 9))]
+    share = dict(zip(seen, np.linspace(0, spread, len(seen)), strict=True))
+    curves = make_curves(record, {"only": RISES_AND_FALLS})
+    curves["sequences_seen"] = curves["sequences_seen"].map(dict(zip(SEEN, seen, strict=True)))
+    for name in ("icl", "ciwl", "iwl"):
+        rows = curves["evaluator"] == name
+        curves.loc[rows, "value"] = 0.5 + curves.loc[rows, "sequences_seen"].map(share)
+    with matplotlib.rc_context(style.STYLE):
+        figure = _plane(record, tables_of(tmp_path, record, curves))
+    for panel in figure.axes[1:]:
+        boxes = [placing.box_of(text) for text in panel.texts]
+        assert len(boxes) == 6
+        assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+
+
+def test_names_at_the_ends_of_curves_move_apart_as_little_as_can_be():
+    assert placing.apart([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
+    assert placing.apart([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
+    assert placing.apart([0.0, 0.5, 0.52, 0.61], 0.1) == pytest.approx([0.0, 0.4433, 0.5433, 0.6433], abs=1e-3)
+
+
+def test_words_are_placed_where_no_curve_is():
+    axes = Figure(figsize=(4, 3), layout="constrained").subplots()
+    axes.plot([0, 0.4], [0.5, 0.5])
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    words = placing.Words.none()
+    words.add(axes, "chance", (0.01, 0.5), [*placing.along(0.5, -4)])
+    words.settle(axes.figure)
+    (text,) = axes.texts
+    assert text.xy[0] == 0.5 or text.xy[0] == 0.99

@@ -165,7 +165,7 @@ def test_an_unfinished_study_is_not_archived(clone):
     clone.change("seeds: [0]", "seeds: [0, 1]")
     done = clone.snakemake("archive")
     assert done.returncode != 0
-    jobs = "1 declare, 2 train, 2 evaluate, 1 tables, 4 figures, 1 verdicts"
+    jobs = "1 declare, 2 train, 2 evaluate, 1 tables, 1 figures_l2, 1 verdicts"
     assert f"study tiny is not finished ({jobs})" in done.stdout + done.stderr
     assert "`snakemake all archive` finishes and archives it" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -125,7 +125,7 @@ def test_an_experiments_name_is_a_target(tmp_path):
         "evaluate": 2,
         "declare": 1,
         "tables": 1,
-        "figures": 2,
+        "figures": 1,
     }
 
 

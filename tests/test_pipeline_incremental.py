@@ -13,7 +13,7 @@ from pipeline import Clone
 from icl_transience.store import hdf5
 
 # One experiment's worth of tables, and its figures.
-REDRAWN = {"tables": 1, "figures": 2}
+REDRAWN = {"tables": 1, "figures": 1}
 
 
 @pytest.fixture
@@ -28,37 +28,37 @@ def test_nothing_changed_runs_nothing(clone):
 def test_a_new_seed_trains_its_lanes_alone(clone):
     clone.change("seeds: [0, 1]", "seeds: [0, 1, 2]")
     # A pack of one lane for each run, two segments each; two experiments are tabulated again.
-    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 2}
 
 
 def test_a_new_sweep_value_trains_its_run_alone(clone):
     clone.change("[0, 1.0e-3]", "[0, 1.0e-3, 1.0e-2]")
-    assert clone.would_run() == {"train": 2, "evaluate": 2, "declare": 1, "tables": 1, "figures": 4}
+    assert clone.would_run() == {"train": 2, "evaluate": 2, "declare": 1, "tables": 1, "figures": 1}
 
 
 def test_an_experiment_whose_runs_are_there_trains_nothing(clone):
     clone.study.write_text(clone.study.read_text() + "  again: {}\n")
-    assert clone.would_run() == {"declare": 1, "tables": 1, "figures": 2}
+    assert clone.would_run() == {"declare": 1, "tables": 1, "figures": 1}
 
 
 def test_a_longer_horizon_adds_segments(clone):
     clone.change("horizon: 2048", "horizon: 4096")
-    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 2}
 
 
 def test_a_shorter_horizon_trains_nothing(clone):
     clone.change("horizon: 2048", "horizon: 1024")
-    assert clone.would_run() == {"declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run() == {"declare": 2, "tables": 2, "figures": 2}
 
 
 def test_other_evaluators_evaluate_again_and_train_nothing(clone):
     clone.change("sequences: 64", "sequences: 65")
-    assert clone.would_run() == {"sequences": 1, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run() == {"sequences": 1, "evaluate": 4, "declare": 2, "tables": 2, "figures": 2}
 
 
 def test_other_statistics_change_tables_and_figures_alone(clone):
     clone.change("horizon: 2048", "horizon: 2048\n  statistics: {smoothing: 5}")
-    assert clone.would_run() == {"declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run() == {"declare": 2, "tables": 2, "figures": 2}
 
 
 def test_another_segment_length_runs_nothing(clone):
@@ -85,7 +85,7 @@ def test_a_default_written_out_runs_nothing(clone):
 def test_another_bank_makes_everything_and_the_old_one_is_found_again(clone):
     clone.change("dim: 4", "dim: 5")
     made = {"bank": 1, "card": 1, "sequences": 1, "train": 4, "evaluate": 4}
-    assert clone.would_run() == made | {"declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run() == made | {"declare": 2, "tables": 2, "figures": 2}
     clone.change("dim: 5", "dim: 4")
     assert clone.would_run() == {}
 
@@ -130,7 +130,7 @@ def test_one_more_call_finishes_what_a_killed_snakemake_left(clone, pattern):
 
 def test_a_reworded_question_changes_figures_alone(clone):
     clone.change("does it come and go?", "does it stay?")
-    assert clone.would_run() == {"figures": 2}
+    assert clone.would_run() == {"figures": 1}
 
 
 CLAIM = """
@@ -160,7 +160,7 @@ def test_a_claim_is_judged_from_what_is_there_and_another_one_judged_alone(clone
     assert clone.would_run() == {"verdicts": 1}
     clone.build()
     clone.change("[0, 1]", "[0, 1, 2]")
-    of_new_lanes = {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
+    of_new_lanes = {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 2}
     assert clone.would_run() == of_new_lanes | {"verdicts": 1}
 
 
@@ -199,34 +199,55 @@ def test_packs_are_found_again_when_their_index_is_lost(clone):
 
 def test_another_snapshot_density_makes_new_runs_and_the_old_ones_are_found_again(clone):
     clone.change("every: 512", "every: 256")
-    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 2}
     clone.change("every: 256", "every: 512")
     assert clone.would_run() == {}
 
 
 def test_another_list_of_evaluators_evaluates_again_and_trains_nothing(clone):
     clone.change("sequences: 64", "sequences: 64, evaluators: [train, icl, iwl]")
-    assert clone.would_run() == {"sequences": 1, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run() == {"sequences": 1, "evaluate": 4, "declare": 2, "tables": 2, "figures": 2}
 
 
 def test_a_new_metric_evaluates_again_and_trains_nothing(clone):
     # As an edit of the code of metrics looks from outside: a line more.
     library = clone.change_library("specs/evaluators.py", "METRICS = (", "UNUSED = 1\nMETRICS = (")
-    assert clone.would_run(**library) == {"evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run(**library) == {"evaluate": 4, "declare": 2, "tables": 2, "figures": 2}
 
 
 def test_another_statistic_tabulates_again(clone):
     library = clone.change_library("analysis/transience.py", "import numpy as np", "import numpy as np\n\nUNUSED = 1")
-    assert clone.would_run(**library) == {"declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run(**library) == {"declare": 2, "tables": 2, "figures": 2}
 
 
 def test_another_style_of_figures_draws_again(clone):
     library = clone.change_library("report/figures/style.py", '"font.size": 9', '"font.size": 10')
-    assert clone.would_run(**library) == {"figures": 6, "card": 1}
+    assert clone.would_run(**library) == {"figures": 2, "card": 1}
+
+
+@pytest.mark.parametrize(
+    "asked", ["x: linear", "title: false", "metric: accuracy", "evaluators: [icl, train]", "formats: [svg, png, pdf]"]
+)
+def test_what_figures_show_draws_again_and_makes_nothing_else(asked, clone):
+    clone.change("  transience: {question", f"  transience: {{figures: {{{asked}}}, question")
+    assert clone.would_run() == {"figures": 1}
+    clone.change("  horizon: 2048", f"  horizon: 2048\n  figures: {{{asked}}}")
+    assert clone.would_run() == {"figures": 2}
+
+
+def test_figures_that_are_no_longer_asked_for_are_gone_and_others_there(clone):
+    clone.change("  horizon: 2048", "  horizon: 2048\n  figures: {formats: [pdf], evaluators: [icl]}")
+    said = clone.build()
+    there = {
+        path.name for kind in ("svg", "png", "pdf") for path in clone.folder.glob(f"results/studies/tiny/*/*.{kind}")
+    }
+    assert there == {"curves.pdf", "comparison.pdf", "summary.pdf"}
+    assert "figure: results/studies/tiny/transience/curves.pdf" in said
+    assert clone.would_run() == {}
 
 
 def test_another_caption_of_the_report_runs_nothing(clone):
-    caption = clone.folder / "workflow/report/figures.rst"
+    caption = clone.folder / "workflow/report/curves.rst"
     caption.write_text(caption.read_text() + "\nMore.\n")
     assert clone.would_run() == {}
 
@@ -241,7 +262,7 @@ def test_library_code_of_banks_and_training_runs_nothing(module, clone):
 
 def test_a_raised_semantics_number_trains_again(clone):
     library = clone.change_library("specs/identity.py", '"training": 1', '"training": 999')
-    assert clone.would_run(**library) == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run(**library) == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 2}
 
 
 def test_results_that_were_moved_run_nothing(clone, tmp_path):
@@ -254,7 +275,7 @@ def test_without_snakemakes_records_nothing_runs_but_what_is_new(clone):
     shutil.rmtree(clone.folder / ".snakemake")
     assert clone.would_run() == {}
     clone.change("seeds: [0, 1]", "seeds: [0, 1, 2]")
-    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run() == {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 2}
 
 
 def test_results_copied_into_a_fresh_clone_with_their_times_run_nothing(clone, tmp_path):
@@ -262,7 +283,7 @@ def test_results_copied_into_a_fresh_clone_with_their_times_run_nothing(clone, t
     shutil.copytree(clone.folder / "results", fresh.folder / "results", dirs_exist_ok=True)
     assert fresh.would_run() == {}
     fresh.change("[0, 1.0e-3]", "[0, 1.0e-3, 1.0e-2]")
-    assert fresh.would_run() == {"train": 2, "evaluate": 2, "declare": 1, "tables": 1, "figures": 4}
+    assert fresh.would_run() == {"train": 2, "evaluate": 2, "declare": 1, "tables": 1, "figures": 1}
 
 
 def test_results_copied_without_their_times_train_nothing_and_touch_declares_them_current(clone, tmp_path):
@@ -290,7 +311,7 @@ def test_a_seed_added_when_the_bank_is_gone_trains_its_lanes_alone(clone):
     clone.path("banks/*.h5").unlink()
     assert clone.would_run() == {}
     clone.change("seeds: [0, 1]", "seeds: [0, 1, 2]")
-    would = {"bank": 1, "card": 1, "sequences": 1, "train": 8, "evaluate": 8, "declare": 2, "tables": 2, "figures": 6}
+    would = {"bank": 1, "card": 1, "sequences": 1, "train": 8, "evaluate": 8, "declare": 2, "tables": 2, "figures": 2}
     assert clone.would_run() == would
     clone.build()
     after = trained(clone)
@@ -313,10 +334,10 @@ def test_execution_changed_midway_shapes_new_packs_alone(execution, clone):
         "evaluate": new,
         "declare": 2,
         "tables": 2,
-        "figures": 6,
+        "figures": 2,
     }
 
 
 def test_a_new_study_that_shares_lanes_trains_none_of_them(clone):
     (clone.folder / "workflow/studies/other.yaml").write_text(clone.study.read_text())
-    assert clone.would_run(config=("study=other",)) == {"declare": 2, "tables": 2, "figures": 6}
+    assert clone.would_run(config=("study=other",)) == {"declare": 2, "tables": 2, "figures": 2}

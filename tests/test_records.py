@@ -42,7 +42,10 @@ def test_what_is_planned_is_read_back_as_it_was(study):
 def test_tables_are_told_nothing_that_figures_alone_say():
     plain = RECORD.for_tables()
     assert experiment_from(json.loads(text_of(plain))) == plain
-    assert not {"question", "caption"} & {*json.loads(text_of(plain)), *json.loads(text_of(plain))["runs"][0]}
+    assert not {"question", "figures", "caption"} & {
+        *json.loads(text_of(plain)),
+        *json.loads(text_of(plain))["runs"][0],
+    }
     assert replace(RECORD, question="another").for_tables() == plain
 
 

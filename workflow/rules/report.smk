@@ -2,30 +2,44 @@
 # results/exports/{study}/{run}.h5
 
 
-rule figures:
-    input:
-        rules.tables.output,
-    output:
-        report(
-            f"{STUDY}/{{experiment}}/{{figure}}.svg",
-            caption="../report/figures.rst",
-            category="{experiment}",
-            labels={"result": "{figure}"},
-        ),
-        f"{STUDY}/{{experiment}}/{{figure}}.png",
-    log:
-        f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/{{figure}}.log",
-    localrule: True
-    conda:
-        "../../envs/environment.yaml"
-    params:
-        record=lambda wildcards: PLAN.records.experiment_text(wildcards.experiment, figures=True),
-        experiment=lambda wildcards: PLAN.paths.experiment(wildcards.experiment),
-        folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
-        code=code_digest.digest("figures"),
-    shell:
-        "python -m icl_transience figure --experiment {params.experiment:q} --name {wildcards.figure}"
-        " --folder {params.folder:q} &> {log:q}"
+# A rule for each experiment, since it depends on the experiment which figures there are, and outputs are no functions
+# of wildcards. One job draws them all.
+for experiment in PLAN.study.experiments:
+
+    rule:
+        name:
+            f"figures_{experiment}"
+        input:
+            rules.tables.output,
+        output:
+            [
+                report(
+                    f"{STUDY}/{{experiment}}/{shown}",
+                    caption=f"../report/{figure}.rst",
+                    category="{experiment}",
+                    labels={"result": figure},
+                )
+                for figure, (shown, *_) in PLAN.targets.figures(experiment).items()
+            ],
+            [
+                f"{STUDY}/{{experiment}}/{file}"
+                for _, *others in PLAN.targets.figures(experiment).values()
+                for file in others
+            ],
+        log:
+            f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/figures.log",
+        wildcard_constraints:
+            experiment=experiment,
+        localrule: True
+        conda:
+            "../../envs/environment.yaml"
+        params:
+            record=lambda wildcards: PLAN.records.experiment_text(wildcards.experiment, figures=True),
+            experiment=lambda wildcards: PLAN.paths.experiment(wildcards.experiment),
+            folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
+            code=code_digest.digest("figures"),
+        shell:
+            "python -m icl_transience figures --experiment {params.experiment:q} --folder {params.folder:q} &> {log:q}"
 
 
 rule export:

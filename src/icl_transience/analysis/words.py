@@ -10,6 +10,7 @@ import pandas as pd
 from icl_transience.analysis import transience
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import QUANTITIES, TIMES
+from icl_transience.specs.figures import FORMATS
 from icl_transience.store import checksums
 from icl_transience.store.tables_file import TABLES, read_csv, records
 from icl_transience.system.formatting import format_count
@@ -145,9 +146,11 @@ def experiment_in_words(folder: Path) -> Iterator[str]:
     """Yield what an experiment shows: a sentence a run, the last one with the figure's path."""
     checksums.check_checksums(folder, TABLES)
     runs, horizon = runs_of(folder), last_snapshot(folder)
+    drawn = [path for kind in FORMATS if (path := folder / f"curves.{kind}").exists()]
+    figure = drawn[0] if drawn else folder / "curves.svg"
     for number, row in enumerate(runs, start=1):
         sentence = f"{folder.name}, {row['run']}: {run_in_words(row, horizon)}"
-        yield sentence + (f"; figure: {folder / 'curves.svg'}" if number == len(runs) else "")
+        yield sentence + (f"; figure: {figure}" if number == len(runs) else "")
 
 
 def last_snapshot(folder: Path) -> float:

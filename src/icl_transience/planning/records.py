@@ -44,6 +44,7 @@ class Records:
             runs=runs,
             packs={pack_id: self._boundaries(pack_id, experiment.horizon) for pack_id in sorted(used)},
             question=experiment.question if figures else None,
+            figures=experiment.figures if figures else None,
         )
 
     def experiment_text(self, name: str, *, figures: bool) -> str:

@@ -1,6 +1,5 @@
 """Which files a study is made of, and which of them are there."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from icl_transience.planning.packs import Pack
 from icl_transience.planning.records import Records
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.code_digest import declaration
-from icl_transience.specs.experiment import axis_of_numbers
+from icl_transience.specs.figures import FORMATS, names_of_figures
 from icl_transience.specs.runs import Export
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store.checksums import CHECKSUMS
@@ -64,27 +63,20 @@ class Targets:
     def experiment(self, experiment: str) -> list[str]:
         """Return the files of an experiment."""
         folder = self.paths.experiment_folder(experiment)
-        figures = [f"{folder}/{name}.{kind}" for name in self.figures(experiment) for kind in ("svg", "png")]
-        return [self.declared(experiment), *(f"{folder}/{name}" for name in TABLE_FILES), *figures]
+        figures = [file for files in self.figures(experiment).values() for file in files]
+        return [self.declared(experiment), *(f"{folder}/{name}" for name in (*TABLE_FILES, *figures))]
 
     def declared(self, experiment: str) -> str:
         """Return a file whose name says what the experiment's tables are made from; missing where they are not."""
         declared = declaration(self.records.experiment(experiment, figures=False))
         return f"{self.paths.experiment_folder(experiment)}/.declared-{declared}"
 
-    def figures(self, experiment: str) -> list[str]:
-        """Return the names of an experiment's figures; see report/figures/experiment.py."""
+    def figures(self, experiment: str) -> dict[str, list[str]]:
+        """Return the figures of an experiment: name -> names of files, first the one that the report shows."""
         declared = self.study.experiments[experiment]
-        levels, evaluators = declared.levels(), set(declared.runs[0].sequence_set.evaluators)
-        every_combination = math.prod(map(len, levels.values())) == len(declared.runs) > 1
-        wanted = {
-            "curves": True,
-            "comparison": len(declared.runs) > 1,
-            "summary": every_combination and axis_of_numbers(levels) is not None,
-            "plane": "icl" in evaluators and not evaluators.isdisjoint({"ciwl", "iwl"}),
-            "grid": every_combination and len(levels) == 2,
-        }
-        return [name for name, is_drawn in wanted.items() if is_drawn]
+        names = names_of_figures(declared.levels(), len(declared.runs), declared.figures.drawn)
+        kinds = sorted(declared.figures.formats, key=FORMATS.index)
+        return {name: [f"{name}.{kind}" for kind in kinds] for name in names}
 
     @cached_property
     def exports(self) -> dict[str, Export]:
@@ -105,9 +97,13 @@ class Targets:
 
     def finished(self) -> list[str]:
         """Return the folders of the experiments that have been built."""
-        folders = map(self.paths.experiment_folder, self.study.experiments)
+        folders = {
+            self.paths.experiment_folder(name): self.figures(name)["curves"][0] for name in self.study.experiments
+        }
         return [
-            folder for folder in folders if all(Path(folder, name).exists() for name in (*TABLE_FILES, "curves.svg"))
+            folder
+            for folder, curves in folders.items()
+            if all(Path(folder, name).exists() for name in (*TABLE_FILES, curves))
         ]
 
     # The minimal model.

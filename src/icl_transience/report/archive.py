@@ -224,12 +224,7 @@ def redraw(archive: Path, output: Path) -> list[Path]:
     drawn = []
     for folder in sorted(path.parent for path in archive.glob("experiments/*/experiment.json")):
         record = experiment_from(json.loads((folder / "experiment.json").read_text(encoding="utf-8")))
-        curves, lanes = tables_file.read_curves(folder), tables_file.read_lanes(folder)
-        runs = tables_file.read_runs(folder)
-        for svg in sorted(folder.glob("*.svg")):
-            target = output / svg.relative_to(archive)
-            draw_experiment(svg.stem, record, curves, lanes, runs, target, target.with_suffix(".png"))
-            drawn.append(target)
+        drawn += draw_experiment(record, tables_file.read_tables(folder), output / folder.relative_to(archive))
     if (written := archive / MINIMAL_MODEL / f"{MINIMAL_MODEL}.json").is_file():
         model = minimal_model_from(json.loads(written.read_text(encoding="utf-8")))
         folders = (archive / MINIMAL_MODEL, archive / "experiments", output / MINIMAL_MODEL)

@@ -1,4 +1,4 @@
-"""Subcommands that show results: figure, card, export, words, report, archive, redraw."""
+"""Subcommands that show results: figures, card, export, words, report, archive, redraw."""
 
 import argparse
 import json
@@ -24,10 +24,9 @@ def add_commands(command: jobs.AddCommand) -> None:
     export.add_argument("--sequences", type=Path, required=True, help="the HDF5 file of the run's evaluator set")
     export.add_argument("--bank-output", type=Path, required=True, help="the bank's file to write")
 
-    figure = command("figure", _figure, "Draw one figure of an experiment from its tables.")
-    figure.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
-    figure.add_argument("--name", required=True, help="curves, comparison, summary, plane or grid")
-    figure.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
+    figures = command("figures", _figures, "Draw all figures of an experiment from its tables.")
+    figures.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
+    figures.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
     minimal_model = command("minimal-model-figure", _minimal_model, "Draw the figure of the minimal model.")
     minimal_model.add_argument("--experiment", type=Path, required=True, help="its minimal_model.json")
@@ -58,19 +57,12 @@ def _export(options: argparse.Namespace) -> None:
     export.write_export(options.output, options.bank_output, exported, options.bank, options.sequences)
 
 
-def _figure(options: argparse.Namespace) -> None:
+def _figures(options: argparse.Namespace) -> None:
     from icl_transience.report.figures import experiment
     from icl_transience.store import tables_file
 
-    experiment.draw_experiment(
-        options.name,
-        experiment_from(read_planned(options.experiment)),
-        tables_file.read_curves(options.folder),
-        tables_file.read_lanes(options.folder),
-        tables_file.read_runs(options.folder),
-        options.folder / f"{options.name}.svg",
-        options.folder / f"{options.name}.png",
-    )
+    record = experiment_from(read_planned(options.experiment))
+    experiment.draw_experiment(record, tables_file.read_tables(options.folder), options.folder)
 
 
 def _minimal_model(options: argparse.Namespace) -> None:

@@ -31,7 +31,8 @@ class RunningJobs:
             return f"{rule} {self.plan.banks[bank].slug}", ""
         if set_id := wildcards.get("set"):
             return f"{rule} on {self.plan.sets[set_id].bank.slug}", ""
-        return " ".join([rule, *wildcards.values()]), ""
+        # The rules that draw are named by their experiment.
+        return " ".join(dict.fromkeys([rule.removesuffix(f"_{wildcards.get('experiment')}"), *wildcards.values()])), ""
 
     def latest(self, wildcards: Mapping[str, str]) -> str:
         """Return "icl 0.93": a pack's last evaluated snapshot, mean over lanes; a dash before the first one.

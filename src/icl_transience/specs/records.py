@@ -9,6 +9,7 @@ from typing import Any
 
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import Claim, Statistics
+from icl_transience.specs.figures import Figures
 from icl_transience.specs.identity import canonical, from_values, identity_values
 from icl_transience.specs.keys import neutral
 from icl_transience.specs.recipes import Recipe
@@ -46,7 +47,7 @@ class ExperimentRecord:
     """An experiment as its tables and figures need it.
 
     horizon: sequences seen at the end. packs: pack id -> sequences seen at which its segments meet, 0 first.
-    question: None where only tables are made.
+    question, figures: None where only tables are made.
     """
 
     study: str
@@ -57,10 +58,11 @@ class ExperimentRecord:
     runs: tuple[RunRecord, ...]
     packs: Mapping[str, tuple[int, ...]]
     question: str | None = None
+    figures: Figures | None = None
 
     def for_tables(self) -> "ExperimentRecord":
         """Return it without what figures alone say."""
-        return replace(self, question=None, runs=tuple(replace(run, caption=None) for run in self.runs))
+        return replace(self, question=None, figures=None, runs=tuple(replace(run, caption=None) for run in self.runs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +89,14 @@ def experiment_from(values: Any) -> ExperimentRecord:
     """Return an experiment from its JSON values. Raises StudyError where they are not one."""
     try:
         runs = tuple(_run_from(run) for run in values["runs"])
+        figures = values.get("figures")
         return ExperimentRecord(
             **values
             | {
                 "axes": tuple(values["axes"]),
                 "statistics": from_values(Statistics, values["statistics"]),
                 "runs": runs,
+                "figures": None if figures is None else from_values(Figures, figures),
                 "packs": {pack: tuple(boundaries) for pack, boundaries in values["packs"].items()},
             }
         )

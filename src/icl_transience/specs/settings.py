@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from icl_transience.specs.evaluators import EVALUATORS
 from icl_transience.specs.experiment import DIRECTIONS, Statistics
+from icl_transience.specs.figures import Figures
 from icl_transience.specs.keys import Key, SeedNumber
 from icl_transience.specs.runs import Run, Seed
 from icl_transience.specs.theory import MinimalModel
@@ -110,6 +111,7 @@ class Settings:
     ]
     evaluation: Annotated[Evaluation, Key("the frozen sequences that every lane answers at every snapshot")]
     statistics: Annotated[StatisticsSection, Key("how a curve is summarised; definitions in transience.py")]
+    figures: Annotated[Figures, Key("what figures show; a change draws them again and makes nothing else")]
 
 
 @dataclass(frozen=True, kw_only=True)

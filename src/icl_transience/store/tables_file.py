@@ -1,5 +1,6 @@
 """The tables of an experiment and of a study: where they stand, how they are written and read."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,26 @@ from icl_transience.store.layout import VERDICTS as VERDICTS
 
 # Those of the minimal model.
 MINIMAL_MODEL_TABLES = ("losses.csv", "seeds.csv")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of an experiment: curves.csv, transience.csv (a row a lane) and runs.csv."""
+
+    curves: pd.DataFrame
+    lanes: pd.DataFrame
+    runs: pd.DataFrame
+
+    def run(self, name: str) -> dict[str, Any]:
+        """Return the row of a run in runs.csv."""
+        (row,) = records(self.runs.loc[self.runs["run"] == name])
+        return row
+
+
+def read_tables(folder: Path) -> Tables:
+    """Read an experiment's tables. Raises StudyError where one of them is not as it was written."""
+    checksums.check_checksums(folder, TABLES)
+    return Tables(*(read_csv(folder / name) for name in TABLES))
 
 
 def write_csv(path: Path, table: pd.DataFrame, digits: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.experiment import Claim, Statistics, levels
+from icl_transience.specs.figures import Figures
 from icl_transience.specs.runs import Lane, Run, Seed
 from icl_transience.specs.theory import MinimalModelRecord
 
@@ -34,6 +35,7 @@ class Experiment:
     seeds: tuple[Seed, ...]
     horizon: int
     statistics: Statistics
+    figures: Figures
     claims: tuple[Claim, ...]
     claims_alpha: float
 

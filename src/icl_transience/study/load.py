@@ -13,7 +13,7 @@ from icl_transience.specs.experiment import Statistics
 from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.runs import Run, Seed
 from icl_transience.specs.theory import MINIMAL_MODEL
-from icl_transience.study import claims, json_schema, minimal_model, schema
+from icl_transience.study import claims, figures, json_schema, minimal_model, schema
 from icl_transience.study.axes import leaves, nested, plain, short_axis, value_at
 from icl_transience.study.checks import impossible, impossible_interventions, impossible_parts
 from icl_transience.study.claims import Claimant
@@ -45,6 +45,8 @@ RESERVED_NAMES = (
     ),
     *(MINIMAL_MODEL, "minimal_model_tables", "minimal_model_figure"),
 )
+# Rules that draw an experiment's figures are named by it.
+RESERVED_PREFIX = "figures_"
 
 # More would keep Snakemake busy for minutes before the first job, and a curve has no use for them.
 MOST_LANES = 10_000
@@ -123,7 +125,7 @@ class _Resolver:
         """Return the experiment, and what its banks lack of their source's files: without those it is only checked."""
         self.missing = []
         where = f"experiments.{name}"
-        if name in RESERVED_NAMES:
+        if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIX):
             raise StudyError(f"`{where}`: {name!r} is a name of the workflow's own: rename the experiment")
         if "axes" in section and "runs" in section:
             raise StudyError(f"`{where}` has both `axes` and `runs`: an experiment is declared by one of them")
@@ -175,6 +177,7 @@ class _Resolver:
             seeds=tuple(from_values(Seed, seed) for seed in seeds),
             horizon=horizon,
             statistics=statistics,
+            figures=figures.resolve(f"{where}.figures", settings["figures"], runs[0].sequence_set.evaluators),
             claims=claims.resolve(
                 f"{where}.claims",
                 section.get("claims", {}),

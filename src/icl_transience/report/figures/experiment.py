@@ -1,15 +1,14 @@
 """Figures of an experiment, drawn from its tables alone.
 
-curves       a column a run: ICL, CIWL, IWL and flip over sequences seen, and the training loss
+curves       a column a run: its evaluators over sequences seen, and the training loss
 comparison   a panel an evaluator, a colour a run
 summary      peak, when it is reached, half-life and index along an axis of numbers
 plane        ICL against CIWL and IWL, a path a run in time
 grid         curves where two axes vary, a panel a combination
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,119 +16,153 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from icl_transience.report.figures import layout, marks, style, summary
+from icl_transience.report.figures import layout, marks, numbers, style, summary
 from icl_transience.report.figures import lines as figure_lines
 from icl_transience.report.figures import runs as figure_runs
-from icl_transience.report.figures.runs import COLOURS, NAMES, STRATEGIES
-from icl_transience.specs.evaluators import TRAINING, default_metric
+from icl_transience.report.figures.placing import Words
+from icl_transience.report.figures.runs import asked_of, colour_of, curve_of, metric_of, name_of
+from icl_transience.specs.evaluators import TRAINING
+from icl_transience.specs.figures import FIGURES, FORMATS, names_of_figures
 from icl_transience.specs.records import ExperimentRecord, RunRecord
-from icl_transience.store.tables_file import default_curves
+from icl_transience.store.tables_file import Tables
 
 # Inches; at half the width of a page their text is still read.
 WIDTH = 6.4
 
 
-def draw_experiment(
-    name: str,
-    record: ExperimentRecord,
-    curves: pd.DataFrame,
-    lanes: pd.DataFrame,
-    runs: pd.DataFrame,
-    vector: Path,
-    raster: Path,
-) -> None:
-    """Draw a figure as SVG and PNG; equal tables give equal files.
+def draw_experiment(record: ExperimentRecord, tables: Tables, folder: Path) -> list[Path]:
+    """Draw every figure of an experiment in the formats that its study asks for, and return their files.
 
-    name: of the figure. curves, lanes, runs: curves.csv, transience.csv and runs.csv.
+    Figures that are there from before, and are not among them, are removed: they would show what is no longer so.
     """
-    figure_of, *tables = {
-        "curves": (_curves, curves, runs),
-        "comparison": (_comparison, curves),
-        "summary": (summary.draw_summary, lanes, runs),
-        "plane": (_plane, curves),
-        "grid": (_grid, curves, runs),
-    }[name]
+    drawn = []
+    for name in names_of_figures(figure_runs.levels(record), len(record.runs), asked_of(record).drawn):
+        paths = [folder / f"{name}.{kind}" for kind in asked_of(record).formats]
+        draw_figure(name, record, tables, *paths)
+        drawn += paths
+    for path in (folder / f"{name}.{kind}" for name in FIGURES for kind in FORMATS):
+        if path not in drawn:
+            path.unlink(missing_ok=True)
+    return drawn
+
+
+def draw_figure(name: str, record: ExperimentRecord, tables: Tables, *paths: Path) -> None:
+    """Draw one figure to each path, in the format of its suffix; equal tables give equal files."""
     with matplotlib.rc_context(style.STYLE):
-        style.save(figure_of(record, *tables), vector, raster)
+        style.save(_figure(name, record, tables), *paths)
 
 
-def _curves(record: ExperimentRecord, curves: pd.DataFrame, of_runs: pd.DataFrame) -> Figure:
-    """Draw a column a run: ICL, CIWL, IWL and flip above, dashed where at other contexts; the training loss below."""
-    runs = record.runs
+def _figure(name: str, record: ExperimentRecord, tables: Tables) -> Figure:
+    if name == "summary":
+        return summary.draw_summary(record, tables.lanes, tables.runs)
+    return {"curves": _curves, "comparison": _comparison, "plane": _plane, "grid": _grid}[name](record, tables)
+
+
+def _curves(record: ExperimentRecord, tables: Tables) -> Figure:
+    """Draw a column a run: evaluators above, dashed where at other contexts; the training loss below."""
+    runs, words = record.runs, Words.none()
     columns = min(len(runs), 3)
     rows = -(-len(runs) // columns)
-    width = WIDTH if columns == 1 else 1.6 + 2.3 * columns
+    width = WIDTH if columns == 1 else 1.8 + 2.6 * columns
     figure = Figure(figsize=(width, 0.6 + 3.6 * rows), layout="constrained")
     axes = figure.subplots(2 * rows, columns, sharex=True, height_ratios=[3, 1] * rows, squeeze=False)
+    shown = _shown(record, tables.curves)
     for number, run in enumerate(runs):
         row, column = divmod(number, columns)
         upper, lower = axes[2 * row : 2 * row + 2, column]
-        row = figure_runs.row_of(of_runs, run)
-        _one_run(upper, lower, record, run, curves, row)
-        if column == columns - 1 or number == len(runs) - 1:
-            of_run = figure_runs.of_run(curves, run)
-            shown = figure_runs.present(of_run, STRATEGIES)
-            shown += figure_runs.at_other_contexts(of_run, shown)
-            marks.label_ends(upper, row, shown, 0.055, in_layout=column == columns - 1)
+        _one_run(upper, record, run, tables, shown, words)
+        _training_loss(lower, record, run, tables.curves)
+        # Names stand once a row; elsewhere colours tell which value is whose.
+        last = column == columns - 1 or number == len(runs) - 1
+        ends = {name: numbers.end(record, run, tables, name) for name in shown}
+        marks.label_ends(upper, ends, words, names=last, in_layout=column == columns - 1 or not last)
         if len(runs) > 1:
             upper.set_title(run.name)
         if column == 0:
-            upper.set_ylabel("accuracy")
+            upper.set_ylabel(_label(record, shown))
             lower.set_ylabel("training loss")
     for empty in axes[-2:, (len(runs) - 1) % columns + 1 :].ravel():
         empty.axis("off")
-    _share_loss(axes[1::2].ravel()[: len(runs)])
-    return layout.finished(figure, record)
+    _share_limits(axes[1::2].ravel()[: len(runs)])
+    if asked_of(record).metric == "loss":
+        _share_limits(axes[::2].ravel()[: len(runs)])
+    return layout.finished(figure, record, layout.of_curves(record, shown), words)
+
+
+def _shown(record: ExperimentRecord, curves: pd.DataFrame) -> list[str]:
+    """Return the evaluators that are drawn."""
+    present = set(curves["evaluator"])
+    return [name for name in asked_of(record).drawn if name in present]
+
+
+def _label(record: ExperimentRecord, shown: Sequence[str]) -> str:
+    """Return the name of the vertical axis of these evaluators."""
+    metrics = {metric_of(record, name) for name in shown}
+    return "accuracy" if asked_of(record).metric == "default" else layout.words_of(metrics.pop())
 
 
 def _one_run(
-    upper: Axes, lower: Axes, record: ExperimentRecord, run: RunRecord, curves: pd.DataFrame, row: Mapping[str, Any]
+    panel: Axes,
+    record: ExperimentRecord,
+    run: RunRecord,
+    tables: Tables,
+    shown: Sequence[str],
+    words: Words | None = None,
 ) -> None:
-    of_run, statistics = figure_runs.of_run(curves, run), record.statistics
-    shown = figure_runs.present(of_run, STRATEGIES)
-    marks.mark_chance(upper, [run], shown)
+    """Draw a run's evaluators in a panel; words: to which the names of what is marked are added."""
+    of_run = figure_runs.of_run(tables.curves, record, run)
+    figure_lines.sequences_axis(panel, asked_of(record).x)
+    figure_lines.metric_axis(panel, asked_of(record).metric)
     for name in shown:
-        figure_lines.draw_seeds(upper, default_curves(of_run, name), COLOURS[name], statistics.confidence)
-    for name in figure_runs.at_other_contexts(of_run, shown):
-        mean = figure_runs.mean_of(figure_runs.of_seeds(default_curves(of_run, name)))
-        upper.plot(mean.index, mean, color=figure_runs.colour_of(name), linewidth=1.2, linestyle="--")
-    if statistics.evaluator in shown:
-        marks.mark_peak(upper, of_run, row)
-    upper.set_ylim(-0.02, 1.02)
-    loss = default_curves(of_run, TRAINING)
-    figure_lines.draw_seeds(lower, loss, COLOURS[TRAINING], statistics.confidence, logarithmic=True)
-    figure_lines.loss_axis(lower)
-    figure_lines.sequences_axis(lower)
-    lower.tick_params(labelbottom=True)
+        _draw(panel, of_run, record, name, colour_of(name))
+    marks.mark_chance(panel, record, [run], shown, words)
+    if record.statistics.evaluator in shown:
+        marks.mark_peak(panel, record, numbers.peak(record, run, tables), words)
+    panel.set_xlabel("")
 
 
-def _share_loss(lower: np.ndarray) -> None:
-    limits = np.array([axes.get_ylim() for axes in lower])
-    for axes in lower:
+def _draw(panel: Axes, of_run: pd.DataFrame, record: ExperimentRecord, name: str, colour: object):
+    """Draw an evaluator's curve; at another context length the mean alone, dashed. Return the mean's line."""
+    curve, is_loss = curve_of(of_run, record, name), name == TRAINING or metric_of(record, name) == "loss"
+    if name != TRAINING and figure_runs.is_at_other_context(name):
+        mean = figure_runs.mean_of(figure_runs.of_seeds(curve))
+        return panel.plot(mean.index, mean, color=colour, linewidth=1.2, linestyle="--")[0]
+    return figure_lines.draw_seeds(panel, curve, colour, record.statistics.confidence, logarithmic=is_loss)
+
+
+def _training_loss(panel: Axes, record: ExperimentRecord, run: RunRecord, curves: pd.DataFrame) -> None:
+    figure_lines.loss_axis(panel)
+    figure_lines.sequences_axis(panel, asked_of(record).x)
+    _draw(panel, figure_runs.of_run(curves, record, run), record, TRAINING, colour_of(TRAINING))
+    panel.tick_params(labelbottom=True)
+
+
+def _share_limits(panels: np.ndarray) -> None:
+    limits = np.array([axes.get_ylim() for axes in panels])
+    for axes in panels:
         axes.set_ylim(limits[:, 0].min(), limits[:, 1].max())
 
 
-def _comparison(record: ExperimentRecord, curves: pd.DataFrame) -> Figure:
+def _comparison(record: ExperimentRecord, tables: Tables) -> Figure:
     """Draw a panel an evaluator and one for the training loss, a colour a run."""
-    shown = figure_runs.present(curves, (*STRATEGIES, TRAINING))
+    evaluators, words = _shown(record, tables.curves), Words.none()
+    shown = [*evaluators, TRAINING]
     columns = 3
-    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
-    axes = figure.subplots(-(-(len(shown) + 1) // columns), columns, sharex=True).ravel()
-    colours, confidence = figure_runs.colours_of_runs(record), record.statistics.confidence
-    lines = {}
+    rows = -(-(len(shown) + 1) // columns)
+    figure = Figure(figsize=(WIDTH, 0.3 + 1.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True).ravel()
+    colours, lines = figure_runs.colours_of_runs(record), {}
     for panel, name in zip(axes, shown, strict=False):
+        figure_lines.sequences_axis(panel, asked_of(record).x)
+        figure_lines.metric_axis(panel, "loss" if name == TRAINING else metric_of(record, name))
         for run in record.runs:
-            curve, is_loss = default_curves(figure_runs.of_run(curves, run), name), name == TRAINING
-            colour = colours[run.name]
-            lines[run.name] = figure_lines.draw_seeds(panel, curve, colour, confidence, logarithmic=is_loss)
-        panel.set_title(NAMES[name])
-        if name == TRAINING:
-            figure_lines.loss_axis(panel)
-        else:
-            panel.set_ylim(-0.02, 1.02)
-            marks.mark_chance(panel, record.runs, [name])
-        panel.set_ylabel("loss" if name == TRAINING else "accuracy")
-        figure_lines.sequences_axis(panel)
+            of_run = figure_runs.of_run(tables.curves, record, run)
+            lines[run.name] = _draw(panel, of_run, record, name, colours[run.name])
+        if name != TRAINING:
+            marks.mark_chance(panel, record, record.runs, [name], words)
+        panel.set_title(name_of(name), fontsize=9)
+        panel.tick_params(labelsize=8)
+        panel.set_ylabel("loss" if name == TRAINING else _label(record, [name]))
     for panel in axes[len(shown) :]:
         panel.axis("off")
     layout.legend_of_runs(axes[len(shown)], record, lines)
@@ -137,59 +170,52 @@ def _comparison(record: ExperimentRecord, curves: pd.DataFrame) -> Figure:
         has_one_below = number + columns < len(shown)
         panel.tick_params(labelbottom=not has_one_below)
         panel.set_xlabel("" if has_one_below else "sequences seen")
-    return layout.finished(figure, record)
+    return layout.finished(figure, record, layout.of_curves(record, evaluators, peaks=False), words)
 
 
-def _plane(record: ExperimentRecord, curves: pd.DataFrame) -> Figure:
+def _plane(record: ExperimentRecord, tables: Tables) -> Figure:
     """Draw ICL across, CIWL and IWL upwards: where the mean of every run goes in time, with its seeds."""
-    against = figure_runs.present(curves, ("ciwl", "iwl"))
+    shown, curves = _shown(record, tables.curves), tables.curves
+    against = [name for name in ("ciwl", "iwl") if name in shown]
     colours, alone = figure_runs.colours_of_runs(record), len(record.runs) == 1
-    title, words = figure_runs.words_of_runs(record)
-    named = {f"{title} = {word}" if title != "run" else word: colours[run] for run, word in words.items()}
+    title, words_of_runs = figure_runs.words_of_runs(record)
+    named = {f"{title} = {word}" if title != "run" else word: colours[run] for run, word in words_of_runs.items()}
     figure = Figure(figsize=(WIDTH, 1), layout="constrained")
     handles = [*([] if alone else layout.legend_lines(named)), *layout.path_marks()]
-    axes = layout.with_legend(figure, 1, 2, handles, 2.8)[0]
+    axes, words = layout.with_legend(figure, 1, 2, handles, 2.8)[0], Words.none()
     for panel, name in zip(axes, against, strict=False):
-        for run in words:
+        for axis, evaluator in ((panel.xaxis, "icl"), (panel.yaxis, name)):
+            axis.set_label_text(f"{name_of(evaluator)}: {layout.words_of(metric_of(record, evaluator))}")
+        for run in words_of_runs:
             of_run = curves.loc[curves["run"] == run]
-            figure_lines.draw_path(panel, of_run, "icl", name, colours[run], in_words=alone)
-        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=f"ICL: {_metric('icl')}")
-        panel.set_ylabel(f"{NAMES[name]}: {_metric(name)}")
-        panel.set_aspect("equal")
-        marks.mark_chance_of_plane(panel, record.runs[0], "icl", name)
+            across, upwards = (curve_of(of_run, record, evaluator) for evaluator in ("icl", name))
+            figure_lines.draw_path(panel, across, upwards, colours[run], words if alone else None)
+        if asked_of(record).metric != "loss":
+            panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+            panel.set_aspect("equal")
+        marks.mark_chance_of_plane(panel, record, "icl", name)
     for panel in axes[len(against) :]:
         panel.axis("off")
-    return layout.finished(figure, record, layout.OF_PATHS)
+    return layout.finished(figure, record, layout.of_paths(record), words)
 
 
-def _metric(evaluator: str) -> str:
-    return default_metric(evaluator).replace("in_context", "in-context").replace("_", " ")
-
-
-def _grid(record: ExperimentRecord, curves: pd.DataFrame, of_runs: pd.DataFrame) -> Figure:
-    """Draw a panel a combination of two axes' levels: ICL, CIWL, IWL and flip, the mark at the peak."""
+def _grid(record: ExperimentRecord, tables: Tables) -> Figure:
+    """Draw a panel a combination of two axes' levels, the mark at the peak."""
     (down, of_rows), (across, of_columns) = figure_runs.levels(record).items()
-    width = min(2 * WIDTH, max(WIDTH, 1.2 + 1.5 * len(of_columns)))
+    width = min(2 * WIDTH, max(WIDTH, 1.6 + 1.5 * len(of_columns)))
     figure = Figure(figsize=(width, 0.8 + 1.5 * len(of_rows)), layout="constrained")
     axes = figure.subplots(len(of_rows), len(of_columns), sharex=True, sharey=True, squeeze=False)
-    shown, statistics = figure_runs.present(curves, STRATEGIES), record.statistics
+    shown, words = _shown(record, tables.curves), Words.none()
     for run in record.runs:
         row, column = of_rows.index(run.axes[down]), of_columns.index(run.axes[across])
-        panel, of_run = axes[row, column], figure_runs.of_run(curves, run)
-        numbers = figure_runs.row_of(of_runs, run)
-        for name in shown:
-            curve = default_curves(of_run, name)
-            figure_lines.draw_seeds(panel, curve, COLOURS[name], statistics.confidence)
-            if name == statistics.evaluator:
-                marks.mark_peak(panel, of_run, numbers, in_words=False)
-        marks.mark_chance(panel, [run], shown, words="")
+        panel = axes[row, column]
+        panel.tick_params(labelsize=8)
+        _one_run(panel, record, run, tables, shown)
         if column == len(of_columns) - 1:
-            marks.label_ends(panel, numbers, shown, 0.1)
-        figure_lines.sequences_axis(panel)
-        panel.set(ylim=(-0.02, 1.02), xlabel="")
+            marks.label_ends(panel, {name: numbers.end(record, run, tables, name) for name in shown}, words)
     for column, level in enumerate(of_columns):
-        axes[0, column].set_title(figure_runs.at_level(across, level))
+        axes[0, column].set_title(figure_runs.at_level(across, level), fontsize=8)
         axes[-1, column].set_xlabel("sequences seen")
     for row, level in enumerate(of_rows):
-        axes[row, 0].set_ylabel(f"{figure_runs.at_level(down, level)}\naccuracy")
-    return layout.finished(figure, record)
+        axes[row, 0].set_ylabel(f"{figure_runs.at_level(down, level)}\n{_label(record, shown)}")
+    return layout.finished(figure, record, layout.of_curves(record, shown), words)

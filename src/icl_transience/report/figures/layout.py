@@ -9,28 +9,77 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from icl_transience.report.figures.runs import GREY, words_of_runs
+from icl_transience.report.figures.lines import BAND_FROM
+from icl_transience.report.figures.placing import Words
+from icl_transience.report.figures.runs import (
+    GREY,
+    asked_of,
+    chance_of,
+    is_at_other_context,
+    metric_of,
+    name_of,
+    words_of_runs,
+)
+from icl_transience.specs.evaluators import default_metric, evaluator_parts
 from icl_transience.specs.records import ExperimentRecord
 
-OF_PATHS = "Thin: seeds {seeds}; thick: their mean."
-OF_CURVES = (
-    "Thin: seeds {seeds}; thick: their mean; band, from 3 seeds: its {interval}. ICL, CIWL, flip: accuracy among the "
-    "labels in the context; IWL: among all labels."
-)
+# What a metric is the share or the mean of; others say it by their name.
+_METRICS = {"in_context_accuracy": "accuracy among the labels in the context", "accuracy": "accuracy among all labels"}
 
 
 # Title and foot.
 
 
-def finished(figure: Figure, record: ExperimentRecord, how: str = OF_CURVES) -> Figure:
-    """Add the title and, at the foot, what the figure was made with, and the height of both; return the figure."""
+def finished(figure: Figure, record: ExperimentRecord, how: str, words: Words | None = None) -> Figure:
+    """Add the title, if the study wants one, and the foot, what the figure was made with; return the figure.
+
+    The figure gets the height of both, and words that have no place yet get one.
+    """
     title = f"{record.experiment}: {record.question}" if record.question else record.experiment
-    lines = textwrap.wrap(title, int(10.5 * figure.get_figwidth()))
+    lines = textwrap.wrap(title, int(10.5 * figure.get_figwidth())) if asked_of(record).title else []
     note = note_of(record, figure.get_figwidth(), how)
     figure.set_figheight(figure.get_figheight() + 0.2 * len(lines) + 0.13 * (note.count("\n") + 1))
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    if lines:
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11, fontweight="bold")
     figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="#555555")
+    if words is not None:
+        words.settle(figure)
     return figure
+
+
+def of_paths(record: ExperimentRecord) -> str:
+    """Return how to read paths of seeds and of their mean."""
+    return "Seed {seeds}." if _most_seeds(record) == 1 else "Thin: seeds {seeds}; thick: their mean."
+
+
+def of_curves(record: ExperimentRecord, shown: Sequence[str], *, peaks: bool = True) -> str:
+    """Return how to read curves. shown: evaluators. peaks: whether peaks are marked where there are any."""
+    parts = [of_paths(record).removesuffix(".")]
+    if _most_seeds(record) >= BAND_FROM:
+        parts.append("band: its {interval}")
+    if others := [name for name in shown if is_at_other_context(name)]:
+        parts.append(f"dashed: at {'another context length' if len(others) == 1 else 'other context lengths'}, means")
+    if any(chance_of(record, run, name) is not None for run in record.runs for name in shown):
+        parts.append("dotted: chance")
+    summarised = record.statistics.evaluator
+    if peaks and summarised in shown and metric_of(record, summarised) == default_metric(summarised):
+        parts.append(
+            "triangle: " + ("their peaks' mean, at the median of when" if _most_seeds(record) > 1 else "the peak")
+        )
+    by_metric: dict[str, dict[str, None]] = {}
+    for name in shown:
+        by_metric.setdefault(metric_of(record, name), {})[name_of(evaluator_parts(name)[0])] = None
+    said = [f"{', '.join(names)}: {_METRICS.get(metric, words_of(metric))}" for metric, names in by_metric.items()]
+    return f"{'; '.join(parts)}. {'; '.join(said)}."
+
+
+def words_of(metric: str) -> str:
+    """Return the name of a metric on an axis."""
+    return metric.replace("in_context", "in-context").replace("out_of_context", "out-of-context").replace("_", " ")
+
+
+def _most_seeds(record: ExperimentRecord) -> int:
+    return max(len(run.lanes) for run in record.runs)
 
 
 def note_of(record: ExperimentRecord, inches: float, how: str) -> str:

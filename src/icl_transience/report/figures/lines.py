@@ -7,29 +7,29 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from icl_transience.analysis.transience import t_half_width
-from icl_transience.report.figures.runs import mean_of, of_seeds
-from icl_transience.store.tables_file import default_curves
+from icl_transience.report.figures.placing import Words, around
+from icl_transience.report.figures.runs import GREY, mean_of, of_seeds
+from icl_transience.report.figures.ticks import LinearTicks, LogTicks
 from icl_transience.system.formatting import format_count
 
-# With fewer seeds an interval is wider than the axis.
-BAND_FROM = 3
-# Of a loss: highest over lowest, up to which 1, 2 and 5 times every power of ten are labelled.
-_FEW_DECADES = 1000
+# With fewer seeds an interval is as wide as the axis, and says less than the seeds themselves.
+BAND_FROM = 5
 
 
 # Lines.
 
 
 def draw_seeds(axes: Axes, curve: pd.DataFrame, colour: Any, confidence: float, *, logarithmic: bool = False) -> Line2D:
-    """Draw every seed thin, their mean thick, its interval over seeds as a band; return the mean's line."""
+    """Draw every seed thin, their mean thick, and of many seeds its interval as a band; return the mean's line."""
     by_seed = of_seeds(curve)
-    if by_seed.shape[1] > 1:
-        axes.plot(by_seed.index, by_seed, color=colour, linewidth=0.5, alpha=0.4)
     alive, mean = by_seed.dropna(axis=1), mean_of(by_seed)
-    if alive.shape[1] >= BAND_FROM:
+    few = alive.shape[1] < BAND_FROM
+    if by_seed.shape[1] > 1:
+        axes.plot(by_seed.index, by_seed, color=colour, linewidth=0.8 if few else 0.5, alpha=0.55 if few else 0.4)
+    if not few:
         lower, upper = _band(alive.to_numpy(), confidence, logarithmic)
         axes.fill_between(alive.index, lower, upper, color=colour, alpha=0.15, linewidth=0)
     return axes.plot(mean.index, mean, color=colour, linewidth=2)[0]
@@ -43,12 +43,14 @@ def _band(values: np.ndarray, confidence: float, logarithmic: bool) -> tuple[np.
     return (np.exp(ends[0]), np.exp(ends[1])) if logarithmic else (ends[0], ends[1])
 
 
-def draw_path(axes: Axes, of_run: pd.DataFrame, across: str, upwards: str, colour: Any, *, in_words: bool) -> Line2D:
-    """Draw two evaluators' means against each other in time, and each seed's; return the mean's line.
+def draw_path(
+    axes: Axes, across: pd.DataFrame, upwards: pd.DataFrame, colour: Any, words: Words | None = None
+) -> Line2D:
+    """Draw the means of two curves against each other in time, and each seed's; return the mean's line.
 
-    From a disc to a square; at powers of ten there are circles, with their number if in_words.
+    From a disc to a square; at powers of ten there are circles, with their number if there are `words` to add it to.
     """
-    x_by_seed, y_by_seed = (of_seeds(default_curves(of_run, name)) for name in (across, upwards))
+    x_by_seed, y_by_seed = of_seeds(across), of_seeds(upwards)
     if x_by_seed.shape[1] > 1:
         for seed in x_by_seed:
             axes.plot(x_by_seed[seed], y_by_seed[seed], color=colour, linewidth=0.5, alpha=0.4)
@@ -56,11 +58,16 @@ def draw_path(axes: Axes, of_run: pd.DataFrame, across: str, upwards: str, colou
     (line,) = axes.plot(x, y, color=colour, linewidth=2)
     for end, marker in ((0, "o"), (-1, "s")):
         if len(x):
-            axes.plot(x.iloc[end], y.iloc[end], marker=marker, markersize=6, color=colour, mec="white", zorder=5)
+            axes.plot(x.iloc[end], y.iloc[end], marker=marker, markersize=5, color=colour, zorder=5)
     for seen in _powers_of_ten(x.index):
-        axes.plot(x[seen], y[seen], "o", markersize=4.5, markerfacecolor="white", markeredgecolor=colour, zorder=4)
-        if in_words:
-            axes.annotate(format_count(seen), (x[seen], y[seen]), xytext=(5, 3), textcoords="offset points", fontsize=7)
+        if seen not in (x.index[0], x.index[-1]):
+            # Without a face: it would hide paths of other runs.
+            axes.plot(x[seen], y[seen], "o", markersize=7, markerfacecolor="none", markeredgecolor=colour, zorder=4)
+        if words is not None:
+            leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+            words.add(
+                axes, format_count(seen), (x[seen], y[seen]), around(6, 14, 22, 32), fontsize=7, arrowprops=leader
+            )
     return line
 
 
@@ -74,10 +81,10 @@ def _powers_of_ten(sequences_seen: pd.Index) -> list[int]:
 # Axes.
 
 
-def sequences_axis(axes: Axes) -> None:
-    """Make the horizontal axis one of sequences seen, logarithmic."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=12))
+def sequences_axis(axes: Axes, scale: str = "log") -> None:
+    """Make the horizontal axis one of sequences seen; scale: log or linear."""
+    axes.set_xscale(scale)
+    axes.xaxis.set_major_locator(LogTicks() if scale == "log" else LinearTicks())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("sequences seen")
@@ -86,15 +93,17 @@ def sequences_axis(axes: Axes) -> None:
 def loss_axis(axes: Axes) -> None:
     """Make the vertical axis one of losses, logarithmic."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
-
-    def label(value: float, _: int) -> str:
-        lowest, highest = axes.get_ylim()
-        # Over many decades there is no room between them.
-        return f"{value:g}" if highest < _FEW_DECADES * lowest or f"{value:e}".startswith("1.0") else ""
-
-    axes.yaxis.set_major_formatter(FuncFormatter(label))
+    axes.yaxis.set_major_locator(LogTicks())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def metric_axis(axes: Axes, metric: str) -> None:
+    """Make the vertical axis one of a metric: of losses, or of shares and probabilities from 0 to 1."""
+    if metric == "loss":
+        loss_axis(axes)
+    else:
+        axes.set_ylim(-0.02, 1.02)
 
 
 def short(level: float) -> str:

@@ -1,106 +1,92 @@
-"""Marks in the panels of a figure: chance, peaks, names at the ends of curves."""
+"""Marks in the panels of a figure: chance, peaks, names and values at the ends of curves."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
+from matplotlib.transforms import offset_copy
 
-from icl_transience.analysis import words
-from icl_transience.report.figures.runs import (
-    COLOURS,
-    GREY,
-    NAMES,
-    colour_of,
-    name_of,
-)
-from icl_transience.specs import evaluators
-from icl_transience.specs.records import RunRecord
-
-# Marks.
+from icl_transience.report.figures.numbers import Peak
+from icl_transience.report.figures.placing import Words, along, around
+from icl_transience.report.figures.runs import GREY, chance_of, colour_of, is_at_other_context, name_of
+from icl_transience.specs.records import ExperimentRecord, RunRecord
 
 
-def mark_chance(axes: Axes, runs: Sequence[RunRecord], shown: Sequence[str], *, words: str = "chance") -> None:
-    """Draw a dotted line at each evaluator's chance level; one for those that share it."""
+def mark_chance(
+    axes: Axes, record: ExperimentRecord, runs: Sequence[RunRecord], shown: Sequence[str], words: Words | None = None
+) -> None:
+    """Draw a dotted line at each evaluator's chance level; one for those that share it.
+
+    words: to which the levels' names are added, to be placed where no curve is.
+    """
     levels: dict[float, dict[str, None]] = {}
     for run in runs:
         for name in shown:
-            if (level := evaluators.chance(name, run.recipe, run.labels)) is not None:
+            if (level := chance_of(record, run, name)) is not None:
                 levels.setdefault(level, {})[name] = None
     for level, names in ((level, list(at_level)) for level, at_level in levels.items()):
-        colour = COLOURS[names[0]] if len(names) == 1 < len(shown) else GREY
-        axes.axhline(level, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
-        if words and level > 0.05:  # at 1/#labels the label would lie on the axis
-            text = words + (" " + ", ".join(NAMES[name] for name in names) if len(shown) > 1 else "")
-            axes.text(
-                0.01,
-                level - 0.01,
-                text,
-                transform=axes.get_yaxis_transform(),
-                va="top",
+        colour = colour_of(names[0]) if len(names) == 1 < len(shown) else GREY
+        axes.axhline(level, color=colour, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+        if words is not None and level > 0.05:  # at 1/#labels the label would lie on the axis
+            # Of many that share a level the first ones stand for all.
+            of = f" {', '.join(map(name_of, names[:2]))}" + (", …" if len(names) > 2 else "") if len(shown) > 1 else ""
+            words.add(
+                axes,
+                f"chance{of}",
+                (0.01, level),
+                along(level, 1.5),
+                xycoords=axes.get_yaxis_transform(),
                 fontsize=7,
                 color=colour,
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-                zorder=4,
             )
 
 
-def mark_peak(axes: Axes, of_run: pd.DataFrame, row: Mapping[str, Any], *, in_words: bool = True) -> None:
-    """Mark the peak that runs.csv gives for a run, in its `row`; nowhere if nothing emerged.
-
-    The mean over seeds of how high, at the median of when: not the highest point of the mean curve, which is lower
-    where seeds peak at different times. At the last snapshot where most of them were highest there.
-    """
-    if row["outcome"] in ("never", "diverged"):
+def mark_peak(axes: Axes, record: ExperimentRecord, peak: Peak | None, words: Words | None = None) -> None:
+    """Mark where the evaluator that is summarised is highest, if it is; words: to which its numbers are added."""
+    if peak is None:
         return
-    seen = of_run["sequences_seen"].to_numpy()
-    # A curve may be highest at the start, which has no place on a logarithmic axis.
-    first, last = float(seen.min()), float(seen.max())
-    x, y, colour = min(max(row["peak_at"], first), last), row["peak"], COLOURS[row["evaluator"]]
-    axes.plot([x], [y], marker="v", markersize=7, color=colour, markeredgecolor="white", zorder=5)
-    if not in_words:
-        return
-    some = f" ({row['n_peak_at']} of {row['seeds']})" if row["n_peak_at"] < row["seeds"] else ""
-    axes.annotate(
-        f"peak {y:.2f}\n{words.place_in_words(row, last, 'at')}{some}",
-        (x, y),
-        xytext=(0, 9),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=8,
-        color=colour,
-        annotation_clip=False,
-    )
+    colour = colour_of(record.statistics.evaluator)
+    size = 7
+    figure = axes.figure
+    # Its tip, and not its middle, is at the peak: it would hide the curves there.
+    above = offset_copy(axes.transData, figure, y=size / 2, units="points")  # pyright: ignore[reportArgumentType]
+    axes.plot([peak.at], [peak.value], marker="v", markersize=size, color=colour, linestyle="", transform=above)
+    if words is not None:
+        some = f" ({peak.seeds} of {peak.of})" if peak.seeds < peak.of else ""
+        text = f"peak {peak.value:.2f}\n{peak.place}{some}"
+        at = (peak.at, peak.value)
+        words.add(axes, text, at, around(9, 16, 26, 40), ha="center", fontsize=8, color=colour)
 
 
-def label_ends(axes: Axes, row: Mapping[str, Any], shown: Sequence[str], gap: float, *, in_layout: bool = True) -> None:
-    """Write each curve's name and end, as in a run's `row` of runs.csv, at its right end, at least `gap` apart.
+def label_ends(
+    axes: Axes, ends: Mapping[str, float | None], words: Words, *, names: bool = True, in_layout: bool = True
+) -> None:
+    """Write each curve's value at its right end, after its name.
 
-    in_layout: take room from panels beside it.
+    ends: evaluator -> value. names: whether the names are written. in_layout: take room from panels beside it.
     """
-    ends = [(end, name) for name in shown if not pd.isna(end := row.get(f"final_{name}", np.nan))]
-    lowest = -np.inf
-    for value, name in sorted(ends):
-        lowest = max(value, lowest + gap)
+    labels = []
+    for name, value in ends.items():
+        if value is None:
+            continue
         label = axes.annotate(
-            f"{name_of(name)} {value:.2f}",
-            (1, lowest),
+            f"{name_of(name)} {value:.2f}" if names else f"{value:.2f}",
+            (1, value),
             xycoords=axes.get_yaxis_transform(),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
+            fontsize=8,
             color=colour_of(name),
-            fontweight="bold" if name in COLOURS else "normal",
+            fontweight="normal" if is_at_other_context(name) else "bold",
             annotation_clip=False,
         )
         label.set_in_layout(in_layout)
+        labels.append(label)
+    words.ends.append((axes, labels))
 
 
-def mark_chance_of_plane(axes: Axes, run: RunRecord, across: str, upwards: str) -> None:
+def mark_chance_of_plane(axes: Axes, record: ExperimentRecord, across: str, upwards: str) -> None:
     """Draw dotted lines at the chance levels of two evaluators that are drawn against each other."""
     for name, line in ((across, axes.axvline), (upwards, axes.axhline)):
-        if (level := evaluators.chance(name, run.recipe, run.labels)) is not None:
+        if (level := chance_of(record, record.runs[0], name)) is not None:
             line(level, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)

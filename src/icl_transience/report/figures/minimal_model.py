@@ -29,7 +29,7 @@ _HOW = (
     "median; a cross: where a seed diverged."
 )
 _BESIDE = (
-    " Trained: cross-entropy at the query, over all labels; thin: seeds; thick: their mean; band, from 3 seeds: its "
+    " Trained: cross-entropy at the query, over all labels; thin: seeds; thick: their mean; band, from 5 seeds: its "
     "{confidence:.0%} interval."
 )
 

@@ -1,6 +1,6 @@
 """What figures show of an experiment and its tables: runs in order, their names and colours, means over seeds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -9,17 +9,29 @@ import pandas as pd
 
 from icl_transience.specs import evaluators as specs_evaluators
 from icl_transience.specs import experiment
-from icl_transience.specs.evaluators import TRAINING, evaluator_parts
+from icl_transience.specs.evaluators import EVALUATORS, TRAINING, default_metric, evaluator_parts
 from icl_transience.specs.experiment import axis_of_numbers, is_number
+from icl_transience.specs.figures import OWN_METRIC, Figures
 from icl_transience.specs.records import ExperimentRecord, RunRecord
-from icl_transience.store.tables_file import records
+from icl_transience.store.tables_file import default_curves
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
-COLOURS = {"icl": "#0072B2", "ciwl": "#E69F00", "iwl": "#D55E00", "flip": "#009E73", TRAINING: "#444444"}
+COLOURS = {
+    "icl": "#0072B2",
+    "ciwl": "#E69F00",
+    "iwl": "#D55E00",
+    "flip": "#009E73",
+    "icl_holdout": "#56B4E9",
+    "icl_new_exemplar": "#CC79A7",
+    "train": "#999999",
+    TRAINING: "#444444",
+}
+# Of evaluators that were added to EVALUATORS and have none.
+_OWN_COLOURS = ("#000000", "#8C510A", "#5E3C99", "#B2182B")
 NAMES = {
     "icl": "ICL",
-    "icl_holdout": "ICL, held-out classes",
-    "icl_new_exemplar": "ICL, new exemplars",
+    "icl_holdout": "ICL on held-out classes",
+    "icl_new_exemplar": "ICL on new exemplars",
     "ciwl": "CIWL",
     "iwl": "IWL",
     "flip": "flip",
@@ -27,31 +39,40 @@ NAMES = {
     TRAINING: "training loss",
 }
 GREY = "#666666"
-STRATEGIES = ("icl", "ciwl", "iwl", "flip")
 # Tol's bright palette, told apart by colour-blind readers too; for runs in no order.
 UNORDERED = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#222222")
 
 
-def of_run(curves: pd.DataFrame, run: RunRecord) -> pd.DataFrame:
-    """Return a run's rows after the start, which has no place on a logarithmic axis."""
-    return curves.loc[(curves["run"] == run.name) & (curves["sequences_seen"] > 0)]
+def asked_of(record: ExperimentRecord) -> Figures:
+    """Return what the figures of an experiment are to show."""
+    assert record.figures is not None, "planning/records.py says it wherever figures are drawn"
+    return record.figures
 
 
-def row_of(runs: pd.DataFrame, run: RunRecord) -> dict[str, Any]:
-    """Return a run's row of runs.csv."""
-    return records(runs.loc[runs["run"] == run.name])[0]
+def of_run(curves: pd.DataFrame, record: ExperimentRecord, run: RunRecord) -> pd.DataFrame:
+    """Return a run's rows; without the start where it has no place, on a logarithmic axis."""
+    first = 1 if asked_of(record).x == "log" else 0
+    return curves.loc[(curves["run"] == run.name) & (curves["sequences_seen"] >= first)]
 
 
-def present(curves: pd.DataFrame, evaluators: Iterable[str]) -> list[str]:
-    """Return those of the evaluators that have curves."""
-    drawn = set(curves["evaluator"])
-    return [name for name in evaluators if name in drawn]
+def metric_of(record: ExperimentRecord, evaluator: str) -> str:
+    """Return the metric that is drawn of an evaluator."""
+    metric = asked_of(record).metric
+    return default_metric(evaluator) if metric == OWN_METRIC else metric
 
 
-def at_other_contexts(curves: pd.DataFrame, shown: Sequence[str]) -> list[str]:
-    """Return the evaluators of these kinds at other context lengths than that of training."""
-    drawn = specs_evaluators.in_order(set(curves["evaluator"]) - {TRAINING})
-    return [name for name in drawn if name not in shown and evaluator_parts(name)[0] in shown]
+def curve_of(curves: pd.DataFrame, record: ExperimentRecord, evaluator: str) -> pd.DataFrame:
+    """Return the rows of curves.csv that are drawn of an evaluator, or of the training loss for `training`."""
+    if evaluator == TRAINING:
+        return default_curves(curves, TRAINING)
+    return curves.loc[(curves["evaluator"] == evaluator) & (curves["metric"] == metric_of(record, evaluator))]
+
+
+def chance_of(record: ExperimentRecord, run: RunRecord, evaluator: str) -> float | None:
+    """Return what guessing gives on the metric that is drawn; None where no single number does."""
+    if metric_of(record, evaluator) != default_metric(evaluator):
+        return None
+    return specs_evaluators.chance(evaluator, run.recipe, run.labels)
 
 
 def levels(record: ExperimentRecord) -> dict[str, list[Any]]:
@@ -66,13 +87,21 @@ def at_level(axis: str, level: Any) -> str:
 
 def colour_of(evaluator: str) -> str:
     """Return the colour of an evaluator at whatever context length."""
-    return COLOURS[evaluator_parts(evaluator)[0]]
+    name = evaluator_parts(evaluator)[0]
+    own = [one for one in EVALUATORS if one not in COLOURS]
+    return COLOURS[name] if name in COLOURS else _OWN_COLOURS[own.index(name) % len(_OWN_COLOURS)]
+
+
+def is_at_other_context(evaluator: str) -> bool:
+    """Return whether the context of an evaluator has another length than that of training."""
+    return evaluator_parts(evaluator)[1] is not None
 
 
 def name_of(evaluator: str) -> str:
     """Return the name of an evaluator in a figure."""
     name, context = evaluator_parts(evaluator)
-    return NAMES[name] if context is None else f"{NAMES[name]}, context {context}:"
+    words = NAMES.get(name, name.replace("_", " "))
+    return words if context is None else f"{words}, context {context}"
 
 
 def words_of_runs(record: ExperimentRecord) -> tuple[str, dict[str, str]]:

@@ -18,17 +18,21 @@ STYLE: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() 
     "legend.frameon": False,
     "svg.hashsalt": "icl-transience",
     "svg.fonttype": "path",
+    # As outlines that journals take, not as Type 3.
+    "pdf.fonttype": 42,
     # Dollars in a question are dollars.
     "text.parse_math": False,
 }
 RASTER_DPI = 200
+# What would tell when, or with what, a figure was written.
+_UNDATED: Any = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
 def save(figure: Figure, *paths: Path) -> None:
     """Write the figure to each path in the format of its suffix; equal figures give equal files."""
     for path in paths:
         kind = path.suffix[1:]
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        metadata = _UNDATED[kind]
         atomic.write(
             path,
             lambda temporary, kind=kind, metadata=metadata: figure.savefig(

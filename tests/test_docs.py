@@ -1,0 +1,36 @@
+"""The pictures of the documentation are what their tables and the code draw."""
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SPEC = importlib.util.spec_from_file_location("pictures", ROOT / "docs/pictures.py")
+pictures = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(pictures)
+
+
+@pytest.mark.parametrize("picture", pictures.PICTURES)
+def test_a_picture_is_what_its_tables_and_the_code_draw(tmp_path, monkeypatch, picture):
+    monkeypatch.setattr(pictures, "PICTURES", {picture: pictures.PICTURES[picture]})
+    (drawn,) = pictures.draw(ROOT / "docs/data", tmp_path)
+    assert drawn.read_bytes() == (ROOT / "docs" / drawn.name).read_bytes(), "say `make docs-figures`, and commit"
+
+
+def test_the_documentation_shows_pictures_that_are_made_and_no_others():
+    made = {f"docs/{name}.svg" for name in pictures.PICTURES}
+    assert set(re.findall(r"\(([^()]*\.(?:svg|png))\)", (ROOT / "README.md").read_text())) == made
+    assert {f"docs/{path.name}" for kind in ("svg", "png") for path in (ROOT / "docs").glob(f"*.{kind}")} == made
+
+
+def test_tables_that_are_taken_from_a_study_draw_what_the_studys_own_do(tmp_path):
+    """Of the committed ones, which hold no more than is drawn, nothing is left out."""
+    study = tmp_path / "study"
+    shutil.copytree(ROOT / "docs/data", study)
+    pictures.take_tables(study, tmp_path / "data")
+    for path in (ROOT / "docs/data").rglob("*.csv"):
+        assert (tmp_path / "data" / path.relative_to(ROOT / "docs/data")).read_bytes() == path.read_bytes()
+    assert sum(path.stat().st_size for path in (ROOT / "docs/data").rglob("*") if path.is_file()) < 1_000_000
