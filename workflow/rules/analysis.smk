@@ -10,6 +10,7 @@ rule declare:
         f"{STUDY}/{{experiment}}/.declared-{{digest}}",
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/declared-{{digest}}.log",
+    priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
     localrule: True
     conda:
         "../../envs/environment.yaml"
@@ -40,6 +41,7 @@ rule tables:
         checksums=f"{STUDY}/{{experiment}}/SHA256SUMS",
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/tables.log",
+    priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
     localrule: True
     conda:
         "../../envs/environment.yaml"

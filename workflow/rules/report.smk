@@ -15,6 +15,7 @@ rule figures:
         f"{STUDY}/{{experiment}}/{{figure}}.png",
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/{{figure}}.log",
+    priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
     localrule: True
     conda:
         "../../envs/environment.yaml"
