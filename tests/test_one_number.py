@@ -48,9 +48,7 @@ def plan(tmp_path, monkeypatch) -> Plan:
     tables_file.write_csv(folder / "curves.csv", curves, digits=7)
     summaries.write_summaries(folder, record, curves, ())
     checksums.write_checksums(folder, tables_file.TABLES)
-    tables = [read(folder) for read in (tables_file.read_curves, tables_file.read_lanes, tables_file.read_runs)]
-    for name in ("curves", "summary"):
-        draw_experiment(name, record, *tables, folder / f"{name}.svg", folder / f"{name}.png")
+    draw_experiment(record, tables_file.read_tables(folder), folder)
     for path in map(Path, plan.targets.experiment("l2")):
         path.touch()
     return plan
