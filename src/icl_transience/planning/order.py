@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from icl_transience.planning.packs import Pack
 from icl_transience.specs.runs import Lane
-from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.study.experiments import NamedRun, Study
 
 Key = TypeVar("Key")
@@ -24,8 +23,8 @@ class Order:
     packs: Mapping[str, Pack]
 
     def experiment(self, experiment: str) -> int:
-        """Return the priority of an experiment's tables and figures; of the minimal model's, which take seconds, the last."""
-        return self._experiments[experiment]
+        """Return the priority of an experiment's tables and figures; 0 of a part of the study that is none."""
+        return self._experiments.get(experiment, 0)
 
     def pack(self, pack_id: str) -> int:
         """Return the priority of a pack's training and evaluation."""
@@ -41,8 +40,7 @@ class Order:
 
     @cached_property
     def _experiments(self) -> dict[str, int]:
-        last_first = [MINIMAL_MODEL, *reversed(list(self.study.experiments))]
-        return {name: number for number, name in enumerate(last_first)}
+        return {name: number for number, name in enumerate(reversed(list(self.study.experiments)), start=1)}
 
     @cached_property
     def _packs(self) -> dict[str, int]:
