@@ -12,6 +12,7 @@ rule declare:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/declared-{{digest}}.log",
     wildcard_constraints:
         experiment="|".join([*PLAN.study.experiments, "minimal_model"]),
+    priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
     localrule: True
     conda:
         "../../envs/environment.yaml"
@@ -42,6 +43,7 @@ rule tables:
         checksums=f"{STUDY}/{{experiment}}/SHA256SUMS",
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/tables.log",
+    priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
     localrule: True
     conda:
         "../../envs/environment.yaml"

@@ -30,6 +30,7 @@ rule encoder:
         f"{PLAN.paths.root}/logs/encoders/{{bank}}.log",
     benchmark:
         f"{PLAN.paths.root}/benchmarks/encoders/{{bank}}.tsv"
+    priority: lambda wildcards: PLAN.order.bank(wildcards.bank)
     conda:
         "../../envs/environment.yaml"
     threads: 1
@@ -54,6 +55,7 @@ rule bank:
         f"{PLAN.paths.root}/logs/banks/{{bank}}.log",
     benchmark:
         f"{PLAN.paths.root}/benchmarks/banks/{{bank}}.tsv"
+    priority: lambda wildcards: PLAN.order.bank(wildcards.bank)
     conda:
         "../../envs/environment.yaml"
     # ResNet-18 over thousands of drawings is the one long job here.

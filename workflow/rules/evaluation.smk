@@ -11,6 +11,7 @@ rule evaluate:
         f"{PLAN.paths.root}/logs/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.log",
     benchmark:
         f"{PLAN.paths.root}/benchmarks/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.tsv"
+    priority: lambda wildcards: PLAN.order.pack(wildcards.pack)
     group:
         "segment_{pack}_{start}"
     conda:

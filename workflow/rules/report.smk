@@ -30,6 +30,7 @@ for experiment in PLAN.study.experiments:
             f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/figures.log",
         wildcard_constraints:
             experiment=experiment,
+        priority: PLAN.order.experiment(experiment)
         localrule: True
         conda:
             "../../envs/environment.yaml"

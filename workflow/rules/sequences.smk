@@ -10,6 +10,7 @@ rule sequences:
         f"{PLAN.paths.root}/logs/sequences/{{set}}.log",
     benchmark:
         f"{PLAN.paths.root}/benchmarks/sequences/{{set}}.tsv"
+    priority: lambda wildcards: PLAN.order.set(wildcards.set)
     conda:
         "../../envs/environment.yaml"
     resources:

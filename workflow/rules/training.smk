@@ -11,6 +11,8 @@ rule train:
         f"{PLAN.paths.root}/logs/packs/{{pack}}/segment-{{start}}-{{end}}.log",
     benchmark:
         f"{PLAN.paths.root}/benchmarks/packs/{{pack}}/segment-{{start}}-{{end}}.tsv"
+    # Experiments in the order in which they stand, so that the first one's figures come first.
+    priority: lambda wildcards: PLAN.order.pack(wildcards.pack)
     # One cluster job a segment, its evaluation included. The name has the segment in it: a constant one would
     # fuse the whole chain.
     group:

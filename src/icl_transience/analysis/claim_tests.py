@@ -17,8 +17,8 @@ class Finding:
 
     seeds: those that enter it. sign: of its statistic. effect: as analysis/verdicts.py says of each kind; nan where
     there are no seeds, or bounds among the differences that it would be the mean of. interval: lower end, upper end,
-    confidence reached; nan for fewer than two seeds. p_min: the smallest p that so many seeds can give. slope: of a
-    trend, with the ends of its interval, per `slope_per`; nan where the effect of a difference would be.
+    confidence reached; nan where seeds are too few for it. p_min: the smallest p that so many seeds can give. slope: of
+    a trend, with the ends of its interval, per `slope_per`; nan where the effect of a difference would be.
     """
 
     statistic: str

@@ -17,7 +17,8 @@ two-sided, and exact up to 20 seeds and 8 levels: nothing is assumed beyond that
                  lanes among its levels. tau-b is S over the root of all pairs times the pairs that are no ties
     interval     the means of all subsets of seeds divide the line into parts of equal probability (Hartigan 1969), so
                  the k-th from either end bound an interval for the centre of d. It leaves 0 out exactly where the
-                 sign flip rejects it. n seeds allow a confidence of at most 1 - 2 / 2^n; the one reached is told.
+                 sign flip rejects it. n seeds allow a confidence of at most 1 - 2 / 2^n; under the one that is asked
+                 for there is no interval. The one reached is told.
                  Where times are censored, it holds for whatever they may be
     Holm         p of several tests, corrected for their number (Holm 1979)
 """
@@ -160,15 +161,13 @@ def _sums_in_order(comparisons: np.ndarray, orders: np.ndarray) -> np.ndarray:
 def typical_interval(low: Sequence[float], high: Sequence[float], confidence: float) -> tuple[float, float, float]:
     """Return lower and upper end for the centre of values between `low` and `high`, and the confidence reached.
 
-    The narrowest interval of at least `confidence`, or, where so few seeds do not allow that, the widest there is.
-    (nan, nan, nan) for fewer than two seeds.
+    The narrowest interval of at least `confidence`; (nan, nan, nan) where so few seeds do not allow that.
     """
-    n = len(low)
-    if n < 2:
-        return math.nan, math.nan, math.nan
     lowest, highest = (np.sort(_subset_means(values)) for values in (low, high))
     parts = len(lowest) + 1
-    cut = max(1, math.floor((1 - confidence) / 2 * parts + _ROUNDING))
+    cut = math.floor((1 - confidence) / 2 * parts + _ROUNDING)
+    if not cut:
+        return math.nan, math.nan, math.nan
     return float(lowest[cut - 1]), float(highest[-cut]), 1 - 2 * cut / parts
 
 

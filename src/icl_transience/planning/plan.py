@@ -10,6 +10,7 @@ from typing import Any
 
 from icl_transience.planning import limits, packs, registry
 from icl_transience.planning.jobs import Jobs, Pace
+from icl_transience.planning.order import Order
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.rates import Rates
 from icl_transience.planning.records import Records
@@ -28,8 +29,9 @@ class Plan:
     """Everything a run of the workflow needs to know.
 
     study, packs, banks, sets: what there is to make, the latter three by id. skipped: folders of packs, of other
-    studies, that cannot be read. paths, sources, jobs, records, targets: what rules ask about it. Raises StudyError
-    where the configuration is not right, or a pack of the study would be trained in a folder that cannot be read.
+    studies, that cannot be read. paths, sources, jobs, order, records, targets: what rules ask about it. Raises
+    StudyError where the configuration is not right, or a pack of the study would be trained in a folder that cannot be
+    read.
 
     base: the folder of the Snakefile. cores: of the machine, for how many lanes a new pack has; None is this machine's.
     """
@@ -67,6 +69,7 @@ class Plan:
         self.jobs = Jobs(pace, self.banks, self.sets, self.packs, self.sources)
         limits.refuse_memory(self.config, self.jobs)
         limits.refuse_long_commands(self.config, self.jobs)
+        self.order = Order(self.study, self.packs)
         self.records = Records(self.study, self.packs)
         self.targets = Targets(
             self.paths, self.study, self.banks, self.packs, self.records, self.config["export_sequences"]
