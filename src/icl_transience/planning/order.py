@@ -40,7 +40,7 @@ class Order:
 
     @cached_property
     def _experiments(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(reversed(self.study.experiments), start=1)}
+        return {name: number for number, name in enumerate(reversed(list(self.study.experiments)), start=1)}
 
     @cached_property
     def _packs(self) -> dict[str, int]:
