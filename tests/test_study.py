@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 import yaml
 
+from icl_transience.analysis.paired_tests import min_attainable_p
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.model import Positions
 from icl_transience.specs.recipes import Component, Labelling, Recipe, Zipf
@@ -232,8 +233,24 @@ def test_a_recipe_of_before_has_the_identity_it_had(tmp_path):
     assert (named.run.id, named.sequence_set.id) == ("fb9ea3a7660e", "gaussian-1200x20-900d57bc635f")
 
 
+# What `laptop` was in 0.1.0.
+LAPTOP_BEFORE = """
+defaults:
+  bank:
+    source: manifold
+    manifold: {classes: 1600, holdout_classes: 100, exemplars: 16, holdout_exemplars: 4, latent_dim: 6, noise: 0.5}
+  model: {mlp_ratio: 1}
+  optimizer: {learning_rate: 0.002}
+experiments:
+  transience: {}
+  l2: {axes: {optimizer.l2.strength: [0, 1.0e-4]}}
+"""
+
+
 def test_the_studies_of_before_have_the_identities_they_had(tmp_path):
     # Recorded before keys of training were added: run, evaluator set, pack.
+    before = {"laptop": tmp_path / "laptop.yaml", "omniglot": ROOT / "workflow/studies/omniglot.yaml"}
+    before["laptop"].write_text(LAPTOP_BEFORE)
     recorded = {
         ("laptop", "baseline"): "29a1ce3e7af6 manifold-1600x16-60d42ad3e6ec manifold-1600x16-2x64-7b029e29aabb",
         ("laptop", "l2.strength=0.0001"): (
@@ -246,7 +263,7 @@ def test_the_studies_of_before_have_the_identities_they_had(tmp_path):
     }
     for (name, run_name), ids in recorded.items():
         folders = {"omniglot": zips(tmp_path / "zips")}
-        experiments = study_load.load(ROOT / f"workflow/studies/{name}.yaml", folders).experiments
+        experiments = study_load.load(before[name], folders).experiments
         ((experiment, named),) = [
             (experiment, named)
             for experiment in experiments.values()
@@ -255,6 +272,15 @@ def test_the_studies_of_before_have_the_identities_they_had(tmp_path):
         ]
         pack = PackSpec(lanes=tuple(Lane(run=named.run, seed=seed) for seed in experiment.seeds))
         assert f"{named.run.id} {named.sequence_set.id} {pack.id}" == ids
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflow/studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_shipped_study_makes_a_claim_that_its_seeds_cannot_decide(path):
+    document = read_yaml(path)
+    for name, section in document["experiments"].items():
+        if section.get("claims"):
+            seeds = section.get("seeds") or document["defaults"].get("seeds") or [0, 1, 2]
+            assert min_attainable_p(len(seeds)) <= 0.05, name
 
 
 def run_of(folder: Path, text: str) -> Run:
