@@ -34,7 +34,9 @@ experiments:
 def plan(tmp_path) -> Plan:
     path = tmp_path / "tiny.yaml"
     path.write_text(STUDY)
-    return Plan({"study": str(path), "results": str(tmp_path / "results"), "segment_sequences": 1024}, ROOT)
+    return Plan(
+        {"study": str(path), "results": str(tmp_path / "results"), "segment_sequences": 1024, "lanes_per_pack": 8}, ROOT
+    )
 
 
 def test_experiments_go_in_the_order_in_which_they_stand(plan):
@@ -60,7 +62,9 @@ def test_lanes_of_other_studies_in_a_pack_do_not_count(plan, tmp_path):
     plan.register()
     path = tmp_path / "tiny.yaml"
     path.write_text(STUDY.replace("seeds: [0, 1]", "seeds: [1]"))
-    again = Plan({"study": str(path), "results": str(tmp_path / "results"), "segment_sequences": 1024}, ROOT)
+    again = Plan(
+        {"study": str(path), "results": str(tmp_path / "results"), "segment_sequences": 1024, "lanes_per_pack": 8}, ROOT
+    )
     assert set(again.packs) == set(plan.packs)
     assert {pack_id: again.order.pack(pack_id) for pack_id in again.packs} == {
         pack_id: plan.order.pack(pack_id) for pack_id in plan.packs

@@ -23,8 +23,8 @@ class Order:
     packs: Mapping[str, Pack]
 
     def experiment(self, experiment: str) -> int:
-        """Return the priority of an experiment's tables and figures."""
-        return self._experiments[experiment]
+        """Return the priority of an experiment's tables and figures; 0 of a part of the study that is none."""
+        return self._experiments.get(experiment, 0)
 
     def pack(self, pack_id: str) -> int:
         """Return the priority of a pack's training and evaluation."""
