@@ -74,6 +74,12 @@ def test_short_lanes_are_seeds_of_one_pack_while_no_core_goes_without():
     assert lanes_a_pack(50, seeds=4, lanes=12, cores=1) == 2
 
 
+def test_all_cores_share_a_run_s_seeds_where_a_start_is_little_beside_them():
+    # In packs of 3 the first experiment's seeds would train on one core, and another's on the other.
+    assert lanes_a_pack(40, seeds=3, lanes=6, cores=2) == 2
+    assert lanes_a_pack(10, seeds=3, lanes=6, cores=2) == 3
+
+
 def test_packs_of_a_run_are_as_equal_as_can_be():
     # Ten would be 10 and 1.
     assert lanes_a_pack(12, seeds=11, lanes=1000, cores=2) == 6

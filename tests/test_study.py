@@ -1,6 +1,7 @@
 """A study file becomes runs and lanes, or an error that says what to change."""
 
 import dataclasses
+import itertools
 import zipfile
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from icl_transience.specs.model import Positions
 from icl_transience.specs.recipes import Component, Labelling, Recipe, Zipf
 from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
 from icl_transience.specs.training import L2, Forgetting, Intervention, Optimizer, Schedule
+from icl_transience.store.checksums import file_digest
 from icl_transience.study import load as study_load
 from icl_transience.study import schema
 from icl_transience.study.document import read_yaml
 from icl_transience.study.experiments import Study
 from icl_transience.study.load import RUN_SECTIONS
+from icl_transience.study.sources import resolve
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "workflow/schemas/study.schema.yaml"
@@ -33,13 +36,13 @@ def load(folder: Path, text: str, omniglot: Path | None = None, **folders: Path)
     return study_load.load(path, {"omniglot": omniglot} | folders)
 
 
-def zips(folder: Path, content: bytes = b"drawing", characters: int = 242) -> Path:
+def zips(folder: Path, content: bytes = b"drawing", characters: int = 242, drawings: int = 20) -> Path:
     """Zips that list as many characters as the real ones do."""
     folder.mkdir(exist_ok=True)
     for name in ZIPS:
         with zipfile.ZipFile(folder / name, "w") as archive:
-            for number in range(1, characters + 1):
-                entry = zipfile.ZipInfo(f"images/Greek/character{number:02d}/{number:04d}_01.png")
+            for number, drawing in itertools.product(range(1, characters + 1), range(1, drawings + 1)):
+                entry = zipfile.ZipInfo(f"images/Greek/character{number:02d}/{number:04d}_{drawing:02d}.png")
                 archive.writestr(entry, content)
     return folder
 
@@ -247,8 +250,10 @@ experiments:
 """
 
 
-def test_the_studies_of_before_have_the_identities_they_had(tmp_path):
-    # Recorded before keys of training were added: run, evaluator set, pack.
+def test_the_studies_of_before_have_the_identities_they_had(tmp_path, monkeypatch):
+    # Recorded before keys of training were added, with zips of one drawing a character: run, evaluator set, pack.
+    recorded_with = zips(tmp_path / "recorded", drawings=1)
+    monkeypatch.setattr(resolve, "digest", lambda path: file_digest(recorded_with / path.name))
     before = {"laptop": tmp_path / "laptop.yaml", "omniglot": ROOT / "workflow/studies/omniglot.yaml"}
     before["laptop"].write_text(LAPTOP_BEFORE)
     recorded = {

@@ -27,6 +27,8 @@ MOST_SEGMENTS_OF_A_LANE = 24
 # By default seeds of a run train as one job on a CPU while all of them take no longer than this: a lane that takes some
 # seconds spends as many on starting Python, while a long one is better off on a core of its own.
 SHORT_SECONDS = 120
+# A pack that trains for less is not cut for the sake of other cores: most of its time a new job would be starting.
+WORTH_A_START_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,16 @@ class Pace:
 
         lanes: those that may train together. horizon: the farthest of them, in sequences seen. new: how many lanes of
         the study have no pack. Unless config.yaml says so: on CUDA all; on a CPU, where packing gains no speed, one, or
-        as many as train within SHORT_SECONDS in all and leave no core without a pack.
+        as many as train within SHORT_SECONDS in all and leave no core without a pack; but all cores share these lanes
+        where that is WORTH_A_START_SECONDS, so that the first experiment is there first.
         """
         if given := self.config["lanes_per_pack"]:
             return given
         if self.rates.kind == "cuda":
             return len(lanes)
-        short = SHORT_SECONDS / self.seconds(PackSpec(lanes=(lanes[0],)), horizon)
-        most = max(1, min(new // self.cores, math.floor(short), len(lanes)))
+        seconds = self.seconds(PackSpec(lanes=(lanes[0],)), horizon)
+        shared = max(math.ceil(len(lanes) / self.cores), math.floor(WORTH_A_START_SECONDS / seconds))
+        most = max(1, min(new // self.cores, math.floor(SHORT_SECONDS / seconds), shared, len(lanes)))
         # As many packs, as equal as can be.
         return math.ceil(len(lanes) / math.ceil(len(lanes) / most))
 
