@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from icl_transience.specs.model import COMPONENTS, Model
-from icl_transience.specs.recipes import Recipe
+from icl_transience.specs.recipes import Recipe, Relabelling
 from icl_transience.specs.runs import Run
 from icl_transience.specs.training import L2, Optimizer
 from icl_transience.study.experiments import NamedRun
@@ -87,6 +87,10 @@ def _describe_recipe(recipe: Recipe) -> Iterator[str]:
         yield f"Zipf α = {recipe.zipf.alpha:g} ({recipe.zipf.ranks} ranks)"
     if recipe.labelling.labels:
         yield f"{recipe.labelling.labels:,} labels"
+    if (relabelling := recipe.relabelling) != Relabelling():
+        kept_out = relabelling.n_holdout_pairs
+        held_out = f", {kept_out} of {relabelling.n_pairs} held out" if kept_out else ""
+        yield f"relabelled with pairs of {relabelling.labels} labels{held_out}"
     if recipe.label_noise:
         yield f"label noise {recipe.label_noise:g}"
     if recipe.input_noise:

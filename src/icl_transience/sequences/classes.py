@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from icl_transience import philox
-from icl_transience.specs.recipes import Labelling, Zipf
+from icl_transience.specs.recipes import Labelling, Relabelling, Zipf
 
 # The weight of all classes together where they are not equally likely: no class's probability is rounded by more than
 # 2**-48, of 12,800 classes at alpha = 2 the rarest by a millionth of itself.
@@ -149,6 +149,26 @@ def class_weights(n_classes: int, zipf: Zipf) -> Tensor:
     by_class = torch.empty_like(weights)
     by_class[permutation(zipf.seed, "ranks of classes", n_classes)] = weights
     return by_class
+
+
+@functools.lru_cache(maxsize=64)
+def label_pairs(relabelling: Relabelling, part: str, device: torch.device) -> Tensor:
+    """Return the pairs of labels of a part, "train" or "holdout", int64 [P, 2], the smaller label first.
+
+    In an order that the seed draws, pairs are kept out of training until there are enough, without those that have a
+    label's last pair.
+    """
+    labels = range(relabelling.labels)
+    pairs = [(one, other) for one in labels for other in labels if one < other]
+    left, holdout = [relabelling.labels - 1] * relabelling.labels, set()
+    for number in permutation(relabelling.seed, "pairs of labels", len(pairs)).tolist():
+        one, other = pairs[number]
+        if len(holdout) < relabelling.n_holdout_pairs and left[one] > 1 and left[other] > 1:
+            holdout.add(number)
+            left[one] -= 1
+            left[other] -= 1
+    chosen = [pair for number, pair in enumerate(pairs) if (number in holdout) == (part == "holdout")]
+    return torch.tensor(chosen, device=device)
 
 
 def permutation(seed: int, name: str, count: int) -> Tensor:

@@ -36,7 +36,8 @@ TRAINING_STREAM = "training"
     _NOISE_LABELS,
     _INPUT_NOISE,
     _EPOCH,
-) = range(11)
+    _LABEL_PAIR,
+) = range(12)
 
 # Sequences of a pool that are put in order at a time, at least.
 _ORDERED = 1 << 13
@@ -109,9 +110,12 @@ def _draw(recipe: Recipe, bank: BankShape, key: tuple[int, int], numbers: Tensor
     positions = torch.cat([items, query[:, None]], dim=1)
 
     exemplars = _exemplars(recipe, words, positions, order, n_exemplars)
-    labels = _labels(recipe, choice, positions, query, distractor, label_word, column_word)
+    if recipe.labels == "relabelled":
+        labels = _pair_labels(recipe, positions == query[:, None], label_word, *words(_LABEL_PAIR, 1))
+    else:
+        labels = _labels(recipe, choice, positions, query, distractor, column_word)
     if recipe.label_noise:
-        n_labels = 2 if recipe.labels == "relabelled" else recipe.n_labels(n_classes)
+        n_labels = recipe.relabelling.labels if recipe.labels == "relabelled" else recipe.n_labels(n_classes)
         coins, random = (torch.stack(words(stream, context + 1), dim=1) for stream in (_LABEL_NOISE, _NOISE_LABELS))
         noisy = philox.bernoulli(coins, recipe.label_noise)
         labels = torch.where(noisy, philox.randint(random, n_labels), labels)
@@ -165,20 +169,23 @@ def _different_of_a_class(words: list[Tensor], positions: Tensor, n_exemplars: i
     return drawn
 
 
+def _pair_labels(recipe: Recipe, is_query: Tensor, order_word: Tensor, pair_word: Tensor) -> Tensor:
+    """Labels [N, C+1] of a pair drawn for each sequence: one where is_query [N, C+1], the other elsewhere."""
+    pairs = sequences_classes.label_pairs(recipe.relabelling, recipe.label_pairs, is_query.device)
+    smaller, larger = pairs[philox.randint(pair_word, len(pairs))].T[:, :, None]
+    return torch.where(is_query == (order_word & 1).bool()[:, None], larger, smaller)
+
+
 def _labels(
     recipe: Recipe,
     choice: Classes,
     positions: Tensor,
     query: Tensor,
     distractor: Tensor,
-    label_word: Tensor,
     column_word: Tensor,
 ) -> Tensor:
-    """Labels [N, C+1] of the classes at `positions`, as the recipe has them."""
+    """Labels [N, C+1] of the classes at `positions`, as a recipe has them that is not relabelled."""
     is_query = positions == query[:, None]
-    if recipe.labels == "relabelled":
-        query_label = (label_word & 1)[:, None]
-        return torch.where(is_query, query_label, 1 - query_label)
     of_query = choice.labels(query)[:, None]
     if recipe.labels == "swapped":
         return torch.where(is_query, choice.labels(distractor)[:, None], of_query)

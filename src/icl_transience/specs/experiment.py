@@ -49,7 +49,7 @@ class Statistics:
         Key(
             "whose in-context accuracy is summarised",
             default="icl",
-            choices=("icl", "icl_holdout", "icl_new_exemplar", "ciwl", "flip"),
+            choices=("icl", "icl_holdout", "icl_new_exemplar", "icl_holdout_pairs", "ciwl", "flip"),
         ),
     ]
     smoothing: Annotated[int, Key("snapshots in the running mean (odd)", default=3, unit="snapshots", minimum=1)]

@@ -39,6 +39,34 @@ class Labelling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Relabelling:
+    """The labels that a relabelled sequence's two classes get: a pair of 0 to labels - 1, in random order.
+
+    Of the labels * (labels - 1) / 2 pairs a share is never trained on; every label stands in a pair that is.
+    """
+
+    labels: Annotated[
+        int,
+        Key("relabelled sequences get two of that many labels", unit="labels", minimum=2, maximum=1000),
+    ] = 2
+    holdout_share: Annotated[
+        float,
+        Key("of all pairs of these labels, kept out of training for icl_holdout_pairs", minimum=0, below=1),
+    ] = 0.0
+    seed: Annotated[SeedNumber, Key("draws which pairs are kept out")] = 0
+
+    @property
+    def n_pairs(self) -> int:
+        """Return the number of pairs, whichever of the two comes first."""
+        return self.labels * (self.labels - 1) // 2
+
+    @property
+    def n_holdout_pairs(self) -> int:
+        """Return how many pairs are kept out of training."""
+        return round(self.holdout_share * self.n_pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Composition:
     """What the kinds of sequence in a mixture may differ in; the words are those of Recipe."""
 
@@ -66,8 +94,8 @@ class _Composition:
     labels: Annotated[
         str,
         Key(
-            "classes: their own; relabelled: query and distractor get 0 and 1 at random, so that only "
-            "the context knows the answer; swapped: the two exchange theirs, the target with them; "
+            "classes: their own; relabelled: query and distractor get 0 and 1, or another pair of `relabelling`, at "
+            "random, so that only the context knows the answer; swapped: the two exchange theirs, the target with them; "
             "copied: the query's stands in the context once",
             choices=("classes", "relabelled", "swapped", "copied"),
         ),
@@ -101,13 +129,14 @@ class Recipe(_Composition):
 
     support: "bursty": `burstiness` items of the query's class and, with a distractor, as many of a class with another
     label, the rest any classes; "none": classes of pairwise different labels, none the query's.
-    labels: "classes"; "relabelled" (query and distractor get 0 and 1 at random); "swapped" (the two exchange
-    labels, the target with them); both need a context of these two alone, 2 * burstiness = context; "copied" (one
+    labels: "classes"; "relabelled" (query and distractor get a pair of `relabelling` at random, as a rule 0 and 1);
+    "swapped" (the two exchange labels, the target with them); both need a context of these two alone, 2 * burstiness = context; "copied" (one
     context label is overwritten with the query's).
     match: the probability that a sequence's bursty items are all the query's exemplar, and the distractor's all one.
     replacement: whether items of one class are drawn independently; otherwise their exemplars differ pairwise.
-    classes, exemplars: the part of the bank to draw from, "train" or "holdout".
+    classes, exemplars, label_pairs: the part of the bank and of `relabelling` to draw from, "train" or "holdout".
     zipf, labelling: how often a class comes, and what it is called.
+    relabelling: what the two classes of a relabelled sequence are called, in training and in evaluators.
     label_noise: the probability that a label, the target or any other, is replaced by one drawn at random.
     input_noise: standard deviation of Gaussian noise on every coordinate of every exemplar.
     pool: sequences number 0 to pool - 1 are all there are, in a new order every epoch; 0 is an endless stream.
@@ -120,8 +149,12 @@ class Recipe(_Composition):
     # Of evaluators alone; training draws from the part that is to train on.
     classes: str = neutral("train")
     exemplars: str = neutral("train")
+    label_pairs: str = neutral("train")
     zipf: Annotated[Zipf, Key("how often a class comes")] = neutral(Zipf())
     labelling: Annotated[Labelling, Key("what a class is called")] = neutral(Labelling())
+    relabelling: Annotated[Relabelling, Key("which labels relabelled sequences get, in evaluators too")] = neutral(
+        Relabelling()
+    )
     label_noise: Annotated[
         float, Key("probability that a label, the target too, is replaced by a random one", minimum=0, maximum=1)
     ] = neutral(0.0)

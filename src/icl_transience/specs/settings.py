@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from icl_transience.specs.evaluators import EVALUATORS
+from icl_transience.specs.evaluators import DEFAULT_EVALUATORS, EVALUATORS
 from icl_transience.specs.experiment import DIRECTIONS, Statistics
 from icl_transience.specs.figures import Figures
 from icl_transience.specs.keys import Key, SeedNumber
@@ -31,7 +31,7 @@ class Evaluation:
     """The frozen sequences that every lane answers at every snapshot."""
 
     evaluators: Annotated[
-        tuple[_Evaluator, ...], Key("which of the recipes to evaluate on", default=EVALUATORS, fewest=1, unique=True)
+        tuple[_Evaluator, ...], Key("which of the recipes to evaluate on", default=DEFAULT_EVALUATORS, fewest=1, unique=True)
     ]
     contexts: Annotated[
         Mapping[str, _Contexts],

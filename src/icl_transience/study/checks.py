@@ -6,8 +6,9 @@ from typing import Any
 
 from icl_transience.specs.banks import BankSpec, Omniglot, OneHot, Tokens
 from icl_transience.specs.evaluators import evaluator_parts
-from icl_transience.specs.identity import round_up
+from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.model import Model
+from icl_transience.specs.recipes import Relabelling
 from icl_transience.specs.runs import Run
 from icl_transience.study.neutral import kinds_of
 
@@ -21,6 +22,7 @@ def _impossible_recipe(recipe: Mapping[str, Any], bank: BankSpec) -> Iterable[st
             f"`recipe.labelling.labels` is {n_labels}: expected 0, a label for every class, or from 2 to as many as "
             f"there are classes to train on, {n_classes}"
         )
+    yield from _impossible_relabelling(from_values(Relabelling, recipe["relabelling"]), n_labels)
     shares = {name: part["share"] for name, part in recipe["mixture"].items()}
     if math.fsum(shares.values()) >= 1:
         yield (
@@ -29,6 +31,26 @@ def _impossible_recipe(recipe: Mapping[str, Any], bank: BankSpec) -> Iterable[st
         )
     for path, kind in kinds_of(recipe).items():
         yield from _impossible_kind(path, kind, context, n_labels, n_exemplars)
+
+
+def _impossible_relabelling(relabelling: Relabelling, n_labels: int) -> Iterable[str]:
+    """Yield what is wrong with the pairs of labels. n_labels: those that the model knows."""
+    labels, share, n_pairs = relabelling.labels, relabelling.holdout_share, relabelling.n_pairs
+    if labels > n_labels:
+        yield (
+            f"`recipe.relabelling.labels` is {labels}, but the model knows the labels of the training classes, "
+            f"{n_labels}: expected at most as many"
+        )
+    if share and not relabelling.n_holdout_pairs:
+        yield (
+            f"`recipe.relabelling.holdout_share` is {share:g}, which is none of the {n_pairs} pairs of {labels} labels: "
+            "make it larger, or 0"
+        )
+    if n_pairs - relabelling.n_holdout_pairs < labels - 1:
+        yield (
+            f"`recipe.relabelling.holdout_share` is {share:g}, which leaves {n_pairs - relabelling.n_holdout_pairs} of "
+            f"{n_pairs} pairs to train on: expected at least {labels - 1}, so that each of {labels} labels stands in one"
+        )
 
 
 def _impossible_kind(
@@ -185,6 +207,11 @@ def _impossible_evaluator(evaluator: str, run: Run) -> Iterable[str]:
     if name == "icl_holdout" and bank.shape.class_range("holdout")[1] < 2:
         key = "holdout_characters" if bank.source == "omniglot" else "holdout_classes"
         yield f"`evaluation.evaluators` has `icl_holdout`, but `{section}.{key}` leaves fewer than 2 classes"
+    if name == "icl_holdout_pairs" and not run.recipe.relabelling.n_holdout_pairs:
+        yield (
+            "`evaluation.evaluators` has `icl_holdout_pairs`, but `recipe.relabelling.holdout_share` keeps no pair of "
+            "labels out of training: give it, and more than 2 `recipe.relabelling.labels`"
+        )
     if name == "icl_new_exemplar" and bank.shape.exemplar_range("holdout")[1] < 1:
         one_hot = isinstance(bank.parameters, OneHot)
         key = "a one-hot class has one exemplar" if one_hot else f"`{section}.holdout_exemplars` is 0"

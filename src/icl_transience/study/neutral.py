@@ -24,11 +24,15 @@ def resolved_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     zipf, labelling = recipe["zipf"], recipe["labelling"]
     if zipf["ranks"] == "identity":
         zipf = zipf | {"seed": 0}
+    relabelling = recipe["relabelling"]
+    if not relabelling["holdout_share"]:
+        relabelling = relabelling | {"seed": 0}
     return {
         **recipe,
         **own,
         "zipf": zipf if zipf["alpha"] else {},
         "labelling": labelling if labelling["labels"] else {},
+        "relabelling": relabelling,
         # Neither names nor the order in which they stand say anything.
         "mixture": sorted(mixed, key=canonical),
     }

@@ -32,6 +32,7 @@ NAMES = {
     "icl": "ICL",
     "icl_holdout": "ICL on held-out classes",
     "icl_new_exemplar": "ICL on new exemplars",
+    "icl_holdout_pairs": "ICL on held-out pairs of labels",
     "ciwl": "CIWL",
     "iwl": "IWL",
     "flip": "flip",
