@@ -392,6 +392,30 @@ CONTRADICTIONS = {
         in_a("bank: {gaussian: {holdout_exemplars: 0}}"),
         ["has `icl_new_exemplar`", "`bank.gaussian.holdout_exemplars` is 0"],
     ),
+    "one label to relabel with": (
+        in_a("recipe: {relabelling: {labels: 1}}"),
+        ["`experiments.a.recipe.relabelling.labels` is 1", "at least 2"],
+    ),
+    "more labels to relabel with than the model knows": (
+        in_a("recipe: {labelling: {labels: 5}, relabelling: {labels: 6}}"),
+        ["`recipe.relabelling.labels` is 6", "knows the labels of the training classes, 5"],
+    ),
+    "all pairs of labels held out": (
+        in_a("recipe: {relabelling: {labels: 5, holdout_share: 1}}"),
+        ["`experiments.a.recipe.relabelling.holdout_share` is 1", "below 1"],
+    ),
+    "so many pairs held out that a label is never trained on": (
+        in_a("recipe: {relabelling: {labels: 5, holdout_share: 0.7}}"),
+        ["`recipe.relabelling.holdout_share` is 0.7", "leaves 3 of 10 pairs to train on: expected at least 4"],
+    ),
+    "a share that holds no pair out": (
+        in_a("recipe: {relabelling: {labels: 5, holdout_share: 0.04}}"),
+        ["`recipe.relabelling.holdout_share` is 0.04", "none of the 10 pairs of 5 labels"],
+    ),
+    "held-out pairs of labels where there are none": (
+        in_a("evaluation: {evaluators: [icl, icl_holdout_pairs]}"),
+        ["has `icl_holdout_pairs`", "`recipe.relabelling.holdout_share`"],
+    ),
     "burstiness beyond the context, without a distractor": (
         in_a("recipe: {burstiness: 9, distractor: false}"),
         ["`recipe.burstiness` is 9", "do not fit `recipe.context` 8"],

@@ -23,7 +23,7 @@ from icl_transience.sequences.frozen import write_sequences
 from icl_transience.specs import evaluators
 from icl_transience.specs.banks import BankSpec, Gaussian
 from icl_transience.specs.evaluators import (
-    EVALUATORS,
+    DEFAULT_EVALUATORS,
     METRICS,
     SequenceSet,
     default_metric,
@@ -43,7 +43,7 @@ GAUSSIAN = Gaussian(classes=32, holdout_classes=8, exemplars=4, holdout_exemplar
 BANK = BankSpec(seed=0, parameters=GAUSSIAN)
 RECIPE = Recipe(context=8, burstiness=3)
 MODEL = Model(depth=2, width=16, heads=2, mlp_ratio=2)
-SET = SequenceSet(bank=BANK, recipe=RECIPE, evaluators=EVALUATORS, sequences=30, seed=5)
+SET = SequenceSet(bank=BANK, recipe=RECIPE, evaluators=DEFAULT_EVALUATORS, sequences=30, seed=5)
 
 
 def metrics_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -192,7 +192,7 @@ CONTEXTS = ("icl@4", "icl@16", "iwl@2", "ciwl@3", "ciwl@16", "flip@2", "icl_hold
 
 
 @pytest.mark.parametrize("distribution", ["lecun_normal", "pytorch"])
-@pytest.mark.parametrize("name", [*(name for name in EVALUATORS if name != "train"), *CONTEXTS])
+@pytest.mark.parametrize("name", [*(name for name in DEFAULT_EVALUATORS if name != "train"), *CONTEXTS])
 def test_an_untrained_model_is_at_chance(name, distribution):
     n, n_lanes = 1000, 16
     examples, labels = embedded(name, n, torch.float32)
@@ -232,7 +232,7 @@ def test_no_single_number_is_chance_in_training_sequences():
 
 
 def test_iwl_cannot_be_answered_from_the_context_and_icl_flip_and_ciwl_only_from_it():
-    for name in EVALUATORS:
+    for name in DEFAULT_EVALUATORS:
         _, labels = embedded(name, 200)
         logits = torch.nn.functional.one_hot(labels[:, -1], 32).double()  # a model that is always right
         values = metrics_of(logits, labels)
@@ -299,8 +299,8 @@ def sequences_file(tmp_path, bank):
 
 def test_a_set_holds_a_group_an_evaluator_with_the_rows_of_the_bank(sequences_file, bank):
     with hdf5.reading(sequences_file, "sequences", SET.id) as file:
-        assert sorted(file) == sorted(EVALUATORS)
-        for name in EVALUATORS:
+        assert sorted(file) == sorted(DEFAULT_EVALUATORS)
+        for name in DEFAULT_EVALUATORS:
             group, shape = file[name], (SET.sequences, RECIPE.context + 1)
             classes, exemplars, labels = (group[part][()] for part in ("classes", "exemplars", "labels"))
             assert {part.shape for part in (classes, exemplars, labels)} == {shape}
@@ -312,7 +312,7 @@ def test_a_set_holds_a_group_an_evaluator_with_the_rows_of_the_bank(sequences_fi
 
 def test_a_set_holds_the_sequences_its_recipes_draw_under_each_evaluators_name(sequences_file):
     with hdf5.reading(sequences_file, "sequences", SET.id) as file:
-        for name in EVALUATORS:
+        for name in DEFAULT_EVALUATORS:
             recipe = from_values(Recipe, json.loads(file[name].attrs["recipe"]))
             assert recipe == evaluator_recipe(name, RECIPE)
             drawn = draw.draw(recipe, BANK.shape, SET.seed, f"evaluator/{name}", torch.arange(SET.sequences))
@@ -325,7 +325,7 @@ def test_the_evaluator_train_has_the_input_noise_of_training_and_the_others_have
     noisy = replace(SET, recipe=recipe)
     write_sequences(tmp_path / "noisy.h5", noisy, bank)
     with hdf5.reading(tmp_path / "noisy.h5", "sequences", noisy.id) as file:
-        for name in EVALUATORS:
+        for name in DEFAULT_EVALUATORS:
             clean = bank[file[name]["classes"][()], file[name]["exemplars"][()]]
             noise = file[name]["examples"][()] - clean
             if name == "train":
@@ -384,7 +384,7 @@ def test_metrics_hold_every_snapshot_lane_and_evaluator(tmp_path, segment_file, 
     ):
         assert list(file.attrs["metrics"]) == list(METRICS)
         assert file["sequences_seen"][()].tolist() == [0, 4, 8, 16]
-        for name in EVALUATORS:
+        for name in DEFAULT_EVALUATORS:
             examples = torch.from_numpy(frozen[name]["examples"][()])
             labels = torch.from_numpy(frozen[name]["labels"][()]).long()
             assert file[name]["mean"].shape == file[name]["standard_error"].shape == (4, 2, len(METRICS))
@@ -476,7 +476,7 @@ def test_a_segment_without_snapshots_answers_at_its_end(tmp_path, bank, segment_
     evaluate.write_metrics(tmp_path / "metrics.h5", pack, second, SET, sequences_file)
     with hdf5.reading(tmp_path / "metrics.h5", "metrics") as file:
         assert file["sequences_seen"][()].tolist() == [20]
-        assert {file[name]["mean"].shape for name in EVALUATORS} == {(1, 2, len(METRICS))}
+        assert {file[name]["mean"].shape for name in DEFAULT_EVALUATORS} == {(1, 2, len(METRICS))}
 
 
 def change_a_value(path, name: str) -> None:

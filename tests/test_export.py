@@ -15,7 +15,7 @@ from icl_transience.report import export
 from icl_transience.sequences import draw
 from icl_transience.sequences.frozen import write_sequences
 from icl_transience.specs.identity import from_values
-from icl_transience.specs.recipes import Component, Labelling, Recipe, Zipf
+from icl_transience.specs.recipes import Component, Labelling, Recipe, Relabelling, Zipf
 from icl_transience.specs.runs import Export, Seed
 from icl_transience.specs.training import Forgetting, Intervention
 from icl_transience.store import bank_file, hdf5
@@ -163,6 +163,20 @@ def test_what_they_do_in_all_sequences_is_a_flag(recipe, flag):
     assert list(export.differences(recipe)) == []
 
 
+def test_relabelling_all_sequences_is_their_number_of_labels_and_split_of_pairs():
+    recipe = replace(PLAIN, burstiness=2, labels="relabelled")
+    for relabelling, expected in (
+        (Relabelling(), ["1", "0", "0"]),
+        (Relabelling(labels=5, holdout_share=0.2), ["8", "2", "0"]),
+    ):
+        run = changed(TINY_RUN, {"recipe": replace(recipe, relabelling=relabelling)})
+        arguments = list(export.arguments(run, "b", "e"))
+        assert option(arguments, "fs_relabel") == [f"{relabelling.labels}"]
+        assert option(arguments, "fs_relabel_split") == expected
+    assert "--fs_relabel" not in export.arguments(TINY_RUN, "b", "e")
+    assert list(export.differences(recipe)) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
@@ -172,7 +186,11 @@ def test_what_they_do_in_all_sequences_is_a_flag(recipe, flag):
         ({"pool": 10}, "pool"),
         ({"match": 0.5}, "match"),
         ({"replacement": False}, "replacement"),
-        ({"burstiness": 2, "labels": "relabelled"}, "labels"),
+        ({"mixture": (Component(share=0.5, burstiness=2, labels="relabelled"),)}, "labels"),
+        (
+            {"burstiness": 2, "labels": "relabelled", "relabelling": Relabelling(labels=5, holdout_share=0.2)},
+            "relabelling",
+        ),
         ({"mixture": (Component(share=0.5, burstiness=2, labels="swapped"),)}, "labels"),
         ({"mixture": (Component(share=0.5, burstiness=1, labels="copied"),)}, "labels"),
         ({"mixture": (Component(share=0.5, burstiness=1, match=1.0),)}, "match"),

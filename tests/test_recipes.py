@@ -16,8 +16,8 @@ from icl_transience.sequences import classes
 from icl_transience.sequences import draw as sequences_draw
 from icl_transience.sequences.draw import TRAINING_STREAM, Sequences, examples, input_noise, pool_members
 from icl_transience.specs.banks import BankShape
-from icl_transience.specs.evaluators import EVALUATORS, evaluator_recipe
-from icl_transience.specs.recipes import Component, Labelling, Recipe, Zipf
+from icl_transience.specs.evaluators import DEFAULT_EVALUATORS, evaluator_recipe
+from icl_transience.specs.recipes import Component, Labelling, Recipe, Relabelling, Zipf
 
 PLAIN = Recipe(context=8, burstiness=3)
 PAIRS = Recipe(context=8, burstiness=4)
@@ -42,6 +42,7 @@ RECIPES = {
     "pool": replace(PLAIN, pool=100),
     "labelling": replace(PLAIN, labelling=Labelling(labels=10)),
     "labelling without support": Recipe(context=8, burstiness=0, support="none", labelling=Labelling(labels=10)),
+    "relabelling": replace(PAIRS, labels="relabelled", relabelling=Relabelling(labels=5, holdout_share=0.2)),
 }
 
 
@@ -259,7 +260,7 @@ def test_frequent_classes_are_a_matter_of_the_zipf_seed_and_not_of_the_data_seed
     assert favourites[0] == favourites[1] != favourites[2]
 
 
-@pytest.mark.parametrize("name", [name for name in EVALUATORS if name != "train"])
+@pytest.mark.parametrize("name", [name for name in DEFAULT_EVALUATORS if name != "train"])
 def test_evaluators_draw_classes_alike_and_embed_them_without_noise_whatever_training_does(name):
     training = replace(PLAIN, zipf=Zipf(alpha=1.0), input_noise=0.5, label_noise=0.1, match=0.5, pool=10)
     assert evaluator_recipe(name, training) == evaluator_recipe(name, PLAIN)
@@ -334,6 +335,78 @@ def test_relabelled_classes_are_called_0_and_1_however_many_labels_there_are(nam
     assert (labels == np.where(drawn == drawn[:, -1:], labels[:, -1:], 1 - labels[:, -1:])).all()
     assert_uniform(labels[:, -1], 2)
     assert drawn.min() == (32 if name == "icl_holdout" else 0)
+
+
+# --- Pairs of labels
+
+FIVE = RECIPES["relabelling"].relabelling
+ALL_PAIRS = {labels: set(itertools.combinations(range(labels), 2)) for labels in range(2, 13)}
+
+
+def pairs_of(relabelling: Relabelling, part: str) -> list[tuple[int, int]]:
+    return [(one, other) for one, other in classes.label_pairs(relabelling, part, torch.device("cpu")).tolist()]
+
+
+def label_pairs(drawn: Sequences) -> np.ndarray:
+    """[N, 2]: the query's label, and the other one, of sequences whose context has these two alone."""
+    _, _, labels = as_numpy(drawn)
+    assert (labels[:, :-1] == labels[:, -1:]).sum(axis=1).tolist() == [labels.shape[1] // 2] * len(labels)
+    others = labels[:, :-1][labels[:, :-1] != labels[:, -1:]].reshape(len(labels), -1)
+    assert (others == others[:, :1]).all()
+    return np.stack([labels[:, -1], others[:, 0]], axis=1)
+
+
+@given(labels=st.integers(2, 12), share=st.floats(0, 0.999), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=100)
+def test_every_pair_of_labels_is_trained_on_or_held_out_and_every_label_is_trained_on(labels, share, seed):
+    relabelling = Relabelling(labels=labels, holdout_share=share, seed=seed)
+    # What is refused in a study leaves some label without a pair.
+    possible = relabelling.n_pairs - relabelling.n_holdout_pairs >= labels - 1
+    train, holdout = (pairs_of(relabelling, part) for part in ("train", "holdout"))
+    assert {label for pair in train for label in pair} == set(range(labels))
+    assert sorted([*train, *holdout]) == sorted(ALL_PAIRS[labels])
+    assert len(holdout) == relabelling.n_holdout_pairs or not possible
+
+
+def test_the_seed_draws_which_pairs_are_held_out_and_each_choice_is_equally_likely():
+    both = {frozenset(pairs): number for number, pairs in enumerate(itertools.combinations(ALL_PAIRS[5], 2))}
+    found = [both[frozenset(pairs_of(replace(FIVE, seed=seed), "holdout"))] for seed in range(900)]
+    assert_uniform(np.array(found), 45)
+
+
+@pytest.mark.parametrize("name", ["training", "icl", "icl_holdout", "icl_new_exemplar", "icl_holdout_pairs"])
+def test_relabelled_classes_get_each_pair_of_their_part_equally_often_in_both_orders(name):
+    recipe = RECIPES["relabelling"] if name == "training" else evaluator_recipe(name, RECIPES["relabelling"])
+    drawn = draw(recipe, 20_000)
+    pairs = pairs_of(FIVE, "holdout" if name == "icl_holdout_pairs" else "train")
+    assert len(pairs) == (2 if name == "icl_holdout_pairs" else 8)
+    orders = {pair: number for number, pair in enumerate([*pairs, *((other, one) for one, other in pairs)])}
+    found = np.array([orders[query, other] for query, other in label_pairs(drawn).tolist()])
+    assert_uniform(found, len(orders))
+    # Whatever the query's class: as the place of the query's first item, which is drawn too.
+    n_classes = 8 if name == "icl_holdout" else 32
+    assert_uniform(found * n_classes + drawn.classes[:, -1].numpy() % n_classes, len(orders) * n_classes)
+
+
+def test_evaluators_relabel_with_the_pairs_of_training_and_two_labels_are_as_without_the_key():
+    two = evaluator_recipe("icl", PLAIN)
+    assert two == Recipe(context=8, burstiness=4, labels="relabelled")
+    assert set(map(tuple, label_pairs(draw(two, 1000)).tolist())) == {(0, 1), (1, 0)}
+    held_out = evaluator_recipe("icl_holdout_pairs", RECIPES["relabelling"])
+    assert held_out == replace(RECIPES["relabelling"], label_pairs="holdout")
+
+
+def test_another_number_of_labels_changes_labels_alone():
+    two, five = draw(replace(PAIRS, labels="relabelled"), 2000), draw(RECIPES["relabelling"], 2000)
+    assert torch.equal(two.classes, five.classes)
+    assert torch.equal(two.exemplars, five.exemplars)
+    # The same class has the larger label.
+    assert torch.equal(two.labels == 1, five.labels == five.labels.max(dim=1, keepdim=True).values)
+
+
+def test_label_noise_of_relabelled_sequences_is_any_of_their_labels():
+    noisy = draw(replace(RECIPES["relabelling"], label_noise=1.0), 5000)
+    assert_uniform(noisy.labels.numpy(), 5)
 
 
 def test_label_noise_replaces_labels_at_random_and_nothing_else():
@@ -488,6 +561,7 @@ GOLDEN = {
     "pool": "48b85dd1c465abf9",
     "labelling": "11d37da64466d819",
     "labelling without support": "cc22017a2299ac24",
+    "relabelling": "2ba6b7e2fffa02d1",
 }
 
 

@@ -93,6 +93,10 @@ def arguments(run: Run, data_file: str, evaluator_file: str) -> Iterator[str]:
         yield "--match_query_and_distractors"
     if all(kind.labels == "copied" for _, kind in kinds):
         yield "--assign_query_label_random"
+    if all(kind.labels == "relabelled" for _, kind in kinds):
+        pairs, held_out = recipe.relabelling.n_pairs, recipe.relabelling.n_holdout_pairs
+        yield from ("--fs_relabel", f"{recipe.relabelling.labels}")
+        yield from ("--fs_relabel_split", f"{pairs - held_out}", f"{held_out}", "0")
 
 
 def differences(recipe: Recipe) -> Iterator[str]:
@@ -110,8 +114,13 @@ def differences(recipe: Recipe) -> Iterator[str]:
         yield "match: they match exemplars in all sequences or in none"
     if not all(kind.replacement for kind in kinds):
         yield "replacement: they draw exemplars with replacement"
-    if any(kind.labels in ("relabelled", "swapped") for kind in kinds):
-        yield "labels: they do not relabel with 0 and 1, nor swap, while training"
+    relabelled = [kind.labels == "relabelled" for kind in kinds]
+    if any(relabelled) and not all(relabelled):
+        yield "labels: they relabel in all sequences or in none"
+    if all(relabelled) and recipe.relabelling.n_holdout_pairs:
+        yield "relabelling: as many pairs of labels are held out, but others: they draw them from a seed of their own"
+    if any(kind.labels == "swapped" for kind in kinds):
+        yield "labels: they do not swap while training"
     if any(kind.labels == "copied" for kind in kinds) and not all(kind.labels == "copied" for kind in kinds):
         yield "labels: they copy the query's label in all sequences or in none"
 

@@ -31,7 +31,8 @@ class Evaluation:
     """The frozen sequences that every lane answers at every snapshot."""
 
     evaluators: Annotated[
-        tuple[_Evaluator, ...], Key("which of the recipes to evaluate on", default=DEFAULT_EVALUATORS, fewest=1, unique=True)
+        tuple[_Evaluator, ...],
+        Key("which of the recipes to evaluate on", default=DEFAULT_EVALUATORS, fewest=1, unique=True),
     ]
     contexts: Annotated[
         Mapping[str, _Contexts],
