@@ -95,8 +95,8 @@ class _Composition:
         str,
         Key(
             "classes: their own; relabelled: query and distractor get 0 and 1, or another pair of `relabelling`, at "
-            "random, so that only the context knows the answer; swapped: the two exchange theirs, the target with them; "
-            "copied: the query's stands in the context once",
+            "random, so that only the context knows the answer; swapped: the two exchange theirs, the "
+            "target with them; copied: the query's stands in the context once",
             choices=("classes", "relabelled", "swapped", "copied"),
         ),
     ] = neutral("classes")
@@ -130,8 +130,8 @@ class Recipe(_Composition):
     support: "bursty": `burstiness` items of the query's class and, with a distractor, as many of a class with another
     label, the rest any classes; "none": classes of pairwise different labels, none the query's.
     labels: "classes"; "relabelled" (query and distractor get a pair of `relabelling` at random, as a rule 0 and 1);
-    "swapped" (the two exchange labels, the target with them); both need a context of these two alone, 2 * burstiness = context; "copied" (one
-    context label is overwritten with the query's).
+    "swapped" (the two exchange labels, the target with them); both need a context of these two alone, 2 * burstiness =
+    context; "copied" (one context label is overwritten with the query's).
     match: the probability that a sequence's bursty items are all the query's exemplar, and the distractor's all one.
     replacement: whether items of one class are drawn independently; otherwise their exemplars differ pairwise.
     classes, exemplars, label_pairs: the part of the bank and of `relabelling` to draw from, "train" or "holdout".

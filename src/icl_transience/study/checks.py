@@ -43,13 +43,14 @@ def _impossible_relabelling(relabelling: Relabelling, n_labels: int) -> Iterable
         )
     if share and not relabelling.n_holdout_pairs:
         yield (
-            f"`recipe.relabelling.holdout_share` is {share:g}, which is none of the {n_pairs} pairs of {labels} labels: "
-            "make it larger, or 0"
+            f"`recipe.relabelling.holdout_share` is {share:g}, which is none of the {n_pairs} pairs of {labels} "
+            "labels: make it larger, or 0"
         )
     if n_pairs - relabelling.n_holdout_pairs < labels - 1:
         yield (
             f"`recipe.relabelling.holdout_share` is {share:g}, which leaves {n_pairs - relabelling.n_holdout_pairs} of "
-            f"{n_pairs} pairs to train on: expected at least {labels - 1}, so that each of {labels} labels stands in one"
+            f"{n_pairs} pairs to train on: expected at least {labels - 1}, so that each of {labels} labels "
+            "stands in one"
         )
 
 
