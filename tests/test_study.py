@@ -14,7 +14,7 @@ import yaml
 from icl_transience.analysis.paired_tests import min_attainable_p
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.model import Positions
-from icl_transience.specs.recipes import Component, Labelling, Recipe, Zipf
+from icl_transience.specs.recipes import Component, Labelling, Recipe, Relabelling, Zipf
 from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
 from icl_transience.specs.training import L2, Forgetting, Intervention, Optimizer, Schedule
 from icl_transience.store.checksums import file_digest
@@ -191,6 +191,7 @@ def test_every_key_of_a_recipe_reaches_it(tmp_path):
     text = """
         context: 6, burstiness: 2, distractor: false, match: 0.25, label_noise: 0.1, input_noise: 0.2, pool: 1000,
         zipf: {alpha: 1, seed: 3}, labelling: {labels: 100, seed: 4},
+        relabelling: {labels: 5, holdout_share: 0.25, seed: 6},
         mixture: {alone: {share: 0.125, support: none}, pairs: {share: 0.5, burstiness: 3, distractor: true}}
     """
     assert recipe_of(tmp_path, text) == Recipe(
@@ -203,6 +204,7 @@ def test_every_key_of_a_recipe_reaches_it(tmp_path):
         pool=1000,
         zipf=Zipf(alpha=1.0, seed=3),
         labelling=Labelling(labels=100, seed=4),
+        relabelling=Relabelling(labels=5, holdout_share=0.25, seed=6),
         mixture=(
             Component(share=0.125, burstiness=0, support="none"),
             Component(share=0.5, burstiness=3, match=0.25),
@@ -215,6 +217,8 @@ def test_every_key_of_a_recipe_reaches_it(tmp_path):
     [
         ("", "support: bursty, labels: classes, distractor: true, match: 0, replacement: true, mixture: {}"),
         ("", "label_noise: 0, input_noise: 0.0, pool: 0, zipf: {alpha: 0.0, seed: 7}, labelling: {seed: 7}"),
+        ("", "relabelling: {labels: 2, holdout_share: 0.0, seed: 7}"),
+        ("relabelling: {labels: 5}", "relabelling: {labels: 5, seed: 7}"),
         ("support: none", "support: none, burstiness: 1, distractor: false, match: 1, replacement: false"),
         ("burstiness: 0", "burstiness: 0, match: 0.5"),
         ("zipf: {alpha: 1, ranks: identity}", "zipf: {alpha: 1.0, ranks: identity, seed: 9}"),
@@ -571,7 +575,8 @@ def test_the_study_of_recipes_uses_every_key_of_a_recipe_and_of_other_contexts(t
     recipes = [kind for named in runs for _, kind in named.run.recipe.kinds()] + [named.run.recipe for named in runs]
     unused = [f.name for f in dataclasses.fields(Recipe) if len({getattr(recipe, f.name) for recipe in recipes}) == 1]
     # Evaluators alone draw from held-out parts; how long a context is, they are asked below.
-    assert unused == ["context", "classes", "exemplars"]
+    # relabelling has a study of its own.
+    assert unused == ["context", "classes", "exemplars", "label_pairs", "relabelling"]
     for section in ("zipf", "labelling"):
         values = [getattr(recipe, section) for recipe in recipes]
         assert all(len({getattr(value, f.name) for value in values}) > 1 for f in dataclasses.fields(values[0]))
