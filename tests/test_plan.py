@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from icl_transience.planning import describe, limits
 from icl_transience.planning.plan import Plan, study_files
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
+from icl_transience.specs.recipes import Relabelling
 from icl_transience.specs.runs import Export
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +103,15 @@ def test_a_figure_says_how_its_runs_sequences_are_composed():
     assert "input noise σ = 0.3" in captions["noise/exemplars"]
     assert "a pool of 2,000 sequences" in captions["pool/recipe.pool=2000"]
     assert "50 labels" in captions["polysemy/thirty_two_a_label"]
+    (named,) = shipped["pool"].runs[:1]
+    for relabelling, expected in (
+        (Relabelling(labels=5, holdout_share=0.2), "relabelling with pairs of 5 labels, 2 of 10 held out"),
+        (Relabelling(labels=3), "relabelling with pairs of 3 labels;"),
+        (Relabelling(), None),
+    ):
+        run = replace(named.run, recipe=replace(named.run.recipe, relabelling=relabelling))
+        text = "; ".join(describe.describe(replace(named, run=run))) + ";"
+        assert expected in text if expected else "relabelling" not in text
 
 
 def test_a_figure_says_how_its_runs_train():

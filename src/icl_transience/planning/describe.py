@@ -90,7 +90,7 @@ def _describe_recipe(recipe: Recipe) -> Iterator[str]:
     if (relabelling := recipe.relabelling) != Relabelling():
         kept_out = relabelling.n_holdout_pairs
         held_out = f", {kept_out} of {relabelling.n_pairs} held out" if kept_out else ""
-        yield f"relabelled with pairs of {relabelling.labels} labels{held_out}"
+        yield f"relabelling with pairs of {relabelling.labels} labels{held_out}"
     if recipe.label_noise:
         yield f"label noise {recipe.label_noise:g}"
     if recipe.input_noise:
