@@ -4,7 +4,8 @@
 
 A run is a claim whose seeds come one by one; whoever looks at p after each of them stops as soon as it is at most
 0.05. Of each kind of null hypothesis, the share of runs that end as "supported" or as "contradicted" must not exceed
-0.05 by more than Monte Carlo error. --write records them in benchmarks/error_rates.json, with the power of the
+0.05 by more than Monte Carlo error; nor must, of studies with a claim of every kind, the share of those in which any
+claim does, after Holm's correction. --write records them in benchmarks/error_rates.json, with the power of the
 anytime-valid and of the fixed-sample test at numbers of seeds that are fixed beforehand.
 """
 
@@ -22,7 +23,7 @@ from icl_transience.analysis import eprocess, paired_tests
 ALPHA = 0.05
 # Longer than anybody adds seeds.
 SEEDS = 64
-HORIZON = 1.5
+FIRST, HORIZON = 0.3, 1.5
 RECORDED = Path(__file__).with_suffix(".json")
 
 Generator = np.random.Generator
@@ -50,7 +51,7 @@ def skewed(generator: Generator, runs: int, seeds: int) -> np.ndarray:
 
 
 def censored_difference(generator: Generator, runs: int, seeds: int) -> np.ndarray:
-    """Times past the horizon, of which only that is known."""
+    """Times past the horizon or before the first snapshot, of which only that is known."""
     return eprocess.signs("difference", *_times(generator, (runs, seeds, 2)))
 
 
@@ -60,8 +61,14 @@ def censored_trend(generator: Generator, runs: int, seeds: int) -> np.ndarray:
 
 
 def _times(generator: Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, int, np.ndarray]:
+    """Return times of which those past HORIZON and before FIRST are bounded: lowest, claimed direction, highest."""
     times = generator.exponential(size=shape).round(1)
-    return np.minimum(times, HORIZON), 1, times > HORIZON
+    early = times < FIRST
+    return (
+        np.where(early, 0, np.minimum(times, HORIZON)),
+        1,
+        np.where(times > HORIZON, np.inf, np.maximum(times, FIRST)),
+    )
 
 
 def no_trend(generator: Generator, runs: int, seeds: int, *, levels: int) -> np.ndarray:
@@ -79,6 +86,21 @@ def undefined(generator: Generator, runs: int, seeds: int) -> np.ndarray:
     """In one run a quantity is missing in every fifth seed, which goes against the claim; else it rather holds."""
     values = np.stack([generator.random((runs, seeds)), np.full((runs, seeds), 0.5 - 0.125)], axis=-1)
     values[generator.random((runs, seeds)) < 0.2, 1] = np.nan
+    return eprocess.signs("difference", values, 1)
+
+
+def missing_in_one_run(generator: Generator, runs: int, seeds: int, *, where: int, kind: str, lanes: int) -> np.ndarray:
+    """Of the seeds that would go one way (`where`) most have a lane that diverged, so that the others are left."""
+    values = generator.normal(size=(runs, seeds, lanes))
+    going = eprocess.signs(kind, values[..., :1] if kind == "threshold" else values, 1)[..., 0, :]
+    values[(going == where) & (generator.random((runs, seeds)) < 0.8), 0] = np.nan
+    return eprocess.signs(kind, values, 1)
+
+
+def missing_in_all_runs(generator: Generator, runs: int, seeds: int) -> np.ndarray:
+    """In some seeds every lane diverged."""
+    values = generator.normal(size=(runs, seeds, 2))
+    values[generator.random((runs, seeds)) < 0.4] = np.nan
     return eprocess.signs("difference", values, 1)
 
 
@@ -113,6 +135,14 @@ NULLS: dict[str, Null] = {
     "difference, unequal seeds": unequal_seeds,
     "difference, censored": censored_difference,
     "difference, undefined in one run": undefined,
+    "difference, undefined in all runs": missing_in_all_runs,
+    **{
+        f"{kind}, diverged where it {'holds' if where == 1 else 'does not hold'}": partial(
+            missing_in_one_run, where=where, kind=kind, lanes=lanes
+        )
+        for kind, lanes in (("difference", 2), ("threshold", 1), ("trend", 3))
+        for where in (1, -1)
+    },
     "threshold, skewed": skewed,
     "trend, censored": censored_trend,
     **{f"trend, {levels} levels": partial(no_trend, levels=levels) for levels in range(2, 7)},
@@ -129,6 +159,17 @@ def error_rates(null: Null, runs: int, seeds: int = SEEDS, seed: int = 0) -> tup
     found = eprocess.evidence(null(np.random.default_rng(seed), runs, seeds))
     # p never rises, so that whoever stops at the first p <= ALPHA stops where the last one is.
     return float((found.p[:, -1] <= ALPHA).mean()), float((found.p_against[:, -1] <= ALPHA).mean())
+
+
+def family_error_rates(runs: int, seeds: int = SEEDS) -> tuple[float, float]:
+    """Return in which share of studies, with a claim of every kind, any was ever supported, or ever contradicted."""
+    found = [
+        eprocess.evidence(null(np.random.default_rng([1, n]), runs, seeds)) for n, null in enumerate(NULLS.values())
+    ]
+    of_claims = [np.stack([getattr(one, name)[:, -1] for one in found], axis=1) for name in ("p", "p_against")]
+    any_of = [[min(paired_tests.holm(study)) <= ALPHA for study in p.tolist()] for p in of_claims]
+    supported, contradicted = (float(np.mean(ever)) for ever in any_of)
+    return supported, contradicted
 
 
 def monte_carlo_error(runs: int) -> float:
@@ -161,6 +202,8 @@ def main() -> None:
         seconds = time.perf_counter() - began
         nulls[name] = {"supported": supported, "contradicted": contradicted}
         print(f"{name:35} supported {supported:.4f}  contradicted {contradicted:.4f}  ({seconds:.1f} s)")
+    supported, contradicted = family_error_rates(options.runs)
+    print(f"{'any claim of a study, after Holm':35} supported {supported:.4f}  contradicted {contradicted:.4f}")
     # What Holm's correction for ten claims asks of the first, and of the last.
     for alpha in (ALPHA / 10, ALPHA):
         for effect in (1.0, 1.5, 2.0):
@@ -170,7 +213,8 @@ def main() -> None:
                 powers.append(said | {"anytime": anytime, "fixed": fixed})
                 print(f"alpha {alpha:g}, effect {effect:g}, {seeds:2} seeds: anytime {anytime:.3f}, fixed {fixed:.3f}")
     recorded = {"alpha": ALPHA, "runs": options.runs, "seeds": SEEDS, "standard_error": error}
-    recorded |= {"nulls": nulls, "power": powers}
+    family = {"supported": supported, "contradicted": contradicted}
+    recorded |= {"nulls": nulls, "any_of_a_study": family, "power": powers}
     if options.write:
         RECORDED.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 

@@ -25,6 +25,7 @@ def with_claim(claim: str, settings: str = "axes: {optimizer.l2.strength: [0, 0.
 
 
 SWEEP = "axes: {optimizer.l2.strength: [0, 0.1], model.depth: [1, 2]}"
+PEAK = "kind: threshold, of: peak, direction: above"
 TREND = "kind: trend, of: peak, direction: falls, axis: optimizer.l2.strength"
 
 
@@ -595,6 +596,38 @@ CONTRADICTIONS = {
     "a trend at its own axis": (
         with_claim(f"{TREND}, at: {{optimizer.l2.strength: 0}}"),
         ["claims.c.at` names optimizer.l2.strength, the trend's own axis: narrow it by `from` and `up_to`"],
+    ),
+    "an unknown way to decide claims": (
+        in_a("statistics: {evidence: anytim}"),
+        ["statistics.evidence` is 'anytim' (did you mean `anytime`?), expected one of anytime, fixed"],
+    ),
+    "a claim with parts and a kind of its own": (
+        with_claim(f"{TREND}, all_of: [{{{PEAK}, value: 0.6}}, {{{TREND}}}]"),
+        ["claims.c.kind` is given, but a claim with `all_of` has none of its own: write it in a part"],
+    ),
+    "a claim of one part": (
+        with_claim(f"all_of: [{{{TREND}}}]"),
+        ["claims.c.all_of` is", "expected at least 2 item(s) (instead of a kind: parts"],
+    ),
+    "a part without its keys": (
+        with_claim(f"all_of: [{{{TREND}}}, {{of: peak}}]"),
+        ["claims.c.all_of[1]` lacks `kind`, `direction`: add it"],
+    ),
+    "a part without a key of its kind": (
+        with_claim(f"all_of: [{{{PEAK}}}, {{{TREND}}}]"),
+        ["claims.c.all_of[0]` lacks `value`, which a threshold needs: add it"],
+    ),
+    "a part with words": (
+        with_claim(f"all_of: [{{text: so, {TREND}}}, {{{TREND}}}]"),
+        ["unknown key `experiments.a.claims.c.all_of[0].text`"],
+    ),
+    "two parts that say the same": (
+        with_claim(f"all_of: [{{{TREND}}}, {{{TREND}, from: 0}}]"),
+        ["claims.c.all_of[1]` says what `experiments.a.claims.c.all_of[0]` says: leave one of them out"],
+    ),
+    "an experiment named as the rule that draws evidence": (
+        "experiments: {evidence: {}}",
+        ["'evidence' is a name of the workflow's own: rename the experiment"],
     ),
     "momentum of adam": (
         in_a("optimizer: {momentum: 0.9}"),

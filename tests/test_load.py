@@ -187,7 +187,7 @@ def archive(folder, tmp_path) -> Path:
     with tarfile.open(path, "w:gz") as tar:
         for file in sorted(study.glob("*/*")):
             tar.add(file, f"laptop/experiments/{file.parent.name}/{file.name}")
-        for name in ("verdicts.csv", "SHA256SUMS"):
+        for name in ("verdicts.csv", "evidence.csv", "SHA256SUMS"):
             tar.add(study / name, f"laptop/{name}")
     return path
 
@@ -198,7 +198,7 @@ def test_an_archive_has_the_same_tables_and_no_weights(archive, study, tmp_path)
     for path in (archive, str(archive), tmp_path / "extracted/laptop"):
         archived = load(path)
         assert archived.name == "laptop"
-        for table in ("curves", "transience", "runs", "verdicts"):
+        for table in ("curves", "transience", "runs", "verdicts", "evidence"):
             pd.testing.assert_frame_equal(getattr(archived, table), getattr(study, table))
         with pytest.raises(StudyError, match="an archive has tables and figures, no weights"):
             archived.lane("l2", "l2.strength=0", 0)

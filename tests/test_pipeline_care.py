@@ -165,7 +165,7 @@ def test_an_unfinished_study_is_not_archived(clone):
     clone.change("seeds: [0]", "seeds: [0, 1]")
     done = clone.snakemake("archive")
     assert done.returncode != 0
-    jobs = "1 declare, 2 train, 2 evaluate, 1 tables, 1 figures_l2, 1 verdicts"
+    jobs = "1 declare, 2 train, 2 evaluate, 1 tables, 1 figures_l2, 1 verdicts, 1 evidence"
     assert f"study tiny is not finished ({jobs})" in done.stdout + done.stderr
     assert "`snakemake all archive` finishes and archives it" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -219,13 +219,19 @@ def test_every_figure_is_drawn_again_from_the_archive_alone(clone, tmp_path):
     folder = tmp_path / "out/tiny"
     checked = subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
     assert checked.stdout == b""
-    assert {"report.html", "provenance.json", "study.yaml", "config.json", "verdicts.csv"} <= {
-        file.name for file in folder.iterdir()
-    }
+    assert {
+        "report.html",
+        "provenance.json",
+        "study.yaml",
+        "config.json",
+        "verdicts.csv",
+        "evidence.csv",
+        "evidence.svg",
+    } <= {file.name for file in folder.iterdir()}
     # In Python it has the tables of the results, extracted or not.
     results = load("tiny", results=clone.folder / "results")
     for archived in (load(path), load(folder)):
-        for table in ("curves", "transience", "runs", "verdicts"):
+        for table in ("curves", "transience", "runs", "verdicts", "evidence"):
             pd.testing.assert_frame_equal(getattr(archived, table), getattr(results, table))
     # The command that stands in the archive's README, in a Python that knows the library from there alone.
     (line,) = (line for line in (folder / "README.md").read_text().splitlines() if line.startswith("PYTHONPATH="))

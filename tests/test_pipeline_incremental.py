@@ -143,32 +143,37 @@ CLAIM = """
 
 def test_a_claim_is_judged_from_what_is_there_and_another_one_judged_alone(clone):
     clone.change("  l2: {axes: {optimizer.l2.strength: [0, 1.0e-3]}}", CLAIM)
-    assert clone.would_run() == {"verdicts": 1}
+    of_claims = {"verdicts": 1, "evidence": 1}
+    assert clone.would_run() == of_claims
     output = clone.build()
-    assert "l2, claim less, undecided: it falls (final: l2.strength=0.001 < l2.strength=0; difference " in output
-    assert "2 seeds give no p below 0.5: take 6 or more" in output
+    assert "l2, claim less, undecided: it falls (final: l2.strength=0.001 < l2.strength=0; median difference " in output
+    assert clone.path("studies/tiny/evidence.svg").exists()
     assert clone.would_run() == {}
     for old, new in (
         ("it falls", "it is less"),
         ("of: final", "of: peak"),
         ("2048", "2048\n  statistics: {claims_alpha: 0.1}"),
+        ("2048", "2048\n  statistics: {evidence: fixed}"),
     ):
         clone.change(old, new)
-        assert clone.would_run() == {"verdicts": 1}
+        assert clone.would_run() == of_claims
         clone.change(new, old)
     clone.path("studies/tiny/verdicts.csv").unlink()
-    assert clone.would_run() == {"verdicts": 1}
+    assert clone.would_run() == of_claims
+    clone.build()
+    clone.path("studies/tiny/evidence.png").unlink()
+    assert clone.would_run() == {"evidence": 1}
     clone.build()
     clone.change("[0, 1]", "[0, 1, 2]")
     of_new_lanes = {"train": 4, "evaluate": 4, "declare": 2, "tables": 2, "figures": 2}
-    assert clone.would_run() == of_new_lanes | {"verdicts": 1}
+    assert clone.would_run() == of_new_lanes | of_claims
 
 
 def test_another_test_of_claims_judges_again_and_draws_nothing(clone):
     clone.change("  l2: {axes: {optimizer.l2.strength: [0, 1.0e-3]}}", CLAIM)
-    clone.build("verdicts")
+    clone.build("evidence")
     library = clone.change_library("analysis/paired_tests.py", "import math", "import math\n\nUNUSED = 1")
-    assert clone.would_run(**library) == {"verdicts": 1}
+    assert clone.would_run(**library) == {"verdicts": 1, "evidence": 1}
 
 
 def test_the_same_number_written_otherwise_runs_nothing(clone):

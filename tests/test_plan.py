@@ -189,8 +189,12 @@ def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny,
     assert claiming.targets.judged_tables() == [
         f"{folder}/transience/{name}" for name in ("transience.csv", "SHA256SUMS")
     ]
-    assert claiming.targets.verdicts() == [f"{folder}/verdicts.csv", f"{folder}/SHA256SUMS"]
-    assert set(claiming.targets.verdicts()) < set(claiming.targets.all())
+    assert claiming.targets.verdicts() == [
+        f"{folder}/{name}" for name in ("verdicts.csv", "evidence.csv", "SHA256SUMS")
+    ]
+    assert claiming.targets.evidence() == [f"{folder}/evidence.svg", f"{folder}/evidence.png"]
+    assert tiny.targets.evidence() == []
+    assert {*claiming.targets.verdicts(), *claiming.targets.evidence()} < set(claiming.targets.all())
     (only,) = json.loads(claiming.records.claims_text())
     assert (only["experiment"], only["runs"], only["alpha"]) == ("transience", ["baseline"], 0.05)
     # Claims of an experiment that is left out are in the table too, if they are all that there is; what is missing on

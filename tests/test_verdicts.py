@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from icl_transience.analysis import transience, verdicts
+from icl_transience.analysis import claim_notes, transience, verdicts
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import DIRECTIONS, QUANTITIES, TIMES
 from icl_transience.specs.records import ClaimRecord
@@ -21,7 +21,7 @@ def claim(kind: str = "difference", **keys) -> ClaimRecord:
     direction = {"difference": "less", "trend": "falls", "threshold": "above"}[kind]
     of_kind = {"levels": (0.0, 1e-5, 1e-4), "axis": "l2"} if kind == "trend" else {"value": 0.5}
     same = {"name": "one", "text": "it holds", "source": "a paper, Fig. 1", "experiment": "l2", "of": "index"}
-    limits = {"confidence": 0.95, "alpha": 0.05}
+    limits = {"evidence": "fixed", "confidence": 0.95, "alpha": 0.05}
     return ClaimRecord(**{**same, "kind": kind, "direction": direction, "runs": runs, **of_kind, **limits, **keys})
 
 
@@ -195,8 +195,8 @@ def test_seeds_that_suffice_alone_may_not_do_so_among_other_claims():
 def test_so_many_seeds_as_a_note_asks_for_are_enough_and_one_less_is_not():
     for kind, n in (("difference", 6), ("trend", 3)):
         of = claim(kind)
-        assert verdicts._enough(of, 0.05) == n
-        enough = verdicts._enough(of, 0.001)
+        assert claim_notes.enough(of, 0.05) == n
+        enough = claim_notes.enough(of, 0.001)
         for seeds, decided in ((enough, "supported"), (enough - 1, "undecided")):
             table = lanes({run: [values[0]] * seeds for run, values in FALLS.items()})
             assert only(table, replace(of, alpha=0.001))["verdict"] == decided

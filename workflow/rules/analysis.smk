@@ -1,5 +1,5 @@
 # Tables of an experiment: results/studies/{study}/{experiment}/; how the claims of a study stand:
-# results/studies/{study}/verdicts.csv
+# results/studies/{study}/verdicts.csv, and how they came to stand so: evidence.csv
 STUDY = PLAN.paths.study_folder
 
 
@@ -69,6 +69,7 @@ rule verdicts:
             category="claims",
             labels={"result": "table of verdicts"},
         ),
+        evidence=f"{STUDY}/evidence.csv",
         checksums=f"{STUDY}/SHA256SUMS",
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/verdicts.log",

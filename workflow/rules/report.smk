@@ -1,5 +1,5 @@
 # Figures of an experiment: results/studies/{study}/{experiment}/; a run as other code reads it:
-# results/exports/{study}/{run}.h5
+# results/exports/{study}/{run}.h5; the figure of a study's claims: results/studies/{study}/evidence.svg
 
 
 # A rule for each experiment, since it depends on the experiment which figures there are, and outputs are no functions
@@ -59,3 +59,26 @@ rule export:
     shell:
         "python -m icl_transience export --spec {params.spec:q} --bank {input.bank:q} --sequences {input.sequences:q}"
         " --output {output.data:q} --bank-output {output.bank:q} &> {log:q}"
+
+
+rule evidence:
+    input:
+        rules.verdicts.output,
+    output:
+        report(
+            f"{STUDY}/evidence.svg",
+            caption="../report/evidence.rst",
+            category="claims",
+            labels={"result": "evidence"},
+        ),
+        f"{STUDY}/evidence.png",
+    log:
+        f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/evidence.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        folder=lambda wildcards: PLAN.paths.study_folder,
+        code=code_digest.digest("evidence"),
+    shell:
+        "python -m icl_transience evidence-figure --folder {params.folder:q} &> {log:q}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from icl_transience.specs.errors import StudyError, did_you_mean
 from icl_transience.store.checksums import CHECKSUMS
-from icl_transience.store.layout import TABLES, VERDICTS, Paths
+from icl_transience.store.layout import EVIDENCE, TABLES, VERDICTS, Paths
 
 RECORD = "experiment.json"
 ARCHIVE = ".tar.gz"
@@ -99,7 +99,7 @@ def _unpacked(path: Path) -> Source:
                 parts = name.split("/")
                 in_experiment = len(parts) == 3 and parts[0] == "experiments" and parts[2] in _IN_EXPERIMENTS
                 # Names are checked against those that an archive has: none leads out of the folder.
-                if member.isfile() and (in_experiment or name in (VERDICTS, CHECKSUMS)) and ".." not in parts:
+                if member.isfile() and (in_experiment or name in (VERDICTS, EVIDENCE, CHECKSUMS)) and ".." not in parts:
                     content = archive.extractfile(member)
                     assert content is not None
                     target = top / name

@@ -13,7 +13,7 @@ from icl_transience.specs.errors import StudyError, did_you_mean
 from icl_transience.specs.records import ExperimentRecord, LaneRecord, RunRecord, experiment_from
 from icl_transience.store import checksums
 from icl_transience.store.atomic import read_planned
-from icl_transience.store.layout import VERDICTS
+from icl_transience.store.layout import EVIDENCE, VERDICTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,17 +95,25 @@ class StudyResults:
     @property
     def verdicts(self) -> "pd.DataFrame":
         """How the study's claims stand: a row a claim; without rows where the study makes none."""
+        return self._of_claims(VERDICTS, "verdict")
+
+    @property
+    def evidence(self) -> "pd.DataFrame":
+        """How they came to stand so: a row a claim and seed, `part` empty, and a row for each part of a claim."""
+        return self._of_claims(EVIDENCE, "seed")
+
+    def _of_claims(self, name: str, column: str) -> "pd.DataFrame":
         import pandas as pd
 
         from icl_transience.store.tables_file import read_csv
 
-        if not (self._source.top / VERDICTS).is_file():
+        if not (self._source.top / name).is_file():
             # What an archive lacks, its study never had.
             if self._source.results and read_planned(self._source.top / "claims.json"):
                 raise StudyError(f"{self.name}: its claims are not judged yet: `{self._source.command()}`")
-            return pd.DataFrame(columns=["experiment", "claim", "verdict"])
-        checksums.check_checksums(self._source.top, [VERDICTS], move=False)
-        return read_csv(self._source.top / VERDICTS)
+            return pd.DataFrame(columns=["experiment", "claim", column])
+        checksums.check_checksums(self._source.top, [name], move=False)
+        return read_csv(self._source.top / name)
 
     @cached_property
     def _curves(self) -> "pd.DataFrame":

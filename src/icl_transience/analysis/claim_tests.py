@@ -1,24 +1,25 @@
-"""The test of each kind of claim, on the values of its lanes; analysis/verdicts.py says what each tests."""
+"""The fixed-sample test of each kind of claim, on the values of its lanes; analysis/verdicts.py says what it is of."""
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from icl_transience.analysis import paired_tests
+from icl_transience.analysis import eprocess, paired_tests
+from icl_transience.analysis.claim_values import Values
 from icl_transience.analysis.paired_tests import Measured
-from icl_transience.specs.experiment import DIRECTIONS
-from icl_transience.specs.records import ClaimRecord
+from icl_transience.specs.experiment import Part
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """What a test finds.
 
-    seeds: those that enter it. sign: of its statistic. effect: as analysis/verdicts.py says of each kind; nan where
-    there are no seeds, or bounds among the differences that it would be the mean of. interval: lower end, upper end,
-    confidence reached; nan where seeds are too few for it. p_min: the smallest p that so many seeds can give. slope: of
-    a trend, with the ends of its interval, per `slope_per`; nan where the effect of a difference would be.
+    seeds: those that enter it. sign: of its statistic, 1 where it goes the way that is claimed. effect: as
+    analysis/verdicts.py says of each kind; nan where there are no seeds, or bounds among the differences that it would
+    be the mean of. interval: lower end, upper end, confidence reached; nan where seeds are too few for it. p_min: the
+    smallest p that so many seeds can give. slope: of a trend, with the ends of its interval, per `slope_per`; nan
+    where the effect of a difference would be.
     """
 
     statistic: str
@@ -32,79 +33,105 @@ class Finding:
     slope_per: str = ""
 
 
-# run -> seed -> value, of the lanes that have one.
-Values = Mapping[str, Mapping[str, Measured]]
+# Of each seed, the ends between which its effect surely lies.
+Effects = Mapping[str, tuple[float, float]]
 
 
-def assess(claim: ClaimRecord, values: Values) -> Finding:
-    """Test a claim on the values of its lanes."""
-    if claim.kind == "trend":
-        return _test_trend(claim, values)
-    if claim.kind == "difference":
-        one, other = (values[run] for run in claim.runs)
-        return _test_differences({seed: (one[seed], other[seed]) for seed in _in_order(set(one) & set(other))}, claim)
-    value = Measured(claim.value)
-    of_runs = [
-        _test_differences({seed: (values[run][seed], value) for seed in _in_order(values[run])}, claim)
-        for run in claim.runs
-    ]
-    return _all_runs(of_runs, claim.direction)
+def effects(part: Part, values: Values) -> Effects:
+    """Return the effect of each seed: its difference, from the value of a threshold in its only run, or its tau."""
+    if part.kind == "trend":
+        taus = {seed: paired_tests.kendall(block)[1] for seed, (_, block) in _blocks(part, values).items()}
+        return {seed: (tau, tau) for seed, tau in taus.items()}
+    return {seed: paired_tests.bounds(*pair) for seed, pair in _pairs(part, values).items()}
 
 
-def _test_differences(pairs: Mapping[str, tuple[Measured, Measured]], claim: ClaimRecord) -> Finding:
-    differences = [paired_tests.difference(*pair) for pair in pairs.values()]
-    lowest, highest = ([paired_tests.bounds(*pair)[end] for pair in pairs.values()] for end in (0, 1))
+def slopes(part: Part, values: Values) -> Effects:
+    """Return the slope of each seed along the levels of a trend; none where a time is only bounded."""
+    _, positions = _positions(part.levels)
+    blocks = _blocks(part, values)
+    if any(measured.is_bound for _, block in blocks.values() for measured in block):
+        return {}
+    found = {seed: _slope([positions[number] for number in at], block) for seed, (at, block) in blocks.items()}
+    return {seed: (slope, slope) for seed, slope in found.items()}
+
+
+def assess(part: Part, values: Values, confidence: float) -> Finding:
+    """Test a part on the values of its lanes; a threshold has one run."""
+    of_seeds = effects(part, values)
+    lowest, highest = ([ends[end] for ends in of_seeds.values()] for end in (0, 1))
+    interval = paired_tests.typical_interval(lowest, highest, confidence)
+    effect = _mean(lowest) if lowest == highest else math.nan
+    if part.kind == "trend":
+        return _test_trend(part, values, confidence, effect, interval)
+    differences = [paired_tests.difference(*pair) for pair in _pairs(part, values).values()]
     return Finding(
-        statistic=f"mean difference, {exactness(len(pairs) <= paired_tests.EXACT_SEEDS)} sign-flip test",
-        seeds=tuple(pairs),
-        sign=_sign(math.fsum(differences)),
-        effect=_mean(differences) if lowest == highest else math.nan,
-        interval=paired_tests.typical_interval(lowest, highest, claim.confidence),
+        statistic=f"mean difference, {exactness(len(differences) <= paired_tests.EXACT_SEEDS)} sign-flip test",
+        seeds=tuple(of_seeds),
+        sign=part.claimed * _sign(math.fsum(differences)),
+        effect=effect,
+        interval=interval,
         p=paired_tests.sign_flip(differences),
-        p_min=paired_tests.min_attainable_p(len(pairs)),
+        p_min=paired_tests.min_attainable_p(len(differences)),
     )
 
 
-def _all_runs(findings: Sequence[Finding], direction: str) -> Finding:
-    """Return the finding for all runs: that of the run which speaks least for the claim."""
-    claimed = 1 if direction == DIRECTIONS["threshold"][0] else -1
-    contrary = [finding for finding in findings if finding.sign != claimed]
+def all_of(findings: Sequence[Finding]) -> tuple[int, Finding]:
+    """Return which of them speaks least for a claim that holds where all do, and it, with the p of all."""
+    contrary = [number for number, finding in enumerate(findings) if finding.sign != 1]
     if not contrary:
-        return max(findings, key=lambda finding: finding.p)
-    worst = min(contrary, key=lambda finding: finding.p)
-    return replace(worst, p=min(1.0, len(findings) * worst.p))
+        least = max(range(len(findings)), key=lambda number: findings[number].p)
+        return least, findings[least]
+    worst = min(contrary, key=lambda number: findings[number].p)
+    return worst, replace(findings[worst], p=min(1.0, len(findings) * findings[worst].p))
 
 
-def _test_trend(claim: ClaimRecord, values: Values) -> Finding:
-    per, positions = _positions(claim.levels)
-    blocks: dict[str, list[Measured]] = {}
-    slopes: list[float] = []
-    for seed in _in_order(set().union(*(values[run] for run in claim.runs))):
-        present = [number for number, run in enumerate(claim.runs) if seed in values[run]]
+def _pairs(part: Part, values: Values) -> dict[str, tuple[Measured, Measured]]:
+    """Return what is compared in each seed."""
+    one = values[part.runs[0]]
+    if part.kind == "threshold":
+        return {seed: (one[seed], Measured(part.value)) for seed in eprocess.ascending(one)}
+    other = values[part.runs[1]]
+    return {seed: (one[seed], other[seed]) for seed in eprocess.ascending(set(one) & set(other))}
+
+
+def _blocks(part: Part, values: Values) -> dict[str, tuple[list[int], list[Measured]]]:
+    """Return of each seed that has two lanes at least which levels have one, and their values."""
+    blocks = {}
+    for seed in eprocess.ascending(set().union(*(values[run] for run in part.runs))):
+        present = [number for number, run in enumerate(part.runs) if seed in values[run]]
         if len(present) > 1:
-            blocks[seed] = [values[claim.runs[number]][seed] for number in present]
-            slopes.append(_slope([positions[number] for number in present], blocks[seed]))
-    taus = [paired_tests.kendall(block)[1] for block in blocks.values()]
-    slope = _mean(slopes), *paired_tests.typical_interval(slopes, slopes, claim.confidence)[:2]
-    if any(measured.is_bound for block in blocks.values() for measured in block):
-        slope = math.nan, math.nan, math.nan
+            blocks[seed] = present, [values[part.runs[number]][seed] for number in present]
+    return blocks
+
+
+def _test_trend(
+    part: Part, values: Values, confidence: float, effect: float, interval: tuple[float, float, float]
+) -> Finding:
+    blocks = {seed: block for seed, (_, block) in _blocks(part, values).items()}
+    of_slopes = [slope for slope, _ in slopes(part, values).values()]
+    slope = _mean(of_slopes), *paired_tests.typical_interval(of_slopes, of_slopes, confidence)[:2]
     statistic, p, p_min = paired_tests.trend(list(blocks.values()))
     exact = all(len(block) <= paired_tests.EXACT_LEVELS for block in blocks.values())
     return Finding(
         statistic=f"Kendall's S within seeds, {exactness(exact)} permutation test",
         seeds=tuple(blocks),
-        sign=_sign(statistic),
-        effect=_mean(taus),
-        interval=paired_tests.typical_interval(taus, taus, claim.confidence),
+        sign=part.claimed * _sign(statistic),
+        effect=effect,
+        interval=interval,
         p=p,
         p_min=p_min,
         slope=slope,
-        slope_per=per,
+        slope_per=slope_per(part),
     )
 
 
+def slope_per(part: Part) -> str:
+    """Return what a slope is per, "tenfold" or "level"; nothing where there is no slope."""
+    return _positions(part.levels)[0] if part.kind == "trend" else ""
+
+
 def _positions(levels: Sequence[float]) -> tuple[str, list[float]]:
-    """Return what a slope is per ("tenfold" or "level"), and the levels' positions on that scale."""
+    """Return what a slope is per, and the levels' positions on that scale."""
     if min(levels) > 0 and max(levels) > 9.99 * min(levels):
         return "tenfold", [math.log10(level) for level in levels]
     return "level", [float(number) for number in range(len(levels))]
@@ -115,7 +142,8 @@ def _slope(positions: Sequence[float], block: Sequence[Measured]) -> float:
     return statistics.linear_regression(positions, [measured.value for measured in block]).slope
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
     return math.fsum(values) / len(values) if values else math.nan
 
 
@@ -128,13 +156,8 @@ def exactness(exact: bool) -> str:
     return "exact" if exact else f"{paired_tests.DRAWS:,} draws of a"
 
 
-def _in_order(seeds: Iterable[str]) -> list[str]:
-    return sorted(seeds, key=lambda seed: (len(seed), seed))
-
-
-def verdict(p_holm: float, sign: int, direction: str, n_seeds: int, alpha: float) -> str:
-    """Return supported, contradicted or undecided. sign: of the statistic tested."""
+def verdict(p_holm: float, sign: int, n_seeds: int, alpha: float) -> str:
+    """Return supported, contradicted or undecided. sign: of the statistic, 1 where it goes the way claimed."""
     if n_seeds < 2 or p_holm > alpha or not sign:
         return "undecided"
-    claimed = 1 if direction in {positive for positive, _ in DIRECTIONS.values()} else -1
-    return "supported" if sign * claimed > 0 else "contradicted"
+    return "supported" if sign > 0 else "contradicted"

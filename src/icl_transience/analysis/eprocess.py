@@ -16,7 +16,10 @@ The mirror image, with n+ and n- exchanged, is the evidence against. (Shafer 202
     trend        sign of Kendall's S of a seed's lanes, in the order of their levels
 
 Censored times are compared as in paired_tests.py: by what is surely known. Where a seed has no value in a lane (it
-diverged, or nothing emerged there), it goes against the claim; where it has none in any lane, it bets nothing.
+diverged, or nothing emerged there), nobody knows which way it would have gone, and why it has none may depend on that.
+So it is LOST: against the claim, and against the claim's mirror image too, else lanes that are missing would speak for
+one of them. Where it has none in any of the runs compared, it bets nothing. A threshold compares a run with a value,
+which is always there.
 
 A claim of several parts holds where all do: its p is the largest of theirs (intersection-union test), and the evidence
 against it is the mean of that against each. A threshold for several runs is such a claim, with a part a run.
@@ -25,8 +28,11 @@ N: seeds, L: lanes of a seed, P: parts; other axes may stand before these.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.special import betainc, betaln
@@ -36,53 +42,71 @@ from scipy.special import betainc, betaln
 POWER = 0.8
 _DRAWS = 2000
 MOST_SEEDS = 400
+# What a seed says that has no value in a lane.
+LOST = 2
+
+Seed = TypeVar("Seed", int, str)
 
 
 # From lanes to signs.
 
 
-def finished(seeds: Mapping[int, bool]) -> list[int]:
+def ascending(seeds: Iterable[Seed]) -> list[Seed]:
+    """Return seeds in the order in which they are read: by their numbers, of `init3-data4` by both."""
+    return sorted(seeds, key=lambda seed: (list(map(int, re.findall(r"\d+", str(seed)))), str(seed)))
+
+
+def finished(seeds: Mapping[Seed, bool]) -> list[Seed]:
     """Return the seeds that are read: in ascending order, up to the first that is not finished.
 
     seeds: seed -> whether all of its lanes are finished. Later ones wait, so that none is chosen by what it shows.
     """
-    return list(itertools.takewhile(seeds.__getitem__, sorted(seeds)))
+    return list(itertools.takewhile(seeds.__getitem__, ascending(seeds)))
 
 
 def signs(
-    kind: str, values: np.ndarray, claimed: int, censored: np.ndarray | None = None, threshold: float = 0.0
+    kind: str, lowest: np.ndarray, claimed: int, highest: np.ndarray | None = None, threshold: float = 0.0
 ) -> np.ndarray:
-    """Return which way each seed goes, int [..., P, N]: 1 as claimed, -1 otherwise, 0 where it bets nothing.
+    """Return which way each seed goes, int [..., P, N]: 1 as claimed, -1 otherwise, 0 where it bets nothing, or LOST.
 
     kind: difference (2 lanes: the one and the other), trend (lanes in ascending order of levels), or threshold, which
-    has a part a lane; the others have one. values: [..., N, L], nan where a lane has none. claimed: 1 for greater,
-    rises, above; -1 for less, falls, below. censored: of which values only a lower bound is known, [..., N, L].
+    has a part a lane; the others have one. claimed: 1 for greater, rises, above; -1 for less, falls, below.
+    lowest, highest: between which each lane's value surely lies, [..., N, L], nan where it has none; inf is the highest
+    of a censored time. Without `highest` the values are known.
     """
-    late = np.zeros(values.shape, bool) if censored is None else censored
+    highest = lowest if highest is None else highest
     if kind == "threshold":
-        directions = compare(values, late, np.full_like(values, threshold), np.zeros_like(late))
+        value = np.full_like(lowest, threshold)
+        directions = compare(lowest, highest, value, value)
     elif kind == "difference":
-        directions = compare(values[..., 0], late[..., 0], values[..., 1], late[..., 1])[..., None]
+        directions = compare(lowest[..., 0], highest[..., 0], lowest[..., 1], highest[..., 1])[..., None]
     else:
-        directions = np.sign(kendall(values, late))[..., None]
-    without = np.isnan(values)
-    lost = without if kind == "threshold" else without.any(axis=-1, keepdims=True)
-    directions = np.where(lost, -1, claimed * directions)
-    return np.moveaxis(np.where(without.all(axis=-1, keepdims=True), 0, directions), -1, -2)
+        directions = np.sign(kendall(lowest, highest))[..., None]
+    without, directions = np.isnan(lowest), claimed * directions
+    if kind == "threshold":
+        directions = np.where(without, LOST, directions)
+    else:
+        directions = np.where(without.any(axis=-1, keepdims=True), LOST, directions)
+        directions = np.where(without.all(axis=-1, keepdims=True), 0, directions)
+    return np.moveaxis(directions, -1, -2)
 
 
-def compare(a: np.ndarray, a_censored: np.ndarray, b: np.ndarray, b_censored: np.ndarray) -> np.ndarray:
+def compare(a_lowest: np.ndarray, a_highest: np.ndarray, b_lowest: np.ndarray, b_highest: np.ndarray) -> np.ndarray:
     """Return 1 where a is surely larger than b, -1 where b surely is, else 0; as paired_tests.compare, on arrays."""
-    a_larger = ~b_censored & np.where(a_censored, a >= b, a > b)
-    b_larger = ~a_censored & np.where(b_censored, b >= a, b > a)
-    return a_larger.astype(int) - b_larger
+    return _surely_larger(a_lowest, a_highest, b_highest).astype(int) - _surely_larger(b_lowest, b_highest, a_highest)
 
 
-def kendall(values: np.ndarray, censored: np.ndarray) -> np.ndarray:
+def _surely_larger(lowest: np.ndarray, highest: np.ndarray, others_highest: np.ndarray) -> np.ndarray:
+    # A censored time is past its bound.
+    return np.where(np.isinf(highest), lowest >= others_highest, lowest > others_highest)
+
+
+def kendall(lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
     """Return Kendall's S of each seed's lanes, int [..., N]."""
-    total = np.zeros(values.shape[:-1], int)
-    for earlier, later in itertools.combinations(range(values.shape[-1]), 2):
-        total += compare(values[..., later], censored[..., later], values[..., earlier], censored[..., earlier])
+    total = np.zeros(lowest.shape[:-1], int)
+    for earlier, later in itertools.combinations(range(lowest.shape[-1]), 2):
+        ends = (end[..., level] for level in (later, earlier) for end in (lowest, highest))
+        total += compare(*ends)
     return total
 
 
@@ -122,13 +146,13 @@ def _highest(e: np.ndarray) -> np.ndarray:
 
 def evidence(of_seeds: np.ndarray) -> Evidence:
     """Return the evidence of a claim. of_seeds: see `signs`, [..., P, N]."""
-    n_for, n_against = ((of_seeds == sign).cumsum(axis=-1) for sign in (1, -1))
+    n_for, n_against, n_lost = ((of_seeds == said).cumsum(axis=-1) for said in (1, -1, LOST))
     # Of so many seeds there are few different pairs of counts, and what is simulated has many seeds.
     counts = np.arange(of_seeds.shape[-1] + 1)
     possible = counts[:, None] + counts <= counts[-1]
     known = np.ones(possible.shape)
     known[possible] = e_value(*np.nonzero(possible))
-    support, against = known[n_for, n_against], known[n_against, n_for]
+    support, against = known[n_for, n_against + n_lost], known[n_against, n_for + n_lost]
     parts = [Evidence(support[..., part, :], against[..., part, :]) for part in range(of_seeds.shape[-2])]
     return parts[0] if len(parts) == 1 else all_of(parts)
 
@@ -150,6 +174,28 @@ def _lengthened(e: np.ndarray, n_seeds: int) -> np.ndarray:
     return np.concatenate([e, np.repeat(before[..., -1:], more, axis=-1)], axis=-1)
 
 
+def median_interval(lowest: np.ndarray, highest: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """Return lower and upper end for the median of what seeds show, and the confidence; nan where seeds are too few.
+
+    It holds at every number of seeds at once: a value is left out once the evidence that the median is on one side
+    of it reaches 2 / (1 - confidence). lowest, highest: between which each seed's value surely lies, [N], in the order
+    in which seeds are read; nan where it has none, which counts against whatever is left out.
+    """
+    lower, upper = _lower_end(lowest, highest, confidence), -_lower_end(-highest, -lowest, confidence)
+    return (math.nan, math.nan, math.nan) if math.isnan(lower) else (lower, upper, confidence)
+
+
+def _lower_end(lowest: np.ndarray, highest: np.ndarray, confidence: float) -> float:
+    """Return the largest value below which none can be the median; nan where there is none."""
+    # For a value just below `end`: which seeds are surely above it, and which are not known to be.
+    for end in -np.unique(-lowest[~np.isnan(lowest)]):
+        above = lowest >= end
+        e = e_value(np.cumsum(above), np.cumsum((highest < end) | np.isnan(lowest)))
+        if e.max(initial=1.0) >= 2 / (1 - confidence):
+            return float(end)
+    return math.nan
+
+
 # From evidence to verdicts.
 
 
@@ -164,21 +210,30 @@ def verdict(p: float, p_against: float, alpha: float) -> str:
     return "supported" if supported else "contradicted" if contradicted else "undecided"
 
 
-def seeds_needed(of_seeds: np.ndarray, p: float) -> int | None:
+def seeds_needed(of_seeds: np.ndarray, p: float, *, against: bool = False) -> int | None:
     """Return how many more seeds give p or less in 8 of 10 cases, if seeds go on as they did; 0 where they have.
 
-    of_seeds: [P, N], as of `signs`. Further ones are drawn from these, with their parts together. None where more than
-    MOST_SEEDS are needed, or there are none to draw from.
+    of_seeds: [P, N], as of `signs`. Further ones are drawn from these, with their parts together, by a generator that
+    is always the same. against: whether p is that of the evidence against the claim. None where more than MOST_SEEDS
+    are needed, or there are none to draw from.
     """
-    before = evidence(of_seeds)
     n_seeds = of_seeds.shape[-1]
-    if n_seeds and before.p[-1] <= p:
+    if n_seeds and _p(evidence(of_seeds), against)[-1] <= p:
         return 0
-    if not n_seeds or not (of_seeds == 1).any(axis=-1).all():
+    hopeful = (of_seeds == -1).any() if against else (of_seeds == 1).any(axis=-1).all()
+    if not n_seeds or not hopeful:
         return None
-    drawn = np.random.default_rng(0).integers(n_seeds, size=(_DRAWS, MOST_SEEDS))
-    of_more = np.moveaxis(of_seeds[:, drawn], 0, 1)
-    known = np.broadcast_to(of_seeds, (_DRAWS, *of_seeds.shape))
-    shares = (evidence(np.concatenate([known, of_more], axis=-1)).p[:, n_seeds:] <= p).mean(axis=0)
-    enough = np.flatnonzero(shares >= POWER)
-    return int(enough[0]) + 1 if len(enough) else None
+    # Most claims need few more; only where these do not do are more of them drawn.
+    for most in (16, 64, MOST_SEEDS):
+        drawn = np.random.default_rng(0).integers(n_seeds, size=(MOST_SEEDS, _DRAWS))[:most].T
+        of_more = np.moveaxis(of_seeds[:, drawn], 0, 1)
+        known = np.broadcast_to(of_seeds, (_DRAWS, *of_seeds.shape))
+        found = _p(evidence(np.concatenate([known, of_more], axis=-1)), against)
+        enough = np.flatnonzero((found[:, n_seeds:] <= p).mean(axis=0) >= POWER)
+        if len(enough):
+            return int(enough[0]) + 1
+    return None
+
+
+def _p(found: Evidence, against: bool) -> np.ndarray:
+    return found.p_against if against else found.p

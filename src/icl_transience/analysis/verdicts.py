@@ -1,143 +1,167 @@
-"""Whether a study's claims hold: from the tables of its experiments to verdicts.csv.
+"""Whether a study's claims hold: from the tables of its experiments to verdicts.csv, and to evidence.csv.
 
-Tests are paired over seeds; paired_tests.py defines them. By kind of claim (see study/claims.py):
-    difference   sign flip of y[run] - y[than]. Effect: their mean
-    threshold    sign flip of y - value: y lies symmetrically about the value. Over several runs all must keep it: the
-                 largest p where all are on the claimed side (intersection-union test), else the smallest of those that
-                 are not, times the number of runs (Bonferroni)
-    trend        permutation of levels within seeds. Effect: the mean of tau-b; beside it the least-squares slope, per
-                 tenfold where the levels are positive and span that, else per level
+Tests are paired over seeds. `evidence` says by which a claim is decided; verdicts.csv has what both find.
 
-A mean of bounds is no effect: where a time is only bounded, a mean difference and a slope are empty, and the interval
-holds for whatever the times may be. tau needs no more than which lane is surely later.
+    anytime   eprocess.py: evidence grows or shrinks with every seed, and may be read after each; seeds are added until
+              it is clear. Seeds are read in ascending order up to the first whose lanes are not all finished
+    fixed     paired_tests.py: a test of as many seeds as were fixed before any was looked at
 
-p_holm is p, corrected by Holm over all claims of the study. Where it is at most `claims_alpha` the claim is supported
-or contradicted, by the sign of the statistic; else it is undecided. One seed decides nothing.
+By kind of claim (see study/claims.py):
+    difference   y[run] - y[than]. Effect: their median (fixed: mean) over seeds
+    threshold    y - value. Over several runs all must keep it
+    trend        Kendall's S within seeds. Effect: the median (fixed: mean) of tau-b; beside it the least-squares
+                 slope, per tenfold where the levels are positive and span that, else per level
+    all_of       several of these; a threshold over several runs is such a claim, too. Effect: that of the part which
+                 speaks least for it. Fixed: the largest p where all go the way claimed (intersection-union test), else
+                 the smallest of those that do not, times the number of parts (Bonferroni)
 
-A lane that diverged is left out, and so is one in which nothing emerged where that leaves a quantity undefined
-(peak_at, half_life, index): in a difference with its partner, in a trend alone. What is left then tells of lanes that
-learned, which is another question; the note names the others. Seeds count as independent, those too that share `init`
-or `data`.
+A mean or median of bounds is no effect: where a time is only bounded, a difference and a slope are empty, and the
+interval holds for whatever the times may be. tau needs no more than which lane is surely later. An interval has the
+confidence that was asked for, or there is none; that of `anytime` is for the median, at every number of seeds.
+
+p_holm and p_against_holm are p for and against, each corrected by Holm over all claims of the study, not over parts.
+Where one is at most `claims_alpha`, the claim is supported, or contradicted; where both are, "both"; else undecided.
+Each of the two statements is false with a probability of `claims_alpha` at most. A fixed test has one p, two-sided, and
+the sign of its statistic says which of the two it is; one seed decides nothing there.
+
+A lane that diverged has no value, nor has one in which nothing emerged where that leaves a quantity undefined (peak_at,
+half_life, index). What that does to its seed says eprocess.py; a fixed test leaves it out, in a difference with its
+partner, in a trend alone. What is left then tells of lanes that learned, which is another question; the note names the
+others. Seeds count as independent, those too that share `init` or `data`.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from icl_transience.analysis import paired_tests
-from icl_transience.analysis.claim_tests import Finding, Values, assess, verdict
-from icl_transience.analysis.paired_tests import Measured
-from icl_transience.specs.experiment import DIRECTIONS
+from icl_transience.analysis import claim_notes, claim_tests, eprocess, paired_tests
+from icl_transience.analysis.claim_notes import count
+from icl_transience.analysis.claim_values import column, formula, formula_of_part
+from icl_transience.analysis.judged import Judged, judge_claim
 from icl_transience.specs.records import ClaimRecord
 from icl_transience.store import atomic, checksums, tables_file
 from icl_transience.store.tables_file import records
 
 COLUMNS = (
-    *("experiment", "claim", "text", "source", "kind", "of", "direction", "tested", "statistic"),
+    *("experiment", "claim", "text", "source", "kind", "of", "direction", "tested", "evidence", "alpha", "statistic"),
     *("effect", "lower", "upper", "confidence", "slope", "slope_lower", "slope_upper", "slope_per"),
-    *("p", "p_min", "p_holm", "verdict", "seeds", "seeds_used", "excluded", "note"),
+    *("e_for", "e_against", "p", "p_min", "p_holm", "p_against", "p_against_holm", "p_fixed", "verdict"),
+    *("seeds", "seeds_for", "seeds_against", "seeds_used", "seeds_needed", "excluded", "note"),
 )
-
-# Lanes that a note names of those left out for one reason.
-MOST_NAMED = 5
+# Of evidence.csv: a row a claim and seed, and, where a claim has parts, a row for each of them (1, 2, ...).
+EVIDENCE_COLUMNS = (
+    "experiment",
+    "claim",
+    "part",
+    "tested",
+    "n",
+    "seed",
+    "goes",
+    "e_for",
+    "e_against",
+    "p",
+    "p_against",
+)
+# What a seed says of a part, in the column `goes`.
+_GOES = {1: "as claimed", -1: "the other way", 0: "neither", eprocess.LOST: "no value"}
 
 
 # From tables to the table of verdicts.
 
 
 def write_verdicts(folder: Path, claims: Sequence[ClaimRecord]) -> None:
-    """Write verdicts.csv and its SHA256SUMS into a study's folder, from the transience.csv of its experiments."""
-    judged = dict.fromkeys(claim.experiment for claim in claims if not claim.left_out)
-    table = judge(claims, {name: tables_file.read_lanes(folder / name) for name in judged})
-    atomic.write(
-        folder / tables_file.VERDICTS, lambda temporary: table.to_csv(temporary, index=False, float_format="%.10g")
-    )
-    checksums.write_checksums(folder, [tables_file.VERDICTS])
+    """Write verdicts.csv, evidence.csv and their SHA256SUMS into a study's folder.
+
+    They are made from the transience.csv of its experiments.
+    """
+    experiments = dict.fromkeys(claim.experiment for claim in claims if not claim.left_out)
+    judged = judge_all(claims, {name: tables_file.read_lanes(folder / name) for name in experiments})
+    tables = {tables_file.VERDICTS: table_of(judged, claims), tables_file.EVIDENCE: evidence_of(judged)}
+    for name, table in tables.items():
+        atomic.write(
+            folder / name,
+            lambda temporary, table=table: table.to_csv(temporary, index=False, float_format="%.10g"),
+        )
+    checksums.write_checksums(folder, tables)
 
 
 def judge(claims: Sequence[ClaimRecord], lanes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the table of verdicts (COLUMNS), a row a claim. lanes: transience.csv by experiment.
+    """Return the table of verdicts (COLUMNS), a row a claim. lanes: transience.csv by experiment."""
+    return table_of(judge_all(claims, lanes), claims)
 
-    Claims of experiments that are left out are undecided, and no test is corrected for them.
-    """
+
+def judge_all(claims: Sequence[ClaimRecord], lanes: Mapping[str, pd.DataFrame]) -> list[Judged]:
+    """Return every claim but those of experiments that are left out, with what its lanes say."""
+    return [judge_claim(claim, lanes[claim.experiment]) for claim in claims if not claim.left_out]
+
+
+def table_of(judged: Sequence[Judged], claims: Sequence[ClaimRecord]) -> pd.DataFrame:
+    """Return the table of verdicts; claims that are left out stand last, undecided, and correct no other's p."""
+    corrected = [paired_tests.holm([getattr(one, name) for one in judged]) for name in ("p", "p_against")]
+    decided = [_verdict(*of_one) for of_one in zip(judged, *corrected, strict=True)]
+    rows = []
+    for one, p_holm, p_against_holm, verdict in zip(judged, *corrected, decided, strict=True):
+        # What Holm's correction asks of the next claim, if the others stay as they are.
+        open_claims = {
+            wanted: sum(other not in (wanted, "both") for other in decided) for wanted in ("supported", "contradicted")
+        }
+        needed, direction = _seeds_needed(one, open_claims) if verdict == "undecided" else (None, "")
+        why = claim_notes.undecided(one, needed, direction, len(judged)) if verdict == "undecided" else ""
+        rows.append(
+            _row(one)
+            | {"p_holm": p_holm, "p_against_holm": p_against_holm, "verdict": verdict}
+            | {"seeds_needed": needed, "note": "; ".join(filter(None, [why, *claim_notes.notes(one)]))}
+        )
     left_out = [_row_left_out(claim) for claim in claims if claim.left_out]
-    claims = [claim for claim in claims if not claim.left_out]
-    measured = [measure(claim, lanes[claim.experiment]) for claim in claims]
-    findings = [assess(claim, values) for claim, (values, _) in zip(claims, measured, strict=True)]
-    corrected = paired_tests.holm([finding.p for finding in findings])
-    rows = [
-        _row(claim, finding, p_holm, len(claims), values, excluded)
-        for claim, finding, p_holm, (values, excluded) in zip(claims, findings, corrected, measured, strict=True)
-    ]
-    return pd.DataFrame([*rows, *left_out], columns=list(COLUMNS))
+    table = pd.DataFrame([*rows, *left_out], columns=list(COLUMNS))
+    return table.astype({"seeds_needed": "Int64", "seeds_for": "Int64", "seeds_against": "Int64"})
 
 
-def measure(claim: ClaimRecord, lanes: pd.DataFrame) -> tuple[dict[str, dict[str, Measured]], dict[str, str]]:
-    """Return run -> seed -> what the claim is about, and run/seed -> why, of lanes that have no such value."""
-    values: dict[str, dict[str, Measured]] = {run: {} for run in claim.runs}
-    excluded: dict[str, str] = {}
-    for row in records(lanes.loc[lanes["run"].isin(list(values))]):
-        measured = _measured(row, claim.of)
-        if claim.minus:
-            measured = _minus(measured, _measured(row, claim.minus))
-        if isinstance(measured, Measured):
-            values[row["run"]][row["seed"]] = measured
-        else:
-            excluded[f"{row['run']}/{row['seed']}"] = measured
-    return values, excluded
+def _verdict(one: Judged, p_holm: float, p_against_holm: float) -> str:
+    if one.is_fixed:
+        return claim_tests.verdict(p_holm, one.fixed.sign, len(one.fixed.seeds), one.claim.alpha)
+    return eprocess.verdict(p_holm, p_against_holm, one.claim.alpha)
 
 
-def _measured(row: Mapping[str, Any], of: str) -> Measured | str:
-    """Return a lane's value, or why it has none."""
-    if row["outcome"] == "diverged":
-        return "diverged"
-    value = row.get(of)
-    if value is None or pd.isna(value):
-        return "never emerged" if row["outcome"] == "never" else f"has no {of}"
-    # In a column that has empty cells too, pandas reads what is true and false as text.
-    flags = [str(row.get(f"{of}_{flag}")) == "True" for flag in ("censored", "left_censored")]
-    return Measured(float(value), *flags)
+def _seeds_needed(one: Judged, open_claims: Mapping[str, int]) -> tuple[int | None, str]:
+    """Return how many more seeds decide a claim as it tends, None where that cannot be told; and how they decide it."""
+    e_for, e_against, *_ = one.reading.last()
+    direction = "contradicted" if e_against > e_for else "supported"
+    if one.is_fixed:
+        return None, direction
+    p = one.claim.alpha / open_claims[direction]
+    return eprocess.seeds_needed(one.reading.of_seeds, p, against=direction == "contradicted"), direction
 
 
-def _minus(one: Measured | str, other: Measured | str) -> Measured | str:
-    if isinstance(one, str) or isinstance(other, str):
-        return one if isinstance(one, str) else other
-    return Measured(one.value - other.value)
-
-
-def _row(
-    claim: ClaimRecord,
-    finding: Finding,
-    p_holm: float,
-    n_claims: int,
-    values: Values,
-    excluded: Mapping[str, str],
-) -> dict[str, Any]:
-    lower, upper, confidence = finding.interval
-    slope, slope_lower, slope_upper = finding.slope
-    decision = verdict(p_holm, finding.sign, claim.direction, len(finding.seeds), claim.alpha)
-    why = [_why_undecided(claim, finding, n_claims)] if decision == "undecided" else []
-    return _claim_columns(claim) | {
-        "statistic": finding.statistic,
-        "effect": finding.effect,
+def _row(one: Judged) -> dict[str, Any]:
+    lower, upper, confidence = one.finding.interval
+    slope, slope_lower, slope_upper = one.finding.slope
+    e_for, e_against, *_ = one.reading.last()
+    of_seeds = one.reading.of_seeds[one.part]
+    return _claim_columns(one.claim) | {
+        "alpha": one.claim.alpha,
+        "statistic": one.finding.statistic,
+        "effect": one.finding.effect,
         "lower": lower,
         "upper": upper,
         "confidence": confidence,
         "slope": slope,
         "slope_lower": slope_lower,
         "slope_upper": slope_upper,
-        "slope_per": finding.slope_per,
-        "p": finding.p,
-        "p_min": finding.p_min,
-        "p_holm": p_holm,
-        "verdict": decision,
-        "seeds": len(finding.seeds),
-        "seeds_used": " ".join(finding.seeds),
-        "excluded": len(excluded),
-        "note": "; ".join(filter(None, [*why, *_list_excluded(excluded), *_bounds(values)])),
+        "slope_per": one.finding.slope_per,
+        "e_for": e_for,
+        "e_against": e_against,
+        "p": one.p,
+        "p_min": one.finding.p_min,
+        "p_against": one.p_against,
+        "p_fixed": one.fixed.p,
+        "seeds": len(one.finding.seeds),
+        "seeds_for": int((of_seeds == 1).sum()),
+        "seeds_against": int((of_seeds == -1).sum()),
+        "seeds_used": " ".join(one.finding.seeds),
+        "excluded": len(claim_notes.without(one)),
     }
 
 
@@ -148,70 +172,46 @@ def _row_left_out(claim: ClaimRecord) -> dict[str, Any]:
 
 def _claim_columns(claim: ClaimRecord) -> dict[str, Any]:
     """Return what a row says of the claim itself."""
-    of = " - ".join(filter(None, (claim.of, claim.minus)))
     return {
         "experiment": claim.experiment,
         "claim": claim.name,
         "text": claim.text,
         "source": claim.source,
         "kind": claim.kind,
-        "of": of,
+        "of": ", ".join(dict.fromkeys(map(column, claim.parts))),
         "direction": claim.direction,
-        "tested": _formula(of, claim),
+        "tested": formula(claim),
+        "evidence": claim.evidence,
     }
 
 
-def _formula(of: str, claim: ClaimRecord) -> str:
-    """Return a claim as a formula: "peak > 0.6 (baseline)"."""
-    runs = claim.runs
-    if claim.kind == "trend":
-        levels = ", ".join(f"{level:g}" for level in claim.levels)
-        return f"{of} {claim.direction} along {claim.axis} = {levels}"
-    sign = ">" if claim.direction == DIRECTIONS[claim.kind][0] else "<"
-    if claim.kind == "difference":
-        return f"{of}: {runs[0]} {sign} {runs[1]}"
-    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-    return f"{of} {sign} {claim.value:g} ({', '.join(runs[:3])}{more})"
+def evidence_of(judged: Sequence[Judged]) -> pd.DataFrame:
+    """Return the evidence after every seed that is read (EVIDENCE_COLUMNS)."""
+    rows = [row for one in judged for row in _evidence_rows(one)]
+    return pd.DataFrame(rows, columns=list(EVIDENCE_COLUMNS)).astype({"part": "Int64"})
 
 
-def _why_undecided(claim: ClaimRecord, finding: Finding, n_claims: int) -> str:
-    """Return what so few seeds could not have decided; empty where they could have."""
-    n, alpha = len(finding.seeds), claim.alpha
-    least = f"{n} seeds give no p below {finding.p_min:.3g}"
-    if n < 2:
-        return f"{_count(n, 'seed')}: decides nothing"
-    if finding.p_min > alpha:
-        return f"{least}: take {_enough(claim, alpha)} or more"
-    if finding.p_min > alpha / n_claims:
-        strict = alpha / n_claims
-        return (
-            f"{least}, but Holm's correction for {n_claims} claims may ask for {strict:.3g}: "
-            f"{_enough(claim, strict)} seeds or more can always give it"
-        )
-    return ""
-
-
-def _list_excluded(excluded: Mapping[str, str]) -> Iterator[str]:
-    """Yield, a reason each, the lanes that were left out."""
-    for reason in dict.fromkeys(excluded.values()):
-        lanes = [lane for lane, why in excluded.items() if why == reason]
-        more = f" and {len(lanes) - MOST_NAMED} more" if len(lanes) > MOST_NAMED else ""
-        yield f"left out, {reason}: {', '.join(lanes[:MOST_NAMED])}{more}"
-
-
-def _bounds(values: Values) -> Iterator[str]:
-    if bounds := sum(measured.is_bound for of_run in values.values() for measured in of_run.values()):
-        yield f"of {_count(bounds, 'time')} only a bound is known, which counts as far as it tells lanes apart"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("s" if number != 1 else "")
-
-
-def _enough(claim: ClaimRecord, p: float) -> int:
-    """Return the smallest number of seeds that can give such a p."""
-    orders = math.factorial(len(claim.runs)) if claim.kind == "trend" else 2
-    return max(2, math.ceil(math.log(2 / p) / math.log(orders) - 1e-9))
+def _evidence_rows(one: Judged) -> Iterator[dict[str, Any]]:
+    reading, parts = one.reading, one.reading.parts
+    of_all = [(None, formula(one.claim), reading.evidence, reading.of_seeds[0] if len(parts) == 1 else None)]
+    if len(parts) > 1:
+        numbered = enumerate(zip(parts, reading.of_parts, reading.of_seeds, strict=True), start=1)
+        of_all += [(n, formula_of_part(part), found, goes) for n, (part, found, goes) in numbered]
+    for number, tested, found, goes in of_all:
+        for place, seed in enumerate(reading.seeds):
+            yield {
+                "experiment": one.claim.experiment,
+                "claim": one.claim.name,
+                "part": number,
+                "tested": tested,
+                "n": place + 1,
+                "seed": seed,
+                "goes": "" if goes is None else _GOES[int(goes[place])],
+                "e_for": found.support[place],
+                "e_against": found.against[place],
+                "p": found.p[place],
+                "p_against": found.p_against[place],
+            }
 
 
 # In words.
@@ -228,16 +228,40 @@ def sentence(row: Mapping[str, Any]) -> str:
     """Return a row of verdicts.csv as a sentence."""
     parts = [row["tested"]]
     if not pd.isna(row["effect"]):
-        parts.append(f"{'tau' if row['kind'] == 'trend' else 'difference'} {row['effect']:.3g}{_interval(row)}")
+        parts.append(f"{_name_of_effect(row)} {row['effect']:.3g}{_interval(row)}")
     elif row["seeds"]:
-        parts.append(f"difference only bounded{_interval(row)}")
+        parts.append(f"{_name_of_effect(row)} only bounded{_interval(row)}")
     elif not row["seeds"] and not pd.isna(row["p_holm"]):
         parts.append("no lane to tell from")
     if not pd.isna(row["p_holm"]):
-        parts.append(f"p = {row['p_holm']:.2g} after Holm")
-    parts.append(_count(row["seeds"], "seed"))
-    note = "" if pd.isna(row["note"]) else f"; {row['note']}"
+        parts += _tests(row)
+    parts.append(count(row["seeds"], "seed"))
+    note = "" if pd.isna(row["note"]) or not row["note"] else f"; {row['note']}"
     return f"{row['experiment']}, claim {row['claim']}, {row['verdict']}: {row['text']} ({'; '.join(parts)}){note}"
+
+
+def _name_of_effect(row: Mapping[str, Any]) -> str:
+    name = "tau" if "Kendall" in row["statistic"] else "difference"
+    return name if row["evidence"] == "fixed" else f"median {name}"
+
+
+def _tests(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield evidence and p; of evidence against a claim, where there is more of it than for it, that p."""
+    if row["evidence"] == "fixed":
+        yield f"p = {row['p_holm']:.2g} after Holm"
+        return
+    yield f"{row['seeds_for']} as claimed and {row['seeds_against']} the other way"
+    yield f"evidence {_e_value(row['e_for'], row['p'])} for it, {_e_value(row['e_against'], row['p_against'])} against"
+    if row["e_against"] > row["e_for"]:
+        yield f"p = {row['p_against_holm']:.2g} of the opposite after Holm"
+    else:
+        yield f"p = {row['p_holm']:.2g} after Holm"
+
+
+def _e_value(e: float, p: float) -> str:
+    """Return the evidence, and the highest so far, of which p is, where that is more."""
+    highest = f" ({1 / p:,.3g} at most)" if 1 / p > max(1.0, e) * 1.01 else ""
+    return (f"{e:,.0f}" if e >= 1000 else f"{e:.3g}") + highest
 
 
 def _interval(row: Mapping[str, Any]) -> str:

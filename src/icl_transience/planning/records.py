@@ -76,6 +76,7 @@ class Records:
             ClaimRecord(
                 **vars(claim),
                 experiment=experiment.name,
+                evidence=experiment.evidence,
                 confidence=experiment.statistics.confidence,
                 alpha=experiment.claims_alpha,
             )

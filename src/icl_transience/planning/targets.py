@@ -14,7 +14,7 @@ from icl_transience.specs.runs import Export
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store.checksums import CHECKSUMS
 from icl_transience.store.layout import Paths
-from icl_transience.store.tables_file import MINIMAL_MODEL_TABLES, TABLES, VERDICTS
+from icl_transience.store.tables_file import EVIDENCE, MINIMAL_MODEL_TABLES, TABLES, VERDICTS
 from icl_transience.study.experiments import Study
 
 TABLE_FILES = (*TABLES, CHECKSUMS)
@@ -34,7 +34,7 @@ class Targets:
     def all(self) -> list[str]:
         """Return every file that the study is made of."""
         files = [path for experiment in self.study.experiments for path in self.experiment(experiment)]
-        return files + self.minimal_model() + self.verdicts() + self.cards()
+        return files + self.minimal_model() + self.verdicts() + self.evidence() + self.cards()
 
     def cards(self) -> list[str]:
         """Return the quality cards of all banks."""
@@ -141,9 +141,13 @@ class Targets:
         return [f"{self.paths.experiment_folder(experiment)}/{name}" for experiment in claiming for name in names]
 
     def verdicts(self) -> list[str]:
-        """Return the table of verdicts and its checksum; none in a study that claims nothing."""
+        """Return the tables of verdicts and evidence and their checksums; none in a study that claims nothing."""
         claims = any(one.claims for one in (*self.study.experiments.values(), *self.study.left_out.values()))
-        return [f"{self.paths.study_folder}/{name}" for name in (VERDICTS, CHECKSUMS)] if claims else []
+        return [f"{self.paths.study_folder}/{name}" for name in (VERDICTS, EVIDENCE, CHECKSUMS)] if claims else []
+
+    def evidence(self) -> list[str]:
+        """Return the figure of the evidence; none in a study that claims nothing."""
+        return [f"{self.paths.study_folder}/evidence.{kind}" for kind in ("svg", "png")] if self.verdicts() else []
 
     def is_judged(self) -> bool:
         """Say whether the study claims something and its claims have been judged."""

@@ -2,7 +2,7 @@
 
 {study}/README.md            what is in it, and how to draw its figures again
 {study}/experiments/{name}/  tables, figures, experiment.json (what they are drawn with besides the tables)
-{study}/verdicts.csv         how the study's claims stand, if it makes any
+{study}/verdicts.csv         how the study's claims stand, if it makes any; evidence.*: how they came to stand so
 {study}/banks/{bank}.*       quality cards, and the little of each bank that its card is drawn from
 {study}/study.yaml, config.json, provenance.json, report.html (if Snakemake can make it)
 {study}/src, envs            the library that made it, and the versions it was tested with
@@ -48,6 +48,7 @@ Made by icl-transience {version} ({date}); provenance.json says from what, with 
 | `experiments/{{name}}/` | `curves.csv` (tidy), `transience.csv` (a row a lane), `runs.csv` (a row a run), figures |
 | `minimal_model/` | losses and figure of the minimal model of coopetition, if the study has it |
 | `verdicts.csv` | how the study's claims stand, a row a claim, if it makes any |
+| `evidence.csv` | the evidence for and against them after every seed; `evidence.svg`, `.png`: the figure |
 | `banks/{{bank}}.svg`, `.png` | quality cards; `.card.h5`: what they are drawn from |
 | `report.html` | all figures in one page |
 | `study.yaml`, `config.json` | what was asked for, and how it was executed |
@@ -122,7 +123,8 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
     for path in map(Path, of_model):
         if not path.name.startswith("."):
             yield f"{MINIMAL_MODEL}/{path.name}", path.read_bytes()
-    for path in (path for path in map(Path, plan.targets.verdicts()) if path.name != checksums.CHECKSUMS):
+    of_claims = map(Path, plan.targets.verdicts() + plan.targets.evidence())
+    for path in (path for path in of_claims if path.name != checksums.CHECKSUMS):
         yield path.name, path.read_bytes()
     for bank_id in plan.banks:
         for path in (path for path in map(Path, plan.targets.cards()) if path.stem == bank_id):
@@ -216,7 +218,7 @@ def _copy_part(full: h5py.File, file: h5py.File, name: str, classes: np.ndarray,
 
 def redraw(archive: Path, output: Path) -> list[Path]:
     """Draw every figure of an extracted archive into `output`, under the names that they have in it."""
-    from icl_transience.report.figures import bank_card
+    from icl_transience.report.figures import bank_card, evidence
     from icl_transience.report.figures.experiment import draw_experiment
     from icl_transience.report.figures.minimal_model import draw_from_tables
     from icl_transience.store import tables_file
@@ -225,6 +227,8 @@ def redraw(archive: Path, output: Path) -> list[Path]:
     for folder in sorted(path.parent for path in archive.glob("experiments/*/experiment.json")):
         record = experiment_from(json.loads((folder / "experiment.json").read_text(encoding="utf-8")))
         drawn += draw_experiment(record, tables_file.read_tables(folder), output / folder.relative_to(archive))
+    if drawn and (archive / tables_file.EVIDENCE).is_file():
+        drawn.append(evidence.draw_from_tables(record.study, archive, output))
     if (written := archive / MINIMAL_MODEL / f"{MINIMAL_MODEL}.json").is_file():
         model = minimal_model_from(json.loads(written.read_text(encoding="utf-8")))
         folders = (archive / MINIMAL_MODEL, archive / "experiments", output / MINIMAL_MODEL)

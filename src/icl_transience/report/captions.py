@@ -28,7 +28,7 @@ _MOST_ROWS = 200
 # What is said of a row of verdicts.csv.
 _OF_A_CLAIM = (
     *("experiment", "text", "source", "tested", "statistic", "effect", "lower", "upper", "confidence"),
-    *("p_holm", "verdict", "seeds", "note"),
+    *("evidence", "e_for", "e_against", "p_holm", "p_against_holm", "verdict", "seeds", "note"),
 )
 # docutils takes none of more than 10,000 characters.
 _LONGEST_LINE = 5000
@@ -202,8 +202,18 @@ def _claim(row: Mapping[str, str]) -> str:
         effect = _plain(row["effect"]) if row["effect"] else "only bounded"
         parts.append(f"effect {effect}{_confidence(row)} ({escape(row['statistic'])})")
     if row["p_holm"]:
-        parts.append(f"p = {float(row['p_holm']):.2g} after Holm's correction, seeds: {row['seeds']}")
+        parts.append(_p(row) + f" after Holm's correction, seeds: {row['seeds']}")
     return f"<li>{'; '.join(parts + [escape(row['note'])] * bool(row['note']))}</li>"
+
+
+def _p(row: Mapping[str, str]) -> str:
+    """Return what decides a claim: p, and the evidence behind it; where more is against it, the p of the opposite."""
+    if row["evidence"] == "fixed":
+        return f"p = {float(row['p_holm']):.2g}"
+    e_for, e_against = float(row["e_for"]), float(row["e_against"])
+    opposite = e_against > e_for
+    p = float(row["p_against_holm" if opposite else "p_holm"])
+    return f"evidence {e_for:.3g} for it, {e_against:.3g} against: p = {p:.2g}{' of the opposite' * opposite}"
 
 
 def _confidence(row: Mapping[str, str]) -> str:

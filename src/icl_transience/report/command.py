@@ -32,6 +32,9 @@ def add_commands(command: jobs.AddCommand) -> None:
     minimal_model.add_argument("--experiment", type=Path, required=True, help="its minimal_model.json")
     minimal_model.add_argument("--folder", type=Path, required=True, help="the study's folder")
 
+    evidence = command("evidence-figure", _evidence, "Draw the evidence for and against a study's claims.")
+    evidence.add_argument("--folder", type=Path, required=True, help="the study's folder")
+
     card = command("card", _card, "Draw the quality card of a bank.")
     jobs.add_arguments(card, "bank")
     card.add_argument("--vocabulary", type=Path, nargs="?", help="vocab.txt, tokenizer.json or vocab.json of tokens")
@@ -71,6 +74,12 @@ def _minimal_model(options: argparse.Namespace) -> None:
     record = minimal_model_from(read_planned(options.experiment))
     folder = options.folder / MINIMAL_MODEL
     minimal_model.draw_from_tables(record, folder, options.folder, folder)
+
+
+def _evidence(options: argparse.Namespace) -> None:
+    from icl_transience.report.figures import evidence
+
+    evidence.draw_from_tables(options.folder.name, options.folder, options.folder)
 
 
 def _card(options: argparse.Namespace) -> None:

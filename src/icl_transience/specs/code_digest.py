@@ -26,6 +26,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "metrics": _METRICS,
     "tables": _TABLES,
     "verdicts": (*_TABLES, "analysis.verdicts"),
+    "evidence": ("report.figures.evidence",),
     "figures": (*_TABLES, "report.figures.experiment"),
     "cards": ("report.figures.bank_card",),
     "minimal_model": ("theory.minimal_model_tables",),

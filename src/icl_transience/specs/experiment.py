@@ -6,6 +6,10 @@ from typing import Annotated, Any
 
 from icl_transience.specs.keys import Key, neutral
 
+# How claims are decided: by evidence that may be read after every seed, or by a test of seeds fixed beforehand.
+EVIDENCE = ("anytime", "fixed")
+# A claim that holds where all of its parts do.
+CONJUNCTION = "all_of"
 # The first direction of each kind is the positive one.
 DIRECTIONS = {"trend": ("rises", "falls"), "difference": ("greater", "less"), "threshold": ("above", "below")}
 # Columns of transience.csv besides those of each evaluator and of the training loss, at the peak and at the end.
@@ -15,16 +19,13 @@ TIMES = ("emergence", "peak_at", "half_life")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A claim and the runs it is about.
+class Part:
+    """What is tested, and the runs it is about.
 
     runs: of a trend one a level, in ascending order of `levels`; of a difference the one and the other; of a
     threshold those that are to keep it. minus: a second column, which is taken from `of` in each lane.
     """
 
-    name: str
-    text: str
-    source: str
     kind: str
     of: str
     direction: str
@@ -33,6 +34,29 @@ class Claim:
     axis: str = ""
     levels: tuple[float, ...] = ()
     value: float = 0.0
+
+    @property
+    def claimed(self) -> int:
+        """Return 1 where the direction is the positive one of its kind, else -1."""
+        return 1 if self.direction == DIRECTIONS[self.kind][0] else -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Part):
+    """A claim, which is tested itself or holds where all of its parts do.
+
+    all_of: the parts; then the kind is CONJUNCTION, and `runs` are those of any part.
+    """
+
+    name: str
+    text: str
+    source: str
+    all_of: tuple[Part, ...] = neutral(())
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Return what is tested: its parts, or itself."""
+        return self.all_of or (self,)
 
 
 def is_number(level: Any) -> bool:

@@ -69,11 +69,12 @@ class ExperimentRecord:
 class ClaimRecord(Claim):
     """A claim with what its test needs to know.
 
-    confidence: of intervals. alpha: the error level. left_out: the experiment's source is not at hand, so nothing is
-    tested and the two numbers are not there.
+    evidence: how it is decided, one of EVIDENCE. confidence: of intervals. alpha: the error level. left_out: the
+    experiment's source is not at hand, so nothing is tested and the two numbers are not there.
     """
 
     experiment: str
+    evidence: str = neutral("anytime")
     confidence: float = neutral(0.0)
     alpha: float = neutral(0.0)
     left_out: bool = neutral(False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from icl_transience.specs.evaluators import DEFAULT_EVALUATORS, EVALUATORS
-from icl_transience.specs.experiment import DIRECTIONS, Statistics
+from icl_transience.specs.experiment import DIRECTIONS, EVIDENCE, Statistics
 from icl_transience.specs.figures import Figures
 from icl_transience.specs.keys import Key, SeedNumber
 from icl_transience.specs.runs import Run, Seed
@@ -59,25 +59,29 @@ class StatisticsSection:
             below=1,
         ),
     ]
+    evidence: Annotated[
+        str,
+        Key(
+            "how its claims are decided: by evidence that may be read after every seed, so that seeds can be added "
+            "until it is clear; or by a test of as many seeds as were fixed beforehand",
+            default="anytime",
+            choices=EVIDENCE,
+        ),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClaimSection:
-    """A claim as it is written; claims.py says which keys each kind needs."""
+class PartSection:
+    """What is tested, as it is written; claims.py says which keys each kind needs."""
 
-    text: Annotated[str, Key("the claim, in a sentence", shortest=1, required=True)]
-    source: Annotated[str, Key("where it was made: paper, section or figure", default="")]
-    kind: Annotated[
-        str, Key("along an axis; between two runs; against a value", choices=tuple(DIRECTIONS), required=True)
-    ]
-    of: Annotated[str, Key("column of transience.csv: peak, index, emergence, final_iwl, ...", required=True)]
+    kind: Annotated[str, Key("along an axis; between two runs; against a value", choices=tuple(DIRECTIONS))]
+    of: Annotated[str, Key("column of transience.csv: peak, index, emergence, final_iwl, ...")]
     minus: Annotated[str, Key("another column, taken from it in each lane: `of: final_ciwl, minus: at_peak_ciwl`")]
     direction: Annotated[
         str,
         Key(
             "a trend rises or falls, a difference is greater or less, a threshold above or below",
             choices=tuple(direction for pair in DIRECTIONS.values() for direction in pair),
-            required=True,
         ),
     ]
     axis: Annotated[str, Key("of a trend: the axis, as under `axes`; its levels are numbers")]
@@ -90,6 +94,19 @@ class ClaimSection:
     run: Annotated[str, Key("of a difference or threshold: which run; a threshold without one is for every run")]
     than: Annotated[str, Key("of a difference: the run to compare with")]
     value: Annotated[float, Key("of a threshold: the value")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimSection:
+    """A claim as it is written: with keys of its own, or with parts."""
+
+    text: Annotated[str, Key("the claim, in a sentence", shortest=1, required=True)]
+    source: Annotated[str, Key("where it was made: paper, section or figure", default="")]
+    tested: Annotated[PartSection, Key(beside=True)]
+    all_of: Annotated[
+        tuple[PartSection, ...],
+        Key("instead of a kind: parts, each with the keys of a claim; it holds where all of them do", fewest=2),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

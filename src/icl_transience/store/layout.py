@@ -8,9 +8,10 @@ from icl_transience.specs.theory import MINIMAL_MODEL
 
 # The folder beside finished files that holds them under a second name; see hdf5.restore.
 KEPT = ".kept"
-# The tables of an experiment, and the table of a study.
+# The tables of an experiment, and those of a study: how its claims stand, and how they came to stand so.
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 VERDICTS = "verdicts.csv"
+EVIDENCE = "evidence.csv"
 # Sequences seen, zero-padded, in the names of a segment and its metrics.
 SEGMENT = re.compile(r"^segment-(\d{12})-(\d{12})\.h5$")
 

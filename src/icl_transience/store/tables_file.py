@@ -8,6 +8,7 @@ import pandas as pd
 
 from icl_transience.specs.evaluators import TRAINING, default_metric
 from icl_transience.store import atomic, checksums
+from icl_transience.store.layout import EVIDENCE as EVIDENCE
 from icl_transience.store.layout import TABLES as TABLES
 from icl_transience.store.layout import VERDICTS as VERDICTS
 

@@ -4,7 +4,8 @@ A claim is about one column of transience.csv, or one minus another, and of one 
     trend        it rises or falls along an axis of numbers, on runs that differ in nothing else
     difference   it is greater or less in one run than in another
     threshold    it is above or below a value, in one run or in every run
-analysis/verdicts.py says how each is tested.
+or it has several such parts, and holds where all of them do. analysis/verdicts.py says
+how each is tested.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,8 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from icl_transience.specs.errors import StudyError, did_you_mean
-from icl_transience.specs.experiment import DIRECTIONS, QUANTITIES, TIMES, Claim, is_number
+from icl_transience.specs.experiment import CONJUNCTION, DIRECTIONS, QUANTITIES, TIMES, Claim, Part, is_number
 
+# Every part has these.
+_NEEDED = ("kind", "of", "direction")
+# What a claim has beside its parts.
+_BESIDE_PARTS = ("text", "source", CONJUNCTION)
 # Kind -> the keys that it needs, and those that it may have.
 _KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "trend": (("axis",), ("from", "up_to", "at")),
@@ -44,7 +49,7 @@ def resolve(where: str, sections: Mapping[str, Mapping[str, Any]], claimant: Cla
     """
     resolved, problems = [], []
     for name, section in sections.items():
-        found = list(_problems(f"{where}.{name}", section, claimant))
+        found = list(_problems_of_claim(f"{where}.{name}", section, claimant))
         problems += found
         if not found:
             resolved.append(_claim(name, section, claimant))
@@ -54,6 +59,15 @@ def resolve(where: str, sections: Mapping[str, Mapping[str, Any]], claimant: Cla
 
 
 def _claim(name: str, section: Mapping[str, Any], claimant: Claimant) -> Claim:
+    text, source = (" ".join(section.get(key, "").split()) for key in ("text", "source"))
+    parts = tuple(_part(part, claimant) for part in section.get(CONJUNCTION, (section,)))
+    if CONJUNCTION not in section:
+        return Claim(name=name, text=text, source=source, **vars(parts[0]))
+    runs = tuple(dict.fromkeys(run for part in parts for run in part.runs))
+    return Claim(name=name, text=text, source=source, kind=CONJUNCTION, of="", direction="", runs=runs, all_of=parts)
+
+
+def _part(section: Mapping[str, Any], claimant: Claimant) -> Part:
     kind, levels = section["kind"], {}
     if kind == "trend":
         levels = dict(sorted((level, runs[0]) for level, runs in _levels(section, claimant).items()))
@@ -62,10 +76,7 @@ def _claim(name: str, section: Mapping[str, Any], claimant: Claimant) -> Claim:
         runs = [section["run"], section["than"]]
     else:
         runs = [section["run"]] if "run" in section else list(claimant.runs)
-    return Claim(
-        name=name,
-        text=" ".join(section["text"].split()),
-        source=" ".join(section.get("source", "").split()),
+    return Part(
         kind=kind,
         of=section["of"],
         direction=section["direction"],
@@ -77,7 +88,28 @@ def _claim(name: str, section: Mapping[str, Any], claimant: Claimant) -> Claim:
     )
 
 
+def _problems_of_claim(where: str, section: Mapping[str, Any], claimant: Claimant) -> Iterator[str]:
+    if CONJUNCTION not in section:
+        yield from _problems(where, section, claimant)
+        return
+    yield from (
+        f"`{where}.{key}` is given, but a claim with `{CONJUNCTION}` has none of its own: write it in a part"
+        for key in section
+        if key not in _BESIDE_PARTS
+    )
+    of_parts: dict[str, str] = {}
+    for number, part in enumerate(section[CONJUNCTION]):
+        path = f"{where}.{CONJUNCTION}[{number}]"
+        found = list(_problems(path, part, claimant))
+        yield from found
+        if not found and (twin := of_parts.setdefault(repr(_part(part, claimant)), path)) != path:
+            yield f"`{path}` says what `{twin}` says: leave one of them out"
+
+
 def _problems(where: str, section: Mapping[str, Any], claimant: Claimant) -> Iterator[str]:
+    if lacking := [f"`{key}`" for key in _NEEDED if key not in section]:
+        yield f"`{where}` lacks {', '.join(lacking)}: add it"
+        return
     kind = section["kind"]
     needed, allowed = _KEYS[kind]
     missing = [key for key in needed if key not in section]

@@ -25,7 +25,8 @@ class NamedRun:
 class Experiment:
     """One question: named runs that differ along axes, the seeds of each, and how far they train.
 
-    horizon: sequences seen at the end, in whole batches of every run. claims_alpha: the error level of its claims.
+    horizon: sequences seen at the end, in whole batches of every run. evidence, claims_alpha: how its
+    claims are decided, one of EVIDENCE, and at which error level.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Experiment:
     figures: Figures
     claims: tuple[Claim, ...]
     claims_alpha: float
+    evidence: str
 
     def levels(self) -> dict[str, list[Any]]:
         """Return axis -> its levels, for the axes along which runs differ."""

@@ -34,6 +34,7 @@ RESERVED_NAMES = (
         "tables",
         "figures",
         "verdicts",
+        "evidence",
         "export",
         "report",
         "unlock",
@@ -133,8 +134,10 @@ class _Resolver:
         own = {key: value for key, value in section.items() if key not in of_experiment}
         settings = schema.merge(self.base, own)
         variants = self._variants(where, section, settings)
-        # Of verdicts alone: another level makes no table again.
-        of_curves = {key: value for key, value in settings["statistics"].items() if key != "claims_alpha"}
+        # Of verdicts alone: another level or kind of test makes no table again.
+        of_curves = {
+            key: value for key, value in settings["statistics"].items() if key not in ("claims_alpha", "evidence")
+        }
         statistics = from_values(Statistics, of_curves)
         if statistics.smoothing % 2 == 0:
             raise StudyError(
@@ -184,6 +187,7 @@ class _Resolver:
                 Claimant(axes, {named.name: named.axes for named in runs}, runs[0].sequence_set.evaluators),
             ),
             claims_alpha=float(settings["statistics"]["claims_alpha"]),
+            evidence=settings["statistics"]["evidence"],
         )
         return experiment, list(dict.fromkeys(self.missing))
 

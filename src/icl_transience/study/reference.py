@@ -94,7 +94,10 @@ def _sections(path: str, schema: Mapping[str, Any]) -> Iterator[_Section]:
             yield from _sections(f"{path}.{name}", part)
     elif isinstance(named, Mapping) and "properties" in named:
         yield from _sections(f"{path}.NAME", named)
-    for option in schema.get("items", {}).get("oneOf", ()):
+    items = schema.get("items", {})
+    if "properties" in items:
+        yield f"{path}[]", items
+    for option in items.get("oneOf", ()):
         yield from _sections(f"{path}[]", option)
 
 

@@ -1,0 +1,98 @@
+"""The notes on a verdict: why it is undecided, what speaks least for it, and which lanes have no value."""
+
+import math
+from collections.abc import Iterator
+
+from icl_transience.analysis import eprocess
+from icl_transience.analysis.claim_values import formula_of_part
+from icl_transience.analysis.judged import Judged
+from icl_transience.specs.records import ClaimRecord
+
+# Lanes that a note names of those without a value for one reason.
+MOST_NAMED = 5
+
+
+# Why a claim is undecided.
+
+
+def undecided(one: Judged, needed: int | None, direction: str, n_claims: int) -> str:
+    """Return what it would take to decide a claim. needed, direction: how many more seeds would decide it, and how."""
+    if one.is_fixed:
+        return _why_fixed(one, n_claims)
+    n_seeds = len(one.reading.seeds)
+    if not n_seeds:
+        return "no seed is finished in all lanes"
+    if needed is None and not (one.reading.of_seeds != 0).any():
+        return "no seed goes either way"
+    if needed is None:
+        return f"more than {eprocess.MOST_SEEDS} more seeds at this effect"
+    verdict = {"supported": "support", "contradicted": "contradict"}[direction]
+    return f"about {count(needed, 'more seed')} at this effect would {verdict} it"
+
+
+def _why_fixed(one: Judged, n_claims: int) -> str:
+    """Return what so few seeds could not have decided in a fixed-sample test; empty where they could have."""
+    n, alpha, p_min = len(one.fixed.seeds), one.claim.alpha, one.fixed.p_min
+    least = f"{n} seeds give no p below {p_min:.3g}"
+    if n < 2:
+        return f"{count(n, 'seed')}: decides nothing"
+    if p_min > alpha:
+        return f"{least}: take {enough(one.claim, alpha)} or more"
+    if p_min > alpha / n_claims:
+        strict = alpha / n_claims
+        return (
+            f"{least}, but Holm's correction for {n_claims} claims may ask for {strict:.3g}: "
+            f"{enough(one.claim, strict)} seeds or more can always give it"
+        )
+    return ""
+
+
+def enough(claim: ClaimRecord, p: float) -> int:
+    """Return the smallest number of seeds that can give such a p in a fixed-sample test."""
+    orders = min(math.factorial(len(part.runs)) if part.kind == "trend" else 2 for part in claim.parts)
+    return max(2, math.ceil(math.log(2 / p) / math.log(orders) - 1e-9))
+
+
+# What else is to be known of it.
+
+
+def notes(one: Judged) -> Iterator[str]:
+    """Yield which part speaks least for a claim, which seeds wait, which lanes have no value, what is only bounded."""
+    reading = one.reading
+    if len(reading.parts) > 1:
+        yield f"least for it: {formula_of_part(reading.parts[one.part])}"
+    if not one.is_fixed and (waiting := list(reading.waiting)):
+        yield f"read up to the first seed whose lanes are not all finished; not read: {', '.join(waiting)}"
+    yield from _list_without(one)
+    bounded = [values.is_bound for lanes in one.lanes for of_run in lanes.values.values() for values in of_run.values()]
+    if bounds := sum(bounded):
+        yield f"of {count(bounds, 'time')} only a bound is known, which counts as far as it tells lanes apart"
+
+
+def without(one: Judged) -> dict[str, str]:
+    """Return run/seed -> why, of the lanes that have no value in some part."""
+    return {
+        f"{run}/{seed}": why
+        for lanes in one.lanes
+        for run, of_run in lanes.without.items()
+        for seed, why in of_run.items()
+    }
+
+
+def _list_without(one: Judged) -> Iterator[str]:
+    """Yield, a reason each, the lanes without a value, and what that does to a claim."""
+    found = without(one)
+    for reason in dict.fromkeys(found.values()):
+        lanes = [lane for lane, why in found.items() if why == reason]
+        more = f" and {len(lanes) - MOST_NAMED} more" if len(lanes) > MOST_NAMED else ""
+        said = "left out" if one.is_fixed else "without a value"
+        yield f"{said}, {reason}: {', '.join(lanes[:MOST_NAMED])}{more}"
+    lost = int((one.reading.of_seeds == eprocess.LOST).any(axis=0).sum())
+    if lost and not one.is_fixed:
+        verb = "counts" if lost == 1 else "count"
+        yield f"{count(lost, 'seed')} without a value in some lane {verb} against the claim and against its opposite"
+
+
+def count(number: int, noun: str) -> str:
+    """Return "1 seed", "2 seeds"."""
+    return f"{number} {noun}" + ("s" if number != 1 else "")
