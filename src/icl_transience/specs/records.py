@@ -18,11 +18,15 @@ from icl_transience.specs.theory import MinimalModelRecord
 
 @dataclass(frozen=True, kw_only=True)
 class LaneRecord:
-    """A seed of a run, as tables name it, and the lane of a pack that trains it; place: the lane's index in it."""
+    """A seed of a run, as tables name it, and the lane of a pack that trains it.
+
+    place: the lane's index in it. circuits: ids of what is measured inside it.
+    """
 
     seed: str
     pack: str
     place: int
+    circuits: tuple[str, ...] = neutral(())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,11 @@ class ExperimentRecord:
     packs: Mapping[str, tuple[int, ...]]
     question: str | None = None
     figures: Figures | None = None
+
+    @property
+    def has_circuits(self) -> bool:
+        """Whether anything is measured inside the models."""
+        return any(lane.circuits for run in self.runs for lane in run.lanes)
 
     def for_tables(self) -> "ExperimentRecord":
         """Return it without what figures alone say."""

@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from icl_transience.specs.circuits import evaluator_of
 from icl_transience.specs.evaluators import TRAINING, default_metric
 from icl_transience.store import atomic, checksums
+from icl_transience.store.layout import CIRCUITS_TABLES, CIRCUITS
 from icl_transience.store.layout import TABLES as TABLES
 from icl_transience.store.layout import VERDICTS as VERDICTS
 
@@ -58,6 +60,13 @@ def read_runs(folder: Path) -> pd.DataFrame:
     return read_csv(folder / "runs.csv")
 
 
+def read_circuits_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Read heads.csv, composition.csv and attention.csv of an experiment. Raises StudyError as `read_curves` does."""
+    checksums.check_checksums(folder / CIRCUITS, CIRCUITS_TABLES)
+    heads, pairs, tokens = (read_csv(folder / CIRCUITS / name) for name in CIRCUITS_TABLES)
+    return heads, pairs, tokens
+
+
 def read_minimal_model(folder: Path, *, move: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read losses.csv and seeds.csv; move: as of `check_checksums`, of which StudyError is."""
     checksums.check_checksums(folder, MINIMAL_MODEL_TABLES, move=move)
@@ -77,5 +86,5 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
     """Return the rows of an evaluator's default metric, or of the training loss for `training`."""
-    metric = "loss" if evaluator == TRAINING else default_metric(evaluator)
+    metric = "loss" if evaluator == TRAINING else default_metric(evaluator_of(evaluator))
     return curves.loc[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]

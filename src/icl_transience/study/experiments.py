@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from icl_transience.specs.circuits import Circuits
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.experiment import Claim, Statistics, levels
 from icl_transience.specs.figures import Figures
@@ -26,6 +27,7 @@ class Experiment:
     """One question: named runs that differ along axes, the seeds of each, and how far they train.
 
     horizon: sequences seen at the end, in whole batches of every run. claims_alpha: the error level of its claims.
+    circuits: what is measured inside its models; None is nothing.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Experiment:
     figures: Figures
     claims: tuple[Claim, ...]
     claims_alpha: float
+    circuits: Circuits | None = None
 
     def levels(self) -> dict[str, list[Any]]:
         """Return axis -> its levels, for the axes along which runs differ."""
