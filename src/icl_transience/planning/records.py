@@ -47,6 +47,7 @@ class Records:
             packs={pack_id: self._boundaries(pack_id, experiment.horizon) for pack_id in sorted(used)},
             question=experiment.question if figures else None,
             figures=experiment.figures if figures else None,
+            circuits_figures=experiment.circuits_figures if figures else (),
         )
 
     def experiment_text(self, name: str, *, figures: bool) -> str:

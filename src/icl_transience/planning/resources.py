@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from icl_transience.specs.circuits import CircuitsSpec
 from icl_transience.specs.banks import BankSpec, Manifold, Omniglot, Tokens
+from icl_transience.specs.circuits import CircuitsSpec
 from icl_transience.specs.compute import (
     EVALUATION_BATCH,
     MEASURED_AT_A_TIME,

@@ -8,7 +8,6 @@ from pathlib import Path
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.records import Records
 from icl_transience.specs.banks import BankSpec
-from icl_transience.specs.circuits import names_of_circuits_figures
 from icl_transience.specs.code_digest import declaration
 from icl_transience.specs.figures import FORMATS, names_of_figures
 from icl_transience.specs.runs import Export
@@ -67,10 +66,7 @@ class Targets:
 
     def circuits_figures(self, experiment: str) -> dict[str, list[str]]:
         """Return the figures of an experiment's circuits, as `figures` does; they stand in a folder of their own."""
-        declared = self.study.experiments[experiment]
-        depth = max(named.run.model.depth for named in declared.runs)
-        names = names_of_circuits_figures(declared.circuits, depth)
-        return self._files(experiment, names)
+        return self._files(experiment, self.study.experiments[experiment].circuits_figures)
 
     # Experiments.
 

@@ -51,7 +51,7 @@ class ExperimentRecord:
     """An experiment as its tables and figures need it.
 
     horizon: sequences seen at the end. packs: pack id -> sequences seen at which its segments meet, 0 first.
-    question, figures: None where only tables are made.
+    question, figures: None where only tables are made. circuits_figures: names of figures of circuits.
     """
 
     study: str
@@ -63,6 +63,7 @@ class ExperimentRecord:
     packs: Mapping[str, tuple[int, ...]]
     question: str | None = None
     figures: Figures | None = None
+    circuits_figures: tuple[str, ...] = neutral(())
 
     @property
     def has_circuits(self) -> bool:
@@ -71,7 +72,8 @@ class ExperimentRecord:
 
     def for_tables(self) -> "ExperimentRecord":
         """Return it without what figures alone say."""
-        return replace(self, question=None, figures=None, runs=tuple(replace(run, caption=None) for run in self.runs))
+        runs = tuple(replace(run, caption=None) for run in self.runs)
+        return replace(self, question=None, figures=None, circuits_figures=(), runs=runs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ def experiment_from(values: Any) -> ExperimentRecord:
                 "axes": tuple(values["axes"]),
                 "statistics": from_values(Statistics, values["statistics"]),
                 "runs": runs,
+                "circuits_figures": tuple(values.get("circuits_figures", ())),
                 "figures": None if figures is None else from_values(Figures, figures),
                 "packs": {pack: tuple(boundaries) for pack, boundaries in values["packs"].items()},
             }

@@ -9,7 +9,7 @@ import pandas as pd
 from icl_transience.specs.circuits import evaluator_of
 from icl_transience.specs.evaluators import TRAINING, default_metric
 from icl_transience.store import atomic, checksums
-from icl_transience.store.layout import CIRCUITS_TABLES, CIRCUITS
+from icl_transience.store.layout import CIRCUITS, CIRCUITS_TABLES
 from icl_transience.store.layout import TABLES as TABLES
 from icl_transience.store.layout import VERDICTS as VERDICTS
 
@@ -60,11 +60,20 @@ def read_runs(folder: Path) -> pd.DataFrame:
     return read_csv(folder / "runs.csv")
 
 
-def read_circuits_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Read heads.csv, composition.csv and attention.csv of an experiment. Raises StudyError as `read_curves` does."""
-    checksums.check_checksums(folder / CIRCUITS, CIRCUITS_TABLES)
-    heads, pairs, tokens = (read_csv(folder / CIRCUITS / name) for name in CIRCUITS_TABLES)
-    return heads, pairs, tokens
+@dataclass(frozen=True)
+class CircuitsTables:
+    """Of what is inside an experiment's models: heads.csv, composition.csv, attention.csv; see analysis/heads.py."""
+
+    heads: pd.DataFrame
+    composition: pd.DataFrame
+    attention: pd.DataFrame
+
+
+def read_circuits_tables(folder: Path) -> CircuitsTables:
+    """Read the tables of circuits in an experiment's folder. Raises StudyError as `read_curves` does."""
+    inside = folder / CIRCUITS
+    checksums.check_checksums(inside, CIRCUITS_TABLES)
+    return CircuitsTables(*(read_csv(inside / name) for name in CIRCUITS_TABLES))
 
 
 def read_minimal_model(folder: Path, *, move: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:

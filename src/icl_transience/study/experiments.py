@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from icl_transience.specs.circuits import Circuits
+from icl_transience.specs.circuits import Circuits, names_of_circuits_figures
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.experiment import Claim, Statistics, levels
 from icl_transience.specs.figures import Figures
@@ -41,6 +41,11 @@ class Experiment:
     claims: tuple[Claim, ...]
     claims_alpha: float
     circuits: Circuits | None = None
+
+    @property
+    def circuits_figures(self) -> tuple[str, ...]:
+        """The names of the figures of its circuits."""
+        return names_of_circuits_figures(self.circuits, max(named.run.model.depth for named in self.runs))
 
     def levels(self) -> dict[str, list[Any]]:
         """Return axis -> its levels, for the axes along which runs differ."""

@@ -29,7 +29,7 @@ RUN_SECTIONS = (
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
     *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
-    *("circuits", "grafts", "peaks", "circuits_tables", "circuits_figures"),
+    *("circuits", "grafts", "peaks", "circuits_tables"),
     *(
         "declare",
         "tables",
@@ -47,7 +47,7 @@ RESERVED_NAMES = (
     *(MINIMAL_MODEL, "minimal_model_tables", "minimal_model_figure"),
 )
 # Rules that draw an experiment's figures are named by it.
-RESERVED_PREFIX = "figures_"
+RESERVED_PREFIXES = ("figures_", "circuits_figures_")
 
 # More would keep Snakemake busy for minutes before the first job, and a curve has no use for them.
 MOST_LANES = 10_000
@@ -129,7 +129,7 @@ class _Resolver:
         """Return the experiment, and what its banks lack of their source's files: without those it is only checked."""
         self.missing = []
         where = f"experiments.{name}"
-        if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIX):
+        if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES):
             raise StudyError(f"`{where}`: {name!r} is a name of the workflow's own: rename the experiment")
         if "axes" in section and "runs" in section:
             raise StudyError(f"`{where}` has both `axes` and `runs`: an experiment is declared by one of them")
