@@ -8,8 +8,8 @@ composition.csv  run, seed, axes, sequences_seen, layer, head, later_layer, late
 attention.csv    run, seed, axes, snapshot, sequences_seen, evaluator, layer, head, token, attends_to, value: mean
                  attention of a run's first lane at its start, peak and end; zeros of the causal mask are left out
 
-Tokens count from 0. Rows whose value is not a number are left out: of diverged lanes, and where a measure has no meaning
-on an evaluator's sequences.
+Tokens count from 0. Rows whose value is not a number are left out: of diverged lanes, and where a measure has no
+meaning on an evaluator's sequences.
 """
 
 import itertools

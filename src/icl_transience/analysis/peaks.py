@@ -19,7 +19,8 @@ def write_peaks(path: Path, pack: PackSpec, spec: CircuitsSpec, boundaries: Sequ
     path: in the pack's folder. boundaries: sequences seen at which the segments up to the horizon meet, 0 first.
     """
     statistics, horizon = spec.statistics, spec.horizon
-    assert statistics and horizon, "asked for only where a graft comes from the peak"
+    if not statistics or not horizon:
+        raise ValueError(f"{spec.id} grafts nothing from a peak")
     joined = JoinedMetrics(path.parent, (pack.id, spec.set), boundaries, horizon)
     peaks: list[int | None] = []
     for place, lane in enumerate(pack.lanes):

@@ -89,6 +89,8 @@ def write_circuits(path: Path, job: CircuitsJob) -> dict[str, int]:
         hdf5.reading(job.sequences, "sequences", job.spec.set) as frozen,
     ):
         file.attrs["made_of"], file.attrs["metrics"] = job.made_of_all, list(METRICS)
+        # Groups come in the order of the alphabet.
+        file.attrs["interventions"] = [one.name for one in job.spec.circuits.interventions]
         points, scheduled = trained.points
         file["sequences_seen"], file["is_scheduled"] = points, scheduled
         wanted = parts_of(job)

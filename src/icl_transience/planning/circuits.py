@@ -12,6 +12,18 @@ from icl_transience.store.layout import Paths
 from icl_transience.study.experiments import Experiment, NamedRun, Study
 
 
+def specs_where(experiment: Experiment, named: NamedRun, *, horizon_is_end: bool) -> tuple[CircuitsSpec, ...]:
+    """Return what is measured inside the lanes of a run. horizon_is_end: whether a segment ends at the horizon.
+
+    Then that is the last point of its curves; else it is the snapshot before it.
+    """
+    if experiment.circuits is None:
+        return ()
+    run, horizon = named.run, experiment.horizon
+    last = horizon if horizon_is_end else max(run.snapshots.points(run.batch_size, 0, horizon))
+    return specs_of(experiment.circuits, named.sequence_set.id, horizon, last, experiment.statistics)
+
+
 @dataclass(frozen=True)
 class CircuitsPlan:
     """Files below the results folder, as texts for rules."""
@@ -31,13 +43,7 @@ class CircuitsPlan:
 
     def of_pack(self, experiment: Experiment, named: NamedRun, pack_id: str) -> tuple[CircuitsSpec, ...]:
         """Return what is measured inside the lanes of a run that a pack trains."""
-        if experiment.circuits is None:
-            return ()
-        pack, run, horizon = self.packs[pack_id], named.run, experiment.horizon
-        # The last point of the curves: the horizon where a segment ends there, else the snapshot before it.
-        ends = [horizon] if horizon in pack.boundaries else []
-        last = max([*run.snapshots.points(run.batch_size, 0, horizon), *ends])
-        return specs_of(experiment.circuits, named.sequence_set.id, horizon, last, experiment.statistics)
+        return specs_where(experiment, named, horizon_is_end=experiment.horizon in self.packs[pack_id].boundaries)
 
     def files(self, experiment: str) -> list[str]:
         """Return every file of what is measured inside an experiment's models."""

@@ -29,8 +29,9 @@ class Plan:
     """Everything a run of the workflow needs to know.
 
     study, packs, banks, sets: what there is to make, the latter three by id. skipped: folders of packs, of other
-    studies, that cannot be read. paths, sources, circuits, jobs, records, targets: what rules ask about it. Raises StudyError
-    where the configuration is not right, or a pack of the study would be trained in a folder that cannot be read.
+    studies, that cannot be read. paths, sources, circuits, jobs, records, targets: what rules ask about it.
+    Raises StudyError where the configuration is not right, or a pack of the study would be trained in a folder that
+    cannot be read.
 
     base: the folder of the Snakefile. cores: of the machine, for how many lanes a new pack has; None is this machine's.
     """

@@ -21,6 +21,7 @@ from icl_transience.specs.circuits import CircuitsSpec
 from icl_transience.specs.compute import (
     EVALUATION_BATCH,
     MEASURED_AT_A_TIME,
+    PASS_SLOWER,
     circuits_flop,
     context_of,
     evaluation_flop,
@@ -222,7 +223,7 @@ def circuits(
     flop = lanes * answered * circuits_flop(run, spec, sequence_set)
     batches = len(spec.circuits.evaluators) * math.ceil(sequence_set.sequences / EVALUATION_BATCH)
     passes = 1 + 2 * len(spec.circuits.interventions)
-    seconds = flop / _flop_per_second(device, gflops) + answered * batches * passes * _overhead(run)
+    seconds = PASS_SLOWER * flop / _flop_per_second(device, gflops) + answered * batches * passes * _overhead(run)
     return _on(device, megabytes, seconds)
 
 

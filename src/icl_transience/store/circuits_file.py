@@ -1,4 +1,6 @@
-"""The file of what was measured inside the snapshots of a segment: results/packs/{pack}/circuits-{circuits}-{from}-{to}.h5
+"""The file of what was measured inside the snapshots of a segment.
+
+results/packs/{pack}/circuits-{circuits}-{from}-{to}.h5:
 
 sequences_seen [n]; is_scheduled [n], false at a segment's end that is no snapshot. Then, as far as they were asked for:
 
@@ -8,18 +10,21 @@ sequences_seen [n]; is_scheduled [n], false at a segment's end that is no snapsh
     composition/{measure}/{layer}-{later}    [n, S, H, H]: head of the layer, of the later one
     interventions/{name}/{evaluator}/mean and .../standard_error   [n, S, metrics]
 
+Names of interventions stand in the attribute `interventions`, in the study's order.
+
 n snapshots, S lanes of the pack, L layers, H heads. What has no meaning, and all of a diverged lane, is NaN. Each of
 these has two attributes: `part` says what it is, and `made_of` of what it was made, so that a job for another file of
 the same segment takes over what stands in this one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from icl_transience.specs.evaluators import in_order
 from icl_transience.store import hdf5, layout
 
 
@@ -47,21 +52,22 @@ def read_circuits(path: Path, identity: str) -> SegmentCircuits:
     """Read a file of this identity. Raises StoreError where it is not what its name promises."""
     with hdf5.reading(path, "circuits", identity) as file:
         measures: dict[tuple[str, str], np.ndarray] = {}
-        for evaluator, group in _groups(file, "measures"):
+        for evaluator, group in _by_evaluator(_groups(file, "measures")):
             for name, item in group.items():
                 if isinstance(item, h5py.Group):
-                    measures |= {(evaluator, f"{name}/{part}"): hdf5.array(item, part) for part in item}
+                    measures |= {(evaluator, f"{name}/{part}"): hdf5.array(item, part) for part in map(str, item)}
                 else:
                     measures[evaluator, name] = hdf5.array(group, name)
-        composition = {
-            (name, *map(int, layers.split("-"))): hdf5.array(group, layers)
-            for name, group in _groups(file, "composition")
-            for layers in group
-        }
+        composition: dict[tuple[str, int, int], np.ndarray] = {}
+        for name, group in _groups(file, "composition"):
+            for layers in map(str, group):
+                layer, later = map(int, layers.split("-"))
+                composition[name, layer, later] = hdf5.array(group, layers)
+        groups = dict(_groups(file, "interventions"))
         interventions = {
             (name, evaluator): (hdf5.array(found, "mean"), hdf5.array(found, "standard_error"))
-            for name, group in _groups(file, "interventions")
-            for evaluator, found in _groups(group)
+            for name in map(str, np.asarray(file.attrs["interventions"]).tolist())
+            for evaluator, found in _by_evaluator(_groups(groups[name]))
         }
         return SegmentCircuits(
             sequences_seen=hdf5.array(file, "sequences_seen"),
@@ -70,6 +76,12 @@ def read_circuits(path: Path, identity: str) -> SegmentCircuits:
             composition=composition,
             interventions=interventions,
         )
+
+
+def _by_evaluator(groups: Iterable[tuple[str, h5py.Group]]) -> list[tuple[str, h5py.Group]]:
+    """Return groups that are named by evaluators, in order."""
+    named = dict(groups)
+    return [(name, named[name]) for name in in_order(named)]
 
 
 def _groups(file: h5py.Group, name: str = "") -> Iterator[tuple[str, h5py.Group]]:

@@ -91,6 +91,6 @@ def _misplaced(path: str, said: str, named: NamedRun, horizon: int) -> Iterator[
     if int(said) not in points:
         nearest = min(points, key=lambda point: abs(point - int(said)))
         yield (
-            f"`{path}` is {said}, at which {named.name} has no snapshot: the nearest is at {nearest} sequences seen, and "
+            f"`{path}` is {said}, at which {named.name} has no snapshot: the nearest is at {nearest} sequences seen, "
             f"the last at {max(points)}"
         )

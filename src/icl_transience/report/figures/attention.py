@@ -49,8 +49,8 @@ def draw_attention(record: ExperimentRecord, inside: CircuitsTables) -> Figure:
     shown = f"on {name_of(evaluators[0])}" if len(evaluators) else ""
     more = len(table[["layer", "head"]].drop_duplicates()) - len(heads)
     how = (
-        f"Mean attention of heads (layer.head) of the first seed {shown}: token down, what it attends to across, in turn "
-        "exemplars and labels, the query at the foot"
+        f"Mean attention of heads (layer.head) of the first seed {shown}: token down, what it attends to across, in "
+        "turn exemplars and labels, the query at the foot"
         + (f"; {more} heads whose attention is closer to even are left out" if more else "")
         + "."
     )

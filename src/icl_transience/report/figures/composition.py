@@ -25,9 +25,8 @@ def draw_composition(record: ExperimentRecord, tables: Tables, inside: CircuitsT
     size = (max(6.4, 1.2 + 1.7 * len(columns)), 0.5 + 1.7 * len(measures))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(max(1, len(measures)), max(1, len(columns)), squeeze=False)
-    norm = (
-        Normalize(float(table["value"].min()), float(table["value"].quantile(0.999))) if len(table) else Normalize(0, 1)
-    )
+    values = table["value"].to_numpy() if len(table) else np.array([0.0, 1.0])
+    norm = Normalize(float(values.min()), float(np.quantile(values, 0.999)))
     for row, measure in enumerate(measures):
         for (run, words, at), panel in zip(columns, axes[row], strict=True):
             of_lane = (table["run"] == run.name) & (table["seed"] == run.lanes[0].seed)
@@ -42,8 +41,8 @@ def draw_composition(record: ExperimentRecord, tables: Tables, inside: CircuitsT
     bar.ax.tick_params(labelsize=7)
     bar.set_label("composition", fontsize=8)
     how = (
-        "Of the first seed: head (layer.head) that writes down, later head that reads across, through its queries (Q), keys "
-        "(K) and values (V); |W_O W| / (|W_O| |W|), Frobenius norms."
+        "Of the first seed: head (layer.head) that writes down, later head that reads across, through its queries (Q), "
+        "keys (K) and values (V); |W_O W| / (|W_O| |W|), Frobenius norms."
     )
     return layout.finished(figure, record, how)
 

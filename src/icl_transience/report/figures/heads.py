@@ -1,6 +1,7 @@
 """Measures of heads over sequences seen: as heat maps, and as lines."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -43,11 +44,11 @@ def draw_heads(record: ExperimentRecord, tables: Tables, inside: CircuitsTables)
         for run, panel in zip(runs, axes[row], strict=True):
             _heat_map(panel, _first_lane(values, run), norm, measure)
             _mark_peak(panel, run, tables)
-        axes[row, 0].set_ylabel(_wrapped(measure), fontsize=8)
+        axes[row, 0].set_ylabel(_wrapped(measure), fontsize=7)
         figure.colorbar(_colours(norm, measure), ax=list(axes[row]), aspect=12, pad=0.01).ax.tick_params(labelsize=7)
     how = (
-        f"Heads of the first seed, layer.head, from the first layer at the top; measured on {_evaluator_name(record, inside)}"
-        ". Dotted line: that seed's peak."
+        "Heads of the first seed, layer.head, from the first layer at the top; measured on "
+        f"{_evaluator_name(record, inside)}. Dotted line: that seed's peak."
     )
     return layout.finished(figure, record, how + _left_out(record))
 
@@ -61,13 +62,14 @@ def draw_head_lines(record: ExperimentRecord, tables: Tables, inside: CircuitsTa
     for row, measure in enumerate(measures):
         values = of_heads.loc[of_heads["measure"] == measure]
         for run, panel in zip(runs, axes[row], strict=True):
-            for (layer, head), line in _first_lane(values, run).groupby(["layer", "head"]):
+            for place, line in _first_lane(values, run).groupby(["layer", "head"]):
+                layer, head = cast(tuple[int, int], place)
                 panel.plot(line["sequences_seen"], line["value"], color=colours[layer], linewidth=0.8)
                 if (layer, head) == _strongest(_first_lane(values, run)):
                     end = line.iloc[-1]
-                    place = (end["sequences_seen"], end["value"])
+                    at = (end["sequences_seen"], end["value"])
                     words = f" {layer}.{head}"
-                    panel.annotate(words, place, fontsize=7, color=colours[layer], va="center", annotation_clip=False)
+                    panel.annotate(words, at, fontsize=7, color=colours[layer], va="center", annotation_clip=False)
             of_run = values.loc[values["run"] == run.name]
             strongest = of_run.groupby(["seed", "sequences_seen"])["value"].max().groupby("sequences_seen").mean()
             panel.plot(strongest.index, strongest, color=GREY, linewidth=1.4, linestyle="--")
@@ -75,12 +77,13 @@ def draw_head_lines(record: ExperimentRecord, tables: Tables, inside: CircuitsTa
             figure_lines.sequences_axis(panel, asked_of(record).x)
             panel.set_xlabel("sequences seen" if row == len(measures) - 1 else "")
             panel.tick_params(labelsize=7, labelbottom=row == len(measures) - 1)
-        axes[row, 0].set_ylabel(_wrapped(measure), fontsize=8)
+        axes[row, 0].set_ylabel(_wrapped(measure), fontsize=7)
     handles = layout.legend_lines({f"layer {layer}": colour for layer, colour in colours.items()})
     figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(handles)), fontsize=8)
     how = (
-        f"Solid: each head of the first seed, the highest at the end by layer.head; dashed: the strongest head at each "
-        f"time, mean over seeds {{seeds}}; measured on {_evaluator_name(record, inside)}. Dotted line: the first seed's peak."
+        "Solid: each head of the first seed, the highest at the end by layer.head; dashed: the strongest at each "
+        f"time, mean over seeds {{seeds}}; measured on {_evaluator_name(record, inside)}. Dotted line: the first seed's "
+        "peak."
     )
     return layout.finished(figure, record, how + _left_out(record))
 

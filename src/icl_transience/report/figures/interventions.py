@@ -1,5 +1,7 @@
 """Accuracies under interventions over sequences seen, beside those of the model as it is."""
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,7 +17,7 @@ from icl_transience.store.tables_file import Tables
 
 _PLAIN = "#000000"
 # More have the same colours, with another line.
-_STYLES = ("-", "--", ":")
+_STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 
 
 def draw_interventions(record: ExperimentRecord, tables: Tables) -> Figure:
