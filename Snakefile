@@ -60,6 +60,7 @@ wildcard_constraints:
     end=r"\d{12}",
     pack=r"[^/]+",
     set=r"[^/]+",
+    circuits=r"[^/]+",
     bank=r"[^/]+",
     file="|".join(map(re.escape, PUBLIC)),
     digest="[0-9a-f]{12}",

@@ -25,6 +25,7 @@ rule declare:
 rule tables:
     input:
         metrics=lambda wildcards: PLAN.targets.metrics(wildcards.experiment),
+        circuits=lambda wildcards: PLAN.circuits.files(wildcards.experiment),
         declared=lambda wildcards: PLAN.targets.declared(wildcards.experiment),
     output:
         curves=f"{STUDY}/{{experiment}}/curves.csv",
@@ -84,3 +85,50 @@ rule verdicts:
         code=code_digest.digest("verdicts"),
     shell:
         "python -m icl_transience verdicts --claims {params.path:q} --folder {params.folder:q} &> {log:q}"
+
+
+# Where lanes have their peaks, for interventions that graft from there.
+rule peaks:
+    input:
+        lambda wildcards: PLAN.circuits.metrics_before_peak(wildcards.pack, wildcards.circuits),
+    output:
+        f"{PLAN.paths.root}/packs/{{pack}}/peaks-{{circuits}}.json",
+    log:
+        f"{PLAN.paths.root}/logs/packs/{{pack}}/peaks-{{circuits}}.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        spec=lambda wildcards: PLAN.packs[wildcards.pack].spec.json,
+        circuits=lambda wildcards: PLAN.circuits.specs[wildcards.circuits].json,
+        boundaries=lambda wildcards: PLAN.circuits.boundaries(wildcards.pack, wildcards.circuits),
+        code=code_digest.digest("peaks"),
+    shell:
+        "python -m icl_transience peaks --spec {params.spec:q} --circuits {params.circuits:q}"
+        " --boundaries {params.boundaries} --output {output:q} &> {log:q}"
+
+
+rule circuits_tables:
+    input:
+        circuits=lambda wildcards: PLAN.circuits.files(wildcards.experiment),
+        lanes=f"{STUDY}/{{experiment}}/transience.csv",
+        checksums=f"{STUDY}/{{experiment}}/SHA256SUMS",
+    output:
+        heads=f"{STUDY}/{{experiment}}/circuits/heads.csv",
+        composition=f"{STUDY}/{{experiment}}/circuits/composition.csv",
+        attention=f"{STUDY}/{{experiment}}/circuits/attention.csv",
+        checksums=f"{STUDY}/{{experiment}}/circuits/SHA256SUMS",
+    log:
+        f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/circuits-tables.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        record=lambda wildcards: PLAN.records.experiment_text(wildcards.experiment, figures=False),
+        experiment=lambda wildcards: PLAN.paths.experiment(wildcards.experiment),
+        packs=f"{PLAN.paths.root}/packs",
+        folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
+        code=code_digest.digest("circuits_tables"),
+    shell:
+        "python -m icl_transience circuits-tables --experiment {params.experiment:q} --packs {params.packs:q}"
+        " --folder {params.folder:q} &> {log:q}"

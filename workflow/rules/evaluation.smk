@@ -1,4 +1,5 @@
-# What every snapshot of a segment answers: results/packs/{pack}/metrics-{set}-{from}-{to}.h5
+# What every snapshot of a segment answers: results/packs/{pack}/metrics-{set}-{from}-{to}.h5; what is inside it:
+# results/packs/{pack}/circuits-{circuits}-{from}-{to}.h5
 
 
 rule evaluate:
@@ -31,3 +32,71 @@ rule evaluate:
         "python -m icl_transience evaluate --spec {params.spec:q} --set {params.set:q} --segment {input.segment:q}"
         " --sequences {input.sequences:q} --output {output:q} --device {resources.device:q} --engine {resources.engine:q}"
         " --threads {threads} &> {log:q}"
+
+
+# A job of a spec that has grown finds in the folder what was measured for the smaller one, and measures the rest.
+rule circuits:
+    input:
+        segment=f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
+        sequences=lambda wildcards: PLAN.paths.sequences(PLAN.circuits.specs[wildcards.circuits].set),
+    output:
+        f"{PLAN.paths.root}/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.h5",
+    log:
+        f"{PLAN.paths.root}/logs/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.log",
+    benchmark:
+        f"{PLAN.paths.root}/benchmarks/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.tsv"
+    wildcard_constraints:
+        circuits="|".join(map(re.escape, PLAN.circuits.ids(grafts=False))) or "(?!)",
+    group:
+        "segment_{pack}_{start}"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: PLAN.jobs.circuits(**wildcards).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.jobs.circuits(**wildcards).runtime(attempt),
+        gpu=lambda wildcards: PLAN.jobs.circuits(**wildcards).gpu,
+        device=PLAN.config["device"],
+    params:
+        spec=lambda wildcards: PLAN.packs[wildcards.pack].spec.json,
+        circuits=lambda wildcards: PLAN.circuits.specs[wildcards.circuits].json,
+        code=code_digest.digest("circuits"),
+    shell:
+        "python -m icl_transience circuits --spec {params.spec:q} --circuits {params.circuits:q}"
+        " --segment {input.segment:q} --sequences {input.sequences:q} --output {output:q}"
+        " --device {resources.device:q} --threads {threads} &> {log:q}"
+
+
+# Interventions that take activations of other snapshots wait for the segments that have these. So they are in no group:
+# a group of the first segment would wait for that of the last, which waits for it.
+rule grafts:
+    input:
+        segment=f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
+        sequences=lambda wildcards: PLAN.paths.sequences(PLAN.circuits.specs[wildcards.circuits].set),
+        others=lambda wildcards: PLAN.circuits.other_segments(wildcards.pack, wildcards.circuits),
+        peaks=lambda wildcards: PLAN.circuits.peaks(wildcards.pack, wildcards.circuits),
+    output:
+        f"{PLAN.paths.root}/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.h5",
+    log:
+        f"{PLAN.paths.root}/logs/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.log",
+    benchmark:
+        f"{PLAN.paths.root}/benchmarks/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.tsv"
+    wildcard_constraints:
+        circuits="|".join(map(re.escape, PLAN.circuits.ids(grafts=True))) or "(?!)",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: PLAN.jobs.circuits(**wildcards).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: PLAN.jobs.circuits(**wildcards).runtime(attempt),
+        gpu=lambda wildcards: PLAN.jobs.circuits(**wildcards).gpu,
+        device=PLAN.config["device"],
+    params:
+        spec=lambda wildcards: PLAN.packs[wildcards.pack].spec.json,
+        circuits=lambda wildcards: PLAN.circuits.specs[wildcards.circuits].json,
+        code=code_digest.digest("circuits"),
+    shell:
+        "python -m icl_transience circuits --spec {params.spec:q} --circuits {params.circuits:q}"
+        " --segment {input.segment:q} --sequences {input.sequences:q} --output {output:q}"
+        " --others {input.others:q} --peaks {input.peaks:q}"
+        " --device {resources.device:q} --threads {threads} &> {log:q}"

@@ -43,6 +43,47 @@ for experiment in PLAN.study.experiments:
             "python -m icl_transience figures --experiment {params.experiment:q} --folder {params.folder:q} &> {log:q}"
 
 
+# Likewise those of what is inside the models, where a study asks for it.
+for experiment in filter(PLAN.targets.circuits_figures, PLAN.study.experiments):
+
+    rule:
+        name:
+            f"circuits_figures_{experiment}"
+        input:
+            rules.tables.output,
+            rules.circuits_tables.output,
+        output:
+            [
+                report(
+                    f"{STUDY}/{{experiment}}/circuits/{shown}",
+                    caption=f"../report/circuits/{figure}.rst",
+                    category="{experiment}",
+                    labels={"result": f"circuits: {figure}"},
+                )
+                for figure, (shown, *_) in PLAN.targets.circuits_figures(experiment).items()
+            ],
+            [
+                f"{STUDY}/{{experiment}}/circuits/{file}"
+                for _, *others in PLAN.targets.circuits_figures(experiment).values()
+                for file in others
+            ],
+        log:
+            f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/circuits-figures.log",
+        wildcard_constraints:
+            experiment=experiment,
+        localrule: True
+        conda:
+            "../../envs/environment.yaml"
+        params:
+            record=lambda wildcards: PLAN.records.experiment_text(wildcards.experiment, figures=True),
+            experiment=lambda wildcards: PLAN.paths.experiment(wildcards.experiment),
+            folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
+            code=code_digest.digest("circuits_figures"),
+        shell:
+            "python -m icl_transience circuits-figures --experiment {params.experiment:q} --folder {params.folder:q}"
+            " &> {log:q}"
+
+
 rule export:
     input:
         bank=lambda wildcards: PLAN.paths.bank(PLAN.targets.exports[wildcards.run].run.bank.id),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from icl_transience.analysis.heads import JoinedCircuits, read_lane
 from icl_transience.analysis.summaries import write_summaries
 from icl_transience.specs.evaluators import METRICS, TRAINING
 from icl_transience.specs.records import ExperimentRecord
@@ -19,8 +20,10 @@ def write_tables(folder: Path, record: ExperimentRecord, packs_folder: Path) -> 
     """Write curves.csv, transience.csv and runs.csv of an experiment, and their SHA256SUMS, into `folder`.
 
     curves.csv is tidy: run, seed, the experiment's axes, sequences_seen, evaluator, metric, value, standard_error;
-    evaluator `training`, metric `loss` is the mean training loss since the snapshot before.
+    evaluator `training`, metric `loss` is the mean training loss since the snapshot before; `icl|no_layer0` is `icl`
+    under the intervention of that name.
     """
+    inside: dict[tuple[str, str], JoinedCircuits] = {}
     metrics: dict[tuple[str, str], JoinedMetrics] = {}
     frames: list[pd.DataFrame] = []
     diverged: set[tuple[str, str]] = set()
@@ -29,7 +32,8 @@ def write_tables(folder: Path, record: ExperimentRecord, packs_folder: Path) -> 
             key = (lane.pack, run.set)
             if key not in metrics:
                 metrics[key] = JoinedMetrics(packs_folder / lane.pack, key, record.packs[lane.pack], record.horizon)
-            frame = metrics[key].lane(lane.place)
+            under = [one.curves(lane.place) for one in read_lane(packs_folder, record, lane, inside)]
+            frame = pd.concat([metrics[key].lane(lane.place), *(one for one in under if len(one))], ignore_index=True)
             if metrics[key].diverged(lane.place):
                 diverged.add((run.name, lane.seed))
             for number, (column, value) in enumerate({"run": run.name, "seed": lane.seed, **run.axes}.items()):

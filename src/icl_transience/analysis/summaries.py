@@ -8,6 +8,7 @@ import pandas as pd
 
 from icl_transience.analysis import transience
 from icl_transience.specs import evaluators
+from icl_transience.specs.circuits import evaluator_of
 from icl_transience.specs.evaluators import DEFAULT_METRIC, TRAINING, evaluator_parts
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store.tables_file import default_curves, write_csv
@@ -67,7 +68,7 @@ def write_summaries(
 def _levels(of_lane: pd.DataFrame, smoothing: int, peak_at: float | None) -> Iterator[tuple[str, float]]:
     """Yield (column, value) of every smoothed curve at the lane's peak and at the end; NaN where there is no peak."""
     present = of_lane["evaluator"].unique()
-    of_name = [name for kind in DEFAULT_METRIC for name in present if evaluator_parts(name)[0] == kind]
+    of_name = [name for kind in DEFAULT_METRIC for name in present if evaluator_parts(evaluator_of(name))[0] == kind]
     for evaluator in [*of_name, TRAINING]:
         curve = default_curves(of_lane, evaluator)
         if len(curve):

@@ -5,7 +5,8 @@ are computed for all lanes at once (snapshots of a lane are lanes too), in chunk
 meaning in any of the sequences is NaN.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,12 +16,11 @@ from icl_transience.circuits.interventions import activations, copying_test, log
 from icl_transience.circuits.network import Network
 from icl_transience.model.places import Recorder
 from icl_transience.model.transformer import LAYER_NORM_EPSILON
+from icl_transience.specs.compute import MEASURED_AT_A_TIME
 from icl_transience.specs.interventions import Intervention
-from icl_transience.specs.measures import HEAD_MEASURES
+from icl_transience.specs.measures import ATTRIBUTION, HEAD_MEASURES
 from icl_transience.specs.places import Place
 
-# Sequences at a time: patterns of a few lanes and layers stay within a processor's cache.
-CHUNK = 64
 # Measures that need no row but the query's.
 _OF_QUERY = ("induction", "query_items", "query_labels", "context_labels")
 
@@ -41,6 +41,9 @@ class _Means:
     def __getitem__(self, name: str) -> Tensor:
         return self.sums[name] / self.counts[name]
 
+    def all(self) -> dict[str, Tensor]:
+        return {name: self[name] for name in self.sums}
+
 
 def of_heads(
     network: Network,
@@ -58,18 +61,34 @@ def of_heads(
     """
     names, means = tuple(names), _Means()
     every_row = not set(names) <= set(_OF_QUERY)
-    layers = range(network.model.depth)
     for part in _chunks(exemplars):
         found = activations(
             network, exemplars[part], labels[part], ["patterns"], intervention, others, every_row=every_row
         )
-        right = (labels[part, :-1] == labels[part, -1:]).expand(network.lanes, -1, -1)
-        of_class = right if same_class is None else same_class[part].expand(network.lanes, -1, -1)
-        for layer in layers:
-            pattern = found[f"block{layer}.pattern"]
-            for name in names:
-                values, known = _MEASURES[name](pattern, right, of_class)
-                means.add(f"{layer} {name}", values, known)
+        _add_heads(means, network, found, labels[part], names, None if same_class is None else same_class[part])
+    return _of_layers(means, network, names)
+
+
+def _add_heads(
+    means: _Means,
+    network: Network,
+    found: Mapping[str, Tensor],
+    labels: Tensor,
+    names: Iterable[str],
+    same_class: Tensor | None,
+) -> None:
+    """Add measures of heads. found: patterns by name; labels [B, C+1], same_class bool [B, C]."""
+    right = (labels[:, :-1] == labels[:, -1:]).expand(network.lanes, -1, -1)
+    of_class = right if same_class is None else same_class.expand(network.lanes, -1, -1)
+    for layer in range(network.model.depth):
+        for name in names:
+            values, known = _MEASURES[name](found[f"block{layer}.pattern"], right, of_class)
+            means.add(f"{layer} {name}", values, known)
+
+
+def _of_layers(means: _Means, network: Network, names: Iterable[str]) -> dict[str, Tensor]:
+    """Return name -> [S, L, …]."""
+    layers = range(network.model.depth)
     return {name: torch.stack([means[f"{layer} {name}"] for layer in layers], dim=1) for name in names}
 
 
@@ -132,23 +151,29 @@ _MEASURES: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] 
 
 def mean_patterns(network: Network, exemplars: Tensor, labels: Tensor) -> Tensor:
     """Return the mean attention pattern of each head, [S, L, H, T, T], float64. Arguments as of `of_heads`."""
-    means, layers = _Means(), range(network.model.depth)
+    means = _Means()
     for part in _chunks(exemplars):
-        found = activations(network, exemplars[part], labels[part], ["patterns"])
-        for layer in layers:
-            pattern = found[f"block{layer}.pattern"]
-            means.add(str(layer), pattern, torch.ones_like(pattern[:, :, 0, 0, 0], dtype=torch.bool))
-    return torch.stack([means[str(layer)] for layer in layers], dim=1)
+        _add_patterns(means, network, activations(network, exemplars[part], labels[part], ["patterns"]))
+    return _of_layers(means, network, ["pattern"])["pattern"]
+
+
+def _add_patterns(means: _Means, network: Network, found: Mapping[str, Tensor]) -> None:
+    for layer in range(network.model.depth):
+        pattern = found[f"block{layer}.pattern"]
+        means.add(f"{layer} pattern", pattern, torch.ones_like(pattern[:, :, 0, 0, 0], dtype=torch.bool))
 
 
 def argmax_in_context(network: Network, exemplars: Tensor, labels: Tensor) -> Tensor:
     """Return the share of sequences whose largest logit is that of a label in the context, [S], float64."""
     means = _Means()
     for part in _chunks(exemplars):
-        answer = logits(network, exemplars[part], labels[part]).argmax(-1)
-        inside = (answer[..., None] == labels[part, :-1]).any(-1)
-        means.add("", inside.double(), torch.ones_like(inside))
-    return means[""]
+        _add_argmax(means, logits(network, exemplars[part], labels[part]), labels[part])
+    return means["argmax"]
+
+
+def _add_argmax(means: _Means, answers: Tensor, labels: Tensor) -> None:
+    inside = (answers.argmax(-1)[..., None] == labels[:, :-1]).any(-1)
+    means.add("argmax", inside.double(), torch.ones_like(inside))
 
 
 def compositions(network: Network) -> dict[tuple[str, int, int], Tensor]:
@@ -182,36 +207,102 @@ def attribution(
     unembedding); they sum to the difference of logits. The final norm's scale is frozen: it is that of the whole
     residual stream. Sequences whose context has no other label are left out. Arguments as of `of_heads`.
     """
-    model, means = network.model, _Means()
-    heads = (model.heads, model.width // model.heads)
-    layers, last = range(model.depth), f"residual{model.depth - 1}"
-    plain = ["embedding", "positions", *(f"block{layer}.mlp" for layer in layers if model.mlp_ratio)]
-    of_heads = [f"block{layer}.heads" for layer in layers]
+    means = _Means()
     for part in _chunks(exemplars):
-        recorder = Recorder([*plain, *of_heads, last])
+        recorder = Recorder(_attributed(network))
         logits(network, exemplars[part], labels[part], intervention, others, recorder)
-        # Of the query alone.
-        found = {name: x[..., -1, :] for name, x in recorder.activations.items()}
-        wrong = labels[part, :-1] != labels[part, -1:]
-        known = wrong.any(-1).expand(network.lanes, -1)
-        shares = wrong.to(exemplars.dtype) / wrong.sum(-1, keepdim=True).clamp(min=1)
-        signed = torch.cat([-shares, torch.ones_like(shares[:, :1])], dim=1)
-        towards = (_unembedded(network.parameters["unembedding.weight"], labels[part]) * signed[..., None]).sum(-2)
-        scale, bias = (network.parameters[f"norm.{name}"][:, None] for name in ("scale", "bias"))
-        of_unembedding = (network.parameters["unembedding.bias"][:, labels[part]] * signed).sum(-1)
-        means.add("bias", (towards * bias).sum(-1) + of_unembedding, known)
-        spread = (found[last].var(-1, correction=0, keepdim=True) + LAYER_NORM_EPSILON).sqrt()
-        gradient = towards * scale / spread
-        # The norm takes the mean off what is added; taking it off the gradient is the same.
-        gradient = gradient - gradient.mean(-1, keepdim=True)
-        for name in plain:
+        _add_attribution(means, network, recorder.activations, labels[part])
+    return means.all()
+
+
+def _attributed(network: Network) -> list[str]:
+    """Return the places of which attribution is the sum, and that after them."""
+    model = network.model
+    parts = ("mlp", "heads") if model.mlp_ratio else ("heads",)
+    of_blocks = [f"block{layer}.{part}" for part in parts for layer in range(model.depth)]
+    return ["embedding", "positions", *of_blocks, f"residual{model.depth - 1}"]
+
+
+def _add_attribution(means: _Means, network: Network, activations: Mapping[str, Tensor], labels: Tensor) -> None:
+    """Add attribution. activations: at the places `_attributed`; labels [B, C+1]."""
+    model = network.model
+    heads = (model.heads, model.width // model.heads)
+    *added, last = _attributed(network)
+    # Of the query alone.
+    found = {name: activations[name][..., -1, :] for name in (*added, last)}
+    wrong = labels[:, :-1] != labels[:, -1:]
+    known = wrong.any(-1).expand(network.lanes, -1)
+    shares = wrong.to(found[last].dtype) / wrong.sum(-1, keepdim=True).clamp(min=1)
+    signed = torch.cat([-shares, torch.ones_like(shares[:, :1])], dim=1)
+    towards = (_unembedded(network.parameters["unembedding.weight"], labels) * signed[..., None]).sum(-2)
+    scale, bias = (network.parameters[f"norm.{name}"][:, None] for name in ("scale", "bias"))
+    of_unembedding = (network.parameters["unembedding.bias"][:, labels] * signed).sum(-1)
+    means.add("bias", (towards * bias).sum(-1) + of_unembedding, known)
+    spread = (found[last].var(-1, correction=0, keepdim=True) + LAYER_NORM_EPSILON).sqrt()
+    gradient = towards * scale / spread
+    # The norm takes the mean off what is added; taking it off the gradient is the same.
+    gradient = gradient - gradient.mean(-1, keepdim=True)
+    for name in added:
+        if not name.endswith(".heads"):
             means.add(name, (found[name] * gradient).sum(-1), known)
-        for layer in layers:
-            out = network.parameters[f"blocks.{layer}.attention.out"].unflatten(1, heads)
-            added = (found[f"block{layer}.heads"] * torch.einsum("sbd,shad->sbha", gradient, out)).sum(-1)
-            for head in range(model.heads):
-                means.add(Place(f"block{layer}.heads", head).written, added[..., head], known)
-    return {name: means[name] for name in means.sums}
+            continue
+        block = name.partition(".")[0]
+        out = network.parameters[f"blocks.{block.removeprefix('block')}.attention.out"].unflatten(1, heads)
+        of_heads = (found[name] * torch.einsum("sbd,shad->sbha", gradient, out)).sum(-1)
+        for head in range(model.heads):
+            means.add(Place(name, head).written, of_heads[..., head], known)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measures of a model on the sequences of an evaluator.
+
+    heads: name -> [S, L, H]. argmax_in_context: [S]. attribution: part -> [S]. patterns: [S, L, H, T, T]. All float64;
+    None, and left out of `heads`, where they were not asked for.
+    """
+
+    heads: Mapping[str, Tensor]
+    argmax_in_context: Tensor | None
+    attribution: Mapping[str, Tensor] | None
+    patterns: Tensor | None
+
+
+def measure(
+    network: Network,
+    exemplars: Tensor,
+    labels: Tensor,
+    names: Collection[str],
+    same_class: Tensor | None = None,
+    *,
+    with_patterns: bool = False,
+) -> Measured:
+    """Return several measures from one forward pass: what `of_heads`, `argmax_in_context` and so on return each.
+
+    names: of HEAD_MEASURES, MODEL_MEASURES, ATTRIBUTION. Other arguments as of `of_heads`. Every row is computed only
+    where something reads more than the query's.
+    """
+    means, attributed, of_heads = _Means(), _Means(), [name for name in names if name in HEAD_MEASURES]
+    has_argmax, has_attribution = "argmax_in_context" in names, ATTRIBUTION in names
+    every_row = with_patterns or not set(of_heads) <= set(_OF_QUERY)
+    read = [f"block{layer}.pattern" for layer in range(network.model.depth)] if of_heads or with_patterns else []
+    read += _attributed(network) if has_attribution else []
+    for part in _chunks(exemplars):
+        recorder = Recorder(read)
+        answers = logits(network, exemplars[part], labels[part], tap=recorder, every_row=every_row)
+        found = recorder.activations
+        _add_heads(means, network, found, labels[part], of_heads, None if same_class is None else same_class[part])
+        if with_patterns:
+            _add_patterns(means, network, found)
+        if has_argmax:
+            _add_argmax(means, answers, labels[part])
+        if has_attribution:
+            _add_attribution(attributed, network, found, labels[part])
+    return Measured(
+        heads=_of_layers(means, network, of_heads),
+        argmax_in_context=means["argmax"] if has_argmax else None,
+        attribution=attributed.all() if has_attribution else None,
+        patterns=_of_layers(means, network, ["pattern"])["pattern"] if with_patterns else None,
+    )
 
 
 def copying(
@@ -235,8 +326,8 @@ def copying(
 
 
 def _chunks(exemplars: Tensor) -> Iterator[slice]:
-    for first in range(0, len(exemplars), CHUNK):
-        yield slice(first, first + CHUNK)
+    for first in range(0, len(exemplars), MEASURED_AT_A_TIME):
+        yield slice(first, first + MEASURED_AT_A_TIME)
 
 
 def _unembedded(weight: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The subcommand that evaluates a segment's snapshots."""
+"""The subcommands that evaluate a segment's snapshots, and that look inside them."""
 
 import argparse
 import json
@@ -18,6 +18,14 @@ def add_commands(command: jobs.AddCommand) -> None:
     evaluate.add_argument("--set", required=True, help="canonical JSON of the evaluator set")
     evaluate.add_argument("--segment", type=Path, required=True, help="the segment's HDF5 file")
     evaluate.add_argument("--sequences", type=Path, required=True, help="the set's HDF5 file")
+
+    circuits = command("circuits", _circuits, "Measure what is inside a segment's snapshots, and intervene on it.")
+    jobs.add_arguments(circuits, "spec", "output", "device", "threads")
+    circuits.add_argument("--circuits", required=True, help="canonical JSON of what to measure")
+    circuits.add_argument("--segment", type=Path, required=True, help="the segment's HDF5 file")
+    circuits.add_argument("--sequences", type=Path, required=True, help="the set's HDF5 file")
+    circuits.add_argument("--others", type=Path, nargs="*", default=[], help="segments from which grafts come")
+    circuits.add_argument("--peaks", type=Path, nargs="?", help="the file that says where the lanes have their peaks")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -39,3 +47,24 @@ def _evaluate(options: argparse.Namespace) -> None:
         verify.check_answers(pack.run, device, context, select.chosen(options.engine, pack.run, device, context))
     arguments = output, pack, options.segment, sequence_set, options.sequences, options.device, options.engine
     evaluate.write_metrics(*arguments)
+
+
+def _circuits(options: argparse.Namespace) -> None:
+    from icl_transience.evaluation import inside
+    from icl_transience.specs.circuits import CircuitsSpec
+    from icl_transience.store import hdf5, layout
+
+    jobs.set_up_torch(options)
+    pack, spec = PackSpec.from_json(options.spec), from_values(CircuitsSpec, json.loads(options.circuits))
+    peaks = json.loads(options.peaks.read_text(encoding="utf-8")) if options.peaks else [None] * len(pack.lanes)
+    at = {other.name: peaks if other.at is None else [other.at] * len(pack.lanes) for other in spec.others}
+    others = inside.other_snapshots(pack, at, options.others, options.device)
+    files = options.segment, options.sequences
+    job = inside.CircuitsJob(
+        pack=pack, spec=spec, segment=files[0], sequences=files[1], others=others, device=options.device
+    )
+    if hdf5.restore(options.output, "circuits", job.identity, job.made_of_all):
+        jobs.say(options, f"{options.output}: measured before, taken from {layout.kept_name(options.output)}")
+        return
+    counts = inside.write_circuits(options.output, job)
+    jobs.say(options, f"{options.output}: {counts['measured']} measured, {counts['taken']} taken from earlier files")

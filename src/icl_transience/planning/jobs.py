@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.planning import resources
+from icl_transience.planning.circuits import CircuitsPlan
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.rates import Rates
 from icl_transience.planning.resources import START_MINUTES, Job
@@ -141,6 +142,7 @@ class Jobs:
     sets: Mapping[str, SequenceSet]
     packs: Mapping[str, Pack]
     sources: SourceFiles
+    inside: CircuitsPlan
 
     def bank(self, bank_id: str) -> Job:
         """Return what making a bank takes."""
@@ -170,8 +172,18 @@ class Jobs:
         others = [job for other, job in evaluations.items() if other != set]
         return self._limited(evaluations[set], train, *others)
 
+    def circuits(self, pack: str, circuits: str, start: str | int, end: str | int) -> Job:
+        """Return what measuring inside a segment's snapshots takes. circuits: a spec's id. Else as in `train`."""
+        spec = self.inside.specs[circuits]
+        train, of_segment = self._segment(pack, int(start), int(end))
+        if not spec.others:
+            others = [job for other, job in of_segment.items() if other != circuits]
+            return self._limited(of_segment[circuits], train, *others)
+        given = self.packs[pack].spec, spec, self.sets[spec.set], int(start), int(end)
+        return self._limited(resources.circuits(*given, *self.pace.machine))
+
     def _segment(self, pack_id: str, start: int, end: int) -> tuple[Job, dict[str, Job]]:
-        """Return (training, set id -> evaluation) of a segment, which a cluster runs as one job.
+        """Return (training, id of a set or of circuits -> job) of a segment, which a cluster runs as one job.
 
         Counted once: Snakemake asks for each resource of each of these jobs.
         """
@@ -179,6 +191,10 @@ class Jobs:
             pack, machine = self.packs[pack_id].spec, self.pace.machine
             sets = self.pace.sets_of(pack)
             evaluations = {one.id: resources.evaluate(pack, one, start, end, *machine) for one in sets}
+            plain = [spec for spec in self.inside.of_segment(pack_id, start) if not spec.others]
+            evaluations |= {
+                spec.id: resources.circuits(pack, spec, self.sets[spec.set], start, end, *machine) for spec in plain
+            }
             self._segments[pack_id, start, end] = resources.train(pack, start, end, *machine), evaluations
         return self._segments[pack_id, start, end]
 

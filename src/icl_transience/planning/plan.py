@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.planning import limits, packs, registry
+from icl_transience.planning.circuits import CircuitsPlan
 from icl_transience.planning.jobs import Jobs, Pace
 from icl_transience.planning.order import Order
 from icl_transience.planning.packs import Pack
@@ -29,9 +30,9 @@ class Plan:
     """Everything a run of the workflow needs to know.
 
     study, packs, banks, sets: what there is to make, the latter three by id. skipped: folders of packs, of other
-    studies, that cannot be read. paths, sources, jobs, order, records, targets: what rules ask about it. Raises
-    StudyError where the configuration is not right, or a pack of the study would be trained in a folder that cannot be
-    read.
+    studies, that cannot be read. paths, sources, circuits, jobs, order, records, targets: what rules ask about it.
+    Raises StudyError where the configuration is not right, or a pack of the study would be trained in a folder that
+    cannot be read.
 
     base: the folder of the Snakefile. cores: of the machine, for how many lanes a new pack has; None is this machine's.
     """
@@ -66,11 +67,12 @@ class Plan:
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
         self.sources = SourceFiles(self.paths, self.banks, folders)
-        self.jobs = Jobs(pace, self.banks, self.sets, self.packs, self.sources)
+        self.circuits = CircuitsPlan(self.paths, self.study, self.packs)
+        self.jobs = Jobs(pace, self.banks, self.sets, self.packs, self.sources, self.circuits)
         limits.refuse_memory(self.config, self.jobs)
         limits.refuse_long_commands(self.config, self.jobs)
         self.order = Order(self.study, self.packs)
-        self.records = Records(self.study, self.packs)
+        self.records = Records(self.study, self.packs, self.circuits)
         self.targets = Targets(
             self.paths, self.study, self.banks, self.packs, self.records, self.config["export_sequences"]
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from icl_transience.planning import packs
+from icl_transience.planning.circuits import CircuitsPlan
 from icl_transience.planning.describe import describe
 from icl_transience.planning.packs import Pack
 from icl_transience.specs.records import ClaimRecord, ExperimentRecord, LaneRecord, RunRecord, text_of
@@ -18,6 +19,7 @@ class Records:
 
     study: Study
     packs: Mapping[str, Pack]
+    circuits: CircuitsPlan
 
     def experiment(self, name: str, *, figures: bool) -> ExperimentRecord:
         """Return an experiment as its tables need it; for figures, with what they say."""
@@ -45,6 +47,7 @@ class Records:
             packs={pack_id: self._boundaries(pack_id, experiment.horizon) for pack_id in sorted(used)},
             question=experiment.question if figures else None,
             figures=experiment.figures if figures else None,
+            circuits_figures=experiment.circuits_figures if figures else (),
         )
 
     def experiment_text(self, name: str, *, figures: bool) -> str:
@@ -60,7 +63,15 @@ class Records:
     def lanes(self, experiment: Experiment, named: NamedRun) -> tuple[LaneRecord, ...]:
         """Return seed, pack and place in the pack of each lane of a run."""
         homes = ((seed, *self._places[Lane(run=named.run, seed=seed)]) for seed in experiment.seeds)
-        return tuple(LaneRecord(seed=seed.label, pack=pack_id, place=place) for seed, pack_id, place in homes)
+        return tuple(
+            LaneRecord(
+                seed=seed.label,
+                pack=pack_id,
+                place=place,
+                circuits=tuple(spec.id for spec in self.circuits.of_pack(experiment, named, pack_id)),
+            )
+            for seed, pack_id, place in homes
+        )
 
     def _boundaries(self, pack_id: str, horizon: int) -> tuple[int, ...]:
         return (0, *(end for _, end in self.packs[pack_id].segments(horizon)))

@@ -17,8 +17,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from icl_transience.specs.banks import BankSpec, Manifold, Omniglot, Tokens
+from icl_transience.specs.circuits import CircuitsSpec
 from icl_transience.specs.compute import (
     EVALUATION_BATCH,
+    MEASURED_AT_A_TIME,
+    PASS_SLOWER,
+    circuits_flop,
     context_of,
     evaluation_flop,
     number_bytes,
@@ -195,6 +199,31 @@ def evaluate(
     megabytes = training_megabytes(pack) + number_bytes(pack.run) * (2 * examples + answers) // _MB
     answered = snapshots(pack.run, start, end) + ends_without_snapshot(pack.run, [end])
     seconds = answered * _snapshot_seconds(pack, spec, device, gflops)
+    return _on(device, megabytes, seconds)
+
+
+def circuits(
+    pack: PackSpec,
+    spec: CircuitsSpec,
+    sequence_set: SequenceSet,
+    start: int,
+    end: int,
+    device: str = "cpu",
+    gflops: float | None = None,
+) -> Job:
+    """Estimate measuring the snapshots of a segment (start, end], and its end. gflops: as in `train`."""
+    examples = sum(_numbers(sequence_set, name) for name in spec.circuits.evaluators)
+    run, lanes = pack.run, len(pack.lanes)
+    # Of each sequence at a time: what every place of the model has, several times over, and patterns in float64.
+    tokens = 2 * max(context_of(sequence_set, name) for name in spec.circuits.evaluators) + 1
+    numbers = run.model.depth * tokens * (12 * run.model.width + 4 * run.model.heads * tokens) + 4 * run.n_labels
+    needed = number_bytes(run) * (2 * examples + lanes * MEASURED_AT_A_TIME * numbers)
+    megabytes = training_megabytes(pack) * (1 + len(spec.others)) + needed // _MB
+    answered = snapshots(run, start, end) + ends_without_snapshot(run, [end])
+    flop = lanes * answered * circuits_flop(run, spec, sequence_set)
+    batches = len(spec.circuits.evaluators) * math.ceil(sequence_set.sequences / EVALUATION_BATCH)
+    passes = 1 + 2 * len(spec.circuits.interventions)
+    seconds = PASS_SLOWER * flop / _flop_per_second(device, gflops) + answered * batches * passes * _overhead(run)
     return _on(device, megabytes, seconds)
 
 

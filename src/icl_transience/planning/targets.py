@@ -1,6 +1,6 @@
 """Which files a study is made of, and which of them are there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from icl_transience.specs.figures import FORMATS, names_of_figures
 from icl_transience.specs.runs import Export
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store.checksums import CHECKSUMS
-from icl_transience.store.layout import Paths
+from icl_transience.store.layout import CIRCUITS, CIRCUITS_TABLES, Paths
 from icl_transience.store.tables_file import EVIDENCE, MINIMAL_MODEL_TABLES, TABLES, VERDICTS
 from icl_transience.study.experiments import Study
 
@@ -58,13 +58,28 @@ class Targets:
                     found[self.paths.metrics(lane.pack, named.sequence_set.id, start, end)] = None
         return list(found)
 
+    def circuits_tables(self, experiment: str) -> list[str]:
+        """Return the tables of an experiment's circuits and their checksums; none where nothing is measured."""
+        folder = self.paths.circuits_folder(experiment)
+        asked = self.study.experiments[experiment].circuits
+        return [f"{folder}/{name}" for name in (*CIRCUITS_TABLES, CHECKSUMS)] if asked else []
+
+    def circuits_figures(self, experiment: str) -> dict[str, list[str]]:
+        """Return the figures of an experiment's circuits, as `figures` does; they stand in a folder of their own."""
+        return self._files(experiment, self.study.experiments[experiment].circuits_figures)
+
     # Experiments.
 
     def experiment(self, experiment: str) -> list[str]:
         """Return the files of an experiment."""
         folder = self.paths.experiment_folder(experiment)
-        figures = [file for files in self.figures(experiment).values() for file in files]
-        return [self.declared(experiment), *(f"{folder}/{name}" for name in (*TABLE_FILES, *figures))]
+        files = [
+            *TABLE_FILES,
+            *(file for files in self.figures(experiment).values() for file in files),
+            *(f"{CIRCUITS}/{file}" for files in self.circuits_figures(experiment).values() for file in files),
+        ]
+        tables = self.circuits_tables(experiment)
+        return [self.declared(experiment), *(f"{folder}/{name}" for name in files), *tables]
 
     def declared(self, experiment: str) -> str:
         """Return a file whose name says what the experiment's tables are made from; missing where they are not."""
@@ -75,7 +90,10 @@ class Targets:
         """Return the figures of an experiment: name -> names of files, first the one that the report shows."""
         declared = self.study.experiments[experiment]
         names = names_of_figures(declared.levels(), len(declared.runs), declared.figures.drawn)
-        kinds = sorted(declared.figures.formats, key=FORMATS.index)
+        return self._files(experiment, names)
+
+    def _files(self, experiment: str, names: Sequence[str]) -> dict[str, list[str]]:
+        kinds = sorted(self.study.experiments[experiment].figures.formats, key=FORMATS.index)
         return {name: [f"{name}.{kind}" for kind in kinds] for name in names}
 
     @cached_property

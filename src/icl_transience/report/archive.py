@@ -2,6 +2,7 @@
 
 {study}/README.md            what is in it, and how to draw its figures again
 {study}/experiments/{name}/  tables, figures, experiment.json (what they are drawn with besides the tables)
+                              and in circuits/ what is inside its models
 {study}/verdicts.csv         how the study's claims stand, if it makes any; evidence.*: how they came to stand so
 {study}/banks/{bank}.*       quality cards, and the little of each bank that its card is drawn from
 {study}/study.yaml, config.json, provenance.json, report.html (if Snakemake can make it)
@@ -35,7 +36,7 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
 from icl_transience.specs.records import experiment_from, minimal_model_from
 from icl_transience.specs.theory import MINIMAL_MODEL
-from icl_transience.store import atomic, checksums, hdf5
+from icl_transience.store import atomic, checksums, hdf5, layout
 
 # 1980-01-01, the first day that zip knows too.
 _TIME = 315532800
@@ -118,7 +119,8 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
     for name in plan.study.experiments:
         for path in map(Path, [plan.paths.experiment(name), *plan.targets.experiment(name)]):
             if not path.name.startswith("."):
-                yield f"experiments/{name}/{path.name}", path.read_bytes()
+                inside = path.relative_to(plan.paths.experiment_folder(name))
+                yield f"experiments/{name}/{inside.as_posix()}", path.read_bytes()
     of_model = [plan.paths.minimal_model, *plan.targets.minimal_model()] if plan.study.minimal_model else []
     for path in map(Path, of_model):
         if not path.name.startswith("."):
@@ -219,6 +221,7 @@ def _copy_part(full: h5py.File, file: h5py.File, name: str, classes: np.ndarray,
 def redraw(archive: Path, output: Path) -> list[Path]:
     """Draw every figure of an extracted archive into `output`, under the names that they have in it."""
     from icl_transience.report.figures import bank_card, evidence
+    from icl_transience.report.figures.circuits import draw_circuits
     from icl_transience.report.figures.experiment import draw_experiment
     from icl_transience.report.figures.minimal_model import draw_from_tables
     from icl_transience.store import tables_file
@@ -226,7 +229,11 @@ def redraw(archive: Path, output: Path) -> list[Path]:
     drawn = []
     for folder in sorted(path.parent for path in archive.glob("experiments/*/experiment.json")):
         record = experiment_from(json.loads((folder / "experiment.json").read_text(encoding="utf-8")))
-        drawn += draw_experiment(record, tables_file.read_tables(folder), output / folder.relative_to(archive))
+        tables, target = tables_file.read_tables(folder), output / folder.relative_to(archive)
+        drawn += draw_experiment(record, tables, target)
+        if record.circuits_figures:
+            inside = tables_file.read_circuits_tables(folder)
+            drawn += draw_circuits(record, tables, inside, target / layout.CIRCUITS)
     if drawn and (archive / tables_file.EVIDENCE).is_file():
         drawn.append(evidence.draw_from_tables(record.study, archive, output))
     if (written := archive / MINIMAL_MODEL / f"{MINIMAL_MODEL}.json").is_file():

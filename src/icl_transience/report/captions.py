@@ -257,6 +257,8 @@ def _made(entry: provenance.Entry) -> Iterator[tuple[str, str]]:
     gpu = f", of which {_duration(on_gpu)} on GPUs" if on_gpu else ""
     yield "training", f"{lanes} lanes in {len(packs)} packs, {len(segments)} segments: {_duration(trained)}{gpu}"
     yield "evaluation", _duration(evaluated)
+    if inside := sum(pack.get("circuits_seconds", 0) for pack in packs):
+        yield "inside the models", _duration(inside)
 
 
 def _duration(seconds: float) -> str:

@@ -28,6 +28,10 @@ def add_commands(command: jobs.AddCommand) -> None:
     figures.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
     figures.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
+    circuits = command("circuits-figures", _circuits_figures, "Draw all figures of an experiment's circuits.")
+    circuits.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
+    circuits.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
+
     minimal_model = command("minimal-model-figure", _minimal_model, "Draw the figure of the minimal model.")
     minimal_model.add_argument("--experiment", type=Path, required=True, help="its minimal_model.json")
     minimal_model.add_argument("--folder", type=Path, required=True, help="the study's folder")
@@ -66,6 +70,15 @@ def _figures(options: argparse.Namespace) -> None:
 
     record = experiment_from(read_planned(options.experiment))
     experiment.draw_experiment(record, tables_file.read_tables(options.folder), options.folder)
+
+
+def _circuits_figures(options: argparse.Namespace) -> None:
+    from icl_transience.report.figures import circuits
+    from icl_transience.store import layout, tables_file
+
+    record = experiment_from(read_planned(options.experiment))
+    inside = tables_file.read_circuits_tables(options.folder)
+    circuits.draw_circuits(record, tables_file.read_tables(options.folder), inside, options.folder / layout.CIRCUITS)
 
 
 def _minimal_model(options: argparse.Namespace) -> None:

@@ -18,7 +18,8 @@ from icl_transience.planning.plan import Plan
 from icl_transience.planning.rates import Rate
 from icl_transience.results import status
 from icl_transience.results.waiting import wall_time
-from icl_transience.specs.compute import evaluation_flop, lane_bytes, training_flop
+from icl_transience.specs.circuits import CircuitsSpec
+from icl_transience.specs.compute import PASS_SLOWER, circuits_flop, evaluation_flop, lane_bytes, training_flop
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.runs import Lane
 from icl_transience.store import layout
@@ -96,6 +97,8 @@ def count(plan: Plan) -> Costs:
                 if segment[0] < horizon:
                     answers = _answers(pack, rate, lanes, sequence_set, *segment)
                     work[layout.metrics_name(sequence_set.id, *segment)] = answers
+            for spec in plan.circuits.of_segment(pack_id, segment[0]):
+                work[layout.circuits_name(spec.id, *segment)] = _inside(plan, pack, rate, lanes, spec, *segment)
             ready = known if segment in finished else known - {layout.segment_name(*segment)}
             whole += sum(work.values(), Cost())
             done += sum((cost for name, cost in work.items() if name in ready), Cost())
@@ -124,6 +127,7 @@ def _of_experiments(plan: Plan, rates: Mapping[str, Rate]) -> tuple[dict[str, Co
     known: set[Any] = set()
     trained: dict[tuple[str, int], int] = {}
     answered: dict[tuple[str, int, SequenceSet], int] = {}
+    measured: dict[tuple[str, int, CircuitsSpec], int] = {}
     for experiment in plan.study.experiments.values():
         cost, end = Cost(), experiment.horizon
         for named in experiment.runs:
@@ -143,6 +147,10 @@ def _of_experiments(plan: Plan, rates: Mapping[str, Rate]) -> tuple[dict[str, Co
                 cost += _answers(pack, rate, 1, answers, answered.get(lane, 0), end)
                 trained[place] = max(end, trained.get(place, 0))
                 answered[lane] = max(end, answered.get(lane, 0))
+                for spec in plan.circuits.of_pack(experiment, named, pack_id):
+                    inside = (*place, spec)
+                    cost += _inside(plan, pack, rate, 1, spec, measured.get(inside, 0), end)
+                    measured[inside] = max(end, measured.get(inside, 0))
                 horizons[pack_id][answers] = max(end, horizons[pack_id].get(answers, 0))
         costs[experiment.name] = cost
     return costs, horizons
@@ -167,11 +175,22 @@ def _answers(pack: Pack, rate: Rate, lanes: int, sequence_set: SequenceSet, star
     """
     if end <= start:
         return Cost()
-    run = pack.spec.run
-    ends = pack.boundaries[bisect_right(pack.boundaries, start) : bisect_right(pack.boundaries, end)]
-    answers = resources.snapshots(run, start, end) + resources.ends_without_snapshot(run, ends)
-    flop = lanes * answers * evaluation_flop(run, sequence_set)
+    flop = lanes * _answered(pack, start, end) * evaluation_flop(pack.spec.run, sequence_set)
     return Cost(flop=flop, hours=flop / rate.flops / 3600)
+
+
+def _inside(plan: Plan, pack: Pack, rate: Rate, lanes: int, spec: CircuitsSpec, start: int, end: int) -> Cost:
+    """Return the cost of measuring inside so many of a pack's lanes, at the same points as `_answers`."""
+    if end <= start:
+        return Cost()
+    flop = lanes * _answered(pack, start, end) * circuits_flop(pack.spec.run, spec, plan.sets[spec.set])
+    return Cost(flop=flop, hours=PASS_SLOWER * flop / rate.flops / 3600)
+
+
+def _answered(pack: Pack, start: int, end: int) -> int:
+    """Return how many snapshots there are in (start, end], and ends of segments that are none."""
+    ends = pack.boundaries[bisect_right(pack.boundaries, start) : bisect_right(pack.boundaries, end)]
+    return resources.snapshots(pack.spec.run, start, end) + resources.ends_without_snapshot(pack.spec.run, ends)
 
 
 # In words.
@@ -194,7 +213,7 @@ def table(plan: Plan, workers: int | None = None) -> str:
     notes = [
         "What experiments share (lanes, packs, banks, evaluators) counts once: in the first that names it.",
         "FLOP: of the model, in training (forward and backward) and in evaluating every snapshot and where a segment "
-        "ends; nothing else counts.",
+        "ends, and in measuring inside them where the study asks for it; nothing else counts.",
         f"{unit}: FLOP over the rate; starting jobs, making banks, tables and figures come on top.",
     ]
     if has_more:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.planning import registry
+from icl_transience.planning.circuits import specs_where
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan, study_files
 from icl_transience.planning.registry import Registered
@@ -33,7 +34,10 @@ from icl_transience.system.formatting import format_bytes, format_path
 ORPHAN, BEYOND = "no study refers to", "beyond every horizon"
 # A link has no lock; it bears its temporary name for a moment only.
 LINK_SECONDS = 24 * 3600
-_OF_SEGMENT = re.compile(r"^(?:segment|unfinished|metrics-(?P<set>.+))-(?P<start>\d{12})-(?P<end>\d{12})\.\w+$")
+_OF_SEGMENT = re.compile(
+    r"^(?:segment|unfinished|metrics-(?P<set>.+)|circuits-(?P<circuits>.+))-(?P<start>\d{12})-(?P<end>\d{12})\.\w+$"
+)
+_PEAKS = re.compile(r"^peaks-(?P<circuits>.+)\.\w+$")
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]+\.(tmp|link)$")
 _PATHS_A_COMMAND = 100
 
@@ -56,6 +60,8 @@ class _Known:
     sets: set[str] = field(default_factory=set)
     horizons: dict[Lane, int] = field(default_factory=dict)
     sets_of: dict[Lane, set[str]] = field(default_factory=dict)
+    circuits_of: dict[Lane, set[str]] = field(default_factory=dict)
+    with_circuits: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, loaded: Study) -> None:
         """Add what a study refers to."""
@@ -65,13 +71,20 @@ class _Known:
             self.experiments[loaded.name].add(MINIMAL_MODEL)
         self.exports.setdefault(loaded.name, set()).update(_export_names(loaded))
         for experiment in loaded.experiments.values():
+            if experiment.circuits:
+                self.with_circuits.add((loaded.name, experiment.name))
             for named in experiment.runs:
+                # Where segments end, the packs say; either may be.
+                inside = {
+                    spec.id for ends in (False, True) for spec in specs_where(experiment, named, horizon_is_end=ends)
+                }
                 self.banks.add(named.run.bank.id)
                 self.sets.add(named.sequence_set.id)
                 for seed in experiment.seeds:
                     lane = Lane(run=named.run, seed=seed)
                     self.horizons[lane] = max(experiment.horizon, self.horizons.get(lane, 0))
                     self.sets_of.setdefault(lane, set()).add(named.sequence_set.id)
+                    self.circuits_of.setdefault(lane, set()).update(inside)
 
 
 @dataclass(frozen=True)
@@ -225,11 +238,14 @@ class _Search:
         lanes = [lane for lane in pack.spec.lanes if lane in self.known.horizons]
         horizon = max(self.known.horizons[lane] for lane in lanes)
         sets = {set_id for lane in lanes for set_id in self.known.sets_of[lane]}
+        inside = {circuits_id for lane in lanes for circuits_id in self.known.circuits_of[lane]}
         for path in [*_files(folder), *_files(folder / layout.KEPT)]:
+            if (peaks := _PEAKS.match(path.name)) and peaks["circuits"] not in inside:
+                yield Removable(path, ORPHAN)
             match = _OF_SEGMENT.match(path.name)
             if match is None:
                 continue
-            if match["set"] and match["set"] not in sets:
+            if (match["set"] and match["set"] not in sets) or (match["circuits"] and match["circuits"] not in inside):
                 yield Removable(path, ORPHAN)
             elif int(match["start"]) >= horizon:
                 yield Removable(path, BEYOND)
@@ -245,6 +261,9 @@ class _Search:
                 yield from (
                     Removable(path, ORPHAN) for path in _folders(folder) if path.name not in (experiments or ())
                 )
+                for path in folder.glob(f"*/{layout.CIRCUITS}"):
+                    if (folder.name, path.parent.name) not in self.known.with_circuits:
+                        yield Removable(path, ORPHAN)
         for kind in ("exports", "logs/exports"):
             for folder, names in self._by_study(self.results / kind, self.known.exports):
                 if names is None:

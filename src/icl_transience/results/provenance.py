@@ -139,6 +139,7 @@ def _experiment(plan: Plan, name: str) -> dict[str, Any]:
         "horizon": experiment.horizon,
         "seeds": [identity_values(seed) for seed in experiment.seeds],
         "statistics": identity_values(experiment.statistics),
+        **({"circuits": identity_values(experiment.circuits)} if experiment.circuits else {}),
         "runs": {
             named.name: {"axes": dict(named.axes), "run": named.run.id, "set": named.sequence_set.id}
             for named in experiment.runs
@@ -165,8 +166,8 @@ def _pack(results: str, pack_id: str, pack: Pack, before: Entry, unchanged_until
     """Return what an entry says of a pack.
 
     lanes: [{run, init, data}]. segments: {file name: see `_segment`}. seconds: wall time of training, and of these
-    gpu_seconds. evaluation_seconds: wall time. before: the pack in the last entry; what is older than `unchanged_until`
-    (a time stamp) is taken from there.
+    gpu_seconds. evaluation_seconds, circuits_seconds: wall time. before: the pack in the last
+    entry; what is older than `unchanged_until` (a time stamp) is taken from there.
     """
     folder, known = Path(results, "packs", pack_id), before.get("segments", {})
     segments = {}
@@ -182,7 +183,8 @@ def _pack(results: str, pack_id: str, pack: Pack, before: Entry, unchanged_until
         "segments": segments,
         "seconds": round(sum(seconds), 3),
         "gpu_seconds": round(sum(on_gpu), 3),
-        "evaluation_seconds": _evaluation_seconds(Path(results, "benchmarks/packs", pack_id)),
+        "evaluation_seconds": _job_seconds(Path(results, "benchmarks/packs", pack_id), "metrics"),
+        "circuits_seconds": _job_seconds(Path(results, "benchmarks/packs", pack_id), "circuits"),
     }
 
 
@@ -210,10 +212,10 @@ def _segment(path: Path) -> dict[str, Any]:
     }
 
 
-def _evaluation_seconds(folder: Path) -> float:
-    """Return the wall time of the evaluation jobs whose benchmarks are there, the last one a file."""
+def _job_seconds(folder: Path, kind: str) -> float:
+    """Return the wall time of the jobs whose benchmarks are there, the last one a file. kind: metrics or circuits."""
     total = 0.0
-    for path in sorted(folder.glob("metrics-*.tsv")):
+    for path in sorted(folder.glob(f"{kind}-*.tsv")):
         with path.open(newline="", encoding="utf-8") as file:
             total += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
     return round(total, 3)

@@ -23,10 +23,9 @@ class RunningJobs:
             return "", ""
         if pack := wildcards.get("pack"):
             horizon = max(experiment.horizon for experiment, _ in self._runs_of[pack])
-            return (
-                f"{rule} {self._lanes(pack)}",
-                f"segment to {format_count(int(wildcards['end']))} of {format_count(horizon)}",
-            )
+            end = wildcards.get("end")
+            segment = f"segment to {format_count(int(end))} of {format_count(horizon)}" if end else ""
+            return f"{rule} {self._lanes(pack)}", segment
         if bank := wildcards.get("bank"):
             return f"{rule} {self.plan.banks[bank].slug}", ""
         if set_id := wildcards.get("set"):

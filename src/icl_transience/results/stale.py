@@ -51,7 +51,7 @@ def report(plan: Plan) -> str:
     folders = [Path(plan.paths.packs, pack_id) for pack_id in stale]
     commands = [
         # Both names of a file: one alone is found again and not trained.
-        f"rm -f -- {quoted}/segment-*.h5 {quoted}/metrics-*.h5 {quoted}/{layout.KEPT}/*.h5"
+        f"rm -f -- {quoted}/segment-*.h5 {quoted}/metrics-*.h5 {quoted}/circuits-*.h5 {quoted}/{layout.KEPT}/*.h5"
         for quoted in (shlex.quote(str(folder)) for folder in folders)
     ]
     return "\n".join(

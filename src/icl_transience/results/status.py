@@ -4,7 +4,7 @@ Nothing is written or locked, so it can be asked at any time, beside any number 
     done         trained and evaluated to the experiment's horizon
     running      a job is training the lane's pack now, on this machine or, through a network file system, on another
     interrupted  no job, but one that was told to stop has saved how far it came within a segment
-    missing      no job, and segments or their metrics are missing
+    missing      no job, and segments, their metrics or what is measured inside them are missing
     diverged     the lane's loss was no longer finite at or before the horizon, however far its pack has trained
 """
 
@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,7 +77,8 @@ def _experiment_rows(
             pack_id, place = places[Lane(run=named.run, seed=seed)]
             pack, rate = trained[pack_id], rates[pack_id]
             seen = min(pack.sequences_seen, experiment.horizon)
-            state, note = pack.state(place, experiment.horizon, named.sequence_set.id)
+            inside = [spec.id for spec in plan.circuits.of_pack(experiment, named, pack_id)]
+            state, note = pack.state(place, experiment.horizon, named.sequence_set.id, inside)
             rate = rate and rate / len(pack.pack.spec.lanes)
             yield Row(
                 experiment=experiment.name,
@@ -164,24 +165,32 @@ class _Trained:
         """Return the sequences a second, summed over lanes; None where they are unknown."""
         return self._progress[0] if self._progress else self._last[0]
 
-    def state(self, place: int, horizon: int, set_id: str) -> tuple[str, str]:
-        """Return (state, note) of the lane at index `place`, in an experiment of this horizon and evaluator set."""
+    def state(self, place: int, horizon: int, set_id: str, circuits: Sequence[str] = ()) -> tuple[str, str]:
+        """Return (state, note) of the lane at index `place`, in an experiment of this horizon and evaluator set.
+
+        circuits: ids of what is measured inside its models.
+        """
         _, diverged_at = self._last
         saved, problem = self._saved, "; ".join(self.problems)
         segments = self.pack.segments(horizon)
         to_train = [segment for segment in segments if segment not in self.finished]
         known = self.names | self.kept
         to_evaluate = sum(layout.metrics_name(set_id, *segment) not in known for segment in segments)
+        to_measure = sum(
+            any(layout.circuits_name(one, *segment) not in known for one in circuits) for segment in segments
+        )
         if 0 <= diverged_at[place] <= horizon:
             return "diverged", f"at {diverged_at[place]:,}"
-        if not to_train and not to_evaluate:
+        if not to_train and not to_evaluate and not to_measure:
             return "done", problem
         if to_train and self.live:
             return "running", problem
         if to_train and saved is not None:
             return "interrupted", f"saved at {saved:,}"
         if not to_train:
-            return "missing", problem or f"{to_evaluate} of {len(segments)} segments to evaluate"
+            left = f"{to_evaluate} of {len(segments)} segments to evaluate" if to_evaluate else ""
+            inside = f"{to_measure} of {len(segments)} segments to measure inside" if to_measure else ""
+            return "missing", problem or "; ".join(filter(None, (left, inside)))
         return "missing", problem or f"{len(to_train)} of {len(segments)} segments to train"
 
 

@@ -28,6 +28,10 @@ STAGES: dict[str, tuple[str, ...]] = {
     "verdicts": (*_TABLES, "analysis.verdicts"),
     "evidence": ("report.figures.evidence",),
     "figures": (*_TABLES, "report.figures.experiment"),
+    "circuits": ("evaluation.inside",),
+    "peaks": (*_METRICS, "analysis.peaks"),
+    "circuits_tables": ("evaluation.inside", "analysis.heads"),
+    "circuits_figures": ("analysis.heads", "report.figures.circuits"),
     "cards": ("report.figures.bank_card",),
     "minimal_model": ("theory.minimal_model_tables",),
     "minimal_model_figure": ("report.figures.minimal_model",),
@@ -46,6 +50,8 @@ _CHOICES = ("engines.select", "engines.verify")
 def declaration(record: ExperimentRecord | MinimalModelRecord) -> str:
     """Return a hash of what these tables are made from, and by: the record without what figures alone say."""
     text = text_of(record.for_tables()) + digest("tables" if isinstance(record, ExperimentRecord) else "minimal_model")
+    if isinstance(record, ExperimentRecord) and record.has_circuits:
+        text += digest("circuits_tables")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

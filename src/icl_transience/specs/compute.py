@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from functools import cache
 
+from icl_transience.specs.circuits import CircuitsSpec
 from icl_transience.specs.evaluators import SequenceSet, evaluator_parts
 from icl_transience.specs.model import Model, parameter_shapes
 from icl_transience.specs.runs import Run
@@ -38,8 +39,12 @@ def _not_graph(run: Run) -> Iterator[str]:
         yield "knows no learning-rate schedules, interventions or forgetting"
 
 
-# Sequences that evaluation answers at a time.
+# Sequences that evaluation answers at a time, and of which measures of circuits are taken at a time.
 EVALUATION_BATCH = 64
+MEASURED_AT_A_TIME = 128
+# A pass in which places are read or set takes so many times what its FLOP take in training with the fastest engine:
+# measured with the model of the study `laptop` on a CPU, 3.3 to 4.1.
+PASS_SLOWER = 4
 
 STATE_PARTS = ("parameters", "first_moments", "second_moments")
 
@@ -80,6 +85,22 @@ def training_flop(run: Run) -> int:
 def evaluation_flop(run: Run, spec: SequenceSet) -> int:
     """Return the FLOP of evaluating one snapshot of a lane on every sequence of a set."""
     return sum(spec.sequences * forward_flop(run, context_of(spec, name)) for name in spec.evaluators)
+
+
+def circuits_flop(run: Run, spec: CircuitsSpec, sequence_set: SequenceSet) -> int:
+    """Return the FLOP of measuring one snapshot of a lane: of forward passes, the only part that is counted.
+
+    One pass an evaluator for all measures; of each intervention one, and another one for each that it takes activations
+    from (see circuits/interventions.py). Passes of all rows are counted as those of the query's are.
+    """
+    circuits = spec.circuits
+    passes = int(bool(circuits.measures)) + sum(
+        1 + bool(one.intervention.keep) + len(one.intervention.graft) + len(one.intervention.patch)
+        for one in circuits.interventions
+    )
+    return passes * sum(
+        sequence_set.sequences * forward_flop(run, context_of(sequence_set, name)) for name in circuits.evaluators
+    )
 
 
 def forward_flop(run: Run, context: int | None = None) -> int:

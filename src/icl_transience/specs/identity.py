@@ -12,9 +12,14 @@ from typing import Any
 from icl_transience.specs.keys import NEUTRAL, TAG
 
 # Bumped by hand when the same values come to mean another content; editing code does not invalidate results.
-SEMANTICS = {"bank": 1, "sequences": 1, "training": 1}
+SEMANTICS = {"bank": 1, "sequences": 1, "training": 1, "circuits": 1}
 # Whose numbers enter a stage's identity: its own, and those of what it is made from.
-_MADE_FROM = {"bank": ("bank",), "sequences": ("bank", "sequences"), "training": ("bank", "training")}
+_MADE_FROM = {
+    "bank": ("bank",),
+    "sequences": ("bank", "sequences"),
+    "training": ("bank", "training"),
+    "circuits": ("circuits",),
+}
 
 T = typing.TypeVar("T")
 
@@ -88,10 +93,11 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    if isinstance(hint, types.UnionType):  # what may be absent
+    if isinstance(hint, types.UnionType):  # what may be absent, or of several types
         if value is None:
             return None
-        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+        options = [option for option in typing.get_args(hint) if option is not types.NoneType]
+        hint = next((one for one in options if isinstance(one, type) and isinstance(value, one)), options[0])
     if dataclasses.is_dataclass(hint):
         return from_values(typing.cast(type, hint), value)
     if typing.get_origin(hint) is tuple:

@@ -298,6 +298,8 @@ def _required(section: type) -> list[str]:
 def _plain(kind: Any, key: Key, value: Any, where: str, problems: list[str]) -> Any:
     """Return a number or a text, within the bounds of its key."""
     problem = ""
+    if kind is str and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # a number of sequences seen, say
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             problem = "a number"

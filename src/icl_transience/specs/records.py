@@ -18,11 +18,15 @@ from icl_transience.specs.theory import MinimalModelRecord
 
 @dataclass(frozen=True, kw_only=True)
 class LaneRecord:
-    """A seed of a run, as tables name it, and the lane of a pack that trains it; place: the lane's index in it."""
+    """A seed of a run, as tables name it, and the lane of a pack that trains it.
+
+    place: the lane's index in it. circuits: ids of what is measured inside it.
+    """
 
     seed: str
     pack: str
     place: int
+    circuits: tuple[str, ...] = neutral(())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class ExperimentRecord:
     """An experiment as its tables and figures need it.
 
     horizon: sequences seen at the end. packs: pack id -> sequences seen at which its segments meet, 0 first.
-    question, figures: None where only tables are made.
+    question, figures: None where only tables are made. circuits_figures: names of figures of circuits.
     """
 
     study: str
@@ -59,10 +63,17 @@ class ExperimentRecord:
     packs: Mapping[str, tuple[int, ...]]
     question: str | None = None
     figures: Figures | None = None
+    circuits_figures: tuple[str, ...] = neutral(())
+
+    @property
+    def has_circuits(self) -> bool:
+        """Whether anything is measured inside the models."""
+        return any(lane.circuits for run in self.runs for lane in run.lanes)
 
     def for_tables(self) -> "ExperimentRecord":
         """Return it without what figures alone say."""
-        return replace(self, question=None, figures=None, runs=tuple(replace(run, caption=None) for run in self.runs))
+        runs = tuple(replace(run, caption=None) for run in self.runs)
+        return replace(self, question=None, figures=None, circuits_figures=(), runs=runs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +108,7 @@ def experiment_from(values: Any) -> ExperimentRecord:
                 "axes": tuple(values["axes"]),
                 "statistics": from_values(Statistics, values["statistics"]),
                 "runs": runs,
+                "circuits_figures": tuple(values.get("circuits_figures", ())),
                 "figures": None if figures is None else from_values(Figures, figures),
                 "packs": {pack: tuple(boundaries) for pack, boundaries in values["packs"].items()},
             }

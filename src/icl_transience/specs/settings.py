@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from icl_transience.specs.circuits import CircuitsSection
 from icl_transience.specs.evaluators import DEFAULT_EVALUATORS, EVALUATORS
 from icl_transience.specs.experiment import DIRECTIONS, EVIDENCE, Statistics
 from icl_transience.specs.figures import Figures
@@ -130,6 +131,10 @@ class Settings:
     evaluation: Annotated[Evaluation, Key("the frozen sequences that every lane answers at every snapshot")]
     statistics: Annotated[StatisticsSection, Key("how a curve is summarised; definitions in transience.py")]
     figures: Annotated[Figures, Key("what figures show; a change draws them again and makes nothing else")]
+    circuits: Annotated[
+        CircuitsSection | None,
+        Key("what is measured inside the models, and done to them, at every snapshot; without it nothing is"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,16 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.store import atomic, faults
 from icl_transience.store.layout import kept_name
 
-SCHEMA_VERSIONS = {"bank": 1, "encoder": 1, "sequences": 1, "segment": 1, "unfinished": 1, "metrics": 1, "export": 1}
+SCHEMA_VERSIONS = {
+    "bank": 1,
+    "encoder": 1,
+    "sequences": 1,
+    "segment": 1,
+    "unfinished": 1,
+    "metrics": 1,
+    "circuits": 1,
+    "export": 1,
+}
 _HASH_BYTES = 1 << 26
 # What h5py raises where bytes are not what they were.
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)

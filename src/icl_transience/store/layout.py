@@ -12,6 +12,9 @@ KEPT = ".kept"
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 VERDICTS = "verdicts.csv"
 EVIDENCE = "evidence.csv"
+# The folder of an experiment's tables and figures of circuits, and these tables.
+CIRCUITS = "circuits"
+CIRCUITS_TABLES = ("heads.csv", "composition.csv", "attention.csv")
 # Sequences seen, zero-padded, in the names of a segment and its metrics.
 SEGMENT = re.compile(r"^segment-(\d{12})-(\d{12})\.h5$")
 
@@ -29,6 +32,16 @@ def segment_identity(pack_id: str, start: int, end: int) -> str:
 def metrics_name(set_id: str, start: int, end: int) -> str:
     """Return the file name of a segment's metrics on an evaluator set, beside the segment."""
     return f"metrics-{set_id}-{start:012d}-{end:012d}.h5"
+
+
+def circuits_name(circuits_id: str, start: int, end: int) -> str:
+    """Return the file name of what was measured inside a segment's snapshots, beside the segment."""
+    return f"circuits-{circuits_id}-{start:012d}-{end:012d}.h5"
+
+
+def peaks_name(circuits_id: str) -> str:
+    """Return the file name of the lanes' peaks, from which grafts come, in the pack's folder."""
+    return f"peaks-{circuits_id}.json"
 
 
 def kept_name(path: Path) -> Path:
@@ -90,6 +103,18 @@ class Paths:
     def metrics(self, pack_id: str, set_id: str, start: int, end: int) -> str:
         """Return the file of a segment's metrics on an evaluator set."""
         return f"{self.packs}/{pack_id}/{metrics_name(set_id, start, end)}"
+
+    def circuits(self, pack_id: str, circuits_id: str, start: int, end: int) -> str:
+        """Return the file of what was measured inside a segment's snapshots."""
+        return f"{self.packs}/{pack_id}/{circuits_name(circuits_id, start, end)}"
+
+    def peaks(self, pack_id: str, circuits_id: str) -> str:
+        """Return the file of the lanes' peaks, from which grafts come."""
+        return f"{self.packs}/{pack_id}/{peaks_name(circuits_id)}"
+
+    def circuits_folder(self, experiment: str) -> str:
+        """Return the folder of an experiment's tables and figures of circuits."""
+        return f"{self.experiment_folder(experiment)}/{CIRCUITS}"
 
     def experiment_folder(self, experiment: str) -> str:
         """Return the folder of an experiment's tables and figures."""

@@ -30,6 +30,17 @@ class SegmentReader:
     loss: np.ndarray
     diverged_at: np.ndarray
 
+    @property
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (sequences seen, is it a snapshot) of every snapshot and of the end, which need be none; [n] each."""
+        scheduled = self.sequences_seen.tolist()
+        points = scheduled if self.end in scheduled else [*scheduled, self.end]
+        return np.array(points, dtype=np.int64), np.arange(len(points)) < len(scheduled)
+
+    def parameters_at(self, row: int) -> dict[str, torch.Tensor]:
+        """Return name -> [S, …] of one of the `points`."""
+        return self.parameters(row) if row < len(self.sequences_seen) else self.end_parameters()
+
 
 @contextmanager
 def opened(path: Path, pack: PackSpec, *, aside: bool = True, whole: bool = False) -> Iterator[SegmentReader]:

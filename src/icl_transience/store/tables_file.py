@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from icl_transience.specs.circuits import evaluator_of
 from icl_transience.specs.evaluators import TRAINING, default_metric
 from icl_transience.store import atomic, checksums
+from icl_transience.store.layout import CIRCUITS, CIRCUITS_TABLES
 from icl_transience.store.layout import EVIDENCE as EVIDENCE
 from icl_transience.store.layout import TABLES as TABLES
 from icl_transience.store.layout import VERDICTS as VERDICTS
@@ -59,6 +61,22 @@ def read_runs(folder: Path) -> pd.DataFrame:
     return read_csv(folder / "runs.csv")
 
 
+@dataclass(frozen=True)
+class CircuitsTables:
+    """Of what is inside an experiment's models: heads.csv, composition.csv, attention.csv; see analysis/heads.py."""
+
+    heads: pd.DataFrame
+    composition: pd.DataFrame
+    attention: pd.DataFrame
+
+
+def read_circuits_tables(folder: Path) -> CircuitsTables:
+    """Read the tables of circuits in an experiment's folder. Raises StudyError as `read_curves` does."""
+    inside = folder / CIRCUITS
+    checksums.check_checksums(inside, CIRCUITS_TABLES)
+    return CircuitsTables(*(read_csv(inside / name) for name in CIRCUITS_TABLES))
+
+
 def read_minimal_model(folder: Path, *, move: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read losses.csv and seeds.csv; move: as of `check_checksums`, of which StudyError is."""
     checksums.check_checksums(folder, MINIMAL_MODEL_TABLES, move=move)
@@ -78,5 +96,5 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def default_curves(curves: pd.DataFrame, evaluator: str) -> pd.DataFrame:
     """Return the rows of an evaluator's default metric, or of the training loss for `training`."""
-    metric = "loss" if evaluator == TRAINING else default_metric(evaluator)
+    metric = "loss" if evaluator == TRAINING else default_metric(evaluator_of(evaluator))
     return curves.loc[(curves["evaluator"] == evaluator) & (curves["metric"] == metric)]

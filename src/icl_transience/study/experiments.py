@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from icl_transience.specs.circuits import Circuits, names_of_circuits_figures
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.experiment import Claim, Statistics, levels
 from icl_transience.specs.figures import Figures
@@ -26,7 +27,8 @@ class Experiment:
     """One question: named runs that differ along axes, the seeds of each, and how far they train.
 
     horizon: sequences seen at the end, in whole batches of every run. evidence, claims_alpha: how its
-    claims are decided, one of EVIDENCE, and at which error level.
+    claims are decided, one of EVIDENCE, and at which error level. circuits: what is measured inside its models; None is
+    nothing.
     """
 
     name: str
@@ -40,6 +42,12 @@ class Experiment:
     claims: tuple[Claim, ...]
     claims_alpha: float
     evidence: str
+    circuits: Circuits | None = None
+
+    @property
+    def circuits_figures(self) -> tuple[str, ...]:
+        """The names of the figures of its circuits."""
+        return names_of_circuits_figures(self.circuits, max(named.run.model.depth for named in self.runs))
 
     def levels(self) -> dict[str, list[Any]]:
         """Return axis -> its levels, for the axes along which runs differ."""

@@ -13,7 +13,7 @@ from icl_transience.specs.experiment import Statistics
 from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.runs import Run, Seed
 from icl_transience.specs.theory import MINIMAL_MODEL
-from icl_transience.study import claims, figures, json_schema, minimal_model, schema
+from icl_transience.study import circuits, claims, figures, json_schema, minimal_model, schema
 from icl_transience.study.axes import leaves, nested, plain, short_axis, value_at
 from icl_transience.study.checks import impossible, impossible_interventions, impossible_parts
 from icl_transience.study.claims import Claimant
@@ -29,6 +29,7 @@ RUN_SECTIONS = (
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
     *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
+    *("circuits", "grafts", "peaks", "circuits_tables"),
     *(
         "declare",
         "tables",
@@ -47,7 +48,7 @@ RESERVED_NAMES = (
     *(MINIMAL_MODEL, "minimal_model_tables", "minimal_model_figure"),
 )
 # Rules that draw an experiment's figures are named by it.
-RESERVED_PREFIX = "figures_"
+RESERVED_PREFIXES = ("figures_", "circuits_figures_")
 
 # More would keep Snakemake busy for minutes before the first job, and a curve has no use for them.
 MOST_LANES = 10_000
@@ -118,7 +119,10 @@ class _Resolver:
     def __init__(self, study_schema: Mapping, study_defaults: Mapping, folders: Mapping[str, Path | None]):
         definitions = study_schema["$defs"]
         self.run_schema = definitions["run"] | {"$defs": definitions}
-        self.base = schema.merge(schema.defaults(definitions["settings"], study_schema), study_defaults)
+        given = schema.defaults(definitions["settings"], study_schema)
+        # A section that is not there asks for nothing, though its keys have defaults.
+        self.circuits = given.pop("circuits")
+        self.base = schema.merge(given, study_defaults)
         self.folders = folders
         self.missing: list[str] = []
 
@@ -126,7 +130,7 @@ class _Resolver:
         """Return the experiment, and what its banks lack of their source's files: without those it is only checked."""
         self.missing = []
         where = f"experiments.{name}"
-        if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIX):
+        if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES):
             raise StudyError(f"`{where}`: {name!r} is a name of the workflow's own: rename the experiment")
         if "axes" in section and "runs" in section:
             raise StudyError(f"`{where}` has both `axes` and `runs`: an experiment is declared by one of them")
@@ -172,6 +176,10 @@ class _Resolver:
                     f"`{where}.snapshots` asks for up to {snapshots:,} snapshots of {named.name} until `horizon` "
                     f"{horizon}: expected at most {MOST_SNAPSHOTS:,}: raise `every` or lower `per_doubling`"
                 )
+        inside = None
+        if "circuits" in settings:
+            asked = schema.merge(self.circuits, settings["circuits"])
+            inside = circuits.resolve(f"{where}.circuits", asked, runs, horizon)
         experiment = Experiment(
             name=name,
             question=section.get("question", ""),
@@ -181,10 +189,15 @@ class _Resolver:
             horizon=horizon,
             statistics=statistics,
             figures=figures.resolve(f"{where}.figures", settings["figures"], runs[0].sequence_set.evaluators),
+            circuits=inside,
             claims=claims.resolve(
                 f"{where}.claims",
                 section.get("claims", {}),
-                Claimant(axes, {named.name: named.axes for named in runs}, runs[0].sequence_set.evaluators),
+                Claimant(
+                    axes,
+                    {named.name: named.axes for named in runs},
+                    (*runs[0].sequence_set.evaluators, *circuits.curves_of(inside)),
+                ),
             ),
             claims_alpha=float(settings["statistics"]["claims_alpha"]),
             evidence=settings["statistics"]["evidence"],

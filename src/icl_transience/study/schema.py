@@ -140,6 +140,10 @@ def _as_number(value: Any, kinds: list[str]) -> str:
 
 def _option(option: Mapping[str, Any]) -> str:
     """Return in words one of several forms that a value can have."""
+    if "enum" in option:
+        return " or ".join(map(str, option["enum"]))
+    if option["type"] == "array":
+        return f"a list of {', '.join(map(str, option['items']['enum']))}"
     if option["type"] == "object":
         return f"a mapping of {', '.join(f'`{key}`' for key in option['required'])}"
     return f"{option['type']} from {option['minimum']} to {option['maximum']}"
