@@ -18,7 +18,7 @@ from icl_transience.planning.plan import Plan
 from icl_transience.planning.rates import Rate
 from icl_transience.results import status
 from icl_transience.results.waiting import wall_time
-from icl_transience.specs.compute import evaluation_flop, lane_bytes, training_flop
+from icl_transience.specs.compute import evaluation_flop, lane_bytes, training_flop, why_not_native
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.runs import Lane
 from icl_transience.store import layout
@@ -203,6 +203,9 @@ def table(plan: Plan, workers: int | None = None) -> str:
         )
     engines = dict.fromkeys(plan.rates.engine(pack.spec.run) for pack in plan.packs.values())
     notes.append(f"Device {plan.config['device']}, engine {' and '.join(engines)}.")
+    if plan.config["engine"] == "auto":
+        reasons = dict.fromkeys(why_not_native(plan.config["device"], pack.spec.run) for pack in plan.packs.values())
+        notes += [f"Engine auto is eager where native {why}." for why in reasons if why]
     rates = [f"{unit}: {rate.source}." for rate in costs.rates]
     paragraphs = [
         format_table(lines, left=(0,)),

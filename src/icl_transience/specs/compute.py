@@ -19,6 +19,11 @@ def engine_problem(engine: str, device: str, run: Run) -> str | None:
     return problem and f"engine: {engine} {problem}: choose auto or eager"
 
 
+def why_not_native(device: str, run: Run) -> str:
+    """Return why the engine `auto` is eager for a run though the device is a CPU; "" where it is not, or no CPU."""
+    return next(_not_native(run), "") if device.startswith("cpu") else ""
+
+
 def _not_native(run: Run) -> Iterator[str]:
     if run.numerics == "float64":
         yield "does not compute in float64"
@@ -26,6 +31,12 @@ def _not_native(run: Run) -> Iterator[str]:
         yield "has no dropout"
     if run.model.positions.kind == "rotary":
         yield "has no rotary positions"
+    yield from _plain_pass(run)
+
+
+def _plain_pass(run: Run) -> Iterator[str]:
+    if run.activation_interventions:
+        yield "trains without activation_interventions"
 
 
 def _not_graph(run: Run) -> Iterator[str]:
@@ -36,6 +47,9 @@ def _not_graph(run: Run) -> Iterator[str]:
         yield "has no dropout"
     if run.interventions or run.forgetting.every or not run.optimizer.schedule.is_flat:
         yield "knows no learning-rate schedules, interventions or forgetting"
+    if run.freeze.from_ or run.freeze.until:
+        yield "freezes parameters throughout or not at all (freeze.from, freeze.until)"
+    yield from _plain_pass(run)
 
 
 # Sequences that evaluation answers at a time.

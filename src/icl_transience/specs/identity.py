@@ -88,10 +88,11 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    if isinstance(hint, types.UnionType):  # what may be absent
+    if isinstance(hint, types.UnionType):  # what may be absent, or of several types
         if value is None:
             return None
-        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+        options = [option for option in typing.get_args(hint) if option is not types.NoneType]
+        hint = next((one for one in options if isinstance(one, type) and isinstance(value, one)), options[0])
     if dataclasses.is_dataclass(hint):
         return from_values(typing.cast(type, hint), value)
     if typing.get_origin(hint) is tuple:
