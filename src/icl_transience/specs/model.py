@@ -121,9 +121,10 @@ def parameters_named(written: Iterable[str], model: Model, where: str = "paramet
     for name in written:
         matches = {one for one in there if component(one) == name or fnmatch.fnmatchcase(one, name)}
         if not matches:
+            parts = [part for part in COMPONENTS if part in map(component, there)]
             raise StudyError(
-                f"`{where}` has {name!r}, which the model does not have{did_you_mean(name, [*COMPONENTS, *there])}: "
-                f"there are {', '.join(COMPONENTS)}; {', '.join(there)}; a star stands for any part, as in blocks.0.*"
+                f"`{where}` has {name!r}, which the model does not have{did_you_mean(name, [*parts, *there])}: "
+                f"there are {', '.join(parts)}; {', '.join(there)}; a star stands for any part, as in blocks.0.*"
             )
         found |= matches
     return tuple(name for name in there if name in found)

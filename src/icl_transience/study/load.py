@@ -230,7 +230,8 @@ class _Resolver:
         level: Any = {key: settings[key] for key in RUN_SECTIONS}
         for key in axis.split("."):
             if not isinstance(level, dict) or key not in level:
-                if schema.is_choice(self.run_schema, axis.split(".")):  # without a default, so not among the settings
+                # Without a default, or in a section by a name, which has none: so not among the settings.
+                if schema.is_choice(self.run_schema, axis.split(".")) or axis in _strengths(settings):
                     return
                 allowed = list(level) if isinstance(level, dict) else []
                 raise StudyError(
@@ -308,6 +309,11 @@ class _Resolver:
                 raise StudyError(f"{where}: {error}") from error
             bank["files"] = [resolve.digest(path) for path in paths]
         return bank
+
+
+def _strengths(settings: Mapping[str, Any]) -> list[str]:
+    """Return the key of the strength of each activation intervention of an experiment."""
+    return [f"activation_interventions.{name}.strength" for name in settings["activation_interventions"]]
 
 
 def _refuse_twins(where: str, runs: Iterable[NamedRun]) -> None:
