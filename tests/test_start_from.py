@@ -1,6 +1,6 @@
 """Runs that start from another run's snapshot: what a study means by it, what trains when, and what knows of it."""
 
-import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 import torch
 from builders import TINY_BANK, lane, tiny_run
-from pipeline import ROOT, Clone
+from pipeline import ROOT
 
 from icl_transience.banks import bank as banks_bank
 from icl_transience.engines.state import initial_state
 from icl_transience.planning import registry
 from icl_transience.planning.plan import Plan
 from icl_transience.results import cost, orphans, status, waiting
+from icl_transience.specs import code_digest
+from icl_transience.specs.compute import training_passes
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.interventions import parse
 from icl_transience.specs.model import parameter_shapes
 from icl_transience.specs.runs import PackSpec, Run, Seed
-from icl_transience.specs.training import StartFrom
+from icl_transience.specs.training import ActivationIntervention, StartFrom
 from icl_transience.store import hdf5, layout, segment_file
 from icl_transience.training import segments
 
@@ -320,6 +323,14 @@ def test_cost_counts_what_a_lane_waits_for(tmp_path):
     assert "after those that it starts from" in cost.table(plan)
 
 
+def test_cost_counts_the_other_passes_that_activations_come_from():
+    done = [{"keep": ["patterns"], "ablate": "block0.heads"}, {"clamp": {"place": "block1.pattern", "to": "induction"}}]
+    done += [{"patch": {"place": "block0.values", "from": "other_labels"}}]
+    several = [ActivationIntervention(operations=parse(one)) for one in done]
+    passes = [training_passes(tiny_run(activation_interventions=of)) for of in ((), several[1:2], several[:1], several)]
+    assert passes == [1, 1, 2, 3]
+
+
 def test_cost_says_which_runs_are_the_eager_engines(tmp_path):
     plan = planned(tmp_path, with_again("activation_interventions: {x: {ablate: block0.*}}"))
     text = cost.table(plan)
@@ -395,6 +406,20 @@ def test_a_lane_that_starts_from_its_own_first_snapshot_trains_as_the_other_did(
             assert np.array_equal(one[:, 0], other[:, 0]), name
 
 
+def test_a_segment_names_the_code_that_trained_what_it_starts_from(two_sources, tmp_path):
+    sources = []
+    for number, code in enumerate(("native 0123456789ab", "native 0123456789ab, eager 0123456789ab")):
+        sources.append(tmp_path / f"source{number}.h5")
+        shutil.copy(two_sources[number][0], sources[-1])
+        with h5py.File(sources[-1], "r+") as file:
+            file.attrs["made_training_code"] = code
+    path = trained(tmp_path / "target.h5", starting((SOURCES[0], 64, 0), (SOURCES[1], 64, 1)), 4, *sources)
+    with h5py.File(path) as file:
+        found = str(file.attrs["made_training_code"])
+    expected = ["native 0123456789ab", "eager 0123456789ab", code_digest.training_code("native")]
+    assert found == ", ".join(expected)
+
+
 def test_a_job_without_the_segment_that_holds_the_snapshot_says_so(two_sources, tmp_path):
     path, _ = two_sources[1]
     with pytest.raises(hdf5.StoreError, match=r"seed 0 starts from run \w+ at 64 sequences seen, which is in none of"):
@@ -406,74 +431,6 @@ def test_a_job_without_the_segment_that_holds_the_snapshot_says_so(two_sources, 
     assert not (tmp_path / "target.h5").exists()
 
 
-# With Snakemake.
-
-PIPELINE = """
-defaults:
-  bank: {source: gaussian, gaussian: {classes: 40, holdout_classes: 10, exemplars: 3, holdout_exemplars: 2, dim: 4}}
-  model: {width: 16, heads: 2}
-  snapshots: {first: 256, every: 512}
-  evaluation: {sequences: 64}
-  horizon: 2048
-  seeds: [0, 1]
-experiments:
-  transience: {}
-  l2:
-    horizon: 1024
-    start_from: {run: transience/baseline, at: 1024}
-    freeze: {parameters: [embedder], until: 512}
-    activation_interventions:
-      clamped: {clamp: {place: block1.head0.pattern, to: induction}, strength: [[0, 1], [512, 0]]}
-"""
-
-
-def test_a_run_is_trained_from_another_ones_snapshot_and_only_again_where_that_is_another(tmp_path):
-    clone = Clone.make(tmp_path / "clone", PIPELINE)
-    once = {"train": 3, "evaluate": 3}
-    counts = clone.would_run()
-    assert {rule: counts[rule] for rule in once} == once
-    log = clone.build("--cores", "2")
-    assert "MissingInput" not in log
-    assert clone.would_run() == {}
-
-    # The target's first weights are the source's at its snapshot; what is frozen stays so until it may move.
-    found = {}
-    for path in clone.folder.glob("results/packs/*/segment-000000000000-000000001024.h5"):
-        with h5py.File(path) as file:
-            is_target = bool(PackSpec.from_json(str(file.attrs["spec"])).run.start_from)
-            points = np.asarray(file["snapshots/sequences_seen"]).tolist()
-            parameters = {name: np.asarray(values) for name, values in file["snapshots/parameters"].items()}
-            found[is_target] = points, parameters, str(file.attrs["made_with"])
-    (points, target, made), (of_source, source, _) = found[True], found[False]
-    for name, values in target.items():
-        assert np.array_equal(values[0], source[name][of_source.index(1024)]), name
-    table = target["label_embedding"]
-    assert [bool(np.array_equal(one, table[0])) for one in table] == [at <= 512 for at in points]
-
-    # It is said which engine trains it, and why; and what it started from.
-    assert "eager engine" in made
-    said = "the eager engine trains it: native trains without activation_interventions"
-    logs = clone.folder.glob("results/logs/packs/*/segment-*.log")
-    assert sum(said in path.read_text() for path in logs) == 1
-    entry = json.loads((clone.folder / "results/provenance.json").read_text())["studies"]["tiny"]
-    (sources,) = [pack["sources"] for pack in entry["packs"].values() if "sources" in pack]
-    assert [(one["init"], one["at"], one["segment"]) for one in sources] == [
-        (0, 1024, "segment-000000000000-000000001024.h5"),
-        (1, 1024, "segment-000000000000-000000001024.h5"),
-    ]
-    assert {one["run"] for one in sources} <= entry["runs"].keys()
-    assert "results/packs" not in clone.build("orphans")
-
-    # A longer source trains on, and nothing else does; from another snapshot, it is another run.
-    clone.change("  transience: {}", "  transience: {horizon: 3072}")
-    longer = clone.would_run()
-    assert (longer["train"], longer["evaluate"]) == (1, 1)
-    clone.change("  transience: {horizon: 3072}", "  transience: {}")
-    clone.change("at: 1024", "at: 512")
-    other = clone.would_run()
-    assert (other["train"], other["evaluate"]) == (1, 1)
-
-
 # The page.
 
 
@@ -481,9 +438,8 @@ def test_the_study_in_the_page_on_circuits_is_one(tmp_path):
     page = (ROOT / "docs/circuits.md").read_text(encoding="utf-8")
     text = page[page.index("## While training") :].split("```yaml\n")[1].split("```")[0]
     bank = "{source: gaussian, gaussian: {classes: 40, holdout_classes: 10, exemplars: 3, holdout_exemplars: 2}}"
-    plan = planned(
-        tmp_path, f"defaults: {{bank: {bank}, model: {{width: 64, heads: 8}}}}\n{text}", segment_sequences=None
-    )
+    defaults = f"defaults: {{bank: {bank}, model: {{width: 64, heads: 8}}}}"
+    plan = planned(tmp_path, f"{defaults}\n{text}", segment_sequences=None)
     runs = {named.name: named.run for named in plan.study.experiments["late"].runs}
     source = run_of(plan, "omniglot", "baseline")
     assert {run.start_from for run in runs.values()} == {StartFrom(run=source.id, at=704_000)}

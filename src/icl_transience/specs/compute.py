@@ -87,8 +87,17 @@ def number_bytes(run: Run) -> int:
 
 
 def training_flop(run: Run) -> int:
-    """Return the FLOP of training on one sequence: forward and backward, three times the forward pass."""
-    return 3 * forward_flop(run)
+    """Return the FLOP of training on one sequence: forward and backward, three times the forward pass.
+
+    What interventions on activations take from other passes counts too, as if it were done all along.
+    """
+    return 3 * forward_flop(run) * training_passes(run)
+
+
+def training_passes(run: Run) -> int:
+    """Return through how many forward passes a training batch goes, and its gradient back: one, and those for taps."""
+    done = [one.operations for one in run.activation_interventions]
+    return 1 + any(one.keep for one in done) + sum(len(one.patch) for one in done)
 
 
 def evaluation_flop(run: Run, spec: SequenceSet) -> int:

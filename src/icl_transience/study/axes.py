@@ -56,7 +56,7 @@ def _written(values: Mapping[str, Any], path: str) -> Any:
         value = value.get(key) if isinstance(value, Mapping) else None
     if path.endswith(".strength") and is_number(value):
         return float(value)
-    return plain(value) if isinstance(value, list | Mapping) else value
+    return plain(value) or "none" if isinstance(value, list) else value
 
 
 def _section(bank: BankSpec, key: str) -> Any:

@@ -5,7 +5,7 @@ train_loss/sequences_seen [m], train_loss/value [m, S]: means over LOSS_BATCHES 
 checkpoint/{parameters, first_moments, second_moments}/{name} [S, …], checkpoint/loss_sum [S]
 diverged_at [S]: sequences seen when the lane's loss was no longer finite, or -1
 attributes: spec (the pack's lanes, as JSON), semantics (of training), from, to; made_training_code: all the code that
-has trained the lanes from 0 on, "ENGINE DIGEST, …" (see specs/code_digest.py)
+has trained the lanes from 0 on, and those that they start from, "ENGINE DIGEST, …" (see specs/code_digest.py)
 
 A job that is told to stop leaves what it has of its segment in a file of the same layout, of kind `unfinished`, with
 the sequences seen so far as an attribute; the next job goes on from there.
@@ -136,8 +136,7 @@ def _load_beginning(job: SegmentJob) -> Beginning:
     if job.previous:
         return checkpoint.load_previous(job.previous, job.pack, job.start, job.device)
     state = initial_state(job.pack, job.device)
-    starts.load(state, job.pack, job.sources)
-    return Beginning(state)
+    return Beginning(state, code=starts.load(state, job.pack, job.sources))
 
 
 def _prepare(file: hdf5.Written, job: SegmentJob, beginning: Beginning) -> None:

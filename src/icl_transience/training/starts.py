@@ -11,23 +11,29 @@ import torch
 from icl_transience.engines.state import State
 from icl_transience.specs.runs import Lane, PackSpec, parameter_names
 from icl_transience.store import hdf5
+from icl_transience.training import checkpoint
 
 # A lane by what it is named after in other lanes: the id of its run, and its seed.
 _Source = tuple[str, object]
 
 
-def load(state: State, pack: PackSpec, sources: Sequence[Path]) -> None:
+def load(state: State, pack: PackSpec, sources: Sequence[Path]) -> str:
     """Put the weights of the snapshots that lanes start from in place of those drawn for them.
 
-    state: before the first batch. sources: segments that hold the snapshots. Raises StoreError where one is in none of
-    them, or a segment is not whole.
+    state: before the first batch. sources: segments that hold the snapshots. Returns the code that trained these, as
+    segments record it; "" where no lane starts from any. Raises StoreError where a snapshot is in none of the segments,
+    or a segment is not whole.
     """
+    codes = list[str]()
     left = {place: lane for place, lane in enumerate(pack.lanes) if lane.run.start_from}
     for path in sources:
         if left:
             with hdf5.reading(path, "segment") as file:
-                for place in [place for place, lane in left.items() if _copied(file, lane, state, place)]:
+                copied = [place for place, lane in left.items() if _copied(file, lane, state, place)]
+                for place in copied:
                     del left[place]
+                if copied:
+                    codes += str(file.attrs.get("made_training_code", checkpoint.NOT_RECORDED)).split(", ")
     if left:
         lane = next(iter(left.values()))
         start = lane.run.start_from
@@ -36,6 +42,7 @@ def load(state: State, pack: PackSpec, sources: Sequence[Path]) -> None:
             f"in none of the segments given ({', '.join(map(str, sources)) or 'none'}): give the one that holds it "
             "after --sources"
         )
+    return ", ".join(dict.fromkeys(codes))
 
 
 def _copied(file: h5py.File, lane: Lane, state: State, place: int) -> bool:
