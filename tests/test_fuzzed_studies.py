@@ -68,6 +68,13 @@ def resolved(part: Mapping[str, Any]) -> Mapping[str, Any]:
     return SCHEMA["$defs"][part["$ref"].removeprefix("#/$defs/")] if "$ref" in part else part
 
 
+# Of keys that may be written in several forms, on which the schema has no word.
+ANY_FORM = [
+    *("block0.*", "block1.head0", 0.5, None, {}, [], ["block0.scores", "patterns"], [[0, 1], [512, 0]], [[True, "1"]]),
+    *({"place": "block1.head0.pattern", "to": "induction"}, {"place": ["block0.scores"], "by": 2}, {"from": 3}),
+]
+
+
 def valid(part: Mapping[str, Any]) -> st.SearchStrategy:
     """Values that the schema allows at this place; few keys at a time, so that some of them also fit together."""
     part = resolved(part)
@@ -76,6 +83,8 @@ def valid(part: Mapping[str, Any]) -> st.SearchStrategy:
     if "oneOf" in part:
         return st.one_of(*map(valid, part["oneOf"]))
     kind = part.get("type")
+    if kind is None:
+        return st.just(part["default"]) | st.sampled_from(ANY_FORM)
     if isinstance(kind, list):
         return st.none() | valid({key: value for key, value in part.items() if key != "default"} | {"type": kind[0]})
     if kind == "object":

@@ -144,7 +144,8 @@ def test_no_file_is_a_drawer_for_what_has_no_place():
         ("sequences", {"specs", "philox", "store", "system"}),
         ("study", {"specs", "store", "system"}),
         # store: the cache folder of compiled kernels.
-        ("engines", {"specs", "philox", "store", "model", "sequences"}),
+        # circuits: training under interventions on activations.
+        ("engines", {"specs", "philox", "store", "model", "circuits", "sequences"}),
         ("training", {"specs", "store", "system", "engines"}),
         ("evaluation", {"specs", "store", "system", "model", "engines"}),
         ("analysis", {"specs", "store", "system"}),

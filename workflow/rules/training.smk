@@ -5,6 +5,8 @@ rule train:
     input:
         bank=lambda wildcards: PLAN.paths.bank(PLAN.packs[wildcards.pack].spec.run.bank.id),
         previous=lambda wildcards: PLAN.targets.previous_segment(wildcards.pack, int(wildcards.start)) or [],
+        # Segments of other packs, from whose snapshots lanes start.
+        sources=lambda wildcards: PLAN.targets.source_segments(wildcards.pack, int(wildcards.start)),
     output:
         f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
     log:
@@ -34,5 +36,6 @@ rule train:
     # job, and Snakemake would take the job for ended while training still saves what it has.
     shell:
         "exec python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
+        " --sources {input.sources:q}"
         " --from {wildcards.start} --to {wildcards.end} --output {output:q}"
         " --device {resources.device:q} --engine {resources.engine:q} --threads {threads} --log {log:q}"

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from icl_transience.circuits.interventions import tap_of
+from icl_transience.circuits.network import Network
 from icl_transience.engines.interface import autocast, tensor_cores
 from icl_transience.engines.lanes import Batch, batches, begin_interval, exemplars, lane_optimizers, select_lane
 from icl_transience.engines.optimizers import LaneArrays
 from icl_transience.engines.state import State
 from icl_transience.model import transformer
-from icl_transience.model.places import Tap, untouched
+from icl_transience.model.places import Tap, chain, untouched
 from icl_transience.specs.model import Model
 from icl_transience.specs.runs import PackSpec
 
@@ -26,6 +28,7 @@ class EagerStep:
         )
         # The state's own memory, as leaves of autograd: what it adds up in `grad` stays at one address.
         self.parameters = {name: value.detach().requires_grad_() for name, value in state.parameters.items()}
+        self.network = Network(self.parameters, pack.run.model, pack.run.recipe.context)
         self.gradients = {name: torch.zeros_like(value) for name, value in state.parameters.items()}
         for name, parameter in self.parameters.items():
             parameter.grad = self.gradients[name]
@@ -58,7 +61,8 @@ class EagerStep:
             gradient.zero_()
         with tensor_cores(run.numerics):
             with autocast(run.numerics, exemplars.device):
-                loss = query_loss(self.parameters, run.model, self.geometry, exemplars, labels, self.dropout(start))
+                tap = chain(self.activations(exemplars, labels, start), self.dropout(start))
+                loss = query_loss(self.parameters, run.model, self.geometry, exemplars, labels, tap)
             # Lanes share no tensor, so the gradient of the sum is each lane's own.
             loss.sum().backward()
         for optimizer in self.optimizers:
@@ -70,6 +74,14 @@ class EagerStep:
     def exemplars(self, batch: Batch) -> Tensor:
         """Return the batch's exemplars with their noise, [S, B, C+1, I]."""
         return exemplars(batch, self.embeddings)
+
+    def activations(self, exemplars: Tensor, labels: Tensor, start: int) -> Tap:
+        """Return what is done to the activations of the batch from sequence number `start` on.
+
+        Of all lanes alike: lanes that train together have the same interventions.
+        """
+        done = self.pack.run.activations_at(start)
+        return tap_of(self.network, exemplars, labels, done) if done else untouched
 
     def dropout(self, start: int) -> Tap:
         """Return the dropout of the batch from sequence number `start` on."""

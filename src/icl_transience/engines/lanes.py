@@ -91,9 +91,14 @@ def lane_optimizers(pack: PackSpec, arrays: Sequence[LaneArrays], seen: int) -> 
     """Each lane's optimizer for the batch that begins at `seen`."""
     batch_size, found = pack.run.batch_size, []
     for lane, of_lane in zip(lanes_at(pack, seen), arrays, strict=True):
+        freeze = lane.run.freeze
         steps = dict.fromkeys(of_lane.parameters, seen // batch_size)
         # An optimizer that has just begun corrects its moments for it.
         steps["label_embedding"] -= lane.run.forgetting.latest(batch_size, seen) // batch_size
+        for name in freeze.parameters:
+            steps[name] -= freeze.frozen_sequences(batch_size, seen) // batch_size
+            if freeze.holds(batch_size, seen):
+                del steps[name]
         found.append(LaneOptimizer(lane.run.optimizer, batch_size, of_lane, steps))
     return found
 

@@ -108,13 +108,14 @@ class ParameterGroup:
 class LaneOptimizer:
     """The optimizer of one lane: changes its weights and moments in place by what stands in its gradients.
 
-    A step is `add_l2`, `clip_gradients`, `step`, in this order. steps: name -> steps that the array has taken before.
+    A step is `add_l2`, `clip_gradients`, `step`, in this order. steps: name -> steps that the array has taken before,
+    of the arrays that move; the others stay as they are, and clipping does not see their gradients.
     """
 
     def __init__(self, optimizer: Optimizer, batch_size: int, arrays: LaneArrays, steps: Mapping[str, int]):
         self.optimizer, self.batch_size, self.arrays = optimizer, batch_size, arrays
         squared = optimizer.l2.form == "squared"
-        strengths = {name: optimizer.l2.of(component(name)) for name in arrays.parameters}
+        strengths = {name: optimizer.l2.of(component(name)) for name in steps}
         self.unsquared = {name: strength for name, strength in strengths.items() if strength and not squared}
         # Where it must stand in the gradient: clipping has to see it, and AdamW's step has another decay in its place.
         self.decays_first = bool(optimizer.clip) or optimizer.name == "adamw"

@@ -1,9 +1,11 @@
 """Engines: ways to compute the same steps and the same answers, at different speeds.
 
 eager: the functions of model/transformer.py and autograd, any device and precision; the reference for the others.
-native: kernels in C++, on CPUs, in float32 and bfloat16; without dropout and rotary positions.
+native: kernels in C++, on CPUs, in float32 and bfloat16; without dropout, rotary positions and interventions on
+activations.
 graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches;
-for runs whose steps are all alike: without schedules, interventions, forgetting and noise.
+for runs whose steps are all alike: without schedules, interventions of either kind, forgetting, noise and freezing that
+begins or ends.
 
 Numerics, of a run: float32 and float64 throughout; tf32: as float32, but the products of NVIDIA's tensor cores round
 their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: matrix products in bfloat16 and the
@@ -14,6 +16,7 @@ Letters for shapes as in model/transformer.py. A step makes its batches from cou
 """
 
 import warnings
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -52,6 +55,8 @@ def forward_for(
 ) -> Forward:
     """Return the forward half of `engine`, see step_for, for sequences of `context` items; None: as in training."""
     context = context or run.recipe.context
+    # Answers are without what is done while training, so that they are one engine's in all runs.
+    run = replace(run, activation_interventions=())
     if chosen(engine, run, device, context) == "native":
         return NativeForward(run, batch_size, context)
     return EagerForward(run.model, context, run.numerics, device)

@@ -1,11 +1,12 @@
 """What a run was made with, in words, for the foot of its figures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 
 from icl_transience.specs.model import COMPONENTS, Model
 from icl_transience.specs.recipes import Recipe, Relabelling
 from icl_transience.specs.runs import Run
-from icl_transience.specs.training import L2, Optimizer
+from icl_transience.specs.training import L2, ActivationIntervention, Optimizer
 from icl_transience.study.experiments import NamedRun
 
 
@@ -75,6 +76,31 @@ def _describe_events(run: Run) -> Iterator[str]:
             now += [_describe_optimizer(change.optimizer), _describe_l2(change.optimizer.l2)]
         yield f"from {change.at:,} sequences on: {', '.join(now)}"
         recipe, optimizer = change.recipe, change.optimizer
+    for one in run.activation_interventions:
+        yield f"while training: {_describe_operations(one)}"
+    if run.freeze.parameters:
+        until = f" until {run.freeze.until:,}" if run.freeze.until else ""
+        yield f"frozen from {run.freeze.from_:,} sequences on{until}: {_shortened(run.freeze.parameters)}"
+    if run.start_from:
+        yield f"starts from run {run.start_from.run} at {run.start_from.sequences_seen:,} sequences"
+
+
+def _describe_operations(one: ActivationIntervention) -> str:
+    """Return an intervention on activations and its strength over time."""
+    words = []
+    for field in fields(one.operations):
+        for operation in getattr(one.operations, field.name):
+            places = operation if isinstance(operation, str) else _shortened(operation.place)
+            words.append(f"{field.name} {places}")
+    varies = len(one.strength) > 1
+    strengths = [f"{point.strength:g}" + (f" at {point.at:,}" if varies else "") for point in one.strength]
+    return f"{', '.join(words)}, strength {' -> '.join(strengths)}"
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """Return names in a row, of many the first ones and how many more there are."""
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
 
 
 def _describe_recipe(recipe: Recipe) -> Iterator[str]:

@@ -5,12 +5,12 @@ registered pack only grows: its lanes stay in it, new lanes form new packs, and 
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import round_up
-from icl_transience.specs.runs import Lane, PackSpec
+from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
 
 # Most training jobs that one call plans. Snakemake needs a millisecond and 14 kB for each.
 MOST_SEGMENTS = 100_000
@@ -37,20 +37,23 @@ def plan(
     lanes_per_pack: Callable[[Sequence[Lane], int, int], int],
     segment_end: Callable[[PackSpec, int], Callable[[int], int]],
 ) -> dict[str, Pack]:
-    """Return pack id -> pack, for every pack that holds a wanted lane.
+    """Return pack id -> pack, for every pack that holds a wanted lane, or one from which such a pack starts.
 
     wanted: lane -> horizon, in sequences seen. registered: pack id -> pack; its lanes stay where they are. The other
     lanes are grouped by run (`packing` "run") or by tensor shape, in the order given, at most lanes_per_pack(lanes of
-    the group, their largest horizon, number of lanes in all groups) a pack. segment_end(pack, horizon)(start): where a
-    segment from `start` should end. Boundaries grow up to the largest horizon of a pack, in whole batches. Raises
-    StudyError where that takes more than MOST_SEGMENTS new segments.
+    the group, their largest horizon, number of lanes in all groups) a pack; a lane that starts from another's snapshot
+    does not join its pack, see `_generations`. segment_end(pack, horizon)(start): where a segment from `start` should
+    end. Boundaries grow up to the largest horizon of a pack, in whole batches. Raises StudyError where that takes more
+    than MOST_SEGMENTS new segments.
     """
     home = {lane: pack_id for pack_id in sorted(registered, reverse=True) for lane in registered[pack_id].spec.lanes}
     packs = {home[lane]: registered[home[lane]] for lane in wanted if lane in home}
-    groups: dict[str, list[Lane]] = {}
+    groups: dict[tuple[str, int], list[Lane]] = {}
+    generation = _generations(wanted)
     for lane in wanted:
         if lane not in home:
-            groups.setdefault(lane.run.id if packing == "run" else lane.run.tensor_shape, []).append(lane)
+            alike = lane.run.id if packing == "run" else lane.run.tensor_shape
+            groups.setdefault((alike, generation(lane.run)), []).append(lane)
     new = sum(map(len, groups.values()))
     for lanes in groups.values():
         most = lanes_per_pack(lanes, max(wanted[lane] for lane in lanes), new)
@@ -58,8 +61,59 @@ def plan(
             pack = Pack(spec=PackSpec(lanes=tuple(lanes[first : first + most])), boundaries=(0,))
             packs[pack.spec.id] = pack
     horizons = {pack_id: max(wanted.get(lane, 0) for lane in pack.spec.lanes) for pack_id, pack in packs.items()}
+    for pack_id, at in other_sources(packs, registered):
+        packs[pack_id] = registered[pack_id]
+        horizons[pack_id] = max(at, 1, horizons.get(pack_id, 0))
     _refuse_too_many_segments(packs, horizons, segment_end)
     return {pack_id: _extended(pack, horizons[pack_id], segment_end) for pack_id, pack in packs.items()}
+
+
+def _generations(lanes: Iterable[Lane]) -> Callable[[Run], int]:
+    """Return the function from a run to how many runs it starts from, one after the other; 0 where it begins by itself.
+
+    Packs hold runs of one generation, so that no pack waits for itself.
+    """
+    by_id: dict[str, Run] = {}
+
+    def generation(run: Run | None) -> int:
+        if run is None or not run.start_from:
+            return 0
+        if not by_id:
+            by_id.update({lane.run.id: lane.run for lane in lanes})
+        return 1 + generation(by_id.get(run.start_from.run))
+
+    return generation
+
+
+def other_sources(packs: Mapping[str, Pack], registered: Mapping[str, Pack]) -> Iterator[tuple[str, int]]:
+    """Yield (pack id, snapshot) of the registered packs with lanes that lanes of `packs` start from, but not in these.
+
+    Such are of seeds that the study no longer has, and that train on beside others.
+    """
+    if not any(lane.run.start_from for pack in packs.values() for lane in pack.spec.lanes):
+        return
+    here, elsewhere = lanes_by_run(packs), lanes_by_run(registered)
+    left, known = list(packs.values()), set(packs)
+    while left:
+        for lane in left.pop().spec.lanes:
+            source = (lane.run.start_from.run, lane.seed)
+            if lane.run.start_from and source not in here and source in elsewhere:
+                pack_id, _ = elsewhere[source]
+                yield pack_id, lane.run.start_from.sequences_seen
+                if pack_id not in known:
+                    known.add(pack_id)
+                    left.append(registered[pack_id])
+
+
+def lanes_by_run(packs: Mapping[str, Pack]) -> dict[tuple[str, Seed], tuple[str, int]]:
+    """Return (id of its run, seed) -> (pack id, index in the pack) of every lane of some packs."""
+    ids = {lane.run: "" for pack in packs.values() for lane in pack.spec.lanes}
+    ids = {run: run.id for run in ids}
+    return {
+        (ids[lane.run], lane.seed): (pack_id, place)
+        for pack_id in sorted(packs, reverse=True)
+        for place, lane in enumerate(packs[pack_id].spec.lanes)
+    }
 
 
 def _refuse_too_many_segments(

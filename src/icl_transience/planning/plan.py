@@ -65,6 +65,8 @@ class Plan:
         registered.refuse(self.packs)
         runs = [run for experiment in self.study.experiments.values() for run in experiment.runs]
         self.banks: dict[str, BankSpec] = {run.run.bank.id: run.run.bank for run in runs}
+        for pack in self.packs.values():
+            self.banks.setdefault(pack.spec.run.bank.id, pack.spec.run.bank)
         self.sets: dict[str, SequenceSet] = {run.sequence_set.id: run.sequence_set for run in runs}
         self.sources = SourceFiles(self.paths, self.banks, folders)
         self.circuits = CircuitsPlan(self.paths, self.study, self.packs)

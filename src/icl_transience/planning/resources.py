@@ -27,6 +27,7 @@ from icl_transience.specs.compute import (
     evaluation_flop,
     number_bytes,
     training_flop,
+    training_passes,
 )
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.runs import PackSpec, Run
@@ -242,7 +243,7 @@ def training_megabytes(pack: PackSpec) -> int:
     activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
     # Attention weights of every pair of tokens.
     activations += tokens * run.model.heads * run.model.depth * (2 * run.recipe.context + 1)
-    of_lane = 5 * weights + 2 * activations + 4 * run.batch_size * run.n_labels
+    of_lane = 5 * weights + 2 * activations * training_passes(run) + 4 * run.batch_size * run.n_labels
     bank = shape.n_classes * shape.n_exemplars * shape.width
     needed = number_bytes(run) * (len(pack.lanes) * of_lane + 2 * bank)
     # The order of a pool's sequences in 8 bytes each, and while one is made, keys and words beside it.

@@ -1,16 +1,17 @@
 """Which files a study is made of, and which of them are there."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from icl_transience.planning.packs import Pack
+from icl_transience.planning.packs import Pack, lanes_by_run
 from icl_transience.planning.records import Records
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.code_digest import declaration
 from icl_transience.specs.figures import FORMATS, names_of_figures
-from icl_transience.specs.runs import Export
+from icl_transience.specs.runs import Export, Lane, Seed
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store.checksums import CHECKSUMS
 from icl_transience.store.layout import CIRCUITS, CIRCUITS_TABLES, Paths
@@ -18,6 +19,20 @@ from icl_transience.store.tables_file import EVIDENCE, MINIMAL_MODEL_TABLES, TAB
 from icl_transience.study.experiments import Study
 
 TABLE_FILES = (*TABLES, CHECKSUMS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A snapshot from which a lane starts: at so many sequences seen, in the segment (start, end] of another pack.
+
+    place: of the source's lane in that pack.
+    """
+
+    lane: Lane
+    at: int
+    pack: str
+    place: int
+    segment: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,28 @@ class Targets:
         if start == 0:
             return None
         return self.paths.segment(pack_id, boundaries[boundaries.index(start) - 1], start)
+
+    def source_segments(self, pack_id: str, start: int) -> list[str]:
+        """Return the segments of other packs from whose snapshots lanes of a pack start; none but at 0."""
+        found = self.sources(pack_id) if start == 0 else []
+        return list(dict.fromkeys(self.paths.segment(one.pack, *one.segment) for one in found))
+
+    def sources(self, pack_id: str) -> list[Source]:
+        """Return the snapshots from which lanes of a pack start, but those of lanes that are known nowhere."""
+        found = []
+        for lane in self.packs[pack_id].spec.lanes:
+            start = lane.run.start_from
+            if start and (start.run, lane.seed) in self._lanes:
+                pack, place = self._lanes[start.run, lane.seed]
+                at = start.sequences_seen
+                # The snapshot at 0 stands in the first segment, any other where it is not later than the end.
+                segment = next(ends for ends in itertools.pairwise(self.packs[pack].boundaries) if at <= ends[1])
+                found.append(Source(lane=lane, at=at, pack=pack, place=place, segment=segment))
+        return found
+
+    @cached_property
+    def _lanes(self) -> dict[tuple[str, Seed], tuple[str, int]]:
+        return lanes_by_run(self.packs)
 
     def metrics(self, experiment: str) -> list[str]:
         """Return every metrics file that the tables of an experiment read."""

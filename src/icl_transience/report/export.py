@@ -131,3 +131,9 @@ def differences_of_training(run: Run) -> Iterator[str]:
         yield f"interventions: theirs is as before the first, at {run.interventions[0].at} sequences seen, to the end"
     if run.forgetting.every:
         yield "forgetting: their label embeddings are drawn once"
+    if run.activation_interventions:
+        yield "activation_interventions: theirs trains without any"
+    if run.freeze.parameters:
+        yield "freeze: all of their parameters move"
+    if run.start_from:
+        yield "start_from: theirs begins at random weights"

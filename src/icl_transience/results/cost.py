@@ -5,6 +5,7 @@ Hours are FLOP over a rate that was measured: `gflops` of config.yaml, or what b
 this kind of device. Where there is neither, no hours are given.
 """
 
+import itertools
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
@@ -17,9 +18,16 @@ from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
 from icl_transience.planning.rates import Rate
 from icl_transience.results import status
-from icl_transience.results.waiting import wall_time
+from icl_transience.results.waiting import critical_path, wall_time
 from icl_transience.specs.circuits import CircuitsSpec
-from icl_transience.specs.compute import PASS_SLOWER, circuits_flop, evaluation_flop, lane_bytes, training_flop
+from icl_transience.specs.compute import (
+    PASS_SLOWER,
+    circuits_flop,
+    evaluation_flop,
+    lane_bytes,
+    training_flop,
+    why_not_native,
+)
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.runs import Lane
 from icl_transience.store import layout
@@ -66,7 +74,8 @@ class Costs:
     experiments: what each adds to those before it. along: what lanes do because others in their pack do: train further,
     to the end of a segment too, and be evaluated on their sets. total: of all these. done: what of it is on disk.
     rates: at which its packs train. chains: pack id -> hours of each of its segments that is not done, in order; the
-    next one waits for it. jobs: how many segments there are in all, done or not.
+    next one waits for it. waits: pack id -> [(pack id, how many of its segments that are not done)], from whose
+    snapshots lanes of it start. jobs: how many segments there are in all, done or not.
     """
 
     experiments: dict[str, Cost]
@@ -75,6 +84,7 @@ class Costs:
     done: Cost
     rates: list[Rate]
     chains: dict[str, list[float]]
+    waits: dict[str, list[tuple[str, int]]]
     jobs: int
 
 
@@ -84,14 +94,20 @@ def count(plan: Plan) -> Costs:
     experiments, horizons = _of_experiments(plan, rates)
     asked, whole, done = sum(experiments.values(), Cost()), Cost(), Cost()
     chains: dict[str, list[float]] = {}
+    to_do: dict[str, list[tuple[int, int]]] = {}
+    trained: dict[str, set[tuple[int, int]]] = {}
     jobs = 0
+    started_from: dict[str, int] = {}
+    sources = {pack_id: plan.targets.sources(pack_id) for pack_id in plan.packs}
+    for source in itertools.chain(*sources.values()):
+        started_from[source.pack] = max(source.at, 1, started_from.get(source.pack, 0))
     for pack_id, pack in plan.packs.items():
         lanes, rate = len(pack.spec.lanes), rates[pack_id]
         folder = Path(plan.paths.root, "packs", pack_id)
         known = status.names(folder) | status.names(folder / layout.KEPT)
         finished = set(status.finished(pack, known))
-        chains[pack_id] = []
-        for segment in pack.segments(max(horizons[pack_id].values())):
+        chains[pack_id], to_do[pack_id], trained[pack_id] = [], [], finished
+        for segment in pack.segments(max([*horizons[pack_id].values(), started_from.get(pack_id, 0)])):
             work = {layout.segment_name(*segment): _training(pack, rate, lanes, *segment)}
             for sequence_set, horizon in horizons[pack_id].items():
                 if segment[0] < horizon:
@@ -104,7 +120,17 @@ def count(plan: Plan) -> Costs:
             done += sum((cost for name, cost in work.items() if name in ready), Cost())
             if left := [cost.hours for name, cost in work.items() if name not in ready]:
                 chains[pack_id].append(sum(left))
+                to_do[pack_id].append(segment)
             jobs += 1
+    waits = {
+        pack_id: [
+            (source.pack, to_do[source.pack].index(source.segment) + 1)
+            for source in found
+            if source.segment not in trained[source.pack]
+        ]
+        for pack_id, found in sources.items()
+        if found and not trained[pack_id]
+    }
     along = whole - replace(asked, runs=0, lanes=0, banks=0, sets=0)
     return Costs(
         experiments=experiments,
@@ -113,6 +139,7 @@ def count(plan: Plan) -> Costs:
         done=done,
         rates=list(dict.fromkeys(rates.values())),
         chains=chains,
+        waits=waits,
         jobs=jobs,
     )
 
@@ -222,6 +249,9 @@ def table(plan: Plan, workers: int | None = None) -> str:
         )
     engines = dict.fromkeys(plan.rates.engine(pack.spec.run) for pack in plan.packs.values())
     notes.append(f"Device {plan.config['device']}, engine {' and '.join(engines)}.")
+    if plan.config["engine"] == "auto":
+        reasons = dict.fromkeys(why_not_native(plan.config["device"], pack.spec.run) for pack in plan.packs.values())
+        notes += [f"Engine auto is eager where native {why}." for why in reasons if why]
     rates = [f"{unit}: {rate.source}." for rate in costs.rates]
     paragraphs = [
         format_table(lines, left=(0,)),
@@ -240,17 +270,23 @@ def _waiting(plan: Plan, costs: Costs, workers: int | None) -> list[str]:
         return [f"{of_jobs}; how long they take was not measured"]
     counts: list[int] = sorted({*WORKERS, workers or WORKERS[0]})
     head = ["", *(_number(count, worker) + " (here)" * (count == workers) for count in counts)]
-    times = ["wall time of what is left", *(_time(wall_time(list(chains.values()), count)) for count in counts)]
-    longest = max(chains, key=lambda pack_id: sum(chains[pack_id]))
+    numbers = {pack_id: number for number, pack_id in enumerate(chains)}
+    of_chains = list(chains.values())
+    waits = {numbers[one]: [(numbers[other], n) for other, n in others] for one, others in costs.waits.items()}
+    times = ["wall time of what is left", *(_time(wall_time(of_chains, count, waits)) for count in counts)]
+    hours, number = critical_path(of_chains, waits)
+    longest = list(chains)[number]
     # Its lanes train together: any of them takes as long.
-    named = next(
+    lanes = (
         f"{experiment.name}, {named.name}, seed {seed.label}"
         for experiment in plan.study.experiments.values()
         for named in experiment.runs
         for seed in experiment.seeds
         if Lane(run=named.run, seed=seed) in plan.packs[longest].spec.lanes
     )
-    critical = f"critical path {_time(sum(chains[longest]))}, the segments of one lane ({named}) one after the other"
+    named = next(lanes, f"of pack {longest}")
+    critical = f"critical path {_time(hours)}, the segments of one lane ({named}) one after the other"
+    critical += ", after those that it starts from" if costs.waits.get(longest) else ""
     return [*format_table([head, times], left=(0,)), f"{of_jobs}; {critical}"]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from icl_transience.planning import registry
 from icl_transience.planning.circuits import specs_where
-from icl_transience.planning.packs import Pack
+from icl_transience.planning.packs import Pack, other_sources
 from icl_transience.planning.plan import Plan, study_files
 from icl_transience.planning.registry import Registered
 from icl_transience.results.status import training
@@ -194,6 +194,21 @@ class _Search:
         live = training(folder, (path.name for path in _folders(folder)))
         return live | {one.folder.name for one in self.registered.skipped}
 
+    def _is_known(self, pack: Pack) -> bool:
+        return any(lane in self.known.horizons for lane in pack.spec.lanes)
+
+    @cached_property
+    def started_from(self) -> dict[str, int]:
+        """Return pack id -> the last snapshot of it, 1 at least, from which lanes of a needed pack start.
+
+        Of packs that no study refers to otherwise: lanes of seeds that studies no longer have train on beside others.
+        """
+        needed = {name: pack for name, pack in self.registered.packs.items() if self._is_known(pack)}
+        found: dict[str, int] = {}
+        for name, at in other_sources(needed, self.registered.packs):
+            found[name] = max(at, 1, found.get(name, 0))
+        return found
+
     def everything(self) -> Iterator[Removable]:
         """Yield all that may go; what lies in a folder that may go is named again."""
         yield from self._named("banks", self.known.banks)
@@ -227,7 +242,7 @@ class _Search:
                 continue
             own = [parent / name for parent in (folder, *beside) if (parent / name).is_dir()]
             pack = self.registered.packs.get(name)
-            if pack is None or not any(lane in self.known.horizons for lane in pack.spec.lanes):
+            if pack is None or not (self._is_known(pack) or name in self.started_from):
                 yield from (Removable(path, ORPHAN) for path in own)
             else:
                 for path in own:
@@ -236,7 +251,7 @@ class _Search:
     def _of_pack(self, pack: Pack, folder: Path) -> Iterator[Removable]:
         """Yield what may go of a pack that is needed: its files, or their logs or benchmarks, in `folder`."""
         lanes = [lane for lane in pack.spec.lanes if lane in self.known.horizons]
-        horizon = max(self.known.horizons[lane] for lane in lanes)
+        horizon = max([self.started_from.get(pack.spec.id, 0), *(self.known.horizons[lane] for lane in lanes)])
         sets = {set_id for lane in lanes for set_id in self.known.sets_of[lane]}
         inside = {circuits_id for lane in lanes for circuits_id in self.known.circuits_of[lane]}
         for path in [*_files(folder), *_files(folder / layout.KEPT)]:

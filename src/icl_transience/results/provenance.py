@@ -7,7 +7,7 @@ studies/{study}:
     minimal_model        where the study has one: its values, and the runs beside it
     runs                 id -> the resolved run as plain values
     banks                id -> source, SHA-256 of its source files; the whole specification stands in its runs
-    packs                id -> lanes, and what its segments took (see `_pack`)
+    packs                id -> lanes, what its segments took (see `_pack`), and the snapshots from which lanes start
     config               config.yaml with what the command line changed
     versions, code, git, machine   of the call that wrote the entry; each segment says what trained it
 Everything is read from names and attributes. Segments that have not changed since the entry's date are not opened.
@@ -158,8 +158,23 @@ def _packs(plan: Plan, before: Entry) -> dict[str, Any]:
         unchanged_until = datetime.fromisoformat(before["date"]).timestamp() - _SKEW_SECONDS
     return {
         pack_id: _pack(plan.paths.root, pack_id, pack, known.get(pack_id, {}), unchanged_until)
+        | _sources(plan, pack_id)
         for pack_id, pack in plan.packs.items()
     }
+
+
+def _sources(plan: Plan, pack_id: str) -> dict[str, Any]:
+    """Return what an entry says of the snapshots from which a pack's lanes start; {} where none does.
+
+    sources: [{init, data, run, at, pack, segment}], the seed's two numbers first.
+    """
+    found = [
+        identity_values(source.lane.seed)
+        | {"run": source.lane.run.start_from.run, "at": source.at, "pack": source.pack}
+        | {"segment": layout.segment_name(*source.segment)}
+        for source in plan.targets.sources(pack_id)
+    ]
+    return {"sources": found} if found else {}
 
 
 def _pack(results: str, pack_id: str, pack: Pack, before: Entry, unchanged_until: float) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from icl_transience.planning import packs
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
 from icl_transience.results import stale
-from icl_transience.specs.runs import Lane
+from icl_transience.specs.runs import Lane, Seed
 from icl_transience.store import hdf5, layout, locks
 from icl_transience.study.experiments import Experiment
 from icl_transience.system.formatting import format_clock, format_table
@@ -79,6 +79,8 @@ def _experiment_rows(
             seen = min(pack.sequences_seen, experiment.horizon)
             inside = [spec.id for spec in plan.circuits.of_pack(experiment, named, pack_id)]
             state, note = pack.state(place, experiment.horizon, named.sequence_set.id, inside)
+            if state == "missing" and not pack.sequences_seen and (waits := _waits(plan, pack_id, seed, trained)):
+                note = f"{note}; {waits}"
             rate = rate and rate / len(pack.pack.spec.lanes)
             yield Row(
                 experiment=experiment.name,
@@ -92,6 +94,17 @@ def _experiment_rows(
                 seconds_left=(experiment.horizon - seen) / rate if rate else (None if seen < experiment.horizon else 0),
                 note=note,
             )
+
+
+def _waits(plan: Plan, pack_id: str, seed: Seed, trained: Mapping[str, "_Trained"]) -> str:
+    """Return from which lane's snapshot a lane starts, where that is not trained yet; "" where it is or there is none.
+
+    trained: by pack id.
+    """
+    for source in plan.targets.sources(pack_id):
+        if source.lane.seed == seed and source.segment not in trained[source.pack].finished:
+            return f"waits for run {source.lane.run.start_from.run} at {source.at:,}, to start from it"
+    return ""
 
 
 class _Trained:

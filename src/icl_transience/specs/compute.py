@@ -20,6 +20,11 @@ def engine_problem(engine: str, device: str, run: Run) -> str | None:
     return problem and f"engine: {engine} {problem}: choose auto or eager"
 
 
+def why_not_native(device: str, run: Run) -> str:
+    """Return why the engine `auto` is eager for a run though the device is a CPU; "" where it is not, or no CPU."""
+    return next(_not_native(run), "") if device.startswith("cpu") else ""
+
+
 def _not_native(run: Run) -> Iterator[str]:
     if run.numerics == "float64":
         yield "does not compute in float64"
@@ -27,6 +32,12 @@ def _not_native(run: Run) -> Iterator[str]:
         yield "has no dropout"
     if run.model.positions.kind == "rotary":
         yield "has no rotary positions"
+    yield from _plain_pass(run)
+
+
+def _plain_pass(run: Run) -> Iterator[str]:
+    if run.activation_interventions:
+        yield "trains without activation_interventions"
 
 
 def _not_graph(run: Run) -> Iterator[str]:
@@ -37,6 +48,9 @@ def _not_graph(run: Run) -> Iterator[str]:
         yield "has no dropout"
     if run.interventions or run.forgetting.every or not run.optimizer.schedule.is_flat:
         yield "knows no learning-rate schedules, interventions or forgetting"
+    if run.freeze.from_ or run.freeze.until:
+        yield "freezes parameters throughout or not at all (freeze.from, freeze.until)"
+    yield from _plain_pass(run)
 
 
 # Sequences that evaluation answers at a time, and of which measures of circuits are taken at a time.
@@ -78,8 +92,17 @@ def number_bytes(run: Run) -> int:
 
 
 def training_flop(run: Run) -> int:
-    """Return the FLOP of training on one sequence: forward and backward, three times the forward pass."""
-    return 3 * forward_flop(run)
+    """Return the FLOP of training on one sequence: forward and backward, three times the forward pass.
+
+    What interventions on activations take from other passes counts too, as if it were done all along.
+    """
+    return 3 * forward_flop(run) * training_passes(run)
+
+
+def training_passes(run: Run) -> int:
+    """Return through how many forward passes a training batch goes, and its gradient back: one, and those for taps."""
+    done = [one.operations for one in run.activation_interventions]
+    return 1 + any(one.keep for one in done) + sum(len(one.patch) for one in done)
 
 
 def evaluation_flop(run: Run, spec: SequenceSet) -> int:

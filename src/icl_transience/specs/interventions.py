@@ -20,7 +20,7 @@ the order is: graft, keep, patch, temperature, forbid, clamp, ablate.
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -135,20 +135,28 @@ class Patch:
 class Intervention:
     """Operations on places that are done together."""
 
-    ablate: Annotated[tuple[Ablate, ...], Key("activations that are 0")] = neutral(())
-    only: Annotated[tuple[str, ...], Key("heads, block1.head3 say; all others of their layers give 0")] = neutral(())
+    ablate: Annotated[tuple[Ablate, ...], Key("activations that are 0", any_form=True)] = neutral(())
+    only: Annotated[
+        tuple[str, ...], Key("heads, block1.head3 say; all others of their layers give 0", any_form=True)
+    ] = neutral(())
     keep: Annotated[
         tuple[str, ...],
-        Key("what stays as in a first pass without the intervention: patterns, values, queries, keys, or any places"),
+        Key(
+            "what stays as in a first pass without the intervention: patterns, values, queries, keys, or any places",
+            any_form=True,
+        ),
     ] = neutral(())
-    clamp: Annotated[tuple[Clamp, ...], Key("rows of attention patterns that are set")] = neutral(())
-    forbid: Annotated[tuple[Forbid, ...], Key("tokens to which no attention goes")] = neutral(())
-    temperature: Annotated[tuple[Temperature, ...], Key("scores that are divided")] = neutral(())
-    graft: Annotated[tuple[Graft, ...], Key("activations of another snapshot")] = neutral(())
-    patch: Annotated[tuple[Patch, ...], Key("activations on a paired sequence")] = neutral(())
+    clamp: Annotated[tuple[Clamp, ...], Key("rows of attention patterns that are set", any_form=True)] = neutral(())
+    forbid: Annotated[tuple[Forbid, ...], Key("tokens to which no attention goes", any_form=True)] = neutral(())
+    temperature: Annotated[tuple[Temperature, ...], Key("scores that are divided", any_form=True)] = neutral(())
+    graft: Annotated[tuple[Graft, ...], Key("activations of another snapshot", any_form=True)] = neutral(())
+    patch: Annotated[tuple[Patch, ...], Key("activations on a paired sequence", any_form=True)] = neutral(())
     copy: Annotated[
         tuple[str, ...],
-        Key("a head: the logit of each context label is its score at that label's tokens (log of the sum of exp of)"),
+        Key(
+            "a head: the logit of each context label is its score at that label's tokens (log of the sum of exp of)",
+            any_form=True,
+        ),
     ] = neutral(())
 
     def scaled(self, share: float) -> "Intervention":
@@ -160,9 +168,23 @@ class Intervention:
                 changes[field.name] = tuple(dataclasses.replace(one, strength=share * one.strength) for one in parts)
         return dataclasses.replace(self, **changes)
 
+    @property
+    def without_strength(self) -> list[str]:
+        """Return the operations in it that have no strength: they are done or not."""
+        return [name for name in ("only", "copy") if getattr(self, name)]
+
     def __bool__(self) -> bool:
         """Return whether it says anything."""
         return any(getattr(self, field.name) for field in dataclasses.fields(self))
+
+
+def together(several: Iterable[Intervention]) -> Intervention:
+    """Return the intervention that does all that several say."""
+    found: dict[str, tuple] = {}
+    for one in several:
+        for field in dataclasses.fields(one):
+            found[field.name] = found.get(field.name, ()) + getattr(one, field.name)
+    return Intervention(**found)
 
 
 # The kinds of places that an operation can be about; what is not here is about any.

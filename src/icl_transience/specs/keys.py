@@ -40,6 +40,7 @@ class Key:
     names: pattern of the names under which a study writes the values of a tuple, each in a section of its own.
     each: the keys of a mapping, of which all hold one type. inherits: what a section's keys are like unless it says
     otherwise, in place of their defaults. beside: whether the section's keys stand among those of the other fields.
+    any_form: whether it is written in several forms, short ones too; the schema then leaves it to what reads it.
     """
 
     meaning: str = ""
@@ -62,6 +63,7 @@ class Key:
     each: tuple[str, ...] = ()
     inherits: str = ""
     beside: bool = False
+    any_form: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

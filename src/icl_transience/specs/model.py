@@ -1,8 +1,11 @@
 """The transformer: its keys, and the shapes of its parameters."""
 
+import fnmatch
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
+from icl_transience.specs.errors import StudyError, did_you_mean
 from icl_transience.specs.keys import Key, neutral
 
 
@@ -62,7 +65,7 @@ class Model:
     ] = neutral(0.0)
 
 
-# The parts of the model whose L2 can differ; `component` says which parameters are whose.
+# The parts of the model whose L2 can differ, and that can be frozen; `component` says which parameters are whose.
 COMPONENTS = ("embedder", "attention", "mlp", "norm", "unembedding")
 
 
@@ -106,6 +109,25 @@ def parameter_shapes(
         "unembedding.weight": (width, n_labels),
         "unembedding.bias": (n_labels,),
     }
+
+
+def parameters_named(written: Iterable[str], model: Model, where: str = "parameters") -> tuple[str, ...]:
+    """Return the parameters, in forward order, that names stand for: components, parameters, or `blocks.0.*`.
+
+    where: the key, for the message. Raises StudyError where the model has none of that name.
+    """
+    # Sizes do not change which there are.
+    there, found = list(parameter_shapes(model, 1, 1, 1)), set[str]()
+    for name in written:
+        matches = {one for one in there if component(one) == name or fnmatch.fnmatchcase(one, name)}
+        if not matches:
+            parts = [part for part in COMPONENTS if part in map(component, there)]
+            raise StudyError(
+                f"`{where}` has {name!r}, which the model does not have{did_you_mean(name, [*parts, *there])}: "
+                f"there are {', '.join(parts)}; {', '.join(there)}; a star stands for any part, as in blocks.0.*"
+            )
+        found |= matches
+    return tuple(name for name in there if name in found)
 
 
 def component(name: str) -> str:

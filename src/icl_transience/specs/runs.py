@@ -9,10 +9,20 @@ from typing import Annotated
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.identity import Identified, canonical, from_values, identity, identity_values, round_up
+from icl_transience.specs.interventions import Intervention as Operations
+from icl_transience.specs.interventions import together
 from icl_transience.specs.keys import Key, SeedNumber, neutral
 from icl_transience.specs.model import Model, parameter_shapes
 from icl_transience.specs.recipes import Recipe
-from icl_transience.specs.training import Forgetting, Intervention, Optimizer, Snapshots
+from icl_transience.specs.training import (
+    ActivationIntervention,
+    Forgetting,
+    Freeze,
+    Intervention,
+    Optimizer,
+    Snapshots,
+    StartFrom,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +30,7 @@ class Run:
     """One training configuration: everything that shapes the weights but the seed. No horizon.
 
     interventions: in the order in which they come; before the first, `recipe` and `optimizer` hold.
+    activation_interventions: all that are done at some time, as one at a time; equal in lanes that train together.
     """
 
     bank: Annotated[BankSpec, Key("the exemplars")]
@@ -54,6 +65,22 @@ class Run:
             names=r"^[a-z][a-z0-9_]*$",
         ),
     ] = neutral(())
+    activation_interventions: Annotated[
+        tuple[
+            Annotated[ActivationIntervention, Key("operations on places, see docs/circuits.md, and their strength")],
+            ...,
+        ],
+        Key(
+            "what is done to the model's activations in every training batch, by name; gradients flow through it. "
+            "Evaluation is without it. The eager engine alone trains with it",
+            names=r"^[a-z][a-z0-9_]*$",
+        ),
+    ] = neutral(())
+    freeze: Annotated[Freeze, Key("parameters that do not move, for some time or always")] = neutral(Freeze())
+    start_from: Annotated[
+        StartFrom,
+        Key("initial weights are those of another run's snapshot; the optimizer and the sequences begin anew"),
+    ] = neutral(StartFrom())
 
     @property
     def id(self) -> str:
@@ -72,7 +99,7 @@ class Run:
         values["model"].pop("init")
         for key in ("learning_rate", "l2", "clip", "momentum", "weight_decay", "schedule"):
             values["optimizer"].pop(key, None)
-        for key in ("forgetting", "interventions"):
+        for key in ("forgetting", "interventions", "freeze", "start_from"):
             values.pop(key, None)
         values["recipe"] = {"context": self.recipe.context, "labels": self.recipe.labelling.labels}
         return canonical(values)
@@ -90,9 +117,14 @@ class Run:
                 recipe, optimizer = change.recipe, change.optimizer
         return dataclasses.replace(self, recipe=recipe, optimizer=optimizer, interventions=())
 
+    def activations_at(self, seen: int) -> Operations:
+        """Return what is done to the activations of the batch that begins at `seen` sequences seen."""
+        return together(one.at(self.batch_size, seen) for one in self.activation_interventions)
+
     def changes(self, start: int, until: int) -> set[int]:
-        """Return the sequences seen, in (start, until), at which recipe, optimizer or label embeddings change."""
+        """Return the sequences seen, in (start, until), at which recipe, optimizer, labels or what is frozen change."""
         points = {round_up(change.at, self.batch_size) for change in self.interventions}
+        points.update(self.freeze.bounds(self.batch_size))
         if every := round_up(self.forgetting.every, self.batch_size):
             last = round_up(self.forgetting.until, self.batch_size) if self.forgetting.until else until
             points.update(range(start - start % every + every, min(last + 1, until), every))

@@ -1,10 +1,15 @@
-"""How a run is trained: the keys of its optimizer, snapshots, forgetting and interventions."""
+"""How a run is trained: the keys of its optimizer, snapshots, forgetting, freezing and interventions.
+
+Of interventions there are two kinds. `interventions` change recipe and optimizer in mid-training;
+`activation_interventions` are those of specs/interventions.py, done to the model's activations while it trains.
+"""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
+from icl_transience.specs import interventions
 from icl_transience.specs.identity import round_up
 from icl_transience.specs.keys import Key, neutral
 from icl_transience.specs.recipes import Recipe
@@ -140,6 +145,125 @@ class Forgetting:
     def latest(self, batch_size: int, seen: int) -> int:
         """Return the sequences seen when they were drawn last, 0 being the start."""
         return self.times(batch_size, seen) * round_up(self.every, batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrengthAt:
+    """The strength of an activation intervention at a time. at: sequences seen."""
+
+    at: int
+    strength: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationIntervention:
+    """What is done to activations in the forward pass of every training batch; gradients flow through it.
+
+    strength: points in order of time; see `strength_at`. operations: what is done; none of it is a graft.
+    """
+
+    strength: Annotated[
+        tuple[StrengthAt, ...],
+        Key(
+            "how much of it is done, from 0 to 1: a number, or [[sequences seen, strength], …], linear between points "
+            "and constant before the first and after the last; two points at one time are a step",
+            default=1,
+            any_form=True,
+        ),
+    ] = (StrengthAt(at=0, strength=1.0),)
+    operations: Annotated[interventions.Intervention, Key(beside=True)]
+
+    def strength_at(self, batch_size: int, seen: int) -> float:
+        """Return the strength in the batch that begins at `seen` sequences seen; points lie at whole batches."""
+        before = self.strength[0]
+        for point in self.strength:
+            start, end = (round_up(one.at, batch_size) for one in (before, point))
+            if seen < end:
+                passed = (seen - start) / (end - start) if seen > start else 0.0
+                return before.strength + passed * (point.strength - before.strength)
+            before = point
+        return before.strength
+
+    def at(self, batch_size: int, seen: int) -> interventions.Intervention:
+        """Return what is done to the batch that begins at `seen` sequences seen; nothing at strength 0."""
+        strength = self.strength_at(batch_size, seen)
+        if not strength:
+            return interventions.Intervention()
+        return self.operations if strength == 1 else self.operations.scaled(strength)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freeze:
+    """Parameters that do not move for some time: no gradient, L2 or weight decay reaches them, nor do moments change.
+
+    The norm that `clip` bounds is that of the gradient of what moves. A frozen array's optimizer counts its own steps.
+    parameters: their names, in forward order; a study may name components. until: 0 is as long as training goes on.
+    """
+
+    parameters: Annotated[
+        tuple[str, ...],
+        Key(
+            "which do not move: embedder, attention, mlp, norm, unembedding (components, as of L2), parameters by "
+            "name, or blocks.0.*; [] = none",
+            unique=True,
+        ),
+    ] = ()
+    from_: Annotated[
+        int, Key("sequences seen from which on, rounded up to whole batches", unit="sequences seen", minimum=0)
+    ] = 0
+    until: Annotated[
+        int,
+        Key(
+            "sequences seen from which on they move again; 0 = as long as training goes on",
+            unit="sequences seen",
+            minimum=0,
+        ),
+    ] = 0
+
+    def bounds(self, batch_size: int) -> list[int]:
+        """Return the sequences seen at which it begins and ends, in whole batches; nothing where it is none."""
+        if not self.parameters:
+            return []
+        return [round_up(point, batch_size) for point in ((self.from_, self.until) if self.until else (self.from_,))]
+
+    def holds(self, batch_size: int, seen: int) -> bool:
+        """Return whether it holds for the batch that begins at `seen` sequences seen."""
+        begin, *end = self.bounds(batch_size) or [seen + 1]
+        return begin <= seen and (not end or seen < end[0])
+
+    def frozen_sequences(self, batch_size: int, seen: int) -> int:
+        """Return during how many of the first `seen` sequences it held."""
+        begin, *end = self.bounds(batch_size) or [seen]
+        return max(min([seen, *end]) - begin, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartFrom:
+    """Initial weights are those of another run's snapshot, of the same seed's lane; moments and batches begin at 0.
+
+    As a study writes it. What a Run has is the id of the run, and a number of sequences seen; "" is random weights.
+    """
+
+    run: Annotated[
+        str,
+        Key(
+            "a run of this experiment, or EXPERIMENT/RUN of this study, with the same tensor shapes and the same "
+            "seeds; '' = random weights"
+        ),
+    ] = ""
+    at: Annotated[
+        int | str,
+        Key("at which of its snapshots, in sequences seen; end: its last one up to its horizon", minimum=0),
+    ] = "end"
+
+    @property
+    def sequences_seen(self) -> int:
+        """Return `at` as a number. Raises ValueError where a study's `end` has not been resolved."""
+        return int(self.at)
+
+    def __bool__(self) -> bool:
+        """Return whether there is such a run."""
+        return bool(self.run)
 
 
 @dataclass(frozen=True, kw_only=True)

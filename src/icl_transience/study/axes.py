@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.experiment import is_number
 from icl_transience.specs.model import COMPONENTS
 from icl_transience.specs.runs import Run
+
+# Runs hold these otherwise than they are written.
+_AS_WRITTEN = ("activation_interventions.", "freeze.", "start_from.")
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -33,6 +37,8 @@ def value_at(run: Run, values: Mapping[str, Any], path: str) -> Any:
         _, _, name, key = path.split(".")
         value = values["recipe"]["mixture"].get(name, {"share": 0}).get(key)
         return float(value) if key in ("share", "match") and value is not None else value
+    if path.startswith(_AS_WRITTEN):
+        return _written(values, path)
     if path.startswith("interventions."):
         return _at_intervention(run, values, path)
     if path.removeprefix("optimizer.l2.") in COMPONENTS:
@@ -41,6 +47,16 @@ def value_at(run: Run, values: Mapping[str, Any], path: str) -> Any:
     for key in path.split("."):
         value = _section(value, key) if isinstance(value, BankSpec) else getattr(value, key, None)
     return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _written(values: Mapping[str, Any], path: str) -> Any:
+    """Return what is written at a dotted key: a number, or a text; None where nothing is."""
+    value: Any = values
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if path.endswith(".strength") and is_number(value):
+        return float(value)
+    return plain(value) or "none" if isinstance(value, list) else value
 
 
 def _section(bank: BankSpec, key: str) -> Any:

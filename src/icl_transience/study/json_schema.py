@@ -119,7 +119,9 @@ def _of(kind: Any, key: Key, named: Mapping[Any, str]) -> Schema:
     """Return the schema of the values of a type, as a key bounds them."""
     schema: Schema = {}
     inner = functools.partial(_inner, named=named)
-    if key.choices:
+    if key.any_form:
+        pass
+    elif key.choices:
         schema["enum"] = list(key.choices)
     elif dataclasses.is_dataclass(kind):
         section = typing.cast(type, kind)

@@ -11,9 +11,10 @@ from icl_transience.specs.errors import MissingSourceError, StudyError, did_you_
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.experiment import Statistics
 from icl_transience.specs.identity import from_values, round_up
+from icl_transience.specs.model import Model
 from icl_transience.specs.runs import Run, Seed
 from icl_transience.specs.theory import MINIMAL_MODEL
-from icl_transience.study import circuits, claims, figures, json_schema, minimal_model, schema
+from icl_transience.study import circuits, claims, figures, json_schema, minimal_model, schema, while_training
 from icl_transience.study.axes import leaves, nested, plain, short_axis, value_at
 from icl_transience.study.checks import impossible, impossible_interventions, impossible_parts
 from icl_transience.study.claims import Claimant
@@ -21,10 +22,11 @@ from icl_transience.study.document import read_yaml
 from icl_transience.study.experiments import Experiment, LeftOut, NamedRun, Study
 from icl_transience.study.neutral import evaluators_of, periods_of, resolved_model, resolved_parts
 from icl_transience.study.sources import resolve
+from icl_transience.study.starts import Starts
 
 RUN_SECTIONS = (
     *("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots"),
-    *("forgetting", "interventions"),
+    *("forgetting", "interventions", "activation_interventions", "freeze", "start_from"),
 )
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
@@ -80,6 +82,18 @@ def load(path: Path, folders: Mapping[str, Path | None]) -> Study:
             left_out[name] = LeftOut(reason=missing[0], claims=experiment.claims)
         else:
             problems += [f"{path}: {line}" for line in missing]
+    starts = Starts(dict(experiments), dict(left_out))
+    for name, experiment in dict(experiments).items() if not problems else ():
+        try:
+            experiments[name] = starts.experiment(experiment)
+            _refuse_twins(f"experiments.{name}", experiments[name].runs)
+        except MissingSourceError as error:
+            if not document["experiments"][name].get("optional"):
+                problems.append(f"{path}: {error}")
+                continue
+            left_out[name] = LeftOut(reason=str(error), claims=experiments.pop(name).claims)
+        except StudyError as error:
+            problems.append(f"{path}: {error}")
     if not experiments:
         problems += [f"{path}: {one.reason}" for one in left_out.values()]
     if problems:
@@ -166,6 +180,11 @@ class _Resolver:
                         f"`{where}.horizon` is {settings['horizon']}, but {named.name} has an intervention at "
                         f"{change.at} sequences seen: train longer, or leave it out"
                     )
+            if named.run.freeze.parameters and named.run.freeze.bounds(named.run.batch_size)[0] >= horizon:
+                raise StudyError(
+                    f"`{where}.horizon` is {settings['horizon']}, but {named.name} freezes parameters from "
+                    f"{named.run.freeze.from_} sequences seen on: train longer, or leave it out"
+                )
             if horizon < (first := round_up(named.run.snapshots.first, named.run.batch_size)):
                 raise StudyError(
                     f"`{where}.horizon` is {settings['horizon']}, but the first snapshot of {named.name} is at {first} "
@@ -228,7 +247,8 @@ class _Resolver:
         level: Any = {key: settings[key] for key in RUN_SECTIONS}
         for key in axis.split("."):
             if not isinstance(level, dict) or key not in level:
-                if schema.is_choice(self.run_schema, axis.split(".")):  # without a default, so not among the settings
+                # Without a default, or in a section by a name, which has none: so not among the settings.
+                if schema.is_choice(self.run_schema, axis.split(".")) or axis in _strengths(settings):
                     return
                 allowed = list(level) if isinstance(level, dict) else []
                 raise StudyError(
@@ -250,15 +270,24 @@ class _Resolver:
         if timeless := [name for name, change in values["interventions"].items() if "at" not in change]:
             raise StudyError("\n".join(f"{where}: `interventions.{name}` lacks `at`: add it" for name in timeless))
         periods = periods_of(values)
+        model = resolved_model(values["model"])
+        try:
+            done = while_training.activation_interventions(values["activation_interventions"])
+            frozen = while_training.freeze(values["freeze"], from_values(Model, model))
+        except StudyError as error:
+            raise StudyError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
         run = from_values(
             Run,
             values
             | resolved_parts(values)
             | {
                 "bank": self._bank(where, values["bank"]),
-                "model": resolved_model(values["model"]),
+                "model": model,
                 "forgetting": values["forgetting"] if values["forgetting"]["every"] else {},
                 "interventions": [{"at": period["at"]} | resolved_parts(period) for period in periods.values()],
+                "activation_interventions": list(done.values()),
+                "freeze": frozen,
+                "start_from": values["start_from"] if values["start_from"]["run"] else {},
             },
         )
         evaluation = settings["evaluation"]
@@ -266,6 +295,8 @@ class _Resolver:
         problems = [
             *impossible_parts(values, run.bank, run.batch_size),
             *impossible_interventions(periods, run),
+            *while_training.impossible_activations(done, run),
+            *while_training.impossible_freeze(run),
             *impossible(run, evaluators, evaluation),
         ]
         if problems:
@@ -295,6 +326,11 @@ class _Resolver:
                 raise StudyError(f"{where}: {error}") from error
             bank["files"] = [resolve.digest(path) for path in paths]
         return bank
+
+
+def _strengths(settings: Mapping[str, Any]) -> list[str]:
+    """Return the key of the strength of each activation intervention of an experiment."""
+    return [f"activation_interventions.{name}.strength" for name in settings["activation_interventions"]]
 
 
 def _refuse_twins(where: str, runs: Iterable[NamedRun]) -> None:

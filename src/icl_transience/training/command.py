@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from icl_transience.specs.compute import why_not_native
 from icl_transience.specs.runs import PackSpec, seed_labels
 from icl_transience.store import locks
 from icl_transience.system import jobs
@@ -14,6 +15,9 @@ def add_commands(command: jobs.AddCommand) -> None:
     jobs.add_arguments(train, "spec", "bank", "output", "device", "engine", "threads", "log")
     train.add_argument("--from", dest="start", type=int, required=True, help="sequences seen at the beginning")
     train.add_argument("--to", dest="end", type=int, required=True, help="sequences seen at the end")
+    train.add_argument(
+        "--sources", nargs="*", type=Path, default=[], help="segments of other packs with the snapshots to start from"
+    )
     train.add_argument("--previous", nargs="?", type=Path, help="the segment that ends where this begins; none at 0")
 
 
@@ -30,6 +34,8 @@ def _train(options: argparse.Namespace) -> None:
         if hdf5.restore(output, "segment", layout.segment_identity(pack.id, options.start, options.end)):
             jobs.say(options, f"{output}: finished before, taken from {layout.kept_name(output)}")
             return
+        if options.engine == "auto" and (why := why_not_native(options.device, pack.run)):
+            jobs.say(options, f"{output}: the eager engine trains it: native {why}")
         label = f"{pack.id.rsplit('-', 1)[-1][:6]} {seed_labels(pack)}"
         with jobs.opened_log(options) as log, jobs.told_to_stop() as stop:
             job = segments.SegmentJob(
@@ -41,5 +47,6 @@ def _train(options: argparse.Namespace) -> None:
                 options.end,
                 options.device,
                 options.engine,
+                options.sources,
             )
             segments.run_segment(job, Progress(label, options.start, options.end, len(pack.lanes), log), stop)

@@ -5,7 +5,7 @@ train_loss/sequences_seen [m], train_loss/value [m, S]: means over LOSS_BATCHES 
 checkpoint/{parameters, first_moments, second_moments}/{name} [S, …], checkpoint/loss_sum [S]
 diverged_at [S]: sequences seen when the lane's loss was no longer finite, or -1
 attributes: spec (the pack's lanes, as JSON), semantics (of training), from, to; made_training_code: all the code that
-has trained the lanes from 0 on, "ENGINE DIGEST, …" (see specs/code_digest.py)
+has trained the lanes from 0 on, and those that they start from, "ENGINE DIGEST, …" (see specs/code_digest.py)
 
 A job that is told to stop leaves what it has of its segment in a file of the same layout, of kind `unfinished`, with
 the sequences seen so far as an attribute; the next job goes on from there.
@@ -13,7 +13,7 @@ the sequences seen so far as an attribute; the next job goes on from there.
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -31,7 +31,7 @@ from icl_transience.specs.identity import canonical, semantics_of
 from icl_transience.specs.runs import PackSpec
 from icl_transience.store import atomic, hdf5
 from icl_transience.store.layout import segment_identity, unfinished_name
-from icl_transience.training import checkpoint, loop
+from icl_transience.training import checkpoint, loop, starts
 from icl_transience.training.checkpoint import Beginning
 
 
@@ -44,7 +44,7 @@ class SegmentJob:
     """A segment (start, end] of a pack's training, in sequences seen, and what it is made from.
 
     path: where its file is to stand. bank: embeddings [classes, exemplars, I]. previous: the file of the segment that
-    ends at `start`, None at 0.
+    ends at `start`, None at 0. sources: the segments of other packs that hold the snapshots from which lanes start.
     """
 
     path: Path
@@ -55,6 +55,7 @@ class SegmentJob:
     end: int
     device: str = "cpu"
     engine: str = "auto"
+    sources: Sequence[Path] = ()
 
     def check(self) -> None:
         """Raise StudyError where the ends are not whole batches in order, or `previous` does not fit `start`."""
@@ -125,13 +126,17 @@ def run_segment(
 
 
 def _load_beginning(job: SegmentJob) -> Beginning:
-    """Load the state to train from: where an interrupted job ended, else the previous segment, else initial weights."""
+    """Load the state to train from: where an interrupted job ended, else the previous segment, else initial weights.
+
+    These are random, or those of the snapshots that lanes start from.
+    """
     unfinished = checkpoint.load_unfinished(job.unfinished, job.pack, job.start, job.end, job.device)
     if unfinished:
         return unfinished
     if job.previous:
         return checkpoint.load_previous(job.previous, job.pack, job.start, job.device)
-    return Beginning(initial_state(job.pack, job.device))
+    state = initial_state(job.pack, job.device)
+    return Beginning(state, code=starts.load(state, job.pack, job.sources))
 
 
 def _prepare(file: hdf5.Written, job: SegmentJob, beginning: Beginning) -> None:
