@@ -72,7 +72,10 @@ def signs(
 
 
 def compare(a: np.ndarray, a_censored: np.ndarray, b: np.ndarray, b_censored: np.ndarray) -> np.ndarray:
-    """Return 1 where a is surely larger than b, -1 where b surely is, else 0; as paired_tests.compare, on arrays."""
+    """Return 1 where a is surely larger than b, -1 where b surely is, else 0.
+
+    As paired_tests.compare, on arrays, but for left-censored values, which count as exact here.
+    """
     a_larger = ~b_censored & np.where(a_censored, a >= b, a > b)
     b_larger = ~a_censored & np.where(b_censored, b >= a, b > a)
     return a_larger.astype(int) - b_larger
