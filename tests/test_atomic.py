@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icl_transience.specs.errors import StudyError
-from icl_transience.store import atomic
+from icl_transience.store import atomic, faults
 
 
 def names(folder: Path) -> set[str]:
@@ -100,9 +100,16 @@ def test_a_disk_that_cannot_be_written_to_is_named_with_the_file(number, tmp_pat
 
 
 def test_a_right_that_is_missing_elsewhere_is_not_blamed_on_the_file(tmp_path):
-    error = PermissionError(errno.EACCES, "Permission denied", "/somewhere/else")
-    with pytest.raises(PermissionError):
-        atomic.write(tmp_path / "curves.csv", raise_error(error))
+    for elsewhere in ("/somewhere/else", f"{tmp_path}-beside/it"):
+        error = PermissionError(errno.EACCES, "Permission denied", elsewhere)
+        with pytest.raises(PermissionError):
+            atomic.write(tmp_path / "curves.csv", raise_error(error))
+
+
+def test_a_disk_that_is_read_only_needs_no_room():
+    said = faults.said(OSError(errno.EROFS, "Read-only file system", "results/log"))
+    assert said is not None
+    assert "results/log: cannot be written (Read-only file system): make the disk writable, and run" in said
 
 
 def test_a_file_that_does_not_fit_is_refused_before_it_is_begun(tmp_path):

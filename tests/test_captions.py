@@ -178,7 +178,7 @@ def test_damaged_tables_are_refused_by_name(plan):
     # It may be a job's that has not yet written the checksum.
     assert Path(plan.paths.experiment_folder("l2"), "runs.csv").exists()
     for name in ("runs.csv", "transience.csv"):
-        tabulate(plan, name, {"run": "a", "outcome": "never", "curve_peak": "0.5"})
+        tabulate(plan, name, {"run": "a", "outcome": "never", "peak": "0.5"})
         with pytest.raises(StudyError, match=rf"{name}: lacks emergence, .*: delete it, and snakemake writes it again"):
             Captions(plan).table("l2", name)
     write("results/studies/tiny/verdicts.csv", {"experiment": "l2", "verdict": "supported"})

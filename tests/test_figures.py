@@ -1,6 +1,7 @@
 """Figures of experiments that nobody ran."""
 
 import itertools
+import math
 import subprocess
 import sys
 import tempfile
@@ -560,3 +561,14 @@ def test_words_are_placed_where_no_curve_is():
     words.settle(axes.figure)
     (text,) = axes.texts
     assert text.xy[0] == 0.5 or text.xy[0] == 0.99
+
+
+def test_a_seed_without_a_point_at_the_horizon_stays_in_the_mean_and_one_that_diverged_does_not():
+    """A horizon within a segment of one pack may be the end of another's."""
+    values = {"0": [0.5, 0.7, 0.6], "1": [0.5, 0.9], "2": [0.5, math.nan, math.nan]}
+    curve = pd.DataFrame(
+        [(seen, seed, value) for seed, of in values.items() for seen, value in zip((1, 2, 3), of, strict=False)],
+        columns=["sequences_seen", "seed", "value"],
+    )
+    mean = runs.mean_of(runs.of_seeds(curve))
+    assert mean.to_dict() == pytest.approx({1: 0.5, 2: 0.8})

@@ -27,10 +27,14 @@ import sys
 from pathlib import Path
 import icl_transience.__main__
 from factories import RISES_AND_FALLS, make_curves, make_record
+from icl_transience.analysis import summaries
 from icl_transience.report.figures import experiment
+from icl_transience.store.tables_file import Tables, read_csv
 record = make_record({"none": {"optimizer.l2.strength": 0.0}})
 folder, curves = Path(sys.argv[1]), make_curves(record, {"none": RISES_AND_FALLS})
-experiment.draw_experiment("curves", record, curves, curves, folder / "curves.svg", folder / "curves.png")
+summaries.write_summaries(folder, record, curves, ())
+tables = Tables(curves, read_csv(folder / "transience.csv"), read_csv(folder / "runs.csv"))
+experiment.draw_figure("curves", record, tables, folder / "curves.svg", folder / "curves.png")
 """
 SETTINGS = (
     "text.usetex: True\nfont.family: serif\nfont.size: 20\naxes.prop_cycle: cycler('color', ['r'])\n"
@@ -100,7 +104,7 @@ def test_every_subcommand_and_snakemake_itself_say_so_before_they_print(tmp_path
 # The Python of jobs.
 
 
-def test_python_is_that_of_snakemake_unless_it_is_found_already(monkeypatch):
+def test_python_is_that_of_snakemake_unless_it_is_found_already(monkeypatch, tmp_path):
     folder = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     interpreter.put_on_path()
@@ -109,6 +113,12 @@ def test_python_is_that_of_snakemake_unless_it_is_found_already(monkeypatch):
     monkeypatch.setenv("PATH", f"/mine:{folder}:/bin")
     interpreter.put_on_path()
     assert os.environ["PATH"] == f"/mine:{folder}:/bin"
+    # Unless that is another Python, which has none of this installed.
+    other = tmp_path / "python"
+    other.touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{folder}:/bin")
+    interpreter.put_on_path()
+    assert os.environ["PATH"] == f"{folder}:{tmp_path}:{folder}:/bin"
     monkeypatch.delenv("PATH")
     interpreter.put_on_path()
     assert os.environ["PATH"].startswith(f"{folder}:")

@@ -357,3 +357,19 @@ def test_a_study_without_claims_has_a_table_without_rows(tmp_path):
     verdicts.write_verdicts(tmp_path, [])
     assert list(pd.read_csv(tmp_path / "verdicts.csv").columns) == list(verdicts.COLUMNS)
     assert list(verdicts.claims_in_words(tmp_path)) == []
+
+
+def test_a_bound_of_one_of_two_times_is_a_bound_of_their_difference():
+    of = claim(of="half_life", minus="emergence")
+    table = lanes({"some": [0.1] * 6, "none": [0.2] * 6})
+    exact = put(table, "some", 0, half_life=300.0)
+    assert only(exact, of)["effect"] == pytest.approx(200 / 6)
+    for flags in ({"half_life_censored": True}, {"emergence_left_censored": True}):
+        row = only(put(exact, "some", 0, **flags), of)
+        assert math.isnan(row["effect"])
+        # Known of the others: no difference at all.
+        assert (row["lower"], row["upper"]) == (0, np.inf)
+        assert "of 1 time only a bound is known" in row["note"]
+    # What is at most 200 may be less than nothing.
+    row = only(put(exact, "some", 0, emergence_censored=True), of)
+    assert (row["lower"], row["upper"]) == (-np.inf, 200)

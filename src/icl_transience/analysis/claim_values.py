@@ -1,5 +1,6 @@
 """What claims are about: from the lanes of transience.csv to the values of each run, and why a lane has none."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,7 +80,9 @@ def _measured(row: Mapping[str, Any], of: str) -> Measured | str:
 def _minus(one: Measured | str, other: Measured | str) -> Measured | str:
     if isinstance(one, str) or isinstance(other, str):
         return one if isinstance(one, str) else other
-    return Measured(one.value - other.value)
+    # A bound of either is one of the difference, which may be less than nothing.
+    at_least, at_most = one.censored or other.left_censored, one.left_censored or other.censored
+    return Measured(one.value - other.value, at_least, at_most, least=-math.inf)
 
 
 # In words.

@@ -40,16 +40,20 @@ _ROUNDING = 1e-10
 
 
 class Measured(NamedTuple):
-    """A quantity of one lane; of a censored one `value` is a lower bound, of a left-censored one an upper bound."""
+    """A quantity of one lane; of a censored one `value` is a lower bound, of a left-censored one an upper bound.
+
+    least: below which a left-censored one cannot be: 0 of a time.
+    """
 
     value: float
     censored: bool = False
     left_censored: bool = False
+    least: float = 0.0
 
     @property
     def lowest(self) -> float:
         """Return the least that it may be."""
-        return 0.0 if self.left_censored else self.value
+        return self.least if self.left_censored else self.value
 
     @property
     def highest(self) -> float:

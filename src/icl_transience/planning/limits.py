@@ -11,6 +11,7 @@ from icl_transience.planning.jobs import Jobs
 from icl_transience.specs.compute import engine_problem
 from icl_transience.specs.errors import StudyError
 from icl_transience.study.experiments import Study
+from icl_transience.system import memory
 
 # Linux takes no longer word than 131,072 bytes in a command line, and the whole line is one word to Snakemake's shell.
 MOST_CHARACTERS = 100_000
@@ -26,7 +27,7 @@ def refuse_engine(config: Mapping[str, Any], study: Study) -> None:
 
 def refuse_memory(config: Mapping[str, Any], jobs: Jobs) -> None:
     """Raise StudyError where a bank, sequences on it or training on it take more memory than a job may."""
-    limit = config["memory"] or machine_memory()
+    limit = config["memory"] or memory.for_jobs()
     fewer = "fewer classes or exemplars"
     of_bank = ("making it takes", fewer)
     of_sets = ("evaluators' sequences on it take", f"fewer `evaluation.sequences`, {fewer}")
@@ -82,15 +83,6 @@ def refuse_cluster(config: Mapping[str, Any], base: Path, interpreter: str) -> N
                 f"{what} is {text}: a shell on the way to a cluster's jobs reads the {match[0]!r} in it as "
                 "something else: rename or move it (for the environment's Python: this folder)"
             )
-
-
-def machine_memory() -> int:
-    """Return the MB of this machine, or of the container it is."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        total = min(total, int(text))
-    return total // 2**20
 
 
 def machine_cores() -> int:

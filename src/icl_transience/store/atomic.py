@@ -1,6 +1,5 @@
 """Files that are whole or absent: written under a temporary name, renamed when complete."""
 
-import errno
 import glob
 import itertools
 import json
@@ -102,12 +101,10 @@ def _unwritable(error: Exception, path: Path) -> str | None:
     number, named = faults.number_of(error), str(getattr(error, "filename", None) or "")
     if number is None:
         return None
-    if number == errno.EROFS:
-        return f"({os.strerror(number)}): make the disk writable"
     if number in faults.UNWRITABLE:
-        return f"({os.strerror(number)}): make room"
+        return f"({os.strerror(number)}): {faults.room(number)}"
     # A right that is missing elsewhere says nothing about this file.
-    if number in faults.FORBIDDEN and named.startswith(str(path.parent)):
+    if number in faults.FORBIDDEN and named and Path(named).is_relative_to(path.parent):
         what = Path(named) if Path(named).exists() else path.parent
         return f"({os.strerror(number)}): {what}: {faults.forbidding(what)}: ask them to make it writable (`chmod g+w`)"
     return None

@@ -63,12 +63,17 @@ def said(error: OSError) -> str | None:
     number, path = error.errno, Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else None
     where = f"{path}: " if path else ""
     if number in UNWRITABLE:
-        return f"{where}cannot be written ({error.strerror}): make room, and run the same snakemake command again"
+        return f"{where}cannot be written ({error.strerror}): {room(number)}, and run the same snakemake command again"
     if path is None or number not in FORBIDDEN | _USED | WITHOUT_LOCKS | _TOO_MANY | _FAILING:
         return None
     if number in FORBIDDEN:
         return f"{path}: {error.strerror}: {forbidding(path)}: ask them for the right to use it"
     return f"{path}: {error.strerror}: {_remedy(path, number)}"
+
+
+def room(number: int) -> str:
+    """Say what lets a file be written, of a number in UNWRITABLE."""
+    return "make the disk writable" if number == errno.EROFS else "make room"
 
 
 def forbidding(path: Path) -> str:

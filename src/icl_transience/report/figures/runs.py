@@ -127,8 +127,13 @@ def _ramp(n: int) -> list[Any]:
 
 
 def of_seeds(curve: pd.DataFrame) -> pd.DataFrame:
-    """Return the values of a curve, sequences_seen down, seeds across."""
-    return curve.pivot(index="sequences_seen", columns="seed", values="value")
+    """Return the values of a curve, sequences_seen down, seeds across, at the points that every seed has.
+
+    The horizon is a point of its own where a segment ends there, which may be so of some seeds alone. A seed that
+    diverged has all points, some without a value.
+    """
+    by_seed = curve.pivot(index="sequences_seen", columns="seed", values="value")
+    return by_seed.loc[curve.groupby("sequences_seen").size() == by_seed.shape[1]]
 
 
 def mean_of(by_seed: pd.DataFrame) -> pd.Series:
