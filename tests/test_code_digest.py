@@ -81,7 +81,7 @@ TRAINING = NATIVE | GRAPH | EAGER
         # what chooses and proves them.
         ("specs/training.py", "kind: Annotated", "kind : Annotated", set()),
         ("store/hdf5.py", "_HASH_BYTES = ", "_HASH_BYTES = 2 * ", set()),
-        ("sequences/draw.py", "range(11)", "range(0, 11)", TRAINING),
+        ("sequences/draw.py", "range(12)", "range(0, 12)", TRAINING),
         ("banks/gaussian.py", "return", "return (0,) and", set()),
         ("engines/graph.py", "range(3)", "range(4)", GRAPH),
         ("engines/optimizers.py", "_CLIP_EPSILON = ", "_CLIP_EPSILON = 2 * ", TRAINING),

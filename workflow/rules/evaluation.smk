@@ -57,6 +57,8 @@ rule circuits:
         runtime=lambda wildcards, attempt: PLAN.jobs.circuits(**wildcards).runtime(attempt),
         gpu=lambda wildcards: PLAN.jobs.circuits(**wildcards).gpu,
         device=PLAN.config["device"],
+        # Not read: jobs of one group must agree in a resource that is a text.
+        engine=PLAN.config["engine"],
     params:
         spec=lambda wildcards: PLAN.packs[wildcards.pack].spec.json,
         circuits=lambda wildcards: PLAN.circuits.specs[wildcards.circuits].json,
