@@ -27,7 +27,7 @@ def draw_attention(record: ExperimentRecord, inside: CircuitsTables) -> Figure:
         (run, snapshot)
         for run in runs
         for snapshot in (START, PEAK, END)
-        if ((table["run"] == run.name) & (table["snapshot"] == snapshot)).any()
+        if len(table.loc[(table["run"] == run.name) & (table["snapshot"] == snapshot)])
     ]
     size = (max(6.4, 1.3 + _SIZE * len(heads)), 0.5 + (_SIZE + 0.12) * max(1, len(rows)))
     figure = Figure(figsize=size, layout="constrained")
@@ -76,5 +76,6 @@ def _pattern(panel: Axes, rows: pd.DataFrame) -> None:
 def _chosen(table: pd.DataFrame) -> list[tuple[int, int]]:
     """Return (layer, head) of those heads that are drawn: of many those that are farthest from even attention."""
     even = 1 / (1 + table["token"])
-    far = (table["value"] - even).abs().groupby([table["layer"], table["head"]]).mean()
+    distance = table.assign(value=(table["value"] - even).abs())
+    far = pd.Series(distance.groupby(["layer", "head"])["value"].mean())
     return sorted((int(layer), int(head)) for layer, head in far.nlargest(MOST_HEADS).index)
