@@ -244,7 +244,7 @@ def test_every_figure_is_drawn_again_from_the_archive_alone(clone, tmp_path):
     figures = sorted(file.relative_to(folder) for kind in ("svg", "png") for file in folder.glob(f"*/**/*.{kind}"))
     redrawn = [figure for figure in figures if figure.parts[0] == "redrawn"]
     # Curves, comparison, summary, plane and the bank's card.
-    assert len(redrawn) == 10
+    assert len(redrawn) == 12
     assert [Path(*figure.parts[1:]) for figure in redrawn] == [fig for fig in figures if fig.parts[0] != "redrawn"]
     for figure in redrawn:
         original = folder / Path(*figure.parts[1:])
