@@ -241,10 +241,10 @@ def test_every_figure_is_drawn_again_from_the_archive_alone(clone, tmp_path):
     found = subprocess.run(where, env=os.environ | {"PYTHONPATH": str(source)}, capture_output=True, text=True)
     assert Path(found.stdout.strip()).is_relative_to(source)
     python(folder, *command.split(), PYTHONPATH=str(source))
-    figures = sorted(file.relative_to(folder) for kind in ("svg", "png") for file in folder.glob(f"*/**/*.{kind}"))
+    figures = sorted(file.relative_to(folder) for kind in ("svg", "png") for file in folder.glob(f"**/*.{kind}"))
     redrawn = [figure for figure in figures if figure.parts[0] == "redrawn"]
-    # Curves, comparison, summary, plane and the bank's card.
-    assert len(redrawn) == 10
+    # Curves, comparison, summary, plane, the bank's card and the evidence.
+    assert len(redrawn) == 12
     assert [Path(*figure.parts[1:]) for figure in redrawn] == [fig for fig in figures if fig.parts[0] != "redrawn"]
     for figure in redrawn:
         original = folder / Path(*figure.parts[1:])
