@@ -79,11 +79,10 @@ def draw_head_lines(record: ExperimentRecord, tables: Tables, inside: CircuitsTa
             panel.tick_params(labelsize=7, labelbottom=row == len(measures) - 1)
         axes[row, 0].set_ylabel(_wrapped(measure), fontsize=7)
     handles = layout.legend_lines({f"layer {layer}": colour for layer, colour in colours.items()})
-    figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(handles)), fontsize=8)
+    axes[0, 0].legend(handles=handles, loc="upper left", ncols=-(-len(handles) // 4), fontsize=7)
     how = (
-        "Solid: each head of the first seed, the highest at the end by layer.head; dashed: the strongest at each "
-        f"time, mean over seeds {{seeds}}; measured on {_evaluator_name(record, inside)}. Dotted line: the first seed's "
-        "peak."
+        "Solid: each head of the first seed, the highest at the end by layer.head; dashed: the strongest at each time, "
+        f"mean over seeds {{seeds}}; measured on {_evaluator_name(record, inside)}. Dotted line: the first seed's peak."
     )
     return layout.finished(figure, record, how + _left_out(record))
 
