@@ -147,7 +147,7 @@ def test_no_file_is_a_drawer_for_what_has_no_place():
         # circuits: training under interventions on activations.
         ("engines", {"specs", "philox", "store", "model", "circuits", "sequences"}),
         ("training", {"specs", "store", "system", "engines"}),
-        ("evaluation", {"specs", "store", "system", "model", "engines"}),
+        ("evaluation", {"specs", "store", "system", "model", "circuits", "engines"}),
         ("analysis", {"specs", "store", "system"}),
         ("theory", {"specs", "philox", "store", "system"}),
         # It is no stage: it reads what stages leave, and computes metrics as evaluation does. study: config.yaml.
