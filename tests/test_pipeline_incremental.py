@@ -346,3 +346,10 @@ def test_execution_changed_midway_shapes_new_packs_alone(execution, clone):
 def test_a_new_study_that_shares_lanes_trains_none_of_them(clone):
     (clone.folder / "workflow/studies/other.yaml").write_text(clone.study.read_text())
     assert clone.would_run(config=("study=other",)) == {"declare": 2, "tables": 2, "figures": 2}
+
+
+def test_circuits_measure_what_is_there_and_train_and_evaluate_nothing(clone):
+    clone.change("seeds: [0, 1]", "seeds: [0, 1]\n  circuits: {measures: [induction]}")
+    # Two packs of two segments; a job a segment, and of each of two experiments the tables, of curves too.
+    made = {"circuits": 4, "declare": 2, "tables": 2, "circuits_tables": 2, "figures": 2}
+    assert clone.would_run() == made | {"circuits_figures_transience": 1, "circuits_figures_l2": 1}
