@@ -366,10 +366,12 @@ def two_sources(tmp_path_factory) -> list[tuple[Path, PackSpec]]:
     return [(trained(folder / f"{number}.h5", spec, 128), spec) for number, spec in enumerate(specs)]
 
 
-def starting(*froms: tuple[Run, int, int], **changes) -> PackSpec:
+def starting(*starts: tuple[Run, int, int], **changes) -> PackSpec:
     """Lanes that start from (run, snapshot), with a seed."""
     return PackSpec(
-        lanes=tuple(lane(tiny_run(start_from=StartFrom(run=run.id, at=at), **changes), seed) for run, at, seed in froms)
+        lanes=tuple(
+            lane(tiny_run(start_from=StartFrom(run=run.id, at=at), **changes), seed) for run, at, seed in starts
+        )
     )
 
 

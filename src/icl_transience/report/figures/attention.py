@@ -77,5 +77,5 @@ def _chosen(table: pd.DataFrame) -> list[tuple[int, int]]:
     """Return (layer, head) of those heads that are drawn: of many those that are farthest from even attention."""
     even = 1 / (1 + table["token"])
     distance = table.assign(value=(table["value"] - even).abs())
-    far = pd.Series(distance.groupby(["layer", "head"])["value"].mean())
-    return sorted((int(layer), int(head)) for layer, head in far.nlargest(MOST_HEADS).index)
+    far = pd.pivot_table(distance, values="value", index=["layer", "head"]).sort_values("value", ascending=False)
+    return sorted((int(layer), int(head)) for layer, head in list(far.index)[:MOST_HEADS])
