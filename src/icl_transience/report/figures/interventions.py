@@ -26,7 +26,7 @@ def draw_interventions(record: ExperimentRecord, tables: Tables) -> Figure:
     under = [name for name in dict.fromkeys(curves["evaluator"]) if is_intervened(name)]
     evaluators = list(dict.fromkeys(map(evaluator_of, under)))
     names = list(dict.fromkeys(name.partition("|")[2] for name in under))
-    looks = {
+    looks: dict[str, tuple[str, Literal["-", "--", ":"]]] = {
         name: (UNORDERED[number % len(UNORDERED)], _STYLES[number // len(UNORDERED) % len(_STYLES)])
         for number, name in enumerate(names)
     }
