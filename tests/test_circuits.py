@@ -92,6 +92,7 @@ def test_a_study_without_the_section_has_no_circuits(tmp_path):
 @pytest.mark.parametrize("said", ["{}", "{measures: default}"])
 def test_an_empty_section_asks_for_the_default_measures_on_icl_and_ciwl(tmp_path, said):
     asked = planned(tmp_path, said).study.experiments["transience"].circuits
+    assert asked
     assert set(HEAD_MEASURES) < set(asked.measures)
     assert asked.evaluators == ("icl", "ciwl")
 
@@ -188,10 +189,10 @@ def test_heads_has_every_head_and_snapshot_and_attention_sums_to_1(folder):
     assert len(of_circuits.composition) == 2 * len(seen) * 3 * 4
     rows = of_circuits.attention.groupby(["snapshot", "layer", "head", "token"])["value"].sum()
     # float16 has 11 bits, and the table four digits.
-    assert np.allclose(rows, 1, atol=2e-3)
+    assert np.abs(np.asarray(rows, dtype=float) - 1).max() < 2e-3
 
 
-def test_what_parts_add_sums_to_the_logit_difference_without_bias_left_over(folder):
+def test_attribution_is_kept_part_by_part(folder):
     plan = planned(folder, "{measures: [attribution]}")
     measure(plan)
     (path, *_) = folder.glob("results/packs/*/circuits-*.h5")
@@ -205,6 +206,7 @@ def test_what_parts_add_sums_to_the_logit_difference_without_bias_left_over(fold
 def test_peaks_are_those_of_the_table_of_lanes(folder):
     plan = planned(folder, "{measures: [], interventions: {old: {graft: {place: residual0, from: peak}}}}")
     (spec,) = plan.circuits.specs.values()
+    assert spec.statistics
     # Anything counts as a rise, so that there are peaks.
     spec = dataclasses.replace(spec, statistics=dataclasses.replace(spec.statistics, min_effect=0.0, smoothing=1))
     (asked,) = plan.circuits.specs

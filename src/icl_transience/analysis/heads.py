@@ -142,8 +142,8 @@ def _nothing(columns: Sequence[str]) -> pd.DataFrame:
 def _joined(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
     """Return the rows of all frames whose value is a number."""
     some = [frame for frame in frames if len(frame)] or [frames[0]]
-    joined = pd.concat(some, ignore_index=True)
-    table = joined.loc[joined["value"].notna(), list(columns)]
+    table = pd.concat(some, ignore_index=True)
+    table = table.loc[table["value"].notna(), list(columns)]
     counts = [name for name in ("layer", "head") if name in columns]
     return table.astype(dict.fromkeys(counts, "Int64"))
 

@@ -27,13 +27,7 @@ def write_peaks(path: Path, pack: PackSpec, spec: CircuitsSpec, boundaries: Sequ
         chance = evaluators.chance(statistics.evaluator, lane.run.recipe, lane.run.n_labels)
         assert chance is not None, f"{statistics.evaluator}: specs.experiment.Statistics takes none without a chance"
         curve = default_curves(joined.lane(place), statistics.evaluator)
-        found = transience.summarise(
-            curve["sequences_seen"].to_numpy(),
-            curve["value"].to_numpy(),
-            curve["standard_error"].to_numpy(),
-            chance,
-            statistics,
-            joined.diverged(place),
-        ).peak_at
+        seen, value, error = (curve[name].to_numpy() for name in ("sequences_seen", "value", "standard_error"))
+        found = transience.summarise(seen, value, error, chance, statistics, joined.diverged(place)).peak_at
         peaks.append(None if found is None else int(found))
     atomic.write_text(path, json.dumps(peaks) + "\n")

@@ -57,7 +57,7 @@ def _not_graph(run: Run) -> Iterator[str]:
 EVALUATION_BATCH = 64
 MEASURED_AT_A_TIME = 128
 # A pass in which places are read or set takes so many times what its FLOP take in training with the fastest engine:
-# measured with the model of the study `laptop` on a CPU, 3.3 to 4.1.
+# an estimate from runs of the model of the study `laptop` on a busy CPU.
 PASS_SLOWER = 4
 
 STATE_PARTS = ("parameters", "first_moments", "second_moments")

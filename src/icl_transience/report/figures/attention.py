@@ -1,5 +1,7 @@
 """Mean attention patterns of heads at the start, the peak and the end."""
 
+from typing import cast
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -27,7 +29,7 @@ def draw_attention(record: ExperimentRecord, inside: CircuitsTables) -> Figure:
         (run, snapshot)
         for run in runs
         for snapshot in (START, PEAK, END)
-        if len(table.loc[(table["run"] == run.name) & (table["snapshot"] == snapshot)])
+        if ((table["run"] == run.name) & (table["snapshot"] == snapshot)).to_numpy().any()
     ]
     size = (max(6.4, 1.3 + _SIZE * len(heads)), 0.5 + (_SIZE + 0.12) * max(1, len(rows)))
     figure = Figure(figsize=size, layout="constrained")
@@ -75,7 +77,10 @@ def _pattern(panel: Axes, rows: pd.DataFrame) -> None:
 
 def _chosen(table: pd.DataFrame) -> list[tuple[int, int]]:
     """Return (layer, head) of those heads that are drawn: of many those that are farthest from even attention."""
-    even = 1 / (1 + table["token"])
-    distance = table.assign(value=(table["value"] - even).abs())
-    far = pd.pivot_table(distance, values="value", index=["layer", "head"]).sort_values("value", ascending=False)
-    return sorted((int(layer), int(head)) for layer, head in list(far.index)[:MOST_HEADS])
+    far = table.assign(far=(table["value"] - 1 / (1 + table["token"])).abs())
+    of_heads = {
+        cast(tuple[int, int], head): float(rows["far"].to_numpy().mean())
+        for head, rows in far.groupby(["layer", "head"])
+    }
+    chosen = sorted(of_heads, key=lambda head: -of_heads[head])[:MOST_HEADS]
+    return sorted((int(layer), int(head)) for layer, head in chosen)
