@@ -877,7 +877,7 @@ def test_a_pack_of_more_lanes_than_a_command_line_holds_is_refused(tmp_path):
 
 CONFIGS = {
     "an unknown key": ({"studdy": "laptop"}, ["config: unknown key `studdy`", "did you mean `study`?"]),
-    "an unknown study": ({"study": "laptp"}, ["`study` is 'laptp'", "did you mean `laptop`?", "there are claims"]),
+    "an unknown study": ({"study": "laptp"}, ["`study` is 'laptp'", "did you mean `laptop`?", "there are circuits, claims"]),
     "a study without a name": ({"study": ""}, ["`study` is '', expected a text that is not empty"]),
     "a study by a way out": ({"study": "../studies/laptop"}, ["`study` is '../studies/laptop', which is not in"]),
     "a study that is not there": ({"study": "nowhere/mine.yaml"}, ["nowhere/mine.yaml: cannot be read (No such file"]),
@@ -902,7 +902,7 @@ CONFIGS = {
     "lanes in quotes": ({"lanes_per_pack": "8"}, ["`lanes_per_pack` is '8', expected integer", "without quotes"]),
     "segments of nothing": ({"segment_sequences": 0}, ["`segment_sequences` is 0, expected at least 1"]),
     "segments too short": (
-        {"segment_sequences": 1},
+        {"segment_sequences": 1, "lanes_per_pack": 1},
         ["in segments of 32 sequences takes", "raise `segment_sequences`"],
     ),
     "endless segments": ({"segment_sequences": float("inf")}, ["`segment_sequences` is inf, expected a finite number"]),

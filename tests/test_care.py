@@ -496,7 +496,10 @@ def test_an_entry_says_what_was_asked_for_from_what_and_with_which_software(tiny
     assert {run["run"] for run in runs.values()} == set(entry["runs"])
     assert entry["versions"]["h5py"] == h5py.__version__
     trained = {"training/native", "training/graph", "training/eager"}
-    assert set(entry["code"]) == {"metrics", "tables", "verdicts", "figures", "cards"} | trained
+    inside = {"circuits", "peaks", "circuits_tables", "circuits_figures"}
+    theory = {"minimal_model", "minimal_model_figure"}
+    judged = {"verdicts", "evidence"}
+    assert set(entry["code"]) == {"metrics", "tables", "figures", "cards"} | judged | inside | theory | trained
     assert entry["machine"]["cores"] == os.cpu_count()
     assert entry["git"] is None
 

@@ -63,7 +63,7 @@ TRAINING = NATIVE | GRAPH | EAGER
         ),
         (
             *("analysis/transience.py", "N_SIGMA = ", "N_SIGMA = 2 * "),
-            TABLES | {"peaks", "circuits_figures", "minimal_model_figure"},
+            TABLES | {"peaks", "circuits_figures", "minimal_model_figure", "evidence"},
         ),
         ("analysis/verdicts.py", "of the opposite", "of its opposite", {"verdicts"}),
         ("analysis/eprocess.py", "POWER = ", "POWER = 1.1 * ", {"verdicts"}),

@@ -128,6 +128,7 @@ def python(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedPro
 
 def test_cost_is_told_before_anything_is_made(tmp_path):
     clone = Clone.make(tmp_path / "clone", ONE)
+    clone.settings = ()  # what config.yaml says, as the library's own command reads it
     said = clone.snakemake("cost", config=("device=cuda",))
     assert said.returncode == 0, said.stderr
     (row,) = (line for line in said.stdout.splitlines() if line.startswith("l2 "))

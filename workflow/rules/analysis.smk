@@ -105,7 +105,7 @@ rule peaks:
         code=code_digest.digest("peaks"),
     shell:
         "python -m icl_transience peaks --spec {params.spec:q} --circuits {params.circuits:q}"
-        " --boundaries {params.boundaries} --output {output:q} &> {log:q}"
+        " --boundaries {params.boundaries:q} --output {output:q} &> {log:q}"
 
 
 rule circuits_tables:

@@ -113,7 +113,7 @@ def _one_run(
     of_run = figure_runs.of_run(tables.curves, record, run)
     figure_lines.sequences_axis(panel, asked_of(record).x)
     figure_lines.metric_axis(panel, asked_of(record).metric)
-    for name in shown:
+    for name in reversed(shown):  # the first one lies on top
         _draw(panel, of_run, record, name, colour_of(name))
     marks.mark_chance(panel, record, [run], shown, words)
     if record.statistics.evaluator in shown:
