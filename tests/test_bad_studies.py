@@ -877,7 +877,10 @@ def test_a_pack_of_more_lanes_than_a_command_line_holds_is_refused(tmp_path):
 
 CONFIGS = {
     "an unknown key": ({"studdy": "laptop"}, ["config: unknown key `studdy`", "did you mean `study`?"]),
-    "an unknown study": ({"study": "laptp"}, ["`study` is 'laptp'", "did you mean `laptop`?", "there are circuits, claims"]),
+    "an unknown study": (
+        {"study": "laptp"},
+        ["`study` is 'laptp'", "did you mean `laptop`?", "there are circuits, claims"],
+    ),
     "a study without a name": ({"study": ""}, ["`study` is '', expected a text that is not empty"]),
     "a study by a way out": ({"study": "../studies/laptop"}, ["`study` is '../studies/laptop', which is not in"]),
     "a study that is not there": ({"study": "nowhere/mine.yaml"}, ["nowhere/mine.yaml: cannot be read (No such file"]),

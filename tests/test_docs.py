@@ -1,11 +1,14 @@
 """The pictures of the documentation are what their tables and the code draw."""
 
 import importlib.util
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+
+from icl_transience.planning.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location("pictures", ROOT / "docs/pictures.py")
@@ -34,3 +37,18 @@ def test_tables_that_are_taken_from_a_study_draw_what_the_studys_own_do(tmp_path
     for path in (ROOT / "docs/data").rglob("*.csv"):
         assert (tmp_path / "data" / path.relative_to(ROOT / "docs/data")).read_bytes() == path.read_bytes()
     assert sum(path.stat().st_size for path in (ROOT / "docs/data").rglob("*") if path.is_file()) < 1_000_000
+
+
+@pytest.mark.parametrize("experiment", sorted({experiment for experiment, _ in pictures.PICTURES.values()}))
+def test_pictures_are_of_the_default_study_as_it_ships(tmp_path, experiment):
+    """A study that has changed asks for `make docs-tables`."""
+    plan = Plan({"results": str(tmp_path)}, ROOT)
+    texts = [(ROOT / "docs/data" / experiment / "experiment.json").read_text()]
+    texts.append(plan.records.experiment_text(experiment, figures=True))
+    drawn, shipped = map(json.loads, texts)
+    for record in (drawn, shipped):
+        # How lanes are packed depends on the machine.
+        del record["packs"]
+        for run in record["runs"]:
+            run["lanes"] = [lane["seed"] for lane in run["lanes"]]
+    assert drawn == shipped

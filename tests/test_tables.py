@@ -178,6 +178,15 @@ def test_a_sentence_says_what_is_open_and_how_many_lanes_are_left_out(changes, s
     assert said in words.run_in_words(row_of_a_run(**changes), 32_000)
 
 
+def test_lanes_that_end_at_different_points_are_not_said_to_end_at_one(tmp_path):
+    rows = [("a", 0, 16), ("a", 0, 28_000), ("a", 1, 32_000), ("b", 0, 24_000)]
+    table = pd.DataFrame(rows, columns=["run", "seed", "sequences_seen"])
+    table.to_csv(tmp_path / "curves.csv", index=False)
+    assert words.last_points(tmp_path) == {"a": (32_000, 28_000), "b": (24_000, 24_000)}
+    assert "at 28k to 32k" in words.run_in_words(row_of_a_run(), *words.last_points(tmp_path)["a"])
+    assert " at 24k" in words.run_in_words(row_of_a_run(), *words.last_points(tmp_path)["b"])
+
+
 @pytest.mark.parametrize(
     ("row", "name", "said"),
     [

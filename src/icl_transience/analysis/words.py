@@ -50,11 +50,15 @@ def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
 # Sentences.
 
 
-def run_in_words(row: Mapping[str, Any], horizon: float) -> str:
-    """Return a row of runs.csv as a sentence. horizon: in sequences seen."""
+def run_in_words(row: Mapping[str, Any], last: float, first: float | None = None) -> str:
+    """Return a row of runs.csv as a sentence.
+
+    last: sequences seen at the last point of its lanes. first: that of the lane that ends first, where they differ.
+    """
     seeds = f"{row['seeds']:.0f} seed" + ("s" if row["seeds"] != 1 else "")
     which = f"{row['evaluator']} ({row['metric'].replace('_', ' ')}, chance {row['chance']:.3g})"
-    end = f"{row['final']:.2f} at {format_count(horizon)}"
+    at = format_count(last) if first in (None, last) else f"{format_count(first)} to {format_count(last)}"
+    end = f"{row['final']:.2f} at {at}"
     if row["outcome"] == "diverged":
         return f"every lane diverged ({seeds})"
     if row["outcome"] == "never":
@@ -68,7 +72,7 @@ def run_in_words(row: Mapping[str, Any], horizon: float) -> str:
     outcomes = [f"{row[f'n_{outcome}']:.0f} {outcome}" for outcome in transience.OUTCOMES if row[f"n_{outcome}"]]
     how = f"levels: mean, times: median of {seeds}" if row["seeds"] != 1 else seeds
     return (
-        f"{which} peaks at {row['peak']:.2f} {place_in_words(row, horizon, 'after')} sequences {change} {end}, "
+        f"{which} peaks at {row['peak']:.2f} {place_in_words(row, last, 'after')} sequences {change} {end}, "
         f"half-life {_half_life(row)} ({'; '.join([how, *_left_out(row), ', '.join(outcomes)])})"
     )
 
@@ -145,15 +149,21 @@ def _level(value: float) -> str:
 def experiment_in_words(folder: Path) -> Iterator[str]:
     """Yield what an experiment shows: a sentence a run, the last one with the figure's path."""
     checksums.check_checksums(folder, TABLES)
-    runs, horizon = runs_of(folder), last_snapshot(folder)
+    runs, ends = runs_of(folder), last_points(folder)
     drawn = [path for kind in FORMATS if (path := folder / f"curves.{kind}").exists()]
     figure = drawn[0] if drawn else folder / "curves.svg"
     for number, row in enumerate(runs, start=1):
-        sentence = f"{folder.name}, {row['run']}: {run_in_words(row, horizon)}"
+        sentence = f"{folder.name}, {row['run']}: {run_in_words(row, *ends[row['run']])}"
         yield sentence + (f"; figure: {figure}" if number == len(runs) else "")
 
 
-def last_snapshot(folder: Path) -> float:
-    """Return the sequences seen at the last snapshot in an experiment's curves.csv."""
-    seen = pd.read_csv(folder / "curves.csv", usecols=["sequences_seen"])["sequences_seen"]
-    return float(seen.to_numpy().max())
+def last_points(folder: Path) -> dict[str, tuple[float, float]]:
+    """Return run -> sequences seen at the last point in curves.csv, the latest and the earliest of its lanes.
+
+    They differ where the horizon is the end of a segment in one lane's pack and lies inside one in another's.
+    """
+    table, ends = read_csv(folder / "curves.csv"), dict[str, dict[str, float]]()
+    for run, seed, seen in zip(table["run"], table["seed"], table["sequences_seen"], strict=True):
+        of_run = ends.setdefault(run, {})
+        of_run[seed] = max(seen, of_run.get(seed, 0))
+    return {run: (max(of_run.values()), min(of_run.values())) for run, of_run in ends.items()}

@@ -134,9 +134,9 @@ class Captions(dict):
 
         folder = Path(self.plan.paths.experiment_folder(experiment))
         checksums.check_checksums(folder, tables_file.TABLES, move=False)
-        runs, horizon = words.runs_of(folder), words.last_snapshot(folder)
+        runs, ends = words.runs_of(folder), words.last_points(folder)
         said = [
-            f"<li><strong>{escape(row['run'])}</strong>: {escape(words.run_in_words(row, horizon))}</li>"
+            f"<li><strong>{escape(row['run'])}</strong>: {escape(words.run_in_words(row, *ends[row['run']]))}</li>"
             for row in runs[:_MOST_SENTENCES]
         ]
         if len(runs) > _MOST_SENTENCES:
