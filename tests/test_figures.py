@@ -330,6 +330,15 @@ def panel_of(figure: Figure, label: str):
 HALF_LIFE = "half-life (sequences)"
 
 
+def test_means_and_seeds_of_an_index_below_zero_lie_within_the_panel(record, curves):
+    lanes, of_runs = summarised(record, curves)
+    for table in (lanes, of_runs):
+        table.loc[table["run"] == "some", "index"] = -0.4
+    panel = panel_of(draw_summary(record, lanes, of_runs), "transience index")
+    lowest = min(y for line in panel.lines if line.get_marker() in ("o", "_") for y in line.get_ydata())
+    assert panel.get_ylim()[0] < lowest == -0.4
+
+
 def test_half_lives_past_the_horizon_point_upwards_and_lanes_without_one_are_crosses(record, curves):
     curves.loc[(curves["run"] == "none") & (curves["seed"] == "0") & (curves["evaluator"] == "icl"), "value"] = 0.5
     lanes, of_runs = summarised(record, curves)
