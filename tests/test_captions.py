@@ -96,7 +96,8 @@ def build(plan: Plan, experiment: str, runs: list[dict[str, str]]) -> None:
         path.touch()
     folder = plan.paths.experiment_folder(experiment)
     write(f"{folder}/runs.csv", *runs)
-    write(f"{folder}/curves.csv", {"run": "l2.strength=0", "sequences_seen": "1920000"})
+    ends = [{"run": run["run"], "seed": "0", "sequences_seen": "1920000"} for run in runs]
+    write(f"{folder}/curves.csv", *ends)
     checksums.write_checksums(Path(folder), ("curves.csv", "transience.csv", "runs.csv"))
 
 

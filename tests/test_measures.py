@@ -105,7 +105,7 @@ def test_measures_do_not_depend_on_chunks_and_the_query_needs_no_other_row(monke
         return of_heads | other | {"argmax": measures.argmax_in_context(network, *sequences)}
 
     whole = all_of_them()
-    monkeypatch.setattr(measures, "CHUNK", 4)
+    monkeypatch.setattr(measures, "MEASURED_AT_A_TIME", 4)
     for found in (all_of_them(), all_of_them(("induction", "query_items", "query_labels", "context_labels"))):
         for name, value in found.items():
             assert torch.allclose(value, whole[name], rtol=FLOAT64, atol=FLOAT64), name

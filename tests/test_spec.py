@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from icl_transience.specs import banks, evaluators, model, recipes, runs, sources, training
 from icl_transience.specs.banks import BankSpec, Gaussian, Omniglot
+from icl_transience.specs.circuits import Circuits, CircuitsSpec
 from icl_transience.specs.evaluators import evaluator_at, evaluator_parts, in_order
 from icl_transience.specs.identity import SEMANTICS, canonical, from_values, identity, identity_values, round_up
 from icl_transience.specs.model import Init, Model, Positions
@@ -228,13 +229,24 @@ def test_a_plain_training_recipe_is_its_context_and_its_burstiness():
 @pytest.mark.parametrize("stage", list(SEMANTICS))
 def test_a_new_meaning_of_a_stage_makes_new_identities_of_it_and_of_what_is_made_from_it_alone(stage, monkeypatch):
     def ids() -> dict[str, set[str]]:
-        return {"bank": {TINY_BANK.id}, "sequences": {TINY_SET.id}, "training": {TINY_RUN.id, pack().id}}
+        inside = CircuitsSpec(
+            set=TINY_SET.id, circuits=Circuits(measures=("self",), evaluators=("icl",), interventions=())
+        )
+        return {
+            "bank": {TINY_BANK.id},
+            "sequences": {TINY_SET.id},
+            "training": {TINY_RUN.id, pack().id},
+            "circuits": {inside.id},
+        }
+
+    made_from = {"bank": {"bank"}, "sequences": {"bank", "sequences"}, "training": {"bank", "training"}}
+    made_from["circuits"] = {*made_from["sequences"], "circuits"}
 
     before = ids()
     monkeypatch.setitem(SEMANTICS, stage, SEMANTICS[stage] + 1)
     after = ids()
     for name in SEMANTICS:
-        assert before[name].isdisjoint(after[name]) == (stage in (name, "bank")), name
+        assert before[name].isdisjoint(after[name]) == (stage in made_from[name]), name
 
 
 @pytest.mark.parametrize("f", dataclasses.fields(Component), ids=lambda f: f.name)
@@ -321,6 +333,7 @@ def test_a_run_changes_where_it_is_intervened_in_and_nowhere_twice():
 def test_runs_have_one_tensor_shape_if_they_differ_in_what_a_lane_has_of_its_own_and_only_then(value, path):
     of_optimizer = ("learning_rate", "l2.", "clip", "momentum", "weight_decay", "schedule.")
     own = (*(f"optimizer.{key}" for key in of_optimizer), "model.init.", "recipe.", "forgetting.", "interventions")
+    own += ("freeze.", "start_from.")
     joined = path.startswith(own) and path not in ("recipe.context", "recipe.labelling.labels")
     other = changed(value, {path: another(leaves(value)[path])})
     assert (other.tensor_shape == value.tensor_shape) == joined
