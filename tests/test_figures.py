@@ -228,7 +228,7 @@ def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(tmp_pat
         return [line for line in lines if line.get_linestyle() == "--" and len(line.get_ydata()) > 2]
 
     assert dashed(curves) == []
-    shorter, longer = dashed(at_other_contexts(curves))
+    longer, shorter = dashed(at_other_contexts(curves))  # the first lies on top
     assert {line.get_color() for line in (shorter, longer)} == {runs.COLOURS["icl"]}
     assert shorter.get_ydata().tolist() == pytest.approx([value - 0.2 for value in RISES_AND_FALLS[1:]])
     assert longer.get_ydata().tolist() == pytest.approx([value - 0.1 for value in RISES_AND_FALLS[1:]])
