@@ -12,7 +12,7 @@ from icl_transience.analysis.summaries import write_summaries
 from icl_transience.specs.evaluators import METRICS, TRAINING
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store import checksums, layout
-from icl_transience.store.metrics_file import metrics_identity, read_metrics
+from icl_transience.store.metrics_file import metrics_identity, on_curve, read_metrics
 from icl_transience.store.tables_file import TABLES, write_csv
 
 
@@ -48,8 +48,7 @@ def write_tables(folder: Path, record: ExperimentRecord, packs_folder: Path) -> 
 class JoinedMetrics:
     """The metrics of one pack on one evaluator set, all segments up to the horizon joined.
 
-    Snapshots of the schedule until the horizon, and the horizon itself where a segment ends there. Ends of other
-    segments are passed over, so that no number depends on where they meet, or changes once training goes further.
+    Points are those `on_curve`.
     """
 
     def __init__(self, folder: Path, key: tuple[str, str], boundaries: Sequence[int], horizon: int):
@@ -67,7 +66,7 @@ class JoinedMetrics:
         """Return the rows of curves.csv of the lane at `place` in the pack."""
         seen = np.concatenate([part.sequences_seen for part in self.parts])
         scheduled = np.concatenate([part.is_scheduled for part in self.parts])
-        kept = (scheduled & (seen <= self.horizon)) | (seen == self.horizon)
+        kept = on_curve(seen, scheduled, self.horizon)
         frames = [self._training_loss(seen[kept], place)]
         for name in self.parts[0].values:
             mean, error = (

@@ -26,6 +26,7 @@ from icl_transience.specs.records import ExperimentRecord, LaneRecord, RunRecord
 from icl_transience.store import checksums, layout
 from icl_transience.store.circuits_file import SegmentCircuits, circuits_identity, read_circuits
 from icl_transience.store.layout import CIRCUITS_TABLES
+from icl_transience.store.metrics_file import on_curve
 from icl_transience.store.tables_file import write_csv
 
 # Of longer sequences attention.csv has the query's row alone.
@@ -49,7 +50,7 @@ class JoinedCircuits:
         seen, scheduled = (
             np.concatenate([getattr(part, name) for part in self.parts]) for name in ("sequences_seen", "is_scheduled")
         )
-        self.kept = (scheduled & (seen <= horizon)) | (seen == horizon)
+        self.kept = on_curve(seen, scheduled, horizon)
         self.seen = seen[self.kept]
 
     def _joined(self, arrays: Sequence[np.ndarray], place: int) -> np.ndarray:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import cast
 
 import h5py
-import numpy as np
 import torch
 from torch import Tensor
 
 from icl_transience.engines import select
 from icl_transience.engines.answers import Forward
 from icl_transience.engines.interface import DTYPES
-from icl_transience.evaluation.metrics import metrics
+from icl_transience.evaluation.metrics import mean_and_error, metrics
 from icl_transience.model import transformer
 from icl_transience.specs.code_digest import digest
 from icl_transience.specs.compute import EVALUATION_BATCH
@@ -44,9 +43,7 @@ def evaluate(
     for first in range(0, len(examples), batch):
         part = slice(first, first + batch)
         parts.append(metrics(forward(examples[part], labels[part]), labels[part]))
-    values = torch.cat(parts, dim=1)
-    standard_error = values.std(dim=1, correction=0) / len(examples) ** 0.5
-    result = torch.stack([values.mean(dim=1), standard_error], dim=-1)
+    result = torch.stack(mean_and_error(torch.cat(parts, dim=1)), dim=-1)
     result[~all_finite(parameters)] = torch.nan
     return result
 
@@ -83,19 +80,16 @@ def write_metrics(
     ):
         file.attrs["made_of"] = made_of(segment, sequences_file)
         file.attrs["metrics"] = list(METRICS)
-        scheduled = trained.sequences_seen.tolist()
-        # A study whose horizon this is asks for its last point; another one passes it over.
-        points = scheduled if trained.end in scheduled else [*scheduled, trained.end]
-        file["sequences_seen"] = np.array(points, dtype=np.int64)
-        file["is_scheduled"] = np.arange(len(points)) < len(scheduled)
+        # A study whose horizon the end is asks for it; another one passes it over.
+        points, file["is_scheduled"] = trained.points
+        file["sequences_seen"] = points
         file["train_loss/sequences_seen"] = trained.loss_sequences_seen
         file["train_loss/value"] = trained.loss
         file["diverged_at"] = trained.diverged_at
-        sets = {name: _sequences(frozen, name, pack, device) for name in sequence_set.evaluators}
+        sets = {name: read_sequences(frozen, name, pack, device) for name in sequence_set.evaluators}
         results: dict[str, list[Tensor]] = {name: [] for name in sets}
         for row in range(len(points)):
-            read = trained.parameters(row) if row < len(scheduled) else trained.end_parameters()
-            parameters = {name: value.to(device) for name, value in read.items()}
+            parameters = {name: value.to(device) for name, value in trained.parameters_at(row).items()}
             for name, (examples, labels) in sets.items():
                 forward = forwards[evaluator_parts(name)[1]]
                 results[name].append(evaluate(parameters, forward, examples, labels).cpu())
@@ -104,7 +98,7 @@ def write_metrics(
             file[f"{name}/mean"], file[f"{name}/standard_error"] = stacked[..., 0], stacked[..., 1]
 
 
-def _sequences(frozen: h5py.File, evaluator: str, pack: PackSpec, device: str) -> tuple[Tensor, Tensor]:
+def read_sequences(frozen: h5py.File, evaluator: str, pack: PackSpec, device: str) -> tuple[Tensor, Tensor]:
     """Read an evaluator's examples [N, C+1, I] and labels [N, C+1].
 
     Raises StoreError where a label is none of the model's.

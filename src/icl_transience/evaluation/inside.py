@@ -17,9 +17,9 @@ from icl_transience.circuits import measures
 from icl_transience.circuits.interventions import logits
 from icl_transience.circuits.network import Network
 from icl_transience.engines.answers import answers
-from icl_transience.engines.interface import DTYPES, autocast, tensor_cores
-from icl_transience.evaluation.evaluate import all_finite
-from icl_transience.evaluation.metrics import metrics
+from icl_transience.engines.interface import autocast, tensor_cores
+from icl_transience.evaluation.evaluate import all_finite, read_sequences
+from icl_transience.evaluation.metrics import mean_and_error, metrics
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.circuits import (
     PATTERNS,
@@ -103,7 +103,7 @@ def write_circuits(path: Path, job: CircuitsJob) -> dict[str, int]:
         counts["measured"] = len(missing)
         if not missing:
             return counts
-        sequences = {name: Sequences.read(frozen, name, job) for name in job.spec.circuits.evaluators}
+        sequences = {name: EvaluatorSequences.read(frozen, name, job) for name in job.spec.circuits.evaluators}
         found: dict[str, list[np.ndarray]] = {}
         for row in range(len(points)):
             parameters = {name: value.to(job.device) for name, value in trained.parameters_at(row).items()}
@@ -136,7 +136,7 @@ def parts_of(job: CircuitsJob) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Sequences:
+class EvaluatorSequences:
     """An evaluator's sequences: examples [N, C+1, I], labels int64 [N, C+1], same_class bool [N, C]."""
 
     examples: Tensor
@@ -144,14 +144,11 @@ class Sequences:
     same_class: Tensor
 
     @classmethod
-    def read(cls, frozen: h5py.File, evaluator: str, job: CircuitsJob) -> "Sequences":
-        """Read an evaluator's sequences."""
-        examples, labels, classes = (
-            torch.from_numpy(hdf5.array(frozen, f"{evaluator}/{part}")).to(job.device)
-            for part in ("examples", "labels", "classes")
-        )
-        dtype = DTYPES[job.pack.run.numerics]
-        return cls(examples.to(dtype), labels.to(torch.int64), classes[:, :-1] == classes[:, -1:])
+    def read(cls, frozen: h5py.File, evaluator: str, job: CircuitsJob) -> "EvaluatorSequences":
+        """Read an evaluator's sequences. Raises StoreError as `read_sequences` does."""
+        examples, labels = read_sequences(frozen, evaluator, job.pack, job.device)
+        classes = torch.from_numpy(hdf5.array(frozen, f"{evaluator}/classes")).to(job.device)
+        return cls(examples, labels, classes[:, :-1] == classes[:, -1:])
 
     def network(self, parameters: Parameters, job: CircuitsJob) -> Network:
         """Return the model on sequences as long as these."""
@@ -160,7 +157,7 @@ class Sequences:
 
 @torch.no_grad()
 def measured(
-    job: CircuitsJob, parameters: Parameters, sequences: Mapping[str, Sequences], missing: Iterable[str]
+    job: CircuitsJob, parameters: Parameters, sequences: Mapping[str, EvaluatorSequences], missing: Iterable[str]
 ) -> Arrays:
     """Return name in the file -> array of one snapshot, [S, …], of what is missing. A diverged lane is NaN throughout.
 
@@ -195,7 +192,7 @@ def measured(
     }
 
 
-def _measures(network: Network, sequences: Sequences, names: Sequence[str]) -> dict[str, Tensor]:
+def _measures(network: Network, sequences: EvaluatorSequences, names: Sequence[str]) -> dict[str, Tensor]:
     """Return measure, or attribution/{part} -> value."""
     found = measures.measure(
         network,
@@ -213,7 +210,9 @@ def _measures(network: Network, sequences: Sequences, names: Sequence[str]) -> d
     return values | {f"{ATTRIBUTION}/{part}": value for part, value in (found.attribution or {}).items()}
 
 
-def _metrics(job: CircuitsJob, network: Network, sequences: Sequences, one: NamedIntervention) -> tuple[Tensor, Tensor]:
+def _metrics(
+    job: CircuitsJob, network: Network, sequences: EvaluatorSequences, one: NamedIntervention
+) -> tuple[Tensor, Tensor]:
     """Return mean and standard error over sequences of every metric under an intervention, [S, len(METRICS)] each."""
     others = {name: sequences.network(other.parameters, job) for name, other in job.others.items()}
     parts = []
@@ -227,7 +226,7 @@ def _metrics(job: CircuitsJob, network: Network, sequences: Sequences, one: Name
     # A lane that has no peak has nothing to graft from.
     for graft in one.intervention.graft:
         values[~all_finite(job.others[graft.from_].parameters)] = torch.nan
-    return values.mean(dim=1), values.std(dim=1, correction=0) / len(sequences.labels) ** 0.5
+    return mean_and_error(values)
 
 
 def other_snapshots(

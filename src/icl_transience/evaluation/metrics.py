@@ -41,3 +41,8 @@ def metrics(answers: Answers, labels: Tensor) -> Tensor:
         "context_probability": (logsumexp_context - logsumexp_all).exp(),
     }
     return torch.stack([columns[name] for name in METRICS], dim=-1).double()
+
+
+def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard error over sequences of `values` [S, N, …], [S, …] each."""
+    return values.mean(dim=1), values.std(dim=1, correction=0) / values.shape[1] ** 0.5

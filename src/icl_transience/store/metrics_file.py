@@ -56,6 +56,15 @@ def read_metrics(path: Path, identity: str) -> SegmentMetrics:
         )
 
 
+def on_curve(sequences_seen: np.ndarray, is_scheduled: np.ndarray, horizon: int) -> np.ndarray:
+    """Return which points stand on a curve, bool [n]: snapshots until the horizon, and a segment's end at it.
+
+    Ends of other segments are passed over, so that no number depends on where they meet, or changes once training goes
+    further.
+    """
+    return (is_scheduled & (sequences_seen <= horizon)) | (sequences_seen == horizon)
+
+
 def last_mean(path: Path, evaluator: str, metric: str) -> float:
     """Return a metric of the segment's last snapshot, mean over the lanes that have not diverged.
 
