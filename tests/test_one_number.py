@@ -59,7 +59,7 @@ def folder_of(plan: Plan) -> Path:
 
 
 def runs_of(plan: Plan) -> pd.DataFrame:
-    return tables_file.read_runs(folder_of(plan)).set_index("run")
+    return tables_file.read_tables(folder_of(plan)).runs.set_index("run")
 
 
 def page(caption: str) -> str:

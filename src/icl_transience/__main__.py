@@ -17,6 +17,7 @@ from icl_transience.report import command as report
 from icl_transience.results import command as results
 from icl_transience.sequences import command as sequences
 from icl_transience.specs.errors import StudyError
+from icl_transience.store import faults
 from icl_transience.study import command as study
 from icl_transience.system import jobs, terminal
 from icl_transience.theory import command as theory
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         # A log or a temporary file on a full disk is no fault of the software.
-        text = jobs.mendable(error)
+        text = faults.said(error)
         jobs.say(options, f"icl_transience {options.command}: {text}" if text else traceback.format_exc())
         return 1
     except Exception:

@@ -49,7 +49,7 @@ class TrainedLane:
     @property
     def id(self) -> str:
         """What stands in the column `lane` of tables."""
-        return f"{self.lane_record.pack}/{self.lane_record.place}"
+        return self.lane_record.id
 
     @property
     def seed(self) -> str:

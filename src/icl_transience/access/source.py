@@ -41,7 +41,7 @@ class Source:
 
     def command(self, target: str = "all") -> str:
         """Return the command that makes a target of the study."""
-        return f"snakemake {target} --config {shlex.join(self.config)}"
+        return f"snakemake {target}" + (f" --config {shlex.join(self.config)}" if self.config else "")
 
 
 def find(study: str | PathLike[str], results: str | PathLike[str] | None = None) -> Source:

@@ -52,7 +52,7 @@ class StudyResults:
         self._records = {name: experiment_from(read_planned(path)) for name, path in source.records().items()}
 
     def __repr__(self) -> str:
-        lanes = len({lane_id(lane) for _, _, lane in self._lanes()})
+        lanes = len({lane.id for _, _, lane in self._lanes()})
         experiments = "\n".join(
             f"  {name}: {', '.join(run.name for run in record.runs)}; "
             f"seeds {', '.join(dict.fromkeys(lane.seed for run in record.runs for lane in run.lanes))}; "
@@ -159,7 +159,7 @@ class StudyResults:
 
     def _lanes_of(self, table: "pd.DataFrame", record: ExperimentRecord) -> list[str]:
         """Return the id of each row's lane."""
-        ids = {(run.name, lane.seed): lane_id(lane) for run in record.runs for lane in run.lanes}
+        ids = {(run.name, lane.seed): lane.id for run in record.runs for lane in run.lanes}
         try:
             return [ids[lane] for lane in zip(table["run"], table["seed"], strict=True)]
         except KeyError as error:
@@ -217,9 +217,9 @@ class StudyResults:
 
     def _by_id(self, id: str) -> tuple[ExperimentRecord, RunRecord, LaneRecord]:
         """Return the lane of this id, where its horizon is longest."""
-        found = [entry for entry in self._lanes() if lane_id(entry[2]) == id]
+        found = [entry for entry in self._lanes() if entry[2].id == id]
         if not found:
-            known = sorted({lane_id(lane) for _, _, lane in self._lanes()})
+            known = sorted({lane.id for _, _, lane in self._lanes()})
             raise StudyError(
                 f"{self.name}: no lane {id!r}{did_you_mean(id, known)}, expected what stands in the column `lane` of a "
                 "table, or experiment, run and seed"
@@ -237,11 +237,6 @@ class StudyResults:
             f"{experiment}, {run}, seed {seed}: transience.csv, which says where the peak is, is not made yet: "
             f"`{self._source.command(experiment)}`"
         )
-
-
-def lane_id(lane: LaneRecord) -> str:
-    """Return what tables call a lane: its pack and its place in it. Experiments that share a lane call it the same."""
-    return f"{lane.pack}/{lane.place}"
 
 
 def _named(known: Mapping[str, Value], name: str | None, kind: str, where: str) -> Value:

@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from icl_transience.specs.errors import StudyError
 from icl_transience.specs.records import claims_from, experiment_from
 from icl_transience.store.atomic import read_planned
 from icl_transience.system import jobs
@@ -37,12 +36,7 @@ def _tables(options: argparse.Namespace) -> None:
     from icl_transience.specs import code_digest
 
     experiment = experiment_from(read_planned(options.experiment))
-    # Another checkout may have declared another experiment of this name in the same results.
-    if options.declared and not options.declared.name.endswith(f"-{code_digest.declaration(experiment)}"):
-        raise StudyError(
-            f"{options.experiment}: another study of this name has been declared here meanwhile: give one of them "
-            "another name or results folder, and run the same snakemake command again"
-        )
+    code_digest.refuse_other_declaration(options.experiment, options.declared, experiment)
     curves.write_tables(options.folder, experiment, options.packs)
 
 

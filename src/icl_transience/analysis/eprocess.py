@@ -37,6 +37,8 @@ from typing import TypeVar
 import numpy as np
 from scipy.special import betainc, betaln
 
+from icl_transience.analysis.paired_tests import compare_ends
+
 # Of what `seeds_needed` tells: in which share of resampled continuations the claim is decided; how many are drawn, and
 # how far they are followed.
 POWER = 0.8
@@ -77,9 +79,9 @@ def signs(
     highest = lowest if highest is None else highest
     if kind == "threshold":
         value = np.full_like(lowest, threshold)
-        directions = compare(lowest, highest, value, value)
+        directions = compare_ends(lowest, highest, value, value)
     elif kind == "difference":
-        directions = compare(lowest[..., 0], highest[..., 0], lowest[..., 1], highest[..., 1])[..., None]
+        directions = compare_ends(lowest[..., 0], highest[..., 0], lowest[..., 1], highest[..., 1])[..., None]
     else:
         directions = np.sign(kendall(lowest, highest))[..., None]
     without, directions = np.isnan(lowest), claimed * directions
@@ -91,22 +93,12 @@ def signs(
     return np.moveaxis(directions, -1, -2)
 
 
-def compare(a_lowest: np.ndarray, a_highest: np.ndarray, b_lowest: np.ndarray, b_highest: np.ndarray) -> np.ndarray:
-    """Return 1 where a is surely larger than b, -1 where b surely is, else 0; as paired_tests.compare, on arrays."""
-    return _surely_larger(a_lowest, a_highest, b_highest).astype(int) - _surely_larger(b_lowest, b_highest, a_highest)
-
-
-def _surely_larger(lowest: np.ndarray, highest: np.ndarray, others_highest: np.ndarray) -> np.ndarray:
-    # A censored time is past its bound.
-    return np.where(np.isinf(highest), lowest >= others_highest, lowest > others_highest)
-
-
 def kendall(lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
     """Return Kendall's S of each seed's lanes, int [..., N]."""
     total = np.zeros(lowest.shape[:-1], int)
     for earlier, later in itertools.combinations(range(lowest.shape[-1]), 2):
         ends = (end[..., level] for level in (later, earlier) for end in (lowest, highest))
-        total += compare(*ends)
+        total += compare_ends(*ends)
     return total
 
 

@@ -68,11 +68,16 @@ class Measured(NamedTuple):
 
 def compare(a: Measured, b: Measured) -> int:
     """Return 1 where a is surely larger than b, -1 where b surely is, else 0."""
-    return int(_surely_larger(a, b)) - int(_surely_larger(b, a))
+    return int(compare_ends(*(np.asarray(end) for one in (a, b) for end in (one.lowest, one.highest))))
 
 
-def _surely_larger(a: Measured, b: Measured) -> bool:
-    return a.lowest >= b.highest if a.censored else a.lowest > b.highest
+def compare_ends(
+    a_lowest: np.ndarray, a_highest: np.ndarray, b_lowest: np.ndarray, b_highest: np.ndarray
+) -> np.ndarray:
+    """Return the same of arrays, int, from the ends between which values surely lie; nan is larger than nothing."""
+    a_larger = np.where(np.isinf(a_highest), a_lowest >= b_highest, a_lowest > b_highest)  # a bound is passed
+    b_larger = np.where(np.isinf(b_highest), b_lowest >= a_highest, b_lowest > a_highest)
+    return a_larger.astype(int) - b_larger
 
 
 def difference(a: Measured, b: Measured) -> float:

@@ -198,8 +198,7 @@ def evaluate(
     examples = sum(_numbers(spec, name) for name in spec.evaluators)
     answers = len(pack.lanes) * EVALUATION_BATCH * pack.run.n_labels * 8
     megabytes = training_megabytes(pack) + number_bytes(pack.run) * (2 * examples + answers) // _MB
-    answered = snapshots(pack.run, start, end) + ends_without_snapshot(pack.run, [end])
-    seconds = answered * _snapshot_seconds(pack, spec, device, gflops)
+    seconds = answered(pack.run, start, end, [end]) * _snapshot_seconds(pack, spec, device, gflops)
     return _on(device, megabytes, seconds)
 
 
@@ -220,11 +219,11 @@ def circuits(
     numbers = run.model.depth * tokens * (12 * run.model.width + 4 * run.model.heads * tokens) + 4 * run.n_labels
     needed = number_bytes(run) * (2 * examples + lanes * MEASURED_AT_A_TIME * numbers)
     megabytes = training_megabytes(pack) * (1 + len(spec.others)) + needed // _MB
-    answered = snapshots(run, start, end) + ends_without_snapshot(run, [end])
-    flop = lanes * answered * circuits_flop(run, spec, sequence_set)
+    points = answered(run, start, end, [end])
+    flop = lanes * points * circuits_flop(run, spec, sequence_set)
     batches = len(spec.circuits.evaluators) * math.ceil(sequence_set.sequences / EVALUATION_BATCH)
     passes = 1 + 2 * len(spec.circuits.interventions)
-    seconds = PASS_SLOWER * flop / _flop_per_second(device, gflops) + answered * batches * passes * _overhead(run)
+    seconds = PASS_SLOWER * flop / _flop_per_second(device, gflops) + points * batches * passes * _overhead(run)
     return _on(device, megabytes, seconds)
 
 
@@ -266,8 +265,7 @@ def segment_end(
 
     def seconds(batches: int) -> float:
         end = start + batches * batch_size
-        answered = snapshots(pack.run, start, end) + ends_without_snapshot(pack.run, [end])
-        return batches * of_batch + answered * of_snapshot
+        return batches * of_batch + answered(pack.run, start, end, [end]) * of_snapshot
 
     batches = bisect_right(range(1, math.ceil(budget / of_batch) + 1), budget, key=seconds)
     return start + max(1, batches) * batch_size
@@ -302,6 +300,14 @@ def snapshots(run: Run, start: int, end: int) -> int:
     # Up to a power of two, so that one list serves many segments.
     points = _points(run.snapshots, run.batch_size, 1 << end.bit_length())
     return bisect_right(points, end) - bisect_right(points, start) + (start == 0)
+
+
+def answered(run: Run, start: int, end: int, ends: Iterable[int]) -> int:
+    """Return how many points are evaluated in (start, end], and at 0 from 0: snapshots, and where segments end.
+
+    ends: of the segments, in sequences seen.
+    """
+    return snapshots(run, start, end) + ends_without_snapshot(run, ends)
 
 
 def ends_without_snapshot(run: Run, ends: Iterable[int]) -> int:

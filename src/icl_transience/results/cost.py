@@ -215,9 +215,9 @@ def _inside(plan: Plan, pack: Pack, rate: Rate, lanes: int, spec: CircuitsSpec, 
 
 
 def _answered(pack: Pack, start: int, end: int) -> int:
-    """Return how many snapshots there are in (start, end], and ends of segments that are none."""
+    """Return how many points of a pack are evaluated in (start, end]."""
     ends = pack.boundaries[bisect_right(pack.boundaries, start) : bisect_right(pack.boundaries, end)]
-    return resources.snapshots(pack.spec.run, start, end) + resources.ends_without_snapshot(pack.spec.run, ends)
+    return resources.answered(pack.spec.run, start, end, ends)
 
 
 # In words.

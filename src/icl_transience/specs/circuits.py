@@ -166,6 +166,11 @@ def evaluator_of(name: str) -> str:
     return name.partition("|")[0]
 
 
+def intervention_of(name: str) -> str:
+    """Return the intervention's own name: no_layer0 of icl|no_layer0."""
+    return name.partition("|")[2]
+
+
 def is_intervened(name: str) -> bool:
     """Return whether it is the name of an evaluator under an intervention."""
     return "|" in name

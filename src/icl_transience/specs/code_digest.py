@@ -13,7 +13,9 @@ import hashlib
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
+from icl_transience.specs.errors import StudyError
 from icl_transience.specs.records import ExperimentRecord, text_of
 from icl_transience.specs.theory import MinimalModelRecord
 
@@ -53,6 +55,18 @@ def declaration(record: ExperimentRecord | MinimalModelRecord) -> str:
     if isinstance(record, ExperimentRecord) and record.has_circuits:
         text += digest("circuits_tables")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def refuse_other_declaration(path: Path, declared: Path | None, record: ExperimentRecord | MinimalModelRecord) -> None:
+    """Raise StudyError where `record`, read from `path`, is not what the file `declared` stands for; see `declaration`.
+
+    Another checkout may have declared another study of this name in the same results.
+    """
+    if declared and not declared.name.endswith(f"-{declaration(record)}"):
+        raise StudyError(
+            f"{path}: another study of this name has been declared here meanwhile: give one of them another name or "
+            "results folder, and run the same snakemake command again"
+        )
 
 
 @functools.cache

@@ -28,6 +28,11 @@ class LaneRecord:
     place: int
     circuits: tuple[str, ...] = neutral(())
 
+    @property
+    def id(self) -> str:
+        """What tables of a study in Python call the lane; experiments that share it call it the same."""
+        return f"{self.pack}/{self.place}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:

@@ -55,12 +55,6 @@ def read_lanes(folder: Path) -> pd.DataFrame:
     return read_csv(folder / "transience.csv")
 
 
-def read_runs(folder: Path) -> pd.DataFrame:
-    """Read an experiment's runs.csv. Raises StudyError where it is not as it was written."""
-    checksums.check_checksums(folder, ["runs.csv"])
-    return read_csv(folder / "runs.csv")
-
-
 @dataclass(frozen=True)
 class CircuitsTables:
     """Of what is inside an experiment's models: heads.csv, composition.csv, attention.csv; see analysis/heads.py."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from icl_transience.store import faults, locks
+from icl_transience.store import locks
 
 # Arguments that several subcommands take.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -64,11 +64,6 @@ def say(options: argparse.Namespace, text: str) -> None:
         except OSError as error:
             text = f"{text}\n{options.log}: cannot be written ({error.strerror})"
     print(text, file=sys.stderr)
-
-
-def mendable(error: OSError) -> str | None:
-    """Say what an error of the operating system is about and what to do; None where it is the software's fault."""
-    return faults.said(error)
 
 
 @contextmanager

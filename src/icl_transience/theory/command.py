@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from icl_transience.specs.errors import StudyError
 from icl_transience.specs.records import minimal_model_from
 from icl_transience.store.atomic import read_planned
 from icl_transience.system import jobs
@@ -22,10 +21,5 @@ def _tables(options: argparse.Namespace) -> None:
     from icl_transience.theory import minimal_model_tables
 
     record = minimal_model_from(read_planned(options.experiment))
-    # As for the tables of an experiment.
-    if options.declared and not options.declared.name.endswith(f"-{code_digest.declaration(record)}"):
-        raise StudyError(
-            f"{options.experiment}: another study of this name has been declared here meanwhile: give one of them "
-            "another name or results folder, and run the same snakemake command again"
-        )
+    code_digest.refuse_other_declaration(options.experiment, options.declared, record)
     minimal_model_tables.write_tables(options.folder, record.model)

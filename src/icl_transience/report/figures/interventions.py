@@ -11,7 +11,7 @@ from icl_transience.report.figures import lines as figure_lines
 from icl_transience.report.figures import runs as figure_runs
 from icl_transience.report.figures.heads import shown_runs
 from icl_transience.report.figures.runs import UNORDERED, asked_of, metric_of, name_of
-from icl_transience.specs.circuits import evaluator_of, intervened, is_intervened
+from icl_transience.specs.circuits import evaluator_of, intervened, intervention_of, is_intervened
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store.tables_file import Tables
 
@@ -25,7 +25,7 @@ def draw_interventions(record: ExperimentRecord, tables: Tables) -> Figure:
     curves, runs = tables.curves, shown_runs(record)
     under = [name for name in dict.fromkeys(curves["evaluator"]) if is_intervened(name)]
     evaluators = list(dict.fromkeys(map(evaluator_of, under)))
-    names = list(dict.fromkeys(name.partition("|")[2] for name in under))
+    names = list(dict.fromkeys(intervention_of(name) for name in under))
     looks: dict[str, tuple[str, Literal["-", "--", ":"]]] = {
         name: (UNORDERED[number % len(UNORDERED)], _STYLES[number // len(UNORDERED) % len(_STYLES)])
         for number, name in enumerate(names)
