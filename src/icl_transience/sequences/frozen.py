@@ -27,4 +27,5 @@ def write_sequences(path: Path, sequence_set: SequenceSet, bank: np.ndarray) -> 
             group.attrs["recipe"] = canonical(identity_values(recipe))
             for part in ("classes", "exemplars", "labels"):
                 group[part] = getattr(drawn, part).numpy().astype(np.int32)
-            group["examples"] = draw.examples(recipe, torch.from_numpy(bank), drawn, *source).numpy()
+            if sequence_set.bank.images is None:
+                group["examples"] = draw.examples(recipe, torch.from_numpy(bank), drawn, *source).numpy()

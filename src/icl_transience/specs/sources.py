@@ -25,6 +25,15 @@ class BankShape:
         return _part(part, self.n_train_exemplars, self.n_exemplars)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageShape:
+    """Images of a bank: `side` pixels a side, `channels` 1 (grey) or 3; `views` of each, turned and flipped, 1 or 8."""
+
+    side: int
+    channels: int
+    views: int
+
+
 def _part(part: str, n_train: int, n_all: int) -> tuple[int, int]:
     return (0, n_train) if part == "train" else (n_train, n_all - n_train)
 
@@ -208,7 +217,7 @@ class Omniglot:
             "from pixels to embeddings: principal components; the pixels; ResNet-18 trained on "
             "ImageNet; a small ResNet trained here on the bank's training classes",
             default="pca",
-            choices=("pca", "pixels", "resnet18", "trained"),
+            choices=("pca", "pixels", "resnet18", "trained", "none"),
         ),
     ]
     dim: Annotated[
@@ -247,6 +256,11 @@ class Omniglot:
     trained: Annotated[Trained | None, Key("how the encoder `trained` is trained")] = None
 
     @property
+    def images(self) -> ImageShape | None:
+        """Return the shape of its images where they are what the bank holds."""
+        return ImageShape(side=self.side, channels=1, views=self.variants) if self.encoder == "none" else None
+
+    @property
     def shape(self) -> BankShape:
         """Return the sizes of the bank."""
         return BankShape(
@@ -254,7 +268,7 @@ class Omniglot:
             n_exemplars=self.exemplars + self.holdout_exemplars,
             n_train_classes=self.characters * self.variants,
             n_train_exemplars=self.exemplars,
-            width=self.dim,
+            width=self.side**2 if self.encoder == "none" else self.dim,
         )
 
 
