@@ -20,9 +20,6 @@ SOURCES = tuple(kind.source for kind in (Gaussian, Manifold, OneHot, Omniglot, T
 OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported)
 
 
-OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported)
-
-
 @dataclass(frozen=True, kw_only=True)
 class BankSpec(Identified):
     """What a bank is made from.
@@ -55,7 +52,7 @@ class BankSpec(Identified):
 
     @property
     def images(self) -> ImageShape | None:
-        """Return the shape of its images; None where it holds embeddings."""
+        """Return the sizes of its images where it is a bank of images; None where it holds embeddings."""
         return self.parameters.images if isinstance(self.parameters, Omniglot) else None
 
     @property

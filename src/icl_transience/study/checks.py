@@ -276,6 +276,12 @@ def _impossible_omniglot(section: str, omniglot: Omniglot) -> Iterable[str]:
         yield f"`{section}.exemplars` + `holdout_exemplars` is {drawings}: a character has 20 drawings"
     if omniglot.layout == "released" and omniglot.variants == 1:
         yield f"`{section}.variants` is 1, but `{section}.layout: released` mixes all 8 up: leave one of them out"
+    if omniglot.layout == "released" and omniglot.encoder == "none":
+        yield (
+            f"`{section}.layout` is released, whose classes mix the variants of a character, but `{section}.encoder: "
+            "none` stores every drawing once and makes a class by one variant: say `layout: corrected`, or a fixed "
+            "encoder (pca, pixels, resnet18, trained)"
+        )
     side, dim, encoder = omniglot.side, omniglot.dim, omniglot.encoder
     if encoder == "pca" and dim > side**2:
         yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"
