@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from icl_transience.engines.lanes import Batch, batches, begin_interval, input_noise, lane_optimizers, select_lane
 from icl_transience.engines.native import compiler
-from icl_transience.engines.native.encoding import LaneEncoder
+from icl_transience.engines.native.encoding import LaneEncoder, resnet_for
 from icl_transience.engines.native.program import Recording, program_for
 from icl_transience.engines.optimizers import LaneArrays
 from icl_transience.engines.state import State
@@ -28,6 +28,8 @@ class NativeStep:
         self.pack, self.state, self.embeddings = pack, state, embeddings
         self.bank = embeddings.flatten(0, 1)
         self.encoders: list[LaneEncoder] = []
+        if run.model.encodes_images:
+            resnet = resnet_for(run, run.batch_size * (run.recipe.context + 1))
         self.program = program_for(run, run.batch_size, run.recipe.context)
         spans = flat_spans(state.parameters)
         # One lane's at a time: the optimizer's step follows a lane's backward.
@@ -43,8 +45,8 @@ class NativeStep:
             self.arrays.append(LaneArrays(parameters, of_loss, first, second, flat_rows, spans))
             if run.model.encodes_images:
                 statistics = select_lane(state.statistics, number)
-                lane = run, self.program, embeddings, parameters, of_loss, statistics
-                self.encoders.append(LaneEncoder(*lane))
+                lane = embeddings, parameters, of_loss, statistics
+                self.encoders.append(LaneEncoder(run, self.program, resnet, *lane))
             recording = Recording(self.program, parameters, of_loss, self.loss[number : number + 1])
             self.calls.append([*recording.forward, *recording.backward])
         self.optimizers = lane_optimizers(pack, self.arrays, state.sequences_seen)
@@ -63,8 +65,8 @@ class NativeStep:
             self._load(batch, number)
             for call in calls:  # forward and backward; gradients are overwritten
                 call()
-            if self.encoders:
-                self.encoders[number].backward(batch.lanes[number].run.encoder_frozen_at(batch.start))
+            if self.encoders and not batch.lanes[number].run.encoder_frozen_at(batch.start):
+                self.encoders[number].backward()
             optimizer.add_l2()
             optimizer.clip_gradients()
             optimizer.step(end)
