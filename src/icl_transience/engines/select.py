@@ -21,11 +21,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from icl_transience.engines.answers import EagerForward, Forward
+from icl_transience.engines.answers import EagerEncoding, EagerForward, Encoding, Forward
 from icl_transience.engines.eager import EagerStep
 from icl_transience.engines.graph import GraphStep
 from icl_transience.engines.interface import Step
 from icl_transience.engines.native import compiler
+from icl_transience.engines.native.encoding import NativeEncoding
 from icl_transience.engines.native.engine import NativeStep
 from icl_transience.engines.native.forward import NativeForward
 from icl_transience.engines.state import State
@@ -60,6 +61,13 @@ def forward_for(
     if chosen(engine, run, device, context) == "native":
         return NativeForward(run, batch_size, context)
     return EagerForward(run.model, context, run.numerics, device)
+
+
+def encoding_for(run: Run, device: torch.device, most: int, engine: str = "auto") -> Encoding:
+    """Return what makes embeddings of up to `most` images, at evaluation, by the encoders of lanes; see step_for."""
+    if chosen(engine, replace(run, activation_interventions=()), device) != "native":
+        return EagerEncoding(run)
+    return NativeEncoding(run, most)
 
 
 def chosen(engine: str, run: Run, device: torch.device, context: int | None = None) -> str:
