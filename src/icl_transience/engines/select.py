@@ -26,9 +26,8 @@ from icl_transience.engines.eager import EagerStep
 from icl_transience.engines.graph import GraphStep
 from icl_transience.engines.interface import Step
 from icl_transience.engines.native import compiler
-from icl_transience.engines.native.encoding import NativeEncoding
 from icl_transience.engines.native.engine import NativeStep
-from icl_transience.engines.native.forward import NativeForward
+from icl_transience.engines.native.forward import NativeEncoding, NativeForward
 from icl_transience.engines.state import State
 from icl_transience.specs.compute import engine_problem
 from icl_transience.specs.errors import StudyError

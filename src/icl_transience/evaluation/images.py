@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from icl_transience.engines import select
-from icl_transience.engines.lanes import images_at
+from icl_transience.engines.images import images_at
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.compute import ENCODED_AT_A_TIME
 from icl_transience.specs.runs import Run

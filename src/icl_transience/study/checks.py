@@ -180,8 +180,8 @@ def _impossible_encoder(run: Run) -> Iterable[str]:
     model, resnet, l2 = run.model, run.model.resnet, run.optimizer.l2
     if run.bank.images and not model.encodes_images:
         yield (
-            f"`model.embedder` is {model.embedder}, but the bank holds images (`bank.{run.bank.source}.encoder: none`): "
-            "say `model.embedder: resnet`, or choose an encoder that makes embeddings of them"
+            f"`model.embedder` is {model.embedder}, but the bank holds images (`bank.{run.bank.source}.encoder: "
+            "none`): say `model.embedder: resnet`, or choose an encoder that makes embeddings of them"
         )
     if not run.bank.images and model.encodes_images:
         yield (
@@ -190,7 +190,7 @@ def _impossible_encoder(run: Run) -> Iterable[str]:
         )
     if not model.encodes_images:
         if resnet != ResNet():
-            yield "`model.resnet` is given, but `model.embedder` is linear: say `model.embedder: resnet`, or leave it out"
+            yield "`model.resnet` is given, but `model.embedder` is linear: say `embedder: resnet`, or leave it out"
         if l2.encoder is not None:
             yield (
                 f"`optimizer.l2.encoder` is {l2.encoder:g}, but `model.embedder` is linear: say `optimizer.l2.embedder`"
@@ -203,8 +203,8 @@ def _impossible_encoder(run: Run) -> Iterable[str]:
         )
     if resnet.channels[-1] != model.width:
         yield (
-            f"`model.resnet.channels` ends in {resnet.channels[-1]}, but its mean over the image is an exemplar's place "
-            f"in the residual stream, `model.width` {model.width}: make them equal"
+            f"`model.resnet.channels` ends in {resnet.channels[-1]}, but their means over the image go into the "
+            f"residual stream, `model.width` {model.width}: make them equal"
         )
     for key, value in (("kernel", resnet.kernel), ("pool", resnet.pool)):
         if value % 2 == 0:

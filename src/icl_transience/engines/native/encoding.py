@@ -3,22 +3,14 @@
 Letters for shapes as in model/transformer.py and model/encoder.py; B' the batch in whole vectors, see program.Program.
 """
 
-import torch
 from torch import Tensor
 
-from icl_transience.engines.lanes import images_at
+from icl_transience.engines.images import images_at
 from icl_transience.engines.native.program import Program
 from icl_transience.engines.native.resnet import NativeResNet
 from icl_transience.model import encoder
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.runs import Run
-
-
-def resnet_for(run: Run, most: int) -> NativeResNet:
-    """Return what encodes up to `most` images of a run at a time. Raises compiler.UnavailableError."""
-    if run.bank.images is None:
-        raise TypeError(f"bank {run.bank.id} holds embeddings, expected images")
-    return NativeResNet(run.model.resnet, run.bank.images, most)
 
 
 class LaneEncoder:
@@ -61,16 +53,3 @@ class LaneEncoder:
         of_places = self.program.encoded[:, :, : self.program.batch_size].flatten(1)
         gradient = of_places.new_zeros(len(of_places), self.resnet.used)
         self.resnet.backward(gradient.index_add_(1, self.places, of_places), self.gradients)
-
-
-class NativeEncoding:
-    """Encode by the native kernels; see answers.Encoding."""
-
-    def __init__(self, run: Run, most: int):
-        self.resnet = resnet_for(run, most)
-
-    def __call__(self, parameters: Parameters, images: Tensor) -> Tensor:
-        """Encode images [U, P, P, Q], [S, U, D]. parameters: name -> [S, …], running statistics among them."""
-        lanes, counts = len(next(iter(parameters.values()))), torch.ones(len(images))
-        of_lanes = ({name: value[lane] for name, value in parameters.items()} for lane in range(lanes))
-        return torch.stack([self.resnet.forward(one, images, counts, training=False)[0].T for one in of_lanes])

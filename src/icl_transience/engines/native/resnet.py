@@ -16,6 +16,7 @@ from icl_transience.engines.native.compiler import encoder_library
 from icl_transience.model.encoder import BATCH_NORM_EPSILON
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.encoder import Block, Convolution, ResNet, blocks, pooled, stem
+from icl_transience.specs.runs import Run
 from icl_transience.specs.sources import ImageShape
 
 # Images in a block, see encoder.cpp.
@@ -271,3 +272,10 @@ def _converted(argument: Tensor | int | float | None) -> ctypes.c_void_p | ctype
     if isinstance(argument, Tensor):
         return ctypes.c_void_p(argument.data_ptr())
     return ctypes.c_long(argument) if isinstance(argument, int) else ctypes.c_double(argument)
+
+
+def resnet_for(run: Run, most: int) -> NativeResNet:
+    """Return what encodes up to `most` images of a run at a time. Raises compiler.UnavailableError."""
+    if run.bank.images is None:
+        raise TypeError(f"bank {run.bank.id} holds embeddings, expected images")
+    return NativeResNet(run.model.resnet, run.bank.images, most)
