@@ -318,7 +318,7 @@ def test_a_trained_encoder_learns_to_tell_the_training_classes_apart():
     _, accuracy = trained.train(pictures(), 16, SETTINGS, seed=0)
     assert accuracy > 0.9
     # Labels that say nothing about the pictures: one epoch of these is chance, 1/12.
-    shuffled = np.random.default_rng(1).permutation(pictures().reshape(120, 8, 8)).reshape(12, 10, 8, 8)
+    shuffled = np.random.default_rng(1).permutation(pictures().reshape(120, 64)).reshape(12, 10, 8, 8, 1)
     _, chance = trained.train(shuffled, 16, replace(SETTINGS, epochs=1), seed=0)
     assert chance < 0.3
 

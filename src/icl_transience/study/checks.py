@@ -226,7 +226,7 @@ def _impossible_bank(bank: BankSpec) -> Iterable[str]:
     if isinstance(parameters, Omniglot):
         yield from _impossible_omniglot(section, parameters)
     if bank.pictures:
-        yield from _impossible_encoder(section, bank.pictures)
+        yield from _impossible_fixed_encoder(section, bank.pictures)
 
 
 def _impossible_omniglot(section: str, omniglot: Omniglot) -> Iterable[str]:
@@ -243,7 +243,7 @@ def _impossible_omniglot(section: str, omniglot: Omniglot) -> Iterable[str]:
         )
 
 
-def _impossible_encoder(section: str, pictures: Omniglot | Images) -> Iterable[str]:
+def _impossible_fixed_encoder(section: str, pictures: Omniglot | Images) -> Iterable[str]:
     image, dim, encoder = pictures.image_shape, pictures.dim, pictures.encoder
     said = f"{image.side} x {image.side}" + (f" x {image.channels}" if image.channels > 1 else "")
     if encoder == "pca" and dim > image.width:
