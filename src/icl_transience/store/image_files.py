@@ -274,7 +274,9 @@ def _refuse_unusable(image: "Image", content: bytes, where: str) -> None:
     # Pillow reads 16 bits of colour as 8 without a word.
     if image.format == "PNG" and content[_PNG_DEPTH] == 16:
         raise StudyError(f"{where} has 16 bits a channel, expected 8 at most: {_ADVICE}")
-    if "transparency" in image.info:
+    # How much each colour of a palette covers; or which colour covers nothing.
+    covers = image.info.get("transparency", b"")
+    if not isinstance(covers, bytes) or not set(covers) <= {255}:
         raise StudyError(f"{where} is transparent in parts: write it again on a background, without alpha")
     if image.mode not in (*_MODES, "RGBA", "LA"):
         raise StudyError(f"{where} has channels {image.mode}, expected shades of grey or RGB: {_ADVICE}")
