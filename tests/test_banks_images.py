@@ -335,7 +335,8 @@ def of_16_bits_of_colour(path: Path) -> None:
 
 
 def of_a_palette_with_alpha(path: Path) -> None:
-    Image.fromarray(picture(1)).convert("P").save(path, transparency=3)
+    image = Image.fromarray(picture(1)).convert("P")
+    image.save(path, transparency=image.getpixel((0, 0)))
 
 
 def with_alpha(path: Path) -> None:

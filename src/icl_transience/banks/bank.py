@@ -145,7 +145,7 @@ def checked(bank: AnyBank, files: Sequence[Path] = ()) -> AnyBank:
     """
     shape, source = bank.shape, ", ".join(path.name for path in files) or "the bank"
     n_classes, n_exemplars, width = shape.n_classes, shape.n_exemplars, shape.width
-    if bad := sum(int((~np.isfinite(part)).sum()) for part in bank.classes()):
+    if isinstance(bank, Bank) and (bad := sum(int((~np.isfinite(part)).sum()) for part in bank.embeddings)):
         raise StudyError(
             f"{source}: {bad:,} of {n_classes * n_exemplars * width:,} coordinates of the bank's exemplars are not "
             "finite, expected numbers within float32's range: repair the source's file, or ask for a smaller scale or "

@@ -245,7 +245,9 @@ def _decoded(content: bytes, where: str, *, draft: bool = True) -> Iterator[tupl
                 if draft and image.format != "PNG":
                     image.draft("L", (1, 1))
                 image.load()
-                if "A" in image.getbands() and image.getchannel("A").histogram()[255] < width * height:
+                # Of a palette, or of a colour that stands for none, Pillow says so apart from the pixels.
+                may_hide = "A" in image.getbands() or "transparency" in image.info
+                if may_hide and image.convert("RGBA").getchannel("A").histogram()[255] < width * height:
                     raise StudyError(f"{where} is transparent in parts: write it again on a background, without alpha")
                 yield image, (width, height)
     except StudyError:
@@ -274,10 +276,6 @@ def _refuse_unusable(image: "Image", content: bytes, where: str) -> None:
     # Pillow reads 16 bits of colour as 8 without a word.
     if image.format == "PNG" and content[_PNG_DEPTH] == 16:
         raise StudyError(f"{where} has 16 bits a channel, expected 8 at most: {_ADVICE}")
-    # How much each colour of a palette covers; or which colour covers nothing.
-    covers = image.info.get("transparency", b"")
-    if not isinstance(covers, bytes) or not set(covers) <= {255}:
-        raise StudyError(f"{where} is transparent in parts: write it again on a background, without alpha")
     if image.mode not in (*_MODES, "RGBA", "LA"):
         raise StudyError(f"{where} has channels {image.mode}, expected shades of grey or RGB: {_ADVICE}")
 
