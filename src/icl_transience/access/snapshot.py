@@ -136,10 +136,12 @@ class Snapshot:
         """Return the sequences that are meant. Raises StudyError where the model cannot read them."""
         if isinstance(sequences, str):
             return self.sequences(sequences)
-        run = self.spec
-        if sequences.examples.shape[2] != run.bank.shape.width:
+        run, images = self.spec, self.spec.bank.images
+        wanted = (images.side, images.side, images.channels) if images else (run.bank.shape.width,)
+        if (found := sequences.examples.shape[2:]) != wanted:
             raise StudyError(
-                f"sequences: examples have {sequences.examples.shape[2]} coordinates, expected {run.bank.shape.width}"
+                f"sequences: examples have {' x '.join(map(str, found))} coordinates, expected "
+                f"{' x '.join(map(str, wanted))}"
             )
         if sequences.labels.min() < 0 or sequences.labels.max() >= run.n_labels:
             raise StudyError(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from icl_transience.specs.banks import BankSpec, Omniglot, OneHot, Tokens
+from icl_transience.specs.banks import BankSpec, Images, Omniglot, OneHot, Tokens
 from icl_transience.specs.encoder import ResNet
 from icl_transience.specs.evaluators import evaluator_parts
 from icl_transience.specs.identity import from_values, round_up
@@ -264,10 +264,12 @@ def _impossible_evaluator(evaluator: str, run: Run) -> Iterable[str]:
 
 def _impossible_bank(bank: BankSpec) -> Iterable[str]:
     parameters, section = bank.parameters, f"bank.{bank.source}"
-    if isinstance(parameters, Omniglot | Tokens) and parameters.encoder == "pca" and parameters.scale == "raw":
+    if isinstance(parameters, Omniglot | Images | Tokens) and parameters.encoder == "pca" and parameters.scale == "raw":
         yield f"`{section}.scale` is 'raw', but `{section}.encoder: pca` sets its own scale: leave `scale` out"
     if isinstance(parameters, Omniglot):
         yield from _impossible_omniglot(section, parameters)
+    if bank.pictures:
+        yield from _impossible_fixed_encoder(section, bank.pictures)
 
 
 def _impossible_omniglot(section: str, omniglot: Omniglot) -> Iterable[str]:
@@ -282,10 +284,14 @@ def _impossible_omniglot(section: str, omniglot: Omniglot) -> Iterable[str]:
             "none` stores every drawing once and makes a class by one variant: say `layout: corrected`, or a fixed "
             "encoder (pca, pixels, resnet18, trained)"
         )
-    side, dim, encoder = omniglot.side, omniglot.dim, omniglot.encoder
-    if encoder == "pca" and dim > side**2:
-        yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"
-    if encoder == "pixels" and dim != side**2:
-        yield f"`{section}.dim` is {dim}, but `encoder: pixels` gives {side} x {side}: say {side**2}"
+
+
+def _impossible_fixed_encoder(section: str, pictures: Omniglot | Images) -> Iterable[str]:
+    image, dim, encoder = pictures.image_shape, pictures.dim, pictures.encoder
+    said = f"{image.side} x {image.side}" + (f" x {image.channels}" if image.channels > 1 else "")
+    if encoder == "pca" and dim > image.width:
+        yield f"`{section}.dim` is {dim}: {said} pixels have at most {image.width} components"
+    if encoder == "pixels" and dim != image.width:
+        yield f"`{section}.dim` is {dim}, but `encoder: pixels` gives {said}: say {image.width}"
     if encoder == "resnet18" and dim != 512:
         yield f"`{section}.dim` is {dim}, but `encoder: resnet18` gives 512: say so"
