@@ -10,6 +10,10 @@ import torch
 from builders import TINY_RUN, lane
 from pipeline import ROOT
 
+from icl_transience.access.forward import ForwardPass
+from icl_transience.access.module import module_of
+from icl_transience.circuits import measures
+from icl_transience.circuits.network import Network
 from icl_transience.engines import select, verify
 from icl_transience.engines.native.resnet import NativeResNet
 from icl_transience.engines.state import State, initial_state
@@ -369,6 +373,59 @@ def test_each_image_is_encoded_once_a_snapshot():
     assert encoded == [4]
     assert found["two"].shape == (2, 2, 3, 16)
     torch.testing.assert_close(found["two"][:, 0, 2], found["one"][:, 0, 1])
+
+
+# In Python, and inside.
+
+
+def snapshot(run: Run, seed: int = 0) -> dict[str, torch.Tensor]:
+    state, _ = trained(PackSpec(lanes=(lane(run, seed),)), 3)
+    return {name: value[0] for name, value in state.weights.items()}
+
+
+def some_images(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    classes = torch.randint(40, (6, run.recipe.context + 1), generator=generator)
+    return gather(images_of(run), 8, classes, classes % 3), classes
+
+
+def test_the_module_of_a_snapshot_takes_images():
+    run = image_run()
+    weights, (images, labels) = snapshot(run), some_images(run)
+    passed = ForwardPass(run=run, parameters=weights, intervention=None, others={})
+    found = module_of(run, weights)(images, labels[:, :-1])
+    torch.testing.assert_close(found, passed.logits(images, labels), rtol=1e-4, atol=1e-5)
+
+
+def test_a_graft_comes_from_what_the_other_snapshots_own_encoder_makes():
+    run, place = image_run(), ("embedding",)
+    (one, other), (images, labels) = (snapshot(run), snapshot(run, 1)), some_images(run)
+
+    def passed(own, given, intervention=None):
+        others = {"other": (run, given)}
+        return ForwardPass(run=run, parameters=own, intervention=intervention, others=others).logits(images, labels)
+
+    # All that goes in comes from the other: blocks on its tokens.
+    given = {name: one[name] if name.startswith(("blocks", "norm", "unembedding")) else other[name] for name in one}
+    graft = {"graft": {"from": "other", "place": list(place)}}
+    torch.testing.assert_close(passed(one, other, graft), passed(given, other))
+    out = {"graft": {"from": "other", "place": list(place), "direction": "out"}}
+    torch.testing.assert_close(passed(other, one, out), passed(given, other))
+
+
+def test_measures_of_circuits_read_what_each_lanes_encoder_makes():
+    run = image_run()
+    images, labels = some_images(run)
+    labels[:, 0] = labels[:, -1]
+    lanes = [snapshot(run), snapshot(run, 1)]
+    weights = {name: torch.stack([one[name] for one in lanes]) for name in lanes[0]}
+    of_lanes = images.flatten(0, 1).expand(2, *images.flatten(0, 1).shape)
+    encoded = encoder.encode(weights, SMALL, of_lanes, training=False)[0].unflatten(1, images.shape[:2])
+    found = measures.measure(Network(weights, run.model, run.recipe.context), encoded, labels, ["induction"])
+    for number, one in enumerate(lanes):
+        alone = Network({name: value[None] for name, value in one.items()}, run.model, run.recipe.context)
+        expected = measures.measure(alone, encoded[number], labels, ["induction"])
+        torch.testing.assert_close(found.heads["induction"][number], expected.heads["induction"][0])
 
 
 # What is refused, and what is checked.
