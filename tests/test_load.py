@@ -27,6 +27,7 @@ from icl_transience import StudyResults, load
 from icl_transience.access import module as modules
 from icl_transience.access.forward import ForwardPass
 from icl_transience.access.sequences import Sequences
+from icl_transience.engines import verify
 from icl_transience.engines.answers import EagerForward, answers
 from icl_transience.model import transformer
 from icl_transience.specs.errors import StudyError
