@@ -265,6 +265,8 @@ def measure(shape: str, lanes: int, jobs: int, options: argparse.Namespace) -> d
             process.stdin.flush()
     found = [json.loads(process.communicate()[0]) for process in workers]
     case = {"shape": shape, "lanes": lanes, "jobs": jobs, "numerics": options.numerics}
+    if SHAPES[shape].side:
+        case["images"] = True
     case |= {name: sum(one[name] for one in found) for name in ("rate", "flops", "gemm", "copy")}
     case |= {name: max(one[name] for one in found) for name in ("step", "memory", "first_step")}
     return case | {"engine": found[0]["engine"], "against": found[0]["against"]}

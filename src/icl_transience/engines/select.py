@@ -1,8 +1,8 @@
 """Engines: ways to compute the same steps and the same answers, at different speeds.
 
 eager: the functions of model/transformer.py and autograd, any device and precision; the reference for the others.
-native: kernels in C++, on CPUs, in float32 and bfloat16; without dropout, rotary positions and interventions on
-activations.
+native: kernels in C++, on CPUs, in float32 and bfloat16 (image encoders in float32); without dropout, rotary positions
+and interventions on activations.
 graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches;
 for runs whose steps are all alike: without schedules, interventions of either kind, forgetting, noise and freezing that
 begins or ends.
