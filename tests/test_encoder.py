@@ -471,6 +471,7 @@ def test_models_without_an_encoder_are_what_they_were():
 def test_a_kernel_that_computes_something_else_is_refused_before_a_job(monkeypatch):
     run = image_run()
     assert verify.check_encoder(run, "native")
+    assert verify.check_answers(run, torch.device("cpu"), run.recipe.context, "native")
     monkeypatch.setattr(encoder, "BATCH_NORM_EPSILON", 1e-4)
     with pytest.raises(StudyError, match="does not compute what the model says: in float64"):
         verify.check_encoder(run, "native")

@@ -122,6 +122,7 @@ def check_answers(run: Run, device: torch.device, context: int, engine: str) -> 
     return found
 
 
+@torch.enable_grad()
 def check_encoder(run: Run, engine: str) -> list[Deviation]:
     """Hold the kernels of image encoders, if the engine has its own, against the model's functions, in float64.
 
