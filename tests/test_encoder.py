@@ -23,7 +23,7 @@ from icl_transience.model import encoder
 from icl_transience.sequences import frozen
 from icl_transience.sequences.views import gather
 from icl_transience.specs.banks import BankSpec, Omniglot
-from icl_transience.specs.compute import forward_flop, n_parameters
+from icl_transience.specs.compute import engine_problem, forward_flop, n_parameters
 from icl_transience.specs.encoder import ResNet, encoder_flop, encoder_shapes, statistic_shapes
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import SequenceSet
@@ -452,6 +452,11 @@ def refusals(run: Run) -> list[str]:
 def test_what_does_not_go_together_is_refused(changes, expected):
     assert not refusals(image_run())
     assert expected in "\n".join(refusals(replace(image_run(), **changes)))
+
+
+def test_an_engine_that_encodes_no_images_says_so():
+    assert "encodes no images" in str(engine_problem("graph", "cuda", image_run()))
+    assert engine_problem("native", "cpu", image_run()) is None
 
 
 def test_what_only_an_encoder_has_is_refused_without_one():

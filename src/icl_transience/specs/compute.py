@@ -50,7 +50,13 @@ def _not_graph(run: Run) -> Iterator[str]:
         yield "knows no learning-rate schedules, interventions or forgetting"
     if run.freeze.from_ or run.freeze.until:
         yield "freezes parameters throughout or not at all (freeze.from, freeze.until)"
+    yield from _embeddings_alone(run)
     yield from _plain_pass(run)
+
+
+def _embeddings_alone(run: Run) -> Iterator[str]:
+    if run.model.encodes_images:
+        yield "encodes no images"
 
 
 # Sequences that evaluation answers at a time, and of which measures of circuits are taken at a time.
