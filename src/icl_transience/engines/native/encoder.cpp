@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #define KERNEL extern "C" void
@@ -27,6 +28,12 @@ typedef REAL vec __attribute__((vector_size(BYTES), may_alias));
 
 static inline vec &at(REAL *p) { return *reinterpret_cast<vec *>(p); }
 static inline const vec &at(const REAL *p) { return *reinterpret_cast<const vec *>(p); }
+typedef std::conditional<sizeof(REAL) == 4, int32_t, int64_t>::type whole;
+typedef whole wholes __attribute__((vector_size(BYTES)));
+typedef uint8_t bytes __attribute__((vector_size(VECTOR), may_alias, aligned(1)));
+static inline wholes wide(const uint8_t *p) {
+  return __builtin_convertvector(*reinterpret_cast<const bytes *>(p), wholes);
+}
 static inline vec all(REAL x) { return x - vec{}; }
 // Where whole vectors begin in it; it has BLOCK numbers more than are needed.
 static REAL *begin_of(std::vector<REAL> &storage) {

@@ -19,7 +19,8 @@ KERNEL stem_sums(double *total, const REAL *in, const REAL *weight, long N, long
 }
 
 // pooled [N, Co, Sp, Sp, 16]: what the convolution makes where the window's result is from; place: where that is, row *
-// 16 + column of what of the window lies within. squares [Co]: sums of squared distances from mean. weight [Co, Ci, K, K]; scale [Co].
+// 16 + column of what of the window lies within. squares [Co]: sums of squared distances from mean. weight [Co, Ci, K,
+// K]; scale [Co].
 KERNEL stem_forward(REAL *pooled, uint8_t *place, double *squares, const REAL *in, const REAL *weight,
                     const double *mean, const REAL *scale, const REAL *often, long N, long Ci, long Co, long Si,
                     long So, long Sp, long K, long stride, long pool, long pool_stride) {
@@ -72,12 +73,19 @@ KERNEL stem_forward(REAL *pooled, uint8_t *place, double *squares, const REAL *i
   }
 }
 
-// products [Co, J] of gradient [N, Co, Sp, Sp, 16], at the places that it is from, with what the J taps read there; gram
-// [J, J] of what they read, its upper half. both in double.
+// products [Co, J] of gradient [N, Co, Sp, Sp, 16], at the places that it is from, with what the J taps read there;
+// gram [J, J] of what they read, its upper half. Both in double.
 KERNEL stem_backward(double *products_of, double *gram, const REAL *gradient, const uint8_t *place, const REAL *in,
                      const REAL *often, long N, long Ci, long Co, long Si, long So, long Sp, long K, long stride,
                      long pool, long pool_stride) {
   const long J = Ci * K * K, tile = tile_rows(So), half = (pool - 1) / 2, pixels = tile * So;
+  const auto begin_of_window = [&](long p) { return std::max(0L, p * pool_stride - half); };
+  // Of each row, or column: the windows that it lies in.
+  std::vector<long> first_window(So), last_window(So);
+  for (long y = 0; y < So; ++y) {
+    first_window[y] = std::max(0L, y - half + pool_stride - 1) / pool_stride;
+    last_window[y] = std::min(Sp - 1, (y + half) / pool_stride);
+  }
   std::fill(products_of, products_of + Co * J, 0.0);
   std::fill(gram, gram + J * J, 0.0);
   std::vector<vec> total(Co * J, all(0)), of_taps(J * J, all(0));
@@ -89,23 +97,27 @@ KERNEL stem_backward(double *products_of, double *gram, const REAL *gradient, co
     right.base = in + n * Ci * Si * Si * BLOCK;
     for (long p = 0; p < Ci * Si * Si; ++p)
       for (long v = 0; v < VECTORS; ++v)
-        at(weighed + p * BLOCK + v * VECTOR) = at(right.base + p * BLOCK + v * VECTOR) * at(often + n * BLOCK + v * VECTOR);
+        at(weighed + p * BLOCK + v * VECTOR) =
+            at(right.base + p * BLOCK + v * VECTOR) * at(often + n * BLOCK + v * VECTOR);
     for (long first = 0; first < So; first += tile) {
       const long last = std::min(So, first + tile);
-      std::fill(dense.begin(), dense.end(), REAL(0));
-      for (long py = 0; py < Sp; ++py) {
-        const long top = std::max(0L, py * pool_stride - half);
-        if (top >= last || py * pool_stride + half < first) continue;
-        for (long c = 0; c < Co; ++c)
-          for (long px = 0; px < Sp; ++px) {
-            const long begin = std::max(0L, px * pool_stride - half), from = (((n * Co + c) * Sp + py) * Sp + px) * BLOCK;
-            for (long col = 0; col < BLOCK; ++col) {
-              const long number = place[from + col], y = top + (number >> 4), x = begin + (number & 15);
-              if (y >= first && y < last)
-                spread[(c * pixels + (y - first) * So + x) * BLOCK + col] += gradient[from + col];
-            }
+      // Of each pixel: the windows that it lies in, and of these the images whose result is from it.
+      for (long c = 0; c < Co; ++c)
+        for (long y = first; y < last; ++y)
+          for (long x = 0; x < So; ++x) {
+            vec found[VECTORS] = {};
+            for (long py = first_window[y]; py <= last_window[y]; ++py)
+              for (long px = first_window[x]; px <= last_window[x]; ++px) {
+                const whole number = (y - begin_of_window(py)) * 16 + x - begin_of_window(px);
+                const long from = (((n * Co + c) * Sp + py) * Sp + px) * BLOCK;
+                for (long v = 0; v < VECTORS; ++v) {
+                  const auto here = wide(place + from + v * VECTOR) == number;
+                  found[v] += here ? at(gradient + from + v * VECTOR) : all(0);
+                }
+              }
+            REAL *to = spread + (c * pixels + (y - first) * So + x) * BLOCK;
+            for (long v = 0; v < VECTORS; ++v) at(to + v * VECTOR) = found[v];
           }
-      }
       all_products(total.data(), left, right, first, last, So, false);
       same.base = weighed + first * same.y_step;
       all_products(of_taps.data(), same, right, first, last, So, true);
