@@ -20,10 +20,12 @@ from icl_transience.engines.state import State, initial_state
 from icl_transience.evaluation import evaluate
 from icl_transience.evaluation.images import ImageExamples
 from icl_transience.model import encoder
+from icl_transience.planning.rates import Rates
+from icl_transience.planning.resources import training_megabytes
 from icl_transience.sequences import frozen
 from icl_transience.sequences.views import gather
 from icl_transience.specs.banks import BankSpec, Omniglot
-from icl_transience.specs.compute import engine_problem, forward_flop, n_parameters
+from icl_transience.specs.compute import engine_problem, evaluation_flop, forward_flop, lane_bytes, n_parameters
 from icl_transience.specs.encoder import ResNet, encoder_flop, encoder_shapes, statistic_shapes
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import SequenceSet
@@ -53,7 +55,7 @@ BANK = Omniglot(
 def image_run(model: Model | None = None, **changes) -> Run:
     model = model or Model(depth=2, width=16, heads=2, mlp_ratio=1, embedder="resnet", resnet=SMALL)
     bank = BankSpec(seed=0, parameters=BANK)
-    return replace(TINY_RUN, bank=bank, model=model, **changes)
+    return replace(TINY_RUN, **{"bank": bank, "model": model} | changes)
 
 
 def images_of(run: Run) -> torch.Tensor:
@@ -452,6 +454,40 @@ def refusals(run: Run) -> list[str]:
 def test_what_does_not_go_together_is_refused(changes, expected):
     assert not refusals(image_run())
     assert expected in "\n".join(refusals(replace(image_run(), **changes)))
+
+
+def test_evaluation_counts_each_image_once():
+    run = image_run()
+    few, many = (
+        SequenceSet(bank=run.bank, recipe=run.recipe, evaluators=("train",), sequences=count, seed=0)
+        for count in (1, 1000)
+    )
+    images, of_image = run.bank.shape.n_classes * run.bank.shape.n_exemplars, encoder_flop(SMALL, 11, 1)
+    exemplars = run.recipe.context + 1
+    transformer = forward_flop(run) - exemplars * of_image
+    assert evaluation_flop(run, few) == transformer + exemplars * of_image
+    assert evaluation_flop(run, many) == 1000 * transformer + images * of_image
+
+
+def test_memory_and_files_know_of_the_encoder():
+    def at(side: int) -> Run:
+        return image_run(bank=BankSpec(seed=0, parameters=replace(BANK, side=side, dim=side**2)), batch_size=64)
+
+    assert training_megabytes(pack_of(at(105))) > 100 + training_megabytes(pack_of(at(11)))
+    run = image_run()
+    numbers = n_parameters(run) + sum(torch.Size(shape).numel() for shape in run.running_shapes.values())
+    assert lane_bytes(run, 3) - lane_bytes(run, 2) == 4 * numbers
+
+
+def test_a_rate_is_that_of_another_model_which_encodes_images():
+    config = {"device": "cpu", "engine": "auto", "gflops": None}
+    rates, cases = Rates(config, ROOT), []
+    for images, flops in ((False, 1e9), (True, 2e9)):
+        case = {"numerics": "float32", "engine": "native", "jobs": 1, "lanes": 1, "rate": 1.0, "shape": "x"}
+        cases.append(case | {"flops": flops} | ({"images": True} if images else {}))
+    rates.__dict__["_machines"] = [{"machine": "a", "date": "b", "cases": cases}]
+    assert rates.of(pack_of(image_run())).flops == 2e9
+    assert rates.of(pack_of(TINY_RUN)).flops == 1e9
 
 
 def test_an_engine_that_encodes_no_images_says_so():
