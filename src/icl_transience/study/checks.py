@@ -5,12 +5,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from icl_transience.specs.banks import BankSpec, Images, Omniglot, OneHot, Tokens
+from icl_transience.specs.errors import did_you_mean
 from icl_transience.specs.evaluators import evaluator_parts
 from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.model import Model
 from icl_transience.specs.recipes import Relabelling
 from icl_transience.specs.runs import Run
 from icl_transience.study.neutral import kinds_of
+
+
+def not_evaluated(where: str, names: Iterable[str], evaluated: Sequence[str]) -> list[str]:
+    """Return what to say of evaluators that are asked for but not evaluated. where: the key path of the section."""
+    return [
+        f"`{where}.evaluators` has {name!r}{did_you_mean(name, list(evaluated))}, expected what is evaluated "
+        f"({', '.join(evaluated)}): add it to `evaluation`, or leave it out"
+        for name in names
+        if name not in evaluated
+    ]
 
 
 def _impossible_recipe(recipe: Mapping[str, Any], bank: BankSpec) -> Iterable[str]:
