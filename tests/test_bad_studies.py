@@ -698,6 +698,11 @@ CONTRADICTIONS = {
         in_a("interventions: {late: {at: 64, model: {dropout: 0.1}}}"),
         ["unknown key `experiments.a.interventions.late.model`", "allowed here: at, recipe, optimizer"],
     ),
+    "images without a folder": (in_a("bank: {source: images}"), ["ICL_IMAGES", "`images:` in config.yaml"]),
+    "released classes as images": (
+        in_a("bank: {source: omniglot, omniglot: {layout: released, encoder: none}}"),
+        ["bank.omniglot.layout` is released", "`bank.omniglot.encoder: none` stores every drawing once", "corrected"],
+    ),
     "no folder of tokens": (in_a("bank: {source: tokens}"), ["ICL_TOKENS", "`tokens:` in config.yaml"]),
     "no folder of imported exemplars": (in_a("bank: {source: imported, imported: {scale: raw}}"), ["ICL_IMPORTED"]),
 }
@@ -946,7 +951,7 @@ def test_an_engine_that_cannot_compute_a_run_is_refused(tmp_path, settings, conf
         assert fragment in said
 
 
-@pytest.mark.parametrize("source", ["omniglot", "tokens", "imported"])
+@pytest.mark.parametrize("source", ["omniglot", "images", "tokens", "imported"])
 def test_a_source_folder_that_is_none_is_refused(tmp_path, source):
     said = refusal(
         tmp_path, in_a(f"bank: {{source: {source}, imported: {{scale: raw}}}}"), **{source: str(tmp_path / "gone")}

@@ -15,14 +15,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 from builders import TINY_RUN, changed
 from PIL import Image
+from pipeline import ROOT
 
 from icl_transience.access.result_files import ResultFiles
 from icl_transience.banks import bank as banks_bank
 from icl_transience.banks import trained
 from icl_transience.banks.bank import Bank, ImageBank
 from icl_transience.planning import resources
+from icl_transience.planning.plan import Plan
 from icl_transience.report.export import write_export
 from icl_transience.report.figures.bank_card import draw_bank_card
 from icl_transience.sequences import draw, frozen, views
@@ -282,6 +285,26 @@ def test_an_edited_renamed_or_added_image_makes_another_bank(folder):
     shutil.copy(folder / "class b" / "9.png", folder / "class b" / "8.png")
     ids.append(spec_of(folder).id)
     assert len(set(ids)) == 4
+
+
+def test_a_study_plans_another_bank_when_an_image_was_edited(folder, tmp_path):
+    sizes = {"classes": 5, "holdout_classes": 2, "exemplars": 3, "holdout_exemplars": 1, "variants": 8}
+    study = {"defaults": {"bank": {"source": "images", "images": {"file": "animals", **sizes}}}}
+    study["experiments"] = {"a": {"question": "does it appear?"}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
+
+    def planned() -> set[str]:
+        image_files.checked.cache_clear()
+        config = {"study": str(tmp_path / "mine.yaml"), "results": str(tmp_path / "results")}
+        return set(Plan(config | {"images": str(folder.parent)}, ROOT).banks)
+
+    first = planned()
+    assert planned() == first
+    Image.fromarray(picture(999)).save(folder / "class b" / "0.png")
+    assert not planned() & first
+    (folder / "class b" / "0.png").write_bytes(b"no image")
+    with pytest.raises(StudyError, match=r"experiments\.a .*class b/0\.png is no readable PNG or JPEG image"):
+        planned()
 
 
 def test_a_zip_gives_the_images_of_the_folder_at_any_depth(folder):

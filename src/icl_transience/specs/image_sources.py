@@ -161,15 +161,15 @@ class Images:
         int,
         Key(
             "folders of images to train on; each is as many classes as it has `variants`",
-            default=50,
+            default=40,
             unit="folders",
             minimum=1,
         ),
     ]
-    holdout_classes: Annotated[int, Key("folders kept back, for icl_holdout", unit="folders", minimum=0, default=0)]
-    exemplars: Annotated[int, Key("images of a folder to train on", unit="images", minimum=1, default=10)]
+    holdout_classes: Annotated[int, Key("folders kept back, for icl_holdout", default=10, unit="folders", minimum=0)]
+    exemplars: Annotated[int, Key("images of a folder to train on", default=16, unit="images", minimum=1)]
     holdout_exemplars: Annotated[
-        int, Key("images of a folder kept back, for icl_new_exemplar", unit="images", minimum=0, default=0)
+        int, Key("images of a folder kept back, for icl_new_exemplar", default=4, unit="images", minimum=0)
     ]
     small_classes: Annotated[
         str,
