@@ -52,10 +52,12 @@ def resolved_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolved_model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a Model, without a wavelength that its positions do not read."""
+    """Return the values of a Model, without a wavelength or layout that its positions do not read."""
     positions = model["positions"]
     if positions["kind"] in ("learned", "none"):
         positions = {"kind": positions["kind"]}
+    elif positions["kind"] == "rotary":
+        positions = {key: value for key, value in positions.items() if key != "layout"}
     return {**model, "positions": positions}
 
 
