@@ -22,8 +22,9 @@ def make_network(
 ) -> Network:
     """Weights without special values, float64."""
     places = Positions(kind=positions)
-    sizes = {"depth": depth, "width": width, "heads": heads, "mlp_ratio": mlp_ratio}
-    model = Model(**sizes, positions=places, attention_bias=attention_bias)
+    model = Model(
+        depth=depth, width=width, heads=heads, mlp_ratio=mlp_ratio, positions=places, attention_bias=attention_bias
+    )
     generator = torch.Generator().manual_seed(seed)
     shapes = parameter_shapes(model, INPUT_WIDTH, LABELS, context)
     weights = {
