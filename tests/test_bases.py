@@ -72,7 +72,7 @@ def test_a_base_extends_another_one_whose_defaults_are_beneath_its_own(tmp_path)
 REFUSED = {
     "a base that is not there": (
         {"mine.yaml": "extends: chen", "bases/chan.yaml": "", "bases/omniglot.yaml": ""},
-        r"mine\.yaml: `extends` is 'chen', which is not in .*bases \(did you mean `chan`\?\) \(there are chan, omniglot; ",
+        r"mine\.yaml: `extends` is 'chen', which is not in .* \(did you mean `chan`\?\) \(there are chan, omniglot; ",
     ),
     "no bases at all": ({"mine.yaml": "extends: chan"}, r"which is not in .*bases .*there is none"),
     "a file that is not there": (

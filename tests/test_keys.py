@@ -21,7 +21,7 @@ from icl_transience.planning.plan import Plan
 from icl_transience.specs.config import Config
 from icl_transience.specs.identity import identity
 from icl_transience.specs.keys import NOTHING, Key, declared, neutral, split
-from icl_transience.specs.settings import ExperimentSection, StudySection
+from icl_transience.specs.settings import BaseSection, ExperimentSection, StudySection
 from icl_transience.study import json_schema, reference
 
 PAGES = reference.pages()
@@ -145,7 +145,7 @@ def test_experiments_have_what_settings_and_runs_have():
     run, settings, experiment = (list(definitions[name]["properties"]) for name in ("run", "settings", "experiment"))
     assert settings[: len(run)] == run
     assert experiment == [name for name in keys_of(ExperimentSection) if name != "settings"] + settings
-    assert keys_of(StudySection) == list(json_schema.study_schema()["properties"])
+    assert [*keys_of(BaseSection), *keys_of(StudySection)[1:]] == list(json_schema.study_schema()["properties"])
 
 
 # The example of docs/adding-a-key.md, on a copy of the library.
@@ -214,5 +214,6 @@ def test_a_key_is_added_by_its_declaration_alone(tmp_path):
     assert "residual_scale:" in said["pages"]["workflow/schemas/study.schema.yaml"]
     assert {path for path, text in said["pages"].items() if text != PAGES[path]} == {
         "docs/reference.md",
+        "workflow/schemas/base.schema.yaml",
         "workflow/schemas/study.schema.yaml",
     }

@@ -189,10 +189,11 @@ def recipe_of(folder: Path, text: str) -> Recipe:
 
 def test_every_key_of_a_recipe_reaches_it(tmp_path):
     text = """
-        context: 6, burstiness: 2, distractor: false, match: 0.25, label_noise: 0.1, input_noise: 0.2, pool: 1000,
+        context: 6, burstiness: 2, distractor: false, match: 0.25, distinct: true, label_noise: 0.1, input_noise: 0.2, pool: 1000,
         zipf: {alpha: 1, seed: 3}, labelling: {labels: 100, seed: 4},
         relabelling: {labels: 5, holdout_share: 0.25, seed: 6},
-        mixture: {alone: {share: 0.125, support: none}, pairs: {share: 0.5, burstiness: 3, distractor: true}}
+        mixture: {alone: {share: 0.125, support: none}, pairs: {share: 0.5, burstiness: 3, distractor: true},
+          chan: {share: 0.25, distractor: true, match: 0, replacement: false, distinct: false, separate_free: true}}
     """
     assert recipe_of(tmp_path, text) == Recipe(
         context=6,
@@ -207,6 +208,7 @@ def test_every_key_of_a_recipe_reaches_it(tmp_path):
         relabelling=Relabelling(labels=5, holdout_share=0.25, seed=6),
         mixture=(
             Component(share=0.125, burstiness=0, support="none"),
+            Component(share=0.25, burstiness=2, replacement=False, distinct=False, separate_free=True),
             Component(share=0.5, burstiness=3, match=0.25),
         ),
     )
@@ -220,7 +222,9 @@ def test_every_key_of_a_recipe_reaches_it(tmp_path):
         ("", "relabelling: {labels: 2, holdout_share: 0.0, seed: 7}"),
         ("relabelling: {labels: 5}", "relabelling: {labels: 5, seed: 7}"),
         ("support: none", "support: none, burstiness: 1, distractor: false, match: 1, replacement: false"),
-        ("burstiness: 0", "burstiness: 0, match: 0.5"),
+        ("burstiness: 0", "burstiness: 0, match: 0.5, distinct: false"),
+        ("burstiness: 0, replacement: false", "burstiness: 0, replacement: false, separate_free: true"),
+        ("distractor: false", "distractor: false, distinct: false, separate_free: true"),
         ("zipf: {alpha: 1, ranks: identity}", "zipf: {alpha: 1.0, ranks: identity, seed: 9}"),
         ("", "mixture: {gone: {share: 0, support: none}}"),
         (

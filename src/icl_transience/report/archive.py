@@ -52,7 +52,7 @@ Made by icl-transience {version} ({date}); provenance.json says from what, with 
 | `evidence.csv` | the evidence for and against them after every seed; `evidence.svg`, `.png`: the figure |
 | `banks/{{bank}}.svg`, `.png` | quality cards; `.card.h5`: what they are drawn from |
 | `report.html` | all figures in one page |
-| `study.yaml`, `bases/`, `config.json` | what was asked for, with the bases that the study extends; how it was executed |
+| `study.yaml`, `bases/`, `config.json` | what was asked for, what it extends, and how it was executed |
 | `src/`, `envs/` | the library that made it, and the versions of what it needs |
 | `SHA256SUMS` | `sha256sum -c SHA256SUMS` checks every file |
 

@@ -192,8 +192,8 @@ class BaseSection:
     extends: Annotated[
         str,
         Key(
-            "a base, whose defaults hold where these say nothing: a file in workflow/studies/bases without its .yaml, or "
-            "with it one in the folder of this file; part of no identity",
+            "a base, whose defaults hold where these say nothing: a file in workflow/studies/bases without its .yaml, "
+            "or with it one in the folder of this file; part of no identity",
             default="",
             pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.+-]*)?$",
             longest=100,

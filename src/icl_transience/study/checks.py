@@ -76,9 +76,16 @@ def _impossible_kind(
             f"`{path}.labels` is {labels}, which needs a context of two classes alone: make `burstiness` half of "
             f"`recipe.context`, {context}, with `support: bursty` and `distractor: true`"
         )
+    if labels in ("relabelled", "swapped") and not kind["distinct"]:
+        yield (
+            f"`{path}.labels` is {labels}, which needs two classes, and `{path}.distinct` is false, so they may be one: "
+            "leave one of them out"
+        )
     if bursty and not kind["replacement"]:
-        # Free items may all coincide with the query's class.
-        most = 1 + context - (burstiness if kind["distractor"] else 0)
+        # Free items may all coincide with the query's class, the distractor too unless its class must differ.
+        items = (1 + kind["distractor"]) * burstiness
+        alike = 1 + (burstiness if kind["distinct"] else items)
+        most = max(alike, context - items) if kind["separate_free"] else alike + context - items
         if most > n_exemplars:
             yield (
                 f"`{path}.replacement` is false: up to {most} items of a sequence can be of one class, but the bank "

@@ -84,7 +84,11 @@ def _composition(kind: Mapping[str, Any]) -> dict[str, Any]:
     if kind["support"] == "none":
         resolved |= {"burstiness": 0, "replacement": True}
     if not resolved["burstiness"]:
-        resolved |= {"distractor": True, "match": 0}
+        resolved |= {"distractor": True, "match": 0, "separate_free": False}
+    if not resolved["burstiness"] or not resolved["distractor"]:
+        resolved |= {"distinct": True}
+    if resolved["replacement"]:
+        resolved |= {"separate_free": False}
     return resolved
 
 

@@ -35,8 +35,8 @@ optimizer:
     strength: 1e-5
 ```
 
-What several studies have in common stands in a base, a file in `workflow/studies/bases/` with `description`, `extends` and
-`defaults`. A study that says `extends: omniglot` has its defaults beneath its own; a base may extend another one.
+What several studies have in common stands in a base, a file in `workflow/studies/bases/` with `description`, `extends`
+and `defaults`. A study that says `extends: omniglot` has its defaults beneath its own; a base may extend another one.
 """
 _Section = tuple[str, Mapping[str, Any]]
 
