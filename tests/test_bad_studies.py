@@ -467,6 +467,10 @@ CONTRADICTIONS = {
         in_a("recipe: {replacement: false, distinct: false, separate_free: true}, bank: {gaussian: {exemplars: 6}}"),
         ["`recipe.replacement` is false: up to 7 items", "has 6 exemplars"],
     ),
+    "too few exemplars to evaluate on": (
+        in_a("evaluation: {replacement: false}, bank: {gaussian: {holdout_exemplars: 2}}"),
+        ["`evaluation.replacement` is false", "`icl_new_exemplar` shows 5 items", "there are 2 holdout exemplars"],
+    ),
     "one class with two labels": (
         in_a("recipe: {burstiness: 4, labels: relabelled, distinct: false}"),
         ["`recipe.labels` is relabelled", "`recipe.distinct` is false", "leave one of them out"],

@@ -293,6 +293,19 @@ def test_evaluators_draw_classes_alike_and_embed_them_without_noise_whatever_tra
     assert evaluator_recipe(name, training) == evaluator_recipe(name, PLAIN)
 
 
+@pytest.mark.parametrize("name", DEFAULT_EVALUATORS)
+def test_without_replacement_items_of_two_classes_differ_in_evaluators(name):
+    recipe, plain = evaluator_recipe(name, PLAIN, replacement=False), evaluator_recipe(name, PLAIN)
+    two_classes = name.startswith("icl") or name == "flip"
+    assert recipe == replace(plain, replacement=not two_classes)
+    bank = replace(BANK, n_exemplars=13)
+    drawn, exemplars, _ = as_numpy(draw(recipe, 2000, bank))
+    repeated = [len(set(row)) < 9 for row in (drawn * 100 + exemplars).tolist()]
+    assert any(repeated) == (name == "train")
+    again = as_numpy(draw(plain, 2000, bank))[:2]
+    assert any(len(set(row)) < 9 for row in (again[0] * 100 + again[1]).tolist()) == (two_classes or name == "train")
+
+
 def test_the_evaluator_train_follows_training_in_everything_but_its_pool():
     for recipe in RECIPES.values():
         assert evaluator_recipe("train", recipe) == replace(recipe, pool=0)

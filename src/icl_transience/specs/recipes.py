@@ -121,8 +121,8 @@ class _Composition:
     separate_free: Annotated[
         bool,
         Key(
-            "whether, without replacement, the free items are drawn apart from the other items, so that they may repeat "
-            "an exemplar of these, as in Chan et al.'s code"
+            "whether, without replacement, the free items are drawn apart from the other items, so that they may "
+            "repeat an exemplar of these, as in Chan et al.'s code"
         ),
     ] = neutral(False)
 

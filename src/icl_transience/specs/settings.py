@@ -42,6 +42,14 @@ class Evaluation:
             each=tuple(name for name in EVALUATORS if name != "train"),
         ),
     ]
+    replacement: Annotated[
+        bool,
+        Key(
+            "whether items of one class are drawn independently in icl, icl_holdout and the like, and flip; otherwise "
+            "their exemplars differ, as in Chan et al.'s code; `train` follows the recipe",
+            default=True,
+        ),
+    ]
     sequences: Annotated[int, Key("sequences of each evaluator", default=1000, unit="sequences", minimum=1)]
     seed: Annotated[SeedNumber, Key("draws them; the same for all lanes", default=0)]
 

@@ -313,6 +313,7 @@ class _Resolver:
             evaluators=evaluators,
             sequences=evaluation["sequences"],
             seed=evaluation["seed"],
+            replacement=evaluation["replacement"],
         )
         return NamedRun(
             name=name, axes={axis: value_at(run, values, axis) for axis in axes}, run=run, sequence_set=sequence_set
