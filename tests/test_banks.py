@@ -645,7 +645,7 @@ def test_the_two_small_zips_hold_242_characters_that_make_1936_classes_of_20_dra
 
 def drawn(n_classes: int = 40, n_exemplars: int = 10, width: int = 6, holdout: int = 0) -> Bank:
     embeddings = np.random.default_rng(0).standard_normal((n_classes, n_exemplars, width)).astype(np.float32)
-    return Bank(embeddings, n_classes - holdout, n_exemplars)
+    return Bank(embeddings=embeddings, n_train_classes=n_classes - holdout, n_train_exemplars=n_exemplars)
 
 
 @pytest.mark.parametrize("power", [-30, 0, 30])

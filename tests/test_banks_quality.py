@@ -215,7 +215,10 @@ def tokens_bank(folder):
     )
     embeddings = np.random.default_rng(0).standard_normal((3, 2, 4)).astype(np.float32)
     token = np.arange(30, 36).reshape(3, 2)
-    banks_bank.save(banks_bank.Bank(embeddings, 3, 2, exemplar_table={"token": token}), folder / "bank.h5", spec)
+    bank = banks_bank.Bank(
+        embeddings=embeddings, n_train_classes=3, n_train_exemplars=2, exemplar_table={"token": token}
+    )
+    banks_bank.save(bank, folder / "bank.h5", spec)
     return folder / "bank.h5"
 
 

@@ -649,7 +649,8 @@ def test_a_card_is_drawn_the_same_from_the_little_that_is_archived_of_its_bank(o
         tokens = generator.permutation(shape.n_classes * shape.n_exemplars).reshape(shape.n_classes, shape.n_exemplars)
         extra["exemplar_table"] = {"token": tokens}
     bank = tmp_path / "bank.h5"
-    banks_bank.save(banks_bank.Bank(embeddings, shape.n_train_classes, shape.n_train_exemplars, **extra), bank, of)
+    sizes = {"n_train_classes": shape.n_train_classes, "n_train_exemplars": shape.n_train_exemplars}
+    banks_bank.save(banks_bank.Bank(embeddings=embeddings, **sizes, **extra), bank, of)
     words = [f"word {row}" for row in range(shape.n_classes * shape.n_exemplars)]
     whole = [tmp_path / vocabulary] if vocabulary else []
     for path in whole:

@@ -66,8 +66,18 @@ def downsample(drawings: np.ndarray, side: int) -> np.ndarray:
     return np.stack([np.asarray(image) for image in small]).reshape(*drawings.shape[:-2], side, side)
 
 
+def shrunk(images: np.ndarray, side: int) -> np.ndarray:
+    """Return uint8 [n, e, s, s, channels] as shades of grey, float32 [n, e, side, side] in [0, 1]; never enlarged."""
+    side = min(side, images.shape[2])
+    small = np.empty((*images.shape[:2], side, side), np.float32)
+    for index in np.ndindex(*images.shape[:2]):
+        grey = images[index].astype(np.float32).mean(axis=2) / 255
+        small[index] = np.asarray(Image.fromarray(grey).resize((side, side), Image.Resampling.BOX))
+    return small
+
+
 def rotate_and_flip(images: np.ndarray, n_variants: int = VARIANTS) -> np.ndarray:
-    """Return all variants of images [n, e, side, side] as [n, n_variants, e, side, side].
+    """Return all variants of images [n, e, side, side, ...] as [n, n_variants, e, side, side, ...].
 
     Variant rotation * 2 + flip is `rotation` quarter turns, then a mirror image if `flip` is 1.
     """
@@ -75,5 +85,5 @@ def rotate_and_flip(images: np.ndarray, n_variants: int = VARIANTS) -> np.ndarra
     for variant in range(n_variants):
         rotation, flip = divmod(variant, N_FLIPS)
         turned = np.rot90(images, rotation, axes=(2, 3))
-        variants.append(turned[..., ::-1] if flip else turned)
+        variants.append(turned[:, :, :, ::-1] if flip else turned)
     return np.stack(variants, axis=1)

@@ -9,14 +9,14 @@ characters, those held out last.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 from PIL import Image
 
 from icl_transience.banks import encoders, resnet, trained
-from icl_transience.banks.bank import CONTACT_SIDE, Bank, contact_sheet, seeded
+from icl_transience.banks.bank import CONTACT_SIDE, Bank, ImageBank, contact_sheet, seeded
 from icl_transience.banks.drawings import N_FLIPS, VARIANTS, downsample, read_drawings, rotate_and_flip
 from icl_transience.specs.banks import BankSpec, Omniglot
 from icl_transience.specs.errors import StudyError
@@ -73,7 +73,7 @@ def layout(omniglot: Omniglot) -> Layout:
     )
 
 
-def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank:
+def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> Bank | ImageBank:
     """Make the bank of `spec` from its files: the zips, then the file that its encoder reads, if any.
 
     That file has the weights of `resnet18`, or of the trained encoder. log: gets the progress of `resnet18`.
@@ -81,6 +81,8 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
     omniglot = spec.parameters_of(Omniglot)
     placed = layout(omniglot)
     names, numbers, drawings = _chosen(spec, files[: len(omniglot.zips)])
+    if omniglot.encoder == "none":
+        return _images(spec, placed, names, numbers, drawings)
     if omniglot.encoder == "resnet18":
         embeddings = placed.pick(_resnet18(drawings, omniglot.variants, files[-1], log))
     else:
@@ -94,22 +96,42 @@ def build(spec: BankSpec, files: Sequence[Path], log: TextIO | None = None) -> B
         encode = encoders.fit_pca(training, omniglot.dim)
     else:
         encode = encoders.fit_scale(training, omniglot.scale)
-    rotation, flip = np.divmod(placed.variant, N_FLIPS)
-    class_table = {"character": np.array(names, dtype=object)[placed.character]}
-    if omniglot.layout == "corrected":
-        class_table |= {"rotation": rotation[:, 0], "flip": flip[:, 0]}
-        exemplar_table = {"drawing": numbers[placed.drawing[0]]}
-    else:  # these differ from class to class: [classes, exemplars]
-        exemplar_table = {"rotation": rotation, "flip": flip, "drawing": numbers[placed.drawing]}
     return Bank(
         embeddings=encode(embeddings),
         n_train_classes=spec.shape.n_train_classes,
         n_train_exemplars=omniglot.exemplars,
-        class_table=class_table,
-        exemplar_table=exemplar_table,
+        **_tables(omniglot, placed, names, numbers),
         contact=_contact(spec, placed, drawings),
         often_equal=omniglot.encoder != "pca",
     )
+
+
+def _images(spec: BankSpec, placed: Layout, names: list[str], numbers: np.ndarray, drawings: np.ndarray) -> ImageBank:
+    """Return the bank of the drawings themselves, each once: shares of ink in 255 parts."""
+    omniglot = spec.parameters_of(Omniglot)
+    stored = np.empty((*drawings.shape[:2], omniglot.side, omniglot.side, 1), np.uint8)
+    for number, of_character in enumerate(drawings):
+        stored[number, ..., 0] = np.round(255 * downsample(of_character, omniglot.side))
+    return ImageBank(
+        images=stored,
+        views=omniglot.variants,
+        n_train_classes=spec.shape.n_train_classes,
+        n_train_exemplars=omniglot.exemplars,
+        **_tables(omniglot, placed, names, numbers),
+        contact=_contact(spec, placed, drawings),
+    )
+
+
+def _tables(omniglot: Omniglot, placed: Layout, names: list[str], numbers: np.ndarray) -> dict[str, Any]:
+    """Return the tables of classes and exemplars: which characters, orientations and drawings they are."""
+    rotation, flip = np.divmod(placed.variant, N_FLIPS)
+    class_table = {"character": np.array(names, dtype=object)[placed.character]}
+    if omniglot.layout == "corrected":
+        class_table |= {"rotation": rotation[:, 0], "flip": flip[:, 0]}
+        return {"class_table": class_table, "exemplar_table": {"drawing": numbers[placed.drawing[0]]}}
+    # These differ from class to class: [classes, exemplars].
+    exemplar_table = {"rotation": rotation, "flip": flip, "drawing": numbers[placed.drawing]}
+    return {"class_table": class_table, "exemplar_table": exemplar_table}
 
 
 def _contact(spec: BankSpec, placed: Layout, drawings: np.ndarray) -> np.ndarray:

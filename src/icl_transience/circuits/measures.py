@@ -63,7 +63,7 @@ def of_heads(
     every_row = not set(names) <= set(_OF_QUERY)
     for part in _chunks(exemplars):
         found = activations(
-            network, exemplars[part], labels[part], ["patterns"], intervention, others, every_row=every_row
+            network, exemplars[..., part, :, :], labels[part], ["patterns"], intervention, others, every_row=every_row
         )
         _add_heads(means, network, found, labels[part], names, None if same_class is None else same_class[part])
     return _of_layers(means, network, names)
@@ -153,7 +153,7 @@ def mean_patterns(network: Network, exemplars: Tensor, labels: Tensor) -> Tensor
     """Return the mean attention pattern of each head, [S, L, H, T, T], float64. Arguments as of `of_heads`."""
     means = _Means()
     for part in _chunks(exemplars):
-        _add_patterns(means, network, activations(network, exemplars[part], labels[part], ["patterns"]))
+        _add_patterns(means, network, activations(network, exemplars[..., part, :, :], labels[part], ["patterns"]))
     return _of_layers(means, network, ["pattern"])["pattern"]
 
 
@@ -167,7 +167,7 @@ def argmax_in_context(network: Network, exemplars: Tensor, labels: Tensor) -> Te
     """Return the share of sequences whose largest logit is that of a label in the context, [S], float64."""
     means = _Means()
     for part in _chunks(exemplars):
-        _add_argmax(means, logits(network, exemplars[part], labels[part]), labels[part])
+        _add_argmax(means, logits(network, exemplars[..., part, :, :], labels[part]), labels[part])
     return means["argmax"]
 
 
@@ -211,7 +211,7 @@ def attribution(
     means = _Means()
     for part in _chunks(exemplars):
         recorder = Recorder(_attributed(network))
-        logits(network, exemplars[part], labels[part], intervention, others, recorder)
+        logits(network, exemplars[..., part, :, :], labels[part], intervention, others, recorder)
         _add_attribution(means, network, recorder.activations, labels[part])
     return means.all()
 
@@ -291,7 +291,7 @@ def measure(
     read += _attributed(network) if has_attribution else []
     for part in _chunks(exemplars):
         recorder = Recorder(read)
-        answers = logits(network, exemplars[part], labels[part], tap=recorder, every_row=every_row)
+        answers = logits(network, exemplars[..., part, :, :], labels[part], tap=recorder, every_row=every_row)
         found = recorder.activations
         _add_heads(means, network, found, labels[part], of_heads, None if same_class is None else same_class[part])
         if with_patterns:
@@ -320,7 +320,7 @@ def copying(
         means = _Means()
         for part in _chunks(exemplars):
             of_context = context[part].expand(network.lanes, -1, -1)
-            answers = logits(network, exemplars[part], labels[part], intervention).gather(-1, of_context)
+            answers = logits(network, exemplars[..., part, :, :], labels[part], intervention).gather(-1, of_context)
             label = of_context.gather(-1, answers.argmax(-1, keepdim=True)).squeeze(-1)
             correct = label == labels[part, -1]
             means.add("", correct.double(), torch.ones_like(correct))
@@ -329,7 +329,7 @@ def copying(
 
 
 def _chunks(exemplars: Tensor) -> Iterator[slice]:
-    for first in range(0, len(exemplars), MEASURED_AT_A_TIME):
+    for first in range(0, exemplars.shape[-3], MEASURED_AT_A_TIME):
         yield slice(first, first + MEASURED_AT_A_TIME)
 
 

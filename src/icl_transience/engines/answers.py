@@ -34,7 +34,10 @@ class Forward(Protocol):
         ...
 
     def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
-        """Answer. exemplars [B, C+1, I], labels [B, C+1], the target last; B at most what forward_for was told."""
+        """Answer. exemplars [B, C+1, I], labels [B, C+1], the target last; B at most what forward_for was told.
+
+        What image encoders made of exemplars is each lane's own, [S, B, C+1, D].
+        """
         ...
 
 
@@ -64,9 +67,9 @@ class EagerForward:
         self.parameters = parameters
 
     def logits(self, exemplars: Tensor, context: Tensor) -> Tensor:
-        """Compute the logits [S, B, K] of exemplars [B, C+1, I] and the context's labels [B, C]."""
+        """Compute the logits [S, B, K] of exemplars [(S,) B, C+1, I] and the context's labels [B, C]."""
         lanes = len(next(iter(self.parameters.values())))
-        exemplars, context = (part.expand(lanes, *part.shape) for part in (exemplars, context))
+        exemplars, context = exemplars.expand(lanes, *exemplars.shape[-3:]), context.expand(lanes, *context.shape)
         with tensor_cores(self.numerics), autocast(self.numerics, self.device):
             logits = transformer.query_logits(self.parameters, self.model, self.geometry, exemplars, context)
         return logits.to(exemplars.dtype)

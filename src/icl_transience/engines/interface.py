@@ -32,10 +32,12 @@ def autocast(numerics: str, device: torch.device) -> torch.autocast:
 @contextmanager
 def tensor_cores(numerics: str) -> Iterator[None]:
     """Compute CUDA's float32 products in tf32 within it, if the numerics say so, and in float32 otherwise."""
-    settings = torch.backends.cuda.matmul
-    before = settings.fp32_precision
-    settings.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [one.fp32_precision for one in settings]
+    for one in settings:
+        one.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
     try:
         yield
     finally:
-        settings.fp32_precision = before
+        for one, was in zip(settings, before, strict=True):
+            one.fp32_precision = was

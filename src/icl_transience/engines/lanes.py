@@ -12,7 +12,8 @@ from icl_transience.engines.optimizers import LaneArrays, LaneOptimizer
 from icl_transience.engines.state import State
 from icl_transience.model import initial
 from icl_transience.sequences import draw
-from icl_transience.specs.runs import Lane, PackSpec
+from icl_transience.sequences.views import gather
+from icl_transience.specs.runs import Lane, PackSpec, Run
 
 # Batches whose indices are drawn at a time.
 DRAW_BATCHES = 256
@@ -34,13 +35,26 @@ class Batch(NamedTuple):
 
 
 def exemplars(batch: Batch, embeddings: Tensor) -> Tensor:
-    """Gather a batch's exemplars [S, B, C+1, I] from the bank's embeddings and add their noise; rows [S, B, C+1]."""
+    """Gather a batch's exemplars [S, B, C+1, I] from the bank's embeddings and add their noise; rows [S, B, C+1].
+
+    Of a bank of images: these, as they are turned and flipped, float32 [S, B, C+1, P, P, Q].
+    """
+    if batch.lanes[0].run.bank.images:
+        return images_at(batch.lanes[0].run, embeddings, batch.rows)
     flat = embeddings.flatten(0, 1)
     gathered = flat.index_select(0, batch.rows.flatten()).view(*batch.rows.shape, -1)
     for number, lane in enumerate(batch.lanes):
         if lane.run.recipe.input_noise:
             gathered[number] += input_noise(lane, batch.start, embeddings)
     return gathered
+
+
+def images_at(run: Run, bank: Tensor, rows: Tensor) -> Tensor:
+    """Gather images as they are turned and flipped, float32 [..., P, P, Q]; bank uint8, rows class * E + exemplar."""
+    if run.bank.images is None:
+        raise TypeError(f"bank {run.bank.id} holds embeddings, expected images")
+    n_exemplars = run.bank.shape.n_exemplars
+    return gather(bank, run.bank.images.views, rows // n_exemplars, rows % n_exemplars)
 
 
 def by_batch(indices: Tensor, batch_size: int) -> Tensor:

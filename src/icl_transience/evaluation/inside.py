@@ -4,7 +4,7 @@ store/circuits_file.py has its layout. What another file of the segment holds al
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from icl_transience.circuits.interventions import logits
 from icl_transience.circuits.network import Network
 from icl_transience.engines.answers import answers
 from icl_transience.engines.interface import autocast, tensor_cores
-from icl_transience.evaluation.evaluate import all_finite, read_sequences
+from icl_transience.evaluation.evaluate import all_finite, images_of, read_sequences
 from icl_transience.evaluation.metrics import mean_and_error, metrics
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.circuits import (
@@ -50,7 +50,10 @@ class OtherSnapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class CircuitsJob:
-    """What is to be measured, and from what. others: name -> snapshot, of as many lanes as the pack has."""
+    """What is to be measured, and from what.
+
+    others: name -> snapshot, of as many lanes as the pack has. bank: the images, where sequences are of images.
+    """
 
     pack: PackSpec
     spec: CircuitsSpec
@@ -58,6 +61,7 @@ class CircuitsJob:
     sequences: Path
     others: Mapping[str, OtherSnapshot] = field(default_factory=dict)
     device: str = "cpu"
+    bank: np.ndarray | None = None
 
     @cached_property
     def identity(self) -> str:
@@ -104,10 +108,13 @@ def write_circuits(path: Path, job: CircuitsJob) -> dict[str, int]:
         if not missing:
             return counts
         sequences = {name: EvaluatorSequences.read(frozen, name, job) for name in job.spec.circuits.evaluators}
+        images = images_of(job.pack, {name: one.examples for name, one in sequences.items()}, job.bank, job.device)
         found: dict[str, list[np.ndarray]] = {}
         for row in range(len(points)):
             parameters = {name: value.to(job.device) for name, value in trained.parameters_at(row).items()}
-            for name, value in measured(job, parameters, sequences, missing).items():
+            encoded = images.of(parameters) if images else {}
+            read = {name: replace(one, examples=encoded.get(name, one.examples)) for name, one in sequences.items()}
+            for name, value in measured(job, parameters, read, missing).items():
                 found.setdefault(name, []).append(value)
         for name, rows in found.items():
             file[name] = np.stack(rows)
@@ -137,7 +144,10 @@ def parts_of(job: CircuitsJob) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class EvaluatorSequences:
-    """An evaluator's sequences: examples [N, C+1, I], labels int64 [N, C+1], same_class bool [N, C]."""
+    """An evaluator's sequences: examples [N, C+1, I], labels int64 [N, C+1], same_class bool [N, C].
+
+    examples: of each lane, [S, N, C+1, D], where image encoders made them.
+    """
 
     examples: Tensor
     labels: Tensor
@@ -218,7 +228,7 @@ def _metrics(
     parts = []
     # Split as evaluation splits them: another size of batch may round otherwise.
     for examples, labels in zip(
-        sequences.examples.split(EVALUATION_BATCH), sequences.labels.split(EVALUATION_BATCH), strict=True
+        sequences.examples.split(EVALUATION_BATCH, dim=-3), sequences.labels.split(EVALUATION_BATCH), strict=True
     ):
         found = logits(network, examples, labels, one.intervention, others).to(examples.dtype)
         parts.append(metrics(answers(found, labels), labels))

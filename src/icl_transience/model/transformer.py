@@ -90,7 +90,8 @@ def query_logits(
 ) -> Tensor:
     """Logits of the query's label.
 
-    parameters: tensors with a leading lane axis. exemplars [S, B, C+1, I], the query last.
+    parameters: tensors with a leading lane axis. exemplars [S, B, C+1, I], the query last; where an image encoder is
+    the embedder, what it made of them, I = D (see model/encoder.py).
     labels [S, B, C] int64, the context's. tap: what reads or sets activations on the way, see model/places.py.
     Returns [S, B, K].
 
@@ -109,7 +110,9 @@ def _tokens(
 ) -> Tensor:
     """Embedded sequences x1 l1 x2 l2 ... xC lC xq with their positions: [S, B, T, D]."""
     lanes, batch, n_exemplars, _ = exemplars.shape
-    embedded = _linear(parameters, "embedder", exemplars.flatten(1, 2)).view(lanes, batch, n_exemplars, -1)
+    embedded = exemplars
+    if "embedder.weight" in parameters:
+        embedded = _linear(parameters, "embedder", exemplars.flatten(1, 2)).view(lanes, batch, n_exemplars, -1)
     table = parameters["label_embedding"]
     first_rows = torch.arange(lanes, device=labels.device) * table.shape[1]
     label_rows = functional.embedding(labels + first_rows[:, None, None], table.flatten(0, 1))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
-from icl_transience.specs.model import COMPONENTS, Model
+from icl_transience.specs.model import COMPONENTS, PART_OF, Model
 from icl_transience.specs.recipes import Recipe, Relabelling
 from icl_transience.specs.runs import Run
 from icl_transience.specs.training import L2, ActivationIntervention, Optimizer
@@ -33,6 +33,8 @@ def describe(named: NamedRun) -> list[str]:
 def _describe_rest(model: Model) -> str:
     """Return what few models have."""
     positions = "" if model.positions.kind == "sinusoid" else f", positions {model.positions.kind}"
+    if model.encodes_images:
+        positions += f", image encoder of channels {' '.join(map(str, model.resnet.channels))}"
     return positions + (f", dropout {model.dropout:g}" if model.dropout else "")
 
 
@@ -56,7 +58,9 @@ def _describe_optimizer(optimizer: Optimizer) -> str:
 
 def _describe_l2(l2: L2) -> str:
     penalty = {"squared": "λ·Σθ² (squared)", "unsquared": "λ·Σ‖θ‖ (unsquared)"}[l2.form]
-    strengths = {part: l2.of(part) for part in COMPONENTS}
+    # An image encoder is named where it has a strength of its own.
+    parts = (part for part in COMPONENTS if part not in PART_OF or l2.of(part) != l2.of(PART_OF[part]))
+    strengths = {part: l2.of(part) for part in parts}
     if not any(strengths.values()):
         return "no L2"
     if len(set(strengths.values())) == 1:

@@ -79,6 +79,11 @@ class Plan:
             self.paths, self.study, self.banks, self.packs, self.records, self.config["export_sequences"]
         )
 
+    def images(self, pack: str) -> list[str]:
+        """Return the bank's file where a pack's exemplars are images, which evaluation encodes, else nothing."""
+        bank = self.packs[pack].spec.run.bank
+        return [self.paths.bank(bank.id)] if bank.images else []
+
     def register(self) -> None:
         """Write down, before the first job, the packs and boundaries of this plan and what tables and figures read.
 

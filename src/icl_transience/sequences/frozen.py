@@ -12,9 +12,11 @@ from icl_transience.store import hdf5
 
 
 def write_sequences(path: Path, sequence_set: SequenceSet, bank: np.ndarray) -> None:
-    """Draw every evaluator's sequences and write them, embedded: a top-level group an evaluator.
+    """Draw every evaluator's sequences and write them: a top-level group an evaluator.
 
-    examples float32 [N, C+1, I], labels int32 [N, C+1] (the target last), classes and exemplars int32 [N, C+1].
+    labels int32 [N, C+1] (the target last), classes and exemplars int32 [N, C+1], and examples float32 [N, C+1, I],
+    embedded. Of a bank of images there are no examples, which would take more room than the bank: readers look
+    images up, by sequences/views.py.
     """
     with hdf5.writing(path, "sequences", sequence_set.id) as file:
         file.attrs["spec"] = canonical(identity_values(sequence_set))
@@ -27,4 +29,5 @@ def write_sequences(path: Path, sequence_set: SequenceSet, bank: np.ndarray) -> 
             group.attrs["recipe"] = canonical(identity_values(recipe))
             for part in ("classes", "exemplars", "labels"):
                 group[part] = getattr(drawn, part).numpy().astype(np.int32)
-            group["examples"] = draw.examples(recipe, torch.from_numpy(bank), drawn, *source).numpy()
+            if sequence_set.bank.images is None:
+                group["examples"] = draw.examples(recipe, torch.from_numpy(bank), drawn, *source).numpy()

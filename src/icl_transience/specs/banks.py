@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 
 from icl_transience.specs.identity import Identified, identity
 from icl_transience.specs.keys import Key, SeedNumber, tagged
-from icl_transience.specs.sources import BankShape, Gaussian, Imported, Manifold, Omniglot, OneHot, Tokens
+from icl_transience.specs.sources import BankShape, Gaussian, ImageShape, Imported, Manifold, Omniglot, OneHot, Tokens
 
 # The parameters of a bank: those of one of the sources.
 Parameters = (
@@ -17,9 +17,6 @@ Parameters = (
     | Annotated[Imported, Key("an array of embedded exemplars that was made elsewhere")]
 )
 SOURCES = tuple(kind.source for kind in (Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported))
-OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported)
-
-
 OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported)
 
 
@@ -52,6 +49,11 @@ class BankSpec(Identified):
     def shape(self) -> BankShape:
         """Return the sizes of the bank."""
         return self.parameters.shape
+
+    @property
+    def images(self) -> ImageShape | None:
+        """Return the sizes of its images where it is a bank of images; None where it holds embeddings."""
+        return self.parameters.images if isinstance(self.parameters, Omniglot) else None
 
     @property
     def uses_resnet18(self) -> bool:

@@ -25,6 +25,24 @@ class BankShape:
         return _part(part, self.n_train_exemplars, self.n_exemplars)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageShape:
+    """Sizes of the images of a bank of images.
+
+    side: pixels. channels: 1 is grey, 3 are red, green and blue. views: classes that one stored class makes, by
+    rotations and flips; class k of the bank is stored class k // views under view k % views.
+    """
+
+    side: int
+    channels: int
+    views: int
+
+    @property
+    def width(self) -> int:
+        """Return the numbers that an image has."""
+        return self.side**2 * self.channels
+
+
 def _part(part: str, n_train: int, n_all: int) -> tuple[int, int]:
     return (0, n_train) if part == "train" else (n_train, n_all - n_train)
 
@@ -206,15 +224,17 @@ class Omniglot:
         str,
         Key(
             "from pixels to embeddings: principal components; the pixels; ResNet-18 trained on "
-            "ImageNet; a small ResNet trained here on the bank's training classes",
+            "ImageNet; a small ResNet trained here on the bank's training classes; none = the bank holds images, each "
+            "drawing once, for a model whose embedder is trained with it",
             default="pca",
-            choices=("pca", "pixels", "resnet18", "trained"),
+            choices=("pca", "pixels", "resnet18", "trained", "none"),
         ),
     ]
     dim: Annotated[
         int,
         Key(
-            "coordinates of an exemplar after encoding: side x side for pixels, 512 for resnet18",
+            "coordinates of an exemplar after encoding: side x side for pixels, 512 for resnet18; of no effect for "
+            "none",
             default=64,
             unit="coordinates",
             minimum=1,
@@ -247,6 +267,11 @@ class Omniglot:
     trained: Annotated[Trained | None, Key("how the encoder `trained` is trained")] = None
 
     @property
+    def images(self) -> ImageShape | None:
+        """Return the sizes of its images where the bank holds images; None where it holds embeddings."""
+        return ImageShape(side=self.side, channels=1, views=self.variants) if self.encoder == "none" else None
+
+    @property
     def shape(self) -> BankShape:
         """Return the sizes of the bank."""
         return BankShape(
@@ -254,7 +279,7 @@ class Omniglot:
             n_exemplars=self.exemplars + self.holdout_exemplars,
             n_train_classes=self.characters * self.variants,
             n_train_exemplars=self.exemplars,
-            width=self.dim,
+            width=self.images.width if self.images else self.dim,
         )
 
 

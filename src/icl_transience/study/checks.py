@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from icl_transience.specs.banks import BankSpec, Omniglot, OneHot, Tokens
+from icl_transience.specs.encoder import ResNet
 from icl_transience.specs.evaluators import evaluator_parts
 from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.model import Model
@@ -163,6 +164,7 @@ def impossible(run: Run, evaluators: Iterable[str], evaluation: Mapping[str, Any
     evaluators: names as of `evaluator_at`. evaluation: the study's section of that name.
     """
     yield from _impossible_model(run.model)
+    yield from _impossible_encoder(run)
     for name, contexts in evaluation["contexts"].items():
         yield from _impossible_contexts(name, contexts, run, evaluation["evaluators"])
     for evaluator in evaluators:
@@ -179,6 +181,47 @@ def _impossible_model(model: Model) -> Iterable[str]:
         yield (
             f"`model.positions.kind` is rotary, which turns pairs of coordinates, but a head has {model.width} / "
             f"{model.heads}: make `model.width` / `model.heads` even"
+        )
+
+
+def _impossible_encoder(run: Run) -> Iterable[str]:
+    """Yield what does not fit each other of the bank's images and the embedder that is to encode them."""
+    model, resnet, l2 = run.model, run.model.resnet, run.optimizer.l2
+    if run.bank.images and not model.encodes_images:
+        yield (
+            f"`model.embedder` is {model.embedder}, but the bank holds images (`bank.{run.bank.source}.encoder: none`): "
+            "say `model.embedder: resnet`, or choose an encoder that makes embeddings of them"
+        )
+    if not run.bank.images and model.encodes_images:
+        yield (
+            "`model.embedder` is resnet, which encodes images, but the bank holds embeddings: leave it out, or let a "
+            "bank of omniglot or images have `encoder: none`"
+        )
+    if not model.encodes_images:
+        if resnet != ResNet():
+            yield "`model.resnet` is given, but `model.embedder` is linear: say `model.embedder: resnet`, or leave it out"
+        if l2.encoder is not None:
+            yield (
+                f"`optimizer.l2.encoder` is {l2.encoder:g}, but `model.embedder` is linear: say `optimizer.l2.embedder`"
+            )
+        return
+    if len({len(resnet.channels), len(resnet.blocks), len(resnet.strides)}) > 1:
+        yield (
+            f"`model.resnet` has {len(resnet.channels)} channels, {len(resnet.blocks)} blocks and "
+            f"{len(resnet.strides)} strides: expected one of each for every group of blocks"
+        )
+    if resnet.channels[-1] != model.width:
+        yield (
+            f"`model.resnet.channels` ends in {resnet.channels[-1]}, but its mean over the image is an exemplar's place "
+            f"in the residual stream, `model.width` {model.width}: make them equal"
+        )
+    for key, value in (("kernel", resnet.kernel), ("pool", resnet.pool)):
+        if value % 2 == 0:
+            yield f"`model.resnet.{key}` is {value}: expected an odd number, which has a middle"
+    if any(recipe.input_noise for recipe in run.recipes):
+        yield (
+            "`recipe.input_noise` is added to embeddings, but `model.embedder: resnet` makes them of images while it "
+            "trains: leave it out"
         )
 
 
@@ -255,6 +298,12 @@ def _impossible_omniglot(section: str, omniglot: Omniglot) -> Iterable[str]:
         yield f"`{section}.exemplars` + `holdout_exemplars` is {drawings}: a character has 20 drawings"
     if omniglot.layout == "released" and omniglot.variants == 1:
         yield f"`{section}.variants` is 1, but `{section}.layout: released` mixes all 8 up: leave one of them out"
+    if omniglot.layout == "released" and omniglot.encoder == "none":
+        yield (
+            f"`{section}.layout` is released, whose classes mix the variants of a character, but `{section}.encoder: "
+            "none` stores every drawing once and makes a class by one variant: say `layout: corrected`, or a fixed "
+            "encoder (pca, pixels, resnet18, trained)"
+        )
     side, dim, encoder = omniglot.side, omniglot.dim, omniglot.encoder
     if encoder == "pca" and dim > side**2:
         yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"

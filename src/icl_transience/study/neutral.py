@@ -5,7 +5,7 @@ from typing import Any
 
 from icl_transience.specs.evaluators import evaluator_at, in_order
 from icl_transience.specs.identity import canonical, from_values, identity_values
-from icl_transience.specs.model import COMPONENTS
+from icl_transience.specs.model import COMPONENTS, PART_OF
 from icl_transience.specs.recipes import COMPOSITION, Component
 from icl_transience.study import schema
 
@@ -43,8 +43,10 @@ def resolved_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     schedule, l2 = optimizer["schedule"], dict(optimizer["l2"])
     if schedule["kind"] != "cosine":
         schedule = {key: schedule[key] for key in ("kind", "warmup")}
-    for component in COMPONENTS:
-        if l2[component] == l2["strength"]:
+    # What is part of another component first, while that one's own word still stands.
+    for component in sorted(COMPONENTS, key=lambda one: one not in PART_OF):
+        above = l2[PART_OF[component]] if component in PART_OF else None
+        if l2[component] == (l2["strength"] if above is None else above):
             l2[component] = None
     unread = ("beta1", "beta2", "epsilon") if optimizer["name"] == "sgd" else ()
     read = {key: value for key, value in optimizer.items() if key not in unread}

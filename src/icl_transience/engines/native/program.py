@@ -55,6 +55,9 @@ class Program:
         self.targets = torch.zeros(self.columns, dtype=torch.int64)
         self.logits = torch.zeros(n_labels, self.columns)
         self._buffers: dict[str, Tensor] = {}
+        # [D, (C+1) * B'], of exemplars: where an image encoder is the embedder, the caller's to fill in their place; a
+        # lane's backward leaves the gradient there.
+        self.embedded = self.buffer("embedded", model.width, (context + 1) * self.columns)
 
     def answers(
         self, context_logits: Tensor, max_logit: Tensor, max_label: Tensor, log_sum: Tensor, target: Tensor
@@ -66,6 +69,11 @@ class Program:
         outputs = context_logits, max_logit, max_label, log_sum, target
         sizes = len(self.labels), *self.logits.shape
         self.kernel("answers", *outputs, self.logits, self.labels, self.targets, *sizes)()
+
+    @property
+    def encoded(self) -> Tensor:
+        """`embedded` as [D, C+1, B']."""
+        return self.embedded.view(len(self.embedded), -1, self.columns)
 
     def kernel(self, name: str, *arguments: Tensor | int | float) -> "KernelCall":
         """Return a call of a kernel of kernels.cpp on contiguous tensors and numbers, converted once."""
@@ -110,7 +118,7 @@ class Recording:
     def embed(self) -> Tensor:
         """X [D, T * B] from the program's exemplars and labels."""
         program = self.program
-        embedded = self.buffer("embedded", self.width, len(program.exemplars))
+        embedded = program.embedded
         dtable = self.gradients["label_embedding"]
         x = self.buffer("x", self.width, self.tokens * self.batch)
         positions = program.positions
@@ -118,13 +126,17 @@ class Recording:
             # Shorter sequences than those of training have its first places, and no backward.
             positions = self.parameters["positions"][: self.tokens]
             self.call(self.backward, "positions_backward", self.gradients["positions"], self.dx, self.batch)
-        self.linear("embedder.weight", embedded, program.exemplars.T, embedded, None)
+        if self.model.encodes_images:
+            bias, dbias = self.buffer("no bias", self.width), self.buffer("its gradient", self.width)
+        else:
+            bias, dbias = self.parameters["embedder.bias"], self.gradients["embedder.bias"]
+            self.linear("embedder.weight", embedded, program.exemplars.T, embedded, None)
         self.call(
             self.forward,
             "embed",
             x,
             embedded,
-            self.parameters["embedder.bias"],
+            bias,
             self.parameters["label_embedding"],
             program.labels,
             positions,
@@ -134,7 +146,7 @@ class Recording:
             self.backward,
             "embed_backward",
             embedded,
-            self.gradients["embedder.bias"],
+            dbias,
             dtable,
             self.dx,
             program.labels,
@@ -338,5 +350,7 @@ def _converted(argument: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_lon
 
 def program_for(run: Run, batch_size: int, context: int) -> Program:
     """Return a program for a run's model. Raises compiler.UnavailableError."""
-    width, half = run.bank.shape.width, run.numerics == "bfloat16"
+    half = run.numerics == "bfloat16"
+    # What an image encoder makes goes around the embedder's weight, which there is none.
+    width = 1 if run.model.encodes_images else run.bank.shape.width
     return Program(run.model, width, run.n_labels, context, batch_size, half)

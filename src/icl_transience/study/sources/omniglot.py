@@ -35,6 +35,9 @@ def resolve_omniglot(parameters: dict[str, Any], folder: Path | None) -> tuple[d
         parameters["weights"] = ""
     if encoder != "trained":
         parameters.pop("trained", None)
+    if encoder == "none":
+        # An image has as many numbers as pixels, and no scale but its own.
+        parameters |= {"dim": parameters["side"] ** 2, "scale": "standard"}
     return parameters, paths
 
 
