@@ -10,6 +10,7 @@ import yaml
 from pipeline import ROOT, TINY, Clone
 
 from icl_transience.planning.plan import Plan
+from icl_transience.results import orphans
 from icl_transience.specs.errors import StudyError
 from icl_transience.study import load
 
@@ -141,3 +142,11 @@ def test_an_edited_base_is_an_edited_study_and_is_kept_with_it(tmp_path):
     assert not clone.would_run()
     base.write_text(yaml.safe_dump({"defaults": defaults | {"optimizer": {"learning_rate": 0.125}}}))
     assert clone.would_run()["train"] == before["train"]
+
+
+def test_what_is_not_at_hand_is_looked_for_in_bases_too(tmp_path):
+    # Nobody knows what a study refers to whose source is missing: what may be its own is kept.
+    path = write(tmp_path, {"mine.yaml": "extends: one\nexperiments: {a: {}}", "bases/one.yaml": BASE})
+    assert orphans._mentioned(path, tmp_path / "bases") == ("gaussian",)
+    (tmp_path / "bases/one.yaml").unlink()
+    assert orphans._mentioned(path, tmp_path / "bases") == ()
