@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from icl_transience.banks import bank as banks_bank
 from icl_transience.banks import omniglot, resnet, trained
+from icl_transience.banks import pictures as banks_pictures
 from icl_transience.banks.bank import contact_sheet
 from icl_transience.specs.errors import StudyError
-from icl_transience.specs.sources import Trained
+from icl_transience.specs.image_sources import Trained
 from icl_transience.store import hdf5
 
 # --- ResNet-18
@@ -175,7 +176,7 @@ def test_with_one_variant_a_class_is_a_character_as_it_was_drawn(tmp_path, pixel
     np.testing.assert_array_equal(upright.class_table["character"], pixel_bank.bank.class_table["character"][::8])
     assert not upright.class_table["rotation"].any()
     assert not upright.class_table["flip"].any()
-    images = omniglot.training_images(replace(pixel_bank.spec, parameters=section), [zip_path])
+    images = banks_pictures.training_images(replace(pixel_bank.spec, parameters=section), [zip_path])
     np.testing.assert_array_equal(images.reshape(2, 3, -1), upright.embeddings[:2, :3])
     ours, of_all = (contact_sheet(shape)[0].tolist() for shape in (section.shape, pixel_bank.spec.shape))
     shown = [row for row in ours if 8 * row in of_all]
@@ -254,11 +255,11 @@ def test_the_tables_of_the_released_layout_say_which_picture_an_exemplar_is(tmp_
 def test_of_1623_characters_the_released_layouts_first_1623_classes_are_203():
     section = replace(released_section(), characters=1600, holdout_characters=23, exemplars=20, holdout_exemplars=0)
     placed = omniglot.layout(section)
-    assert len(placed.character) == 12_984
+    assert len(placed.stored) == 12_984
     # What the released code takes for the unturned characters: its first 1,623 classes, 23 of them held out.
-    unturned = np.concatenate([placed.character[:1600], placed.character[12_800 : 12_800 + 23]])
+    unturned = np.concatenate([placed.stored[:1600], placed.stored[12_800 : 12_800 + 23]])
     assert len(set(unturned.tolist())) == 203
-    assert set(placed.character[12_800:].tolist()) & set(placed.character[:12_800].tolist())
+    assert set(placed.stored[12_800:].tolist()) & set(placed.stored[:12_800].tolist())
 
 
 def released_section():
@@ -307,17 +308,17 @@ SETTINGS = Trained(epochs=12, batch_size=16, learning_rate=0.01)
 
 
 def pictures(seed: int = 0, classes: int = 12) -> np.ndarray:
-    """float32 [classes, 10, 8, 8]: a pattern a class, each seen through noise."""
+    """float32 [classes, 10, 8, 8, 1]: a pattern a class, each seen through noise."""
     generator = np.random.default_rng(seed)
-    patterns = generator.random((classes, 1, 8, 8)) < 0.3
-    return np.abs(patterns - 0.3 * generator.random((classes, 10, 8, 8))).astype(np.float32)
+    patterns = generator.random((classes, 1, 8, 8, 1)) < 0.3
+    return np.abs(patterns - 0.3 * generator.random((classes, 10, 8, 8, 1))).astype(np.float32)
 
 
 def test_a_trained_encoder_learns_to_tell_the_training_classes_apart():
     _, accuracy = trained.train(pictures(), 16, SETTINGS, seed=0)
     assert accuracy > 0.9
     # Labels that say nothing about the pictures: one epoch of these is chance, 1/12.
-    shuffled = np.random.default_rng(1).permutation(pictures().reshape(120, 8, 8)).reshape(12, 10, 8, 8)
+    shuffled = np.random.default_rng(1).permutation(pictures().reshape(120, 64)).reshape(12, 10, 8, 8, 1)
     _, chance = trained.train(shuffled, 16, replace(SETTINGS, epochs=1), seed=0)
     assert chance < 0.3
 
@@ -342,8 +343,8 @@ def test_a_trained_encoder_is_a_function_of_its_seed():
 
 
 def test_what_an_encoder_learns_from_is_the_training_part_of_the_bank(pixel_bank, zip_path):
-    images = omniglot.training_images(pixel_bank.spec, [zip_path])
-    np.testing.assert_array_equal(images, of_tables(pixel_bank)[:16, :3])
+    images = banks_pictures.training_images(pixel_bank.spec, [zip_path])
+    np.testing.assert_array_equal(images[..., 0], of_tables(pixel_bank)[:16, :3])
 
 
 def test_a_bank_of_a_trained_encoder_is_what_its_file_embeds(pixel_bank, zip_path, tmp_path):
@@ -351,10 +352,10 @@ def test_a_bank_of_a_trained_encoder_is_what_its_file_embeds(pixel_bank, zip_pat
         pixel_bank.spec.parameters, side=21, encoder="trained", dim=8, trained=replace(SETTINGS, epochs=1)
     )
     spec = replace(pixel_bank.spec, parameters=section)
-    model, accuracy = trained.train(omniglot.training_images(spec, [zip_path]), 8, section.trained, spec.seed)
+    model, accuracy = trained.train(banks_pictures.training_images(spec, [zip_path]), 8, section.trained, spec.seed)
     trained.save(model, accuracy, tmp_path / "encoder.h5", spec)
     bank = banks_bank.build(spec, [zip_path, tmp_path / "encoder.h5"])
     small = of_tables(pixel_bank).reshape(24, 4, 21, 5, 21, 5).mean(axis=(3, 5)).astype(np.float32)
-    np.testing.assert_allclose(bank.embeddings, trained.embed(model, small), atol=1e-5)
+    np.testing.assert_allclose(bank.embeddings, trained.embed(model, small[..., None]), atol=1e-5)
     with pytest.raises(hdf5.StoreError, match="identity"):
         trained.load(tmp_path / "encoder.h5", replace(spec, seed=9))

@@ -409,7 +409,7 @@ def test_times_have_an_interval_from_six_seeds_and_an_open_one_goes_up_to_the_ed
 
 
 def test_the_foot_of_a_figure_says_once_what_all_runs_share_and_for_each_what_is_its_own(record):
-    note = layout.note_of(record, 10, layout.of_curves(record, ["icl"]))
+    note = "\n".join(layout.note_of(record, layout.of_curves(record, ["icl"])))
     assert note.count("same for all") == 1
     assert "none: none" in note
     assert "some: some" in note
@@ -421,7 +421,7 @@ def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(
     captions = ("same",), ("same", "L2")
     runs = tuple(replace(run, caption=caption) for run, caption in zip(record.runs, captions, strict=True))
     record = replace(record, runs=runs)
-    assert layout.note_of(record, 10, layout.of_paths(record)).splitlines()[-1] == "some: L2."
+    assert layout.note_of(record, layout.of_paths(record))[-1] == "some: L2."
 
 
 # What a study asks its figures to show.

@@ -151,7 +151,7 @@ def test_no_file_is_a_drawer_for_what_has_no_place():
         ("analysis", {"specs", "store", "system"}),
         ("theory", {"specs", "philox", "store", "system"}),
         # It is no stage: it reads what stages leave, and computes metrics as evaluation does. study: config.yaml.
-        ("access", {"specs", "store", "study", "model", "circuits", "engines", "evaluation"}),
+        ("access", {"specs", "store", "study", "model", "circuits", "engines", "evaluation", "sequences"}),
         ("__init__", {"access"}),
     ],
 )

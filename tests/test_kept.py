@@ -8,7 +8,13 @@ from icl_transience.results import kept
 from icl_transience.store import layout
 
 AGAIN = ["-R train", "-Rtrain", "--forcerun evaluate tables", "--forcerun=train", "-F", "-nF", "--forceall"]
-AGAIN += ["--delete-all-output -n", "-R results/packs/p/segment-000000000000-000000002048.h5", "-R icl_train -n"]
+AGAIN += [
+    "--delete-all-output -n",
+    "-R results/packs/p/segment-000000000000-000000002048.h5",
+    "-R icl_train -n",
+    "-R circuits grafts",
+]
+AGAIN += ["-f results/packs/p/segment-000000000000-000000002048.h5", "-nf train", "--force results/packs/p/x.h5"]
 NOT_AGAIN = [
     "",
     "-R tables",
@@ -16,6 +22,7 @@ NOT_AGAIN = [
     "-R tables -n --until train",
     "--forcerun=figures",
     "-p",
+    "-f results/studies/s/a/curves.svg",
     "--config study=train",
 ]
 

@@ -12,7 +12,7 @@ from icl_transience.planning import resources
 from icl_transience.planning.plan import Plan
 from icl_transience.planning.resources import Job
 from icl_transience.specs.compute import training_flop
-from icl_transience.specs.sources import Trained
+from icl_transience.specs.image_sources import Trained
 
 ROOT = Path(__file__).parents[1]
 

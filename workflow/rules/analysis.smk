@@ -95,6 +95,7 @@ rule peaks:
         f"{PLAN.paths.root}/packs/{{pack}}/peaks-{{circuits}}.json",
     log:
         f"{PLAN.paths.root}/logs/packs/{{pack}}/peaks-{{circuits}}.log",
+    priority: lambda wildcards: PLAN.order.pack(wildcards.pack)
     localrule: True
     conda:
         "../../envs/environment.yaml"
@@ -120,6 +121,7 @@ rule circuits_tables:
         checksums=f"{STUDY}/{{experiment}}/circuits/SHA256SUMS",
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/circuits-tables.log",
+    priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
     localrule: True
     conda:
         "../../envs/environment.yaml"

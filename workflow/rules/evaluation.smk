@@ -35,12 +35,16 @@ rule evaluate:
         " --engine {resources.engine:q} --threads {threads} &> {log:q}"
 
 
-# A job of a spec that has grown finds in the folder what was measured for the smaller one, and measures the rest.
-rule circuits:
+# Interventions that take activations of other snapshots wait for the segments that have these. So they are in no group:
+# a group of the first segment would wait for that of the last, which waits for it. A job of a spec that has grown finds in
+# the folder what was measured for the smaller one, and measures the rest.
+rule grafts:
     input:
         segment=f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
         sequences=lambda wildcards: PLAN.paths.sequences(PLAN.circuits.specs[wildcards.circuits].set),
         bank=lambda wildcards: PLAN.images(wildcards.pack),
+        others=lambda wildcards: PLAN.circuits.other_segments(wildcards.pack, wildcards.circuits),
+        peaks=lambda wildcards: PLAN.circuits.peaks(wildcards.pack, wildcards.circuits),
     output:
         f"{PLAN.paths.root}/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.h5",
     log:
@@ -48,9 +52,8 @@ rule circuits:
     benchmark:
         f"{PLAN.paths.root}/benchmarks/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.tsv"
     wildcard_constraints:
-        circuits="|".join(map(re.escape, PLAN.circuits.ids(grafts=False))) or "(?!)",
-    group:
-        "segment_{pack}_{start}"
+        circuits="|".join(map(re.escape, PLAN.circuits.ids(grafts=True))) or "(?!)",
+    priority: lambda wildcards: PLAN.order.pack(wildcards.pack)
     conda:
         "../../envs/environment.yaml"
     threads: 1
@@ -67,43 +70,18 @@ rule circuits:
         code=code_digest.digest("circuits"),
     shell:
         "python -m icl_transience circuits --spec {params.spec:q} --circuits {params.circuits:q}"
-        " --segment {input.segment:q} --sequences {input.sequences:q} --bank {input.bank:q}"
-        " --output {output:q}"
-        " --device {resources.device:q} --threads {threads} &> {log:q}"
+        " --segment {input.segment:q} --sequences {input.sequences:q} --bank {input.bank:q} --output {output:q}"
+        " --others {input.others:q} --peaks {input.peaks:q} --device {resources.device:q} --threads {threads} &> {log:q}"
 
 
-# Interventions that take activations of other snapshots wait for the segments that have these. So they are in no group:
-# a group of the first segment would wait for that of the last, which waits for it.
-rule grafts:
+use rule grafts as circuits with:
     input:
         segment=f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
         sequences=lambda wildcards: PLAN.paths.sequences(PLAN.circuits.specs[wildcards.circuits].set),
         bank=lambda wildcards: PLAN.images(wildcards.pack),
-        others=lambda wildcards: PLAN.circuits.other_segments(wildcards.pack, wildcards.circuits),
-        peaks=lambda wildcards: PLAN.circuits.peaks(wildcards.pack, wildcards.circuits),
-    output:
-        f"{PLAN.paths.root}/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.h5",
-    log:
-        f"{PLAN.paths.root}/logs/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.log",
-    benchmark:
-        f"{PLAN.paths.root}/benchmarks/packs/{{pack}}/circuits-{{circuits}}-{{start}}-{{end}}.tsv"
+        others=[],
+        peaks=[],
     wildcard_constraints:
-        circuits="|".join(map(re.escape, PLAN.circuits.ids(grafts=True))) or "(?!)",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: PLAN.jobs.circuits(**wildcards).mem_mb(attempt),
-        runtime=lambda wildcards, attempt: PLAN.jobs.circuits(**wildcards).runtime(attempt),
-        gpu=lambda wildcards: PLAN.jobs.circuits(**wildcards).gpu,
-        device=PLAN.config["device"],
-    params:
-        spec=lambda wildcards: PLAN.packs[wildcards.pack].spec.json,
-        circuits=lambda wildcards: PLAN.circuits.specs[wildcards.circuits].json,
-        code=code_digest.digest("circuits"),
-    shell:
-        "python -m icl_transience circuits --spec {params.spec:q} --circuits {params.circuits:q}"
-        " --segment {input.segment:q} --sequences {input.sequences:q} --bank {input.bank:q}"
-        " --output {output:q}"
-        " --others {input.others:q} --peaks {input.peaks:q}"
-        " --device {resources.device:q} --threads {threads} &> {log:q}"
+        circuits="|".join(map(re.escape, PLAN.circuits.ids(grafts=False))) or "(?!)",
+    group:
+        "segment_{pack}_{start}"

@@ -71,6 +71,7 @@ for experiment in filter(PLAN.targets.circuits_figures, PLAN.study.experiments):
             f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/circuits-figures.log",
         wildcard_constraints:
             experiment=experiment,
+        priority: PLAN.order.experiment(experiment)
         localrule: True
         conda:
             "../../envs/environment.yaml"

@@ -11,9 +11,11 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from icl_transience.access.encoder_module import ImageEncoder, module_name
 from icl_transience.engines.verify import normal_parameters, relative_error
-from icl_transience.model import transformer
+from icl_transience.model import encoder, transformer
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.model import component
 from icl_transience.specs.runs import Run
 
 # Both compute in float64, in another order: they differ by roundings, each 2^-53 of a number, some hundreds of them,
@@ -23,13 +25,19 @@ _CHECKED_SEQUENCES = 2
 
 
 class Embedding(nn.Module):
-    """Exemplars [B, C+1, I] and labels [B, C] to tokens x1 l1 … xC lC xq with their positions, [B, T, D]."""
+    """Exemplars [B, C+1, I] and labels [B, C] to tokens x1 l1 … xC lC xq with their positions, [B, T, D].
+
+    Where an image encoder is the embedder, exemplars are images [B, C+1, P, P, Q].
+    """
 
     def __init__(self, run: Run):
         super().__init__()
         model = run.model
         self.kind, self.base, self.layout = model.positions.kind, model.positions.base, model.positions.layout
-        self.embedder = nn.Linear(run.bank.shape.width, model.width)
+        images = run.bank.images
+        self.embedder: nn.Module = (
+            ImageEncoder(model.resnet, images.channels) if images else nn.Linear(run.bank.shape.width, model.width)
+        )
         self.label_embedding = nn.Embedding(run.n_labels, model.width)
         if self.kind == "learned":
             self.positions = nn.Parameter(torch.zeros(2 * run.recipe.context + 1, model.width))
@@ -140,6 +148,9 @@ def state_dict(parameters: transformer.Parameters) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, value in parameters.items():
         stem, _, last = name.rpartition(".")
+        if component(name) == "encoder" or last.startswith("running"):
+            state[module_name(name)] = value
+            continue
         if last == "qkv":
             parts = zip(("query", "key", "value"), value.chunk(3, dim=1), strict=True)
             state |= {f"{stem}.{part}.weight": weight.T.contiguous() for part, weight in parts}
@@ -184,12 +195,19 @@ def held_against_model(run: Run) -> float:
     changed, and this file was not.
     """
     generator = torch.Generator().manual_seed(3)
-    context, width = run.recipe.context, run.bank.shape.width
-    exemplars = torch.randn(_CHECKED_SEQUENCES, context + 1, width, generator=generator, dtype=torch.float64)
+    context, images = run.recipe.context, run.bank.images
+    sizes = (images.side, images.side, images.channels) if images else (run.bank.shape.width,)
+    exemplars = torch.randn(_CHECKED_SEQUENCES, context + 1, *sizes, generator=generator, dtype=torch.float64)
     labels = torch.randint(run.n_labels, (_CHECKED_SEQUENCES, context), generator=generator)
     parameters = normal_parameters(run, exemplars)
     geometry = transformer.Geometry(run.model, context, torch.float64)
-    (expected,) = transformer.query_logits(parameters, run.model, geometry, exemplars[None], labels[None])
+    read = exemplars[None]
+    if images:
+        for name, shape in run.running_shapes.items():
+            parameters[name] = 1 + torch.rand(1, *shape, generator=generator, dtype=torch.float64)
+        read, _ = encoder.encode(parameters, run.model.resnet, exemplars.flatten(0, 1)[None], training=False)
+        read = read.unflatten(1, exemplars.shape[:2])
+    (expected,) = transformer.query_logits(parameters, run.model, geometry, read, labels[None])
     try:
         found = _loaded(run, {name: value[0] for name, value in parameters.items()})(exemplars, labels)
         apart = relative_error(found, expected)

@@ -1,5 +1,7 @@
 """Weights, banks and frozen sequences as a results folder has them; read, checked once, never moved or changed."""
 
+import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +9,8 @@ import numpy as np
 
 from icl_transience.access.sequences import Sequences
 from icl_transience.specs.banks import BankSpec
-from icl_transience.specs.evaluators import in_order
+from icl_transience.specs.evaluators import SequenceSet, in_order
+from icl_transience.specs.identity import from_values
 from icl_transience.specs.runs import PackSpec
 from icl_transience.store import bank_file, hdf5
 from icl_transience.store.layout import Paths
@@ -61,15 +64,18 @@ class ResultFiles:
         return {name: value[place].clone() for name, value in packed.items()}
 
     def bank(self, spec: BankSpec) -> np.ndarray:
-        """Return the embeddings of a bank, float32 [classes, exemplars, I]."""
+        """Return the exemplars of a bank as of store/bank_file.py: float32 [classes, exemplars, I], or images."""
         if spec.id not in self._banks:
-            embeddings = bank_file.load(Path(self._paths.bank(spec.id)), spec, aside=False)
-            embeddings.setflags(write=False)
-            self._banks[spec.id] = embeddings
+            exemplars = bank_file.load(Path(self._paths.bank(spec.id)), spec, aside=False)
+            exemplars.setflags(write=False)
+            self._banks[spec.id] = exemplars
         return self._banks[spec.id]
 
     def sequences(self, set_id: str, evaluator: str) -> Sequences:
-        """Return an evaluator's frozen sequences. Raises StoreError where the set has it not."""
+        """Return an evaluator's frozen sequences. Raises StoreError where the set has it not.
+
+        Images of a bank of images are looked up at each call, and kept by who asked for them alone.
+        """
         if (set_id, evaluator) not in self._sequences:
             path = Path(self._paths.sequences(set_id))
             with hdf5.reading(path, "sequences", set_id, aside=False) as file:
@@ -78,8 +84,26 @@ class ResultFiles:
                         f"no sequences of evaluator {evaluator!r} in this study: there are "
                         f"{', '.join(in_order(map(str, file)))}; `evaluation.evaluators` of the study says which"
                     )
-                arrays = {part: hdf5.array(file, f"{evaluator}/{part}") for part in PARTS}
+                bank = from_values(SequenceSet, json.loads(str(file.attrs["spec"]))).bank
+                parts = [part for part in PARTS if part != "examples" or bank.images is None]
+                arrays = {part: hdf5.array(file, f"{evaluator}/{part}") for part in parts}
+            if bank.images:
+                return Sequences(**arrays, examples=self._images(bank, arrays["classes"], arrays["exemplars"]))
             for array in arrays.values():
                 array.setflags(write=False)
             self._sequences[set_id, evaluator] = Sequences(**arrays)
         return self._sequences[set_id, evaluator]
+
+    def _images(self, bank: BankSpec, classes: np.ndarray, exemplars: np.ndarray) -> np.ndarray:
+        """Return the images of a bank at indices [N, C+1], float32 [N, C+1, side, side, channels] in [0, 1]."""
+        import torch
+
+        from icl_transience.sequences import views
+
+        assert bank.images
+        with warnings.catch_warnings():
+            # Of an array that may not be written to, which nothing does here.
+            warnings.simplefilter("ignore", UserWarning)
+            images = torch.from_numpy(self.bank(bank))
+        chosen = (torch.tensor(indices, dtype=torch.int64) for indices in (classes, exemplars))
+        return views.gather(images, bank.images.views, *chosen).numpy()

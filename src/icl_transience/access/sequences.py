@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Sequences:
     """Sequences as the model reads them: an evaluator's, or your own.
 
-    examples: float32 [N, C+1, I], embedded exemplars, the query last. labels: int [N, C+1], the target last.
+    examples: float32 [N, C+1, I], embedded exemplars, the query last; of a bank of images [N, C+1, side, side,
+    channels] in [0, 1]. labels: int [N, C+1], the target last.
     classes, exemplars: int [N, C+1], their numbers in the bank; None where they are not from it.
     """
 
@@ -29,10 +30,10 @@ class Sequences:
 
     def __post_init__(self) -> None:
         """Raise StudyError where examples and labels are not of one shape."""
-        if self.examples.ndim != 3 or self.labels.shape != self.examples.shape[:2]:
+        if self.examples.ndim not in (3, 5) or self.labels.shape != self.examples.shape[:2]:
             raise StudyError(
                 f"sequences: examples are {list(self.examples.shape)} and labels {list(self.labels.shape)}, expected "
-                "[N, C+1, I] and [N, C+1]"
+                "[N, C+1, I], or images [N, C+1, side, side, channels], and [N, C+1]"
             )
 
     def __len__(self) -> int:
@@ -40,7 +41,7 @@ class Sequences:
         return len(self.examples)
 
     def inputs(self, dtype: "torch.dtype | None" = None) -> "tuple[torch.Tensor, torch.Tensor]":
-        """Return what a module takes: examples [N, C+1, I] and the context's labels, int64 [N, C]; copies.
+        """Return what a module takes: examples as they are here and the context's labels, int64 [N, C]; copies.
 
         dtype: of the examples; None: float32.
         """

@@ -7,6 +7,7 @@ from icl_transience.analysis import eprocess
 from icl_transience.analysis.claim_values import formula_of_part
 from icl_transience.analysis.judged import Judged
 from icl_transience.specs.records import ClaimRecord
+from icl_transience.system.formatting import format_number_of
 
 # Lanes that a note names of those without a value for one reason.
 MOST_NAMED = 5
@@ -27,7 +28,7 @@ def undecided(one: Judged, needed: int | None, direction: str, n_claims: int) ->
     if needed is None:
         return f"more than {eprocess.MOST_SEEDS} more seeds at this effect"
     verdict = {"supported": "support", "contradicted": "contradict"}[direction]
-    return f"about {count(needed, 'more seed')} at this effect would {verdict} it"
+    return f"about {format_number_of(needed, 'more seed')} at this effect would {verdict} it"
 
 
 def _why_fixed(one: Judged, n_claims: int) -> str:
@@ -35,7 +36,7 @@ def _why_fixed(one: Judged, n_claims: int) -> str:
     n, alpha, p_min = len(one.fixed.seeds), one.claim.alpha, one.fixed.p_min
     least = f"{n} seeds give no p below {p_min:.3g}"
     if n < 2:
-        return f"{count(n, 'seed')}: decides nothing"
+        return f"{format_number_of(n, 'seed')}: decides nothing"
     if p_min > alpha:
         return f"{least}: take {enough(one.claim, alpha)} or more"
     if p_min > alpha / n_claims:
@@ -66,7 +67,8 @@ def notes(one: Judged) -> Iterator[str]:
     yield from _list_without(one)
     bounded = [values.is_bound for lanes in one.lanes for of_run in lanes.values.values() for values in of_run.values()]
     if bounds := sum(bounded):
-        yield f"of {count(bounds, 'time')} only a bound is known, which counts as far as it tells lanes apart"
+        times = format_number_of(bounds, "time")
+        yield f"of {times} only a bound is known, which counts as far as it tells lanes apart"
 
 
 def without(one: Judged) -> dict[str, str]:
@@ -90,9 +92,5 @@ def _list_without(one: Judged) -> Iterator[str]:
     lost = int((one.reading.of_seeds == eprocess.LOST).any(axis=0).sum())
     if lost and not one.is_fixed:
         verb = "counts" if lost == 1 else "count"
-        yield f"{count(lost, 'seed')} without a value in some lane {verb} against the claim and against its opposite"
-
-
-def count(number: int, noun: str) -> str:
-    """Return "1 seed", "2 seeds"."""
-    return f"{number} {noun}" + ("s" if number != 1 else "")
+        seeds = format_number_of(lost, "seed")
+        yield f"{seeds} without a value in some lane {verb} against the claim and against its opposite"

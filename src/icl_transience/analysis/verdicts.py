@@ -37,12 +37,12 @@ from typing import Any
 import pandas as pd
 
 from icl_transience.analysis import claim_notes, claim_tests, eprocess, paired_tests
-from icl_transience.analysis.claim_notes import count
 from icl_transience.analysis.claim_values import column, formula, formula_of_part
 from icl_transience.analysis.judged import Judged, judge_claim
 from icl_transience.specs.records import ClaimRecord
 from icl_transience.store import atomic, checksums, tables_file
 from icl_transience.store.tables_file import records
+from icl_transience.system.formatting import format_number_of
 
 COLUMNS = (
     *("experiment", "claim", "text", "source", "kind", "of", "direction", "tested", "evidence", "alpha", "statistic"),
@@ -235,7 +235,7 @@ def sentence(row: Mapping[str, Any]) -> str:
         parts.append("no lane to tell from")
     if not pd.isna(row["p_holm"]):
         parts += _tests(row)
-    parts.append(count(row["seeds"], "seed"))
+    parts.append(format_number_of(row["seeds"], "seed"))
     note = "" if pd.isna(row["note"]) or not row["note"] else f"; {row['note']}"
     return f"{row['experiment']}, claim {row['claim']}, {row['verdict']}: {row['text']} ({'; '.join(parts)}){note}"
 

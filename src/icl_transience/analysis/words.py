@@ -13,7 +13,7 @@ from icl_transience.specs.experiment import QUANTITIES, TIMES
 from icl_transience.specs.figures import FORMATS
 from icl_transience.store import checksums
 from icl_transience.store.tables_file import TABLES, read_csv, records
-from icl_transience.system.formatting import format_count
+from icl_transience.system.formatting import format_count, format_number_of
 
 # A fall of accuracy that is worth a word even where it is not beyond noise.
 NOTICED_FALL = 0.05
@@ -55,7 +55,7 @@ def run_in_words(row: Mapping[str, Any], last: float, first: float | None = None
 
     last: sequences seen at the last point of its lanes. first: that of the lane that ends first, where they differ.
     """
-    seeds = f"{row['seeds']:.0f} seed" + ("s" if row["seeds"] != 1 else "")
+    seeds = format_number_of(int(row["seeds"]), "seed")
     which = f"{row['evaluator']} ({row['metric'].replace('_', ' ')}, chance {row['chance']:.3g})"
     at = format_count(last) if first in (None, last) else f"{format_count(first)} to {format_count(last)}"
     end = f"{row['final']:.2f} at {at}"

@@ -16,6 +16,7 @@ from icl_transience.banks import drawings, quality
 from icl_transience.specs.banks import BankShape, BankSpec
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical, identity_values
+from icl_transience.specs.sources import ImageShape
 from icl_transience.store import hdf5
 
 # Of a contact sheet: rows of classes, columns of exemplars, pixels a side of one image.
@@ -24,8 +25,6 @@ CONTACT_ROWS, CONTACT_COLUMNS, CONTACT_SIDE = 10, 8, 35
 SHARED_BY_CLASSES = 0.05
 # So large a share of exemplars with the same value of a coordinate is warned of, unless that is its nature.
 COMMON = 0.2
-# Pixels a side, at most, of images whose quality is measured.
-MEASURED_SIDE = 28
 _HASHED_ROWS, _SAMPLED_ROWS = 1024, 2000
 
 
@@ -117,11 +116,11 @@ class ImageBank(_Exemplars):
     def measured(self) -> np.ndarray:
         """Return what its quality is measured on: training classes and exemplars, float32 [classes, exemplars, pixels].
 
-        Pixels are shades of grey, of images that have at most MEASURED_SIDE pixels a side: all of them would not fit
-        memory.
+        See ImageShape.measured_side.
         """
-        n_stored = self.n_train_classes // self.views
-        small = drawings.shrunk(self.images[:n_stored, : self.n_train_exemplars], MEASURED_SIDE)
+        n_stored, side = self.n_train_classes // self.views, self.images.shape[2]
+        measured = ImageShape(side=side, channels=self.images.shape[4], views=self.views).measured_side
+        small = drawings.shrunk(self.images[:n_stored, : self.n_train_exemplars], measured)
         return drawings.rotate_and_flip(small, self.views).reshape(self.n_train_classes, self.n_train_exemplars, -1)
 
 
@@ -146,10 +145,11 @@ def checked(bank: AnyBank, files: Sequence[Path] = ()) -> AnyBank:
     """
     shape, source = bank.shape, ", ".join(path.name for path in files) or "the bank"
     n_classes, n_exemplars, width = shape.n_classes, shape.n_exemplars, shape.width
-    if bad := sum(int((~np.isfinite(part)).sum()) for part in bank.classes()):
+    if isinstance(bank, Bank) and (bad := sum(int((~np.isfinite(part)).sum()) for part in bank.embeddings)):
         raise StudyError(
-            f"{source}: {bad:,} of {n_classes * n_exemplars * width:,} coordinates of the bank's exemplars are not finite, "
-            "expected numbers within float32's range: repair the source's file, or ask for a smaller scale or less noise"
+            f"{source}: {bad:,} of {n_classes * n_exemplars * width:,} coordinates of the bank's exemplars are not "
+            "finite, expected numbers within float32's range: repair the source's file, or ask for a smaller scale or "
+            "less noise"
         )
     group = _equal(bank.classes(), n_classes * n_exemplars).reshape(n_classes, n_exemplars)
     # In how many classes each group stands: pairs (group, class), each once.

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from icl_transience.specs.banks import BankSpec, Omniglot
+from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
 from icl_transience.system import jobs
@@ -42,14 +42,15 @@ def _bank(options: argparse.Namespace) -> None:
 
 
 def _encoder(options: argparse.Namespace) -> None:
-    from icl_transience.banks import omniglot, trained
+    from icl_transience.banks import pictures, trained
     from icl_transience.system.progress import Progress
 
     spec, files = _checked_sources(options)
-    parameters, images = spec.parameters_of(Omniglot), omniglot.training_images(spec, files)
-    settings = parameters.trained
-    if settings is None:
-        raise StudyError(f"{spec.slug}: its encoder is {parameters.encoder!r}: only `trained` has a network to train")
+    parameters = spec.pictures
+    settings = parameters.trained if parameters else None
+    if parameters is None or settings is None:
+        raise StudyError(f"{spec.slug}: has no encoder `trained`, and no other has a network to train")
+    images = pictures.training_images(spec, files)
     with jobs.opened_log(options) as log:
         drawings = settings.epochs * images.shape[0] * images.shape[1]
         progress = Progress(f"encoder {spec.slug}", 0, drawings, 1, log, unit="drawings")
@@ -61,12 +62,12 @@ def _checked_sources(options: argparse.Namespace) -> tuple[BankSpec, list[Path]]
     """Return the bank to make and its source files, once their content is what its identity says."""
     import torch
 
-    from icl_transience.store.checksums import file_digest
+    from icl_transience.store.checksums import source_digest
 
     torch.set_num_threads(options.threads)
     spec = from_values(BankSpec, json.loads(options.spec))
     files = [Path(path) for path in json.loads(options.files)]
     for path, digest in zip(files, spec.files, strict=True):
-        if file_digest(path) != digest:
-            raise StudyError(f"{path}: its SHA-256 is {file_digest(path)}, the bank is of {digest}")
+        if source_digest(path) != digest:
+            raise StudyError(f"{path}: its SHA-256 is {source_digest(path)}, the bank is of {digest}")
     return spec, files

@@ -67,8 +67,7 @@ def downsample(drawings: np.ndarray, side: int) -> np.ndarray:
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
-    """Return uint8 [n, e, s, s, channels] as shades of grey, float32 [n, e, side, side] in [0, 1]; never enlarged."""
-    side = min(side, images.shape[2])
+    """Return uint8 [n, e, s, s, channels] as shades of grey, float32 [n, e, side, side] in [0, 1]."""
     small = np.empty((*images.shape[:2], side, side), np.float32)
     for index in np.ndindex(*images.shape[:2]):
         grey = images[index].astype(np.float32).mean(axis=2) / 255

@@ -14,34 +14,34 @@ from torch.nn import functional
 
 from icl_transience import philox
 from icl_transience.banks.resnet import ResNet
-from icl_transience.specs.banks import BankSpec, Omniglot
+from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.identity import canonical, identity_values
-from icl_transience.specs.sources import Trained
+from icl_transience.specs.image_sources import Trained
 from icl_transience.store import hdf5
 
 _BATCH = 1024
 
 
-def network(dim: int, n_classes: int) -> ResNet:
-    """Return an untrained network: images [N, 1, side, side] to embeddings [N, dim]."""
-    return ResNet(1, (16, 32, dim), (1, 1, 1), n_classes, small=True)
+def network(channels: int, dim: int, n_classes: int) -> ResNet:
+    """Return an untrained network: images [N, channels, side, side] to embeddings [N, dim]."""
+    return ResNet(channels, (16, 32, dim), (1, 1, 1), n_classes, small=True)
 
 
 def train(
     pixels: np.ndarray, dim: int, settings: Trained, seed: int, on_progress: Callable[[int], None] = lambda seen: None
 ) -> tuple[ResNet, float]:
-    """Train a network to classify pixels, float32 [classes, exemplars, side, side].
+    """Train a network to classify pixels, float32 [classes, exemplars, side, side, channels].
 
     on_progress: called with the number of drawings seen.
 
     Returns the network and its accuracy on the drawings of the last epoch, as they were seen in training.
     """
-    n_classes, n_exemplars, side, _ = pixels.shape
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).reshape(-1, 1, side, side)
+    n_classes, n_exemplars, *_, channels = pixels.shape
+    images = _channels_first(pixels)
     labels = torch.arange(n_classes).repeat_interleave(n_exemplars)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = network(dim, n_classes).train()
+        model = network(channels, dim, n_classes).train()
     order = np.random.Generator(np.random.Philox(key=[seed, philox.domain("trained/order")]))
     steps = settings.epochs * -(-len(images) // settings.batch_size)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
@@ -70,11 +70,18 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def embed(model: ResNet, pixels: np.ndarray) -> np.ndarray:
-    """Embed float32 [..., side, side] as float32 [..., dim]."""
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).reshape(-1, 1, *pixels.shape[-2:])
+    """Embed float32 [..., side, side, channels] as float32 [..., dim]."""
+    images = _channels_first(pixels)
     with torch.inference_mode():
         embedded = [model(normalised(batch)) for batch in images.split(_BATCH)]
-    return torch.cat(embedded).reshape(*pixels.shape[:-2], -1).numpy()
+    return torch.cat(embedded).reshape(*pixels.shape[:-3], -1).numpy()
+
+
+def _channels_first(pixels: np.ndarray) -> Tensor:
+    """Return pixels [..., side, side, channels] as [N, channels, side, side], contiguous."""
+    *_, side, _, channels = pixels.shape
+    first = np.ascontiguousarray(np.moveaxis(pixels, -1, -3))
+    return torch.from_numpy(first.reshape(-1)).view(-1, channels, side, side)
 
 
 def save(model: ResNet, accuracy: float, path: Path, spec: BankSpec) -> None:
@@ -88,7 +95,9 @@ def save(model: ResNet, accuracy: float, path: Path, spec: BankSpec) -> None:
 
 def load(path: Path, spec: BankSpec) -> ResNet:
     """Load the network in an encoder's file, after checking the file."""
-    model = network(spec.parameters_of(Omniglot).dim, spec.shape.n_train_classes)
+    pictures = spec.pictures
+    assert pictures
+    model = network(pictures.image_shape.channels, pictures.dim, spec.shape.n_train_classes)
     with hdf5.reading(path, "encoder", spec.id) as file:
         weights = {name: torch.from_numpy(hdf5.array(file, f"weights/{name}")) for name in model.state_dict()}
     model.load_state_dict(weights)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from icl_transience.circuits.interventions import activations, copying_test, logits
+from icl_transience.circuits.interventions import copying_test, logits
 from icl_transience.circuits.network import Network
 from icl_transience.model.places import Recorder
 from icl_transience.model.transformer import LAYER_NORM_EPSILON
@@ -59,14 +59,7 @@ def of_heads(
     exemplars [N, C+1, I], labels int64 [N, C+1], the target last. same_class: bool [N, C], which items are of the
     query's class; by default those that bear its label. intervention, others: see `interventions.logits`.
     """
-    names, means = tuple(names), _Means()
-    every_row = not set(names) <= set(_OF_QUERY)
-    for part in _chunks(exemplars):
-        found = activations(
-            network, exemplars[..., part, :, :], labels[part], ["patterns"], intervention, others, every_row=every_row
-        )
-        _add_heads(means, network, found, labels[part], names, None if same_class is None else same_class[part])
-    return _of_layers(means, network, names)
+    return measure(network, exemplars, labels, tuple(names), same_class, intervention=intervention, others=others).heads
 
 
 def _add_heads(
@@ -151,10 +144,9 @@ _MEASURES: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] 
 
 def mean_patterns(network: Network, exemplars: Tensor, labels: Tensor) -> Tensor:
     """Return the mean attention pattern of each head, [S, L, H, T, T], float64. Arguments as of `of_heads`."""
-    means = _Means()
-    for part in _chunks(exemplars):
-        _add_patterns(means, network, activations(network, exemplars[..., part, :, :], labels[part], ["patterns"]))
-    return _of_layers(means, network, ["pattern"])["pattern"]
+    found = measure(network, exemplars, labels, (), with_patterns=True).patterns
+    assert found is not None
+    return found
 
 
 def _add_patterns(means: _Means, network: Network, found: Mapping[str, Tensor]) -> None:
@@ -165,10 +157,9 @@ def _add_patterns(means: _Means, network: Network, found: Mapping[str, Tensor]) 
 
 def argmax_in_context(network: Network, exemplars: Tensor, labels: Tensor) -> Tensor:
     """Return the share of sequences whose largest logit is that of a label in the context, [S], float64."""
-    means = _Means()
-    for part in _chunks(exemplars):
-        _add_argmax(means, logits(network, exemplars[..., part, :, :], labels[part]), labels[part])
-    return means["argmax"]
+    found = measure(network, exemplars, labels, ["argmax_in_context"]).argmax_in_context
+    assert found is not None
+    return found
 
 
 def _add_argmax(means: _Means, answers: Tensor, labels: Tensor) -> None:
@@ -208,12 +199,9 @@ def attribution(
     that of the whole residual stream. Sequences whose context has no other label are left out. Arguments as of
     `of_heads`.
     """
-    means = _Means()
-    for part in _chunks(exemplars):
-        recorder = Recorder(_attributed(network))
-        logits(network, exemplars[..., part, :, :], labels[part], intervention, others, recorder)
-        _add_attribution(means, network, recorder.activations, labels[part])
-    return means.all()
+    found = measure(network, exemplars, labels, [ATTRIBUTION], intervention=intervention, others=others).attribution
+    assert found is not None
+    return found
 
 
 def _attributed(network: Network) -> list[str]:
@@ -257,16 +245,16 @@ def _add_attribution(means: _Means, network: Network, activations: Mapping[str, 
 
 
 @dataclass(frozen=True)
-class Measured:
+class OfModel:
     """Measures of a model on the sequences of an evaluator.
 
     heads: name -> [S, L, H]. argmax_in_context: [S]. attribution: part -> [S]. patterns: [S, L, H, T, T]. All float64;
     None, and left out of `heads`, where they were not asked for.
     """
 
-    heads: Mapping[str, Tensor]
+    heads: dict[str, Tensor]
     argmax_in_context: Tensor | None
-    attribution: Mapping[str, Tensor] | None
+    attribution: dict[str, Tensor] | None
     patterns: Tensor | None
 
 
@@ -277,9 +265,11 @@ def measure(
     names: Collection[str],
     same_class: Tensor | None = None,
     *,
+    intervention: Intervention | None = None,
+    others: Mapping[str, Network] | None = None,
     with_patterns: bool = False,
-) -> Measured:
-    """Return several measures from one forward pass: what `of_heads`, `argmax_in_context` and so on return each.
+) -> OfModel:
+    """Return several measures from one forward pass; `of_heads`, `argmax_in_context` and so on return one of them.
 
     names: of HEAD_MEASURES, MODEL_MEASURES, ATTRIBUTION. Other arguments as of `of_heads`. Every row is computed only
     where something reads more than the query's.
@@ -291,7 +281,8 @@ def measure(
     read += _attributed(network) if has_attribution else []
     for part in _chunks(exemplars):
         recorder = Recorder(read)
-        answers = logits(network, exemplars[..., part, :, :], labels[part], tap=recorder, every_row=every_row)
+        given = exemplars[..., part, :, :], labels[part]
+        answers = logits(network, *given, intervention, others, recorder, every_row=every_row)
         found = recorder.activations
         _add_heads(means, network, found, labels[part], of_heads, None if same_class is None else same_class[part])
         if with_patterns:
@@ -300,7 +291,7 @@ def measure(
             _add_argmax(means, answers, labels[part])
         if has_attribution:
             _add_attribution(attributed, network, found, labels[part])
-    return Measured(
+    return OfModel(
         heads=_of_layers(means, network, of_heads),
         argmax_in_context=means["argmax"] if has_argmax else None,
         attribution=attributed.all() if has_attribution else None,

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from icl_transience.engines.interface import DTYPES, autocast, tensor_cores
-from icl_transience.model import transformer
+from icl_transience.model import encoder, transformer
 from icl_transience.specs.model import Model
+from icl_transience.specs.runs import Run
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class Forward(Protocol):
 
         What image encoders made of exemplars is each lane's own, [S, B, C+1, D].
         """
+        ...
+
+
+class Encoding(Protocol):
+    """What lanes' image encoders make of the same images at evaluation, [S, U, D]."""
+
+    def __call__(self, parameters: transformer.Parameters, images: Tensor) -> Tensor:
+        """Encode images [U, P, P, Q]. parameters: name -> [S, …], running statistics among them."""
         ...
 
 
@@ -77,3 +86,18 @@ class EagerForward:
     def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
         """Answer exemplars [B, C+1, I] with labels [B, C+1], the target last."""
         return answers(self.logits(exemplars, labels[:, :-1]), labels)
+
+
+class EagerEncoding:
+    """Encode by the model's own functions, on any device and in any precision; see Encoding."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def __call__(self, parameters: transformer.Parameters, images: Tensor) -> Tensor:
+        """Encode images [U, P, P, Q]."""
+        numerics, lanes = self.run.numerics, len(next(iter(parameters.values())))
+        images = images.to(DTYPES[numerics])
+        with tensor_cores(numerics), autocast(numerics, images.device):
+            of_lanes = images.expand(lanes, *images.shape)
+            return encoder.encode(parameters, self.run.model.resnet, of_lanes, training=False)[0]

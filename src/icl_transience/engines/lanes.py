@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from icl_transience.engines.images import images_at
 from icl_transience.engines.optimizers import LaneArrays, LaneOptimizer
 from icl_transience.engines.state import State
 from icl_transience.model import initial
 from icl_transience.sequences import draw
-from icl_transience.sequences.views import gather
-from icl_transience.specs.runs import Lane, PackSpec, Run
+from icl_transience.specs.runs import Lane, PackSpec
 
 # Batches whose indices are drawn at a time.
 DRAW_BATCHES = 256
@@ -47,14 +47,6 @@ def exemplars(batch: Batch, embeddings: Tensor) -> Tensor:
         if lane.run.recipe.input_noise:
             gathered[number] += input_noise(lane, batch.start, embeddings)
     return gathered
-
-
-def images_at(run: Run, bank: Tensor, rows: Tensor) -> Tensor:
-    """Gather images as they are turned and flipped, float32 [..., P, P, Q]; bank uint8, rows class * E + exemplar."""
-    if run.bank.images is None:
-        raise TypeError(f"bank {run.bank.id} holds embeddings, expected images")
-    n_exemplars = run.bank.shape.n_exemplars
-    return gather(bank, run.bank.images.views, rows // n_exemplars, rows % n_exemplars)
 
 
 def by_batch(indices: Tensor, batch_size: int) -> Tensor:

@@ -90,7 +90,7 @@ def write_metrics(
         file["train_loss/value"] = trained.loss
         file["diverged_at"] = trained.diverged_at
         sets = {name: read_sequences(frozen, name, pack, device) for name in sequence_set.evaluators}
-        images = images_of(pack, {name: inputs for name, (inputs, _) in sets.items()}, bank, device)
+        images = images_of(pack, {name: inputs for name, (inputs, _) in sets.items()}, bank, device, engine)
         results: dict[str, list[Tensor]] = {name: [] for name in sets}
         for row in range(len(points)):
             parameters = {name: value.to(device) for name, value in trained.parameters_at(row).items()}
@@ -129,7 +129,7 @@ def read_sequences(frozen: h5py.File, evaluator: str, pack: PackSpec, device: st
 
 
 def images_of(
-    pack: PackSpec, inputs: Mapping[str, Tensor], bank: np.ndarray | None, device: str
+    pack: PackSpec, inputs: Mapping[str, Tensor], bank: np.ndarray | None, device: str, engine: str = "auto"
 ) -> ImageExamples | None:
     """Return what encodes the images of sequences, None where exemplars are embeddings; inputs: as read.
 
@@ -139,7 +139,7 @@ def images_of(
         return None
     if bank is None:
         raise StudyError(f"{pack.id}: its sequences are of images, in bank {pack.run.bank.id}: give its file as --bank")
-    return ImageExamples(pack.run, torch.from_numpy(bank).to(device), inputs)
+    return ImageExamples(pack.run, torch.from_numpy(bank).to(device), inputs, engine)
 
 
 def made_of(segment: Path, sequences_file: Path) -> str:

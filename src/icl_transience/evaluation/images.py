@@ -8,9 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from icl_transience.engines.interface import DTYPES, autocast, tensor_cores
-from icl_transience.engines.lanes import images_at
-from icl_transience.model import encoder
+from icl_transience.engines import select
+from icl_transience.engines.images import images_at
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.compute import ENCODED_AT_A_TIME
 from icl_transience.specs.runs import Run
@@ -23,8 +22,9 @@ class ImageExamples:
     [N, C+1].
     """
 
-    def __init__(self, run: Run, bank: Tensor, rows: Mapping[str, Tensor]):
+    def __init__(self, run: Run, bank: Tensor, rows: Mapping[str, Tensor], engine: str = "auto"):
         self.run, self.bank = run, bank
+        self.encode = select.encoding_for(run, bank.device, ENCODED_AT_A_TIME, engine)
         self.used, places = torch.cat([part.flatten() for part in rows.values()]).unique(return_inverse=True)
         sizes = [part.numel() for part in rows.values()]
         self.places = {
@@ -37,13 +37,6 @@ class ImageExamples:
 
         parameters: name -> [S, …], running statistics among them.
         """
-        dtype, device = DTYPES[self.run.numerics], self.bank.device
-        parts = []
-        with tensor_cores(self.run.numerics), autocast(self.run.numerics, device):
-            for used in self.used.split(ENCODED_AT_A_TIME):
-                images = images_at(self.run, self.bank, used).to(dtype)
-                lanes = len(next(iter(parameters.values())))
-                of_lanes = images.expand(lanes, *images.shape)
-                parts.append(encoder.encode(parameters, self.run.model.resnet, of_lanes, training=False)[0])
-        table = torch.cat(parts, dim=1)
+        parts = self.used.split(ENCODED_AT_A_TIME)
+        table = torch.cat([self.encode(parameters, images_at(self.run, self.bank, part)) for part in parts], dim=1)
         return {name: table[:, place] for name, place in self.places.items()}

@@ -1,6 +1,5 @@
 """Refuse plans that no machine could carry out, before anything runs."""
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,10 +82,3 @@ def refuse_cluster(config: Mapping[str, Any], base: Path, interpreter: str) -> N
                 f"{what} is {text}: a shell on the way to a cluster's jobs reads the {match[0]!r} in it as "
                 "something else: rename or move it (for the environment's Python: this folder)"
             )
-
-
-def machine_cores() -> int:
-    """Return the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # not on Linux

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from icl_transience.specs.banks import BankSpec, Manifold, Omniglot, Tokens
+from icl_transience.specs.banks import BankSpec, Images, Manifold, Omniglot, Tokens
 from icl_transience.specs.circuits import CircuitsSpec
 from icl_transience.specs.compute import (
     EVALUATION_BATCH,
@@ -29,7 +29,9 @@ from icl_transience.specs.compute import (
     training_flop,
     training_passes,
 )
+from icl_transience.specs.encoder import stem
 from icl_transience.specs.evaluators import SequenceSet
+from icl_transience.specs.model import component
 from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import Snapshots
 from icl_transience.study.sources import files
@@ -51,6 +53,9 @@ _RESNET18_FLOP = 3.63e9
 _TRAINED_FLOP = 5.1e6
 _RESNET18_CPUS = 16
 _KMEANS_ROUNDS = 30
+# Of reading, decoding and resizing an image, measured on photographs of 500 x 500 pixels; and bytes of the largest.
+_IMAGE_SECONDS = 0.01
+_LARGEST_IMAGE = 600 * 2**20
 _MB = 2**20
 
 
@@ -93,27 +98,30 @@ class Job:
 
 def bank(spec: BankSpec, table: int = 0) -> Job:
     """Estimate making a bank. table: numbers in the table of token embeddings that it is taken from."""
-    shape, flop, cpus = spec.shape, 10 * spec.shape.width**3, 1
-    exemplars = shape.n_classes * shape.n_exemplars
+    shape, width, cpus = spec.shape, _measured_width(spec), 1
+    flop, exemplars = 10 * width**3, shape.n_classes * shape.n_exemplars
     # The spectrum, on at most 20,000 exemplars; the nearest centroid of at most 500 classes.
-    flop += 2 * min(20_000, exemplars) * shape.width**2 + 1000 * exemplars * shape.width
-    if isinstance(omniglot := spec.parameters, Omniglot):
-        pixels = omniglot.side**2
+    flop += 2 * min(20_000, exemplars) * width**2 + 1000 * exemplars * width
+    seconds = 0.0
+    if pictures := spec.pictures:
+        pixels = pictures.image_shape.width
         if spec.uses_resnet18:
             flop, cpus = flop + exemplars * _RESNET18_FLOP, _RESNET18_CPUS
-        elif omniglot.encoder == "pca":
+        elif pictures.encoder == "pca":
             flop += 2 * exemplars * pixels**2 + 10 * pixels**3
-        elif omniglot.trained:
+        elif pictures.trained:
             flop += exemplars * _trained_flop(spec)
+    if isinstance(spec.parameters, Images):
+        seconds += _IMAGE_SECONDS * spec.parameters.stored_classes * shape.n_exemplars
     if isinstance(spec.parameters, Tokens):
         flop += 2 * _KMEANS_ROUNDS * table * spec.parameters.clusters
-    seconds = flop / _flop_per_second("cpu", None) / cpus
+    seconds += flop / _flop_per_second("cpu", None) / cpus
     return Job(megabytes=bank_megabytes(spec, table), seconds=seconds, cpus=cpus)
 
 
 def encoder(spec: BankSpec) -> Job:
     """Estimate training the network of the encoder `trained` on a bank's training images."""
-    shape, settings = spec.shape, spec.parameters_of(Omniglot).trained
+    shape, settings = spec.shape, spec.pictures and spec.pictures.trained
     assert settings
     images = settings.epochs * shape.n_train_classes * shape.n_train_exemplars
     seconds = 3 * images * _trained_flop(spec) / _flop_per_second("cpu", None)
@@ -125,26 +133,36 @@ def _trained_flop(spec: BankSpec) -> float:
 
     They grow with the pixels, and in the last convolution with the square of its width.
     """
-    omniglot = spec.parameters_of(Omniglot)
-    return _TRAINED_FLOP * (omniglot.side / 28) ** 2 * max(1.0, omniglot.dim / 64) ** 2
+    assert spec.pictures
+    return _TRAINED_FLOP * (spec.pictures.side / 28) ** 2 * max(1.0, spec.pictures.dim / 64) ** 2
+
+
+def _measured_width(spec: BankSpec) -> int:
+    """Return the numbers of an exemplar that a bank's quality is measured on: of an image, small and grey."""
+    return spec.images.measured_side**2 if spec.images else spec.shape.width
 
 
 def bank_megabytes(spec: BankSpec, table: int = 0) -> int:
     """Return about the most MB that making a bank takes. Bytes for each number were measured on large banks."""
-    shape = spec.shape
-    embeddings = shape.n_classes * shape.n_exemplars * shape.width
+    shape, width = spec.shape, _measured_width(spec)
+    embeddings = shape.n_classes * shape.n_exemplars * width
     needed = {"gaussian": 16, "manifold": 28, "onehot": 12, "imported": 16}.get(spec.source, 12) * embeddings
     if isinstance(spec.parameters, Manifold):
         # Latents and what is added up for them, and the directions.
         needed += spec.parameters.latent_dim * (12 * shape.n_classes * shape.n_exemplars + 16 * shape.width)
     # The spectrum's eigenvalues, and the exemplars that it is measured on.
-    needed += 8 * shape.width * (4 * shape.width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
+    needed += 8 * width * (4 * width + 3 * min(20_000, shape.n_classes * shape.n_exemplars))
     if isinstance(omniglot := spec.parameters, Omniglot):
         # The zips' drawings, one byte a pixel, twice; then these, downsampled, in all orientations.
         characters = sum(files.PUBLIC[name].characters for name in omniglot.zips)
         needed += 2 * characters * 20 * 105**2
-        if not spec.uses_resnet18:
-            needed += 16 * shape.n_classes * shape.n_exemplars * omniglot.side**2
+    if isinstance(spec.parameters, Images):
+        needed += _LARGEST_IMAGE
+    if pictures := spec.pictures:
+        if spec.images:
+            needed += bank_bytes(spec)
+        elif not spec.uses_resnet18:
+            needed += 16 * shape.n_classes * shape.n_exemplars * pictures.image_shape.width
     needed += 18 * table
     # 400 MB are Python, PyTorch, SciPy and faiss.
     return 400 + needed // _MB
@@ -155,26 +173,31 @@ def sequences(spec: SequenceSet) -> Job:
 
     In memory are the bank, twice while it is read, and the exemplars of the largest evaluator, four times.
     """
-    shape = spec.bank.shape
     largest = max((_numbers(spec, name) for name in spec.evaluators), default=0)
-    needed = 4 * (2 * shape.n_classes * shape.n_exemplars * shape.width + 4 * largest)
+    needed = 2 * bank_bytes(spec.bank) + (0 if spec.bank.images else 16 * largest)
     # Some 10 MB/s, all in all.
     return Job(megabytes=600 + needed // _MB, seconds=sequences_bytes(spec) / 1e7)
 
 
 def bank_bytes(spec: BankSpec) -> int:
-    """Return the bytes of a bank's file, excluding quality card, class names and contact sheet."""
-    shape = spec.shape
+    """Return the bytes of a bank's file, excluding quality card, class names and contact sheet.
+
+    Of a bank of images each is stored once, at a byte a number.
+    """
+    shape, images = spec.shape, spec.images
+    if images:
+        return shape.n_classes // images.views * shape.n_exemplars * images.width
     return 4 * shape.n_classes * shape.n_exemplars * shape.width
 
 
 def sequences_bytes(spec: SequenceSet) -> int:
     """Return the bytes of a set's file.
 
-    Of every exemplar: its coordinates, class, number and label, in 4 bytes each.
+    Of every exemplar: its coordinates, unless it is an image, class, number and label, in 4 bytes each.
     """
     width = spec.bank.shape.width
-    return sum(4 * _numbers(spec, name) * (width + 3) // width for name in spec.evaluators)
+    stored = 3 if spec.bank.images else width + 3
+    return sum(4 * _numbers(spec, name) * stored // width for name in spec.evaluators)
 
 
 def _numbers(spec: SequenceSet, evaluator: str) -> int:
@@ -195,7 +218,7 @@ def evaluate(
     pack: PackSpec, spec: SequenceSet, start: int, end: int, device: str = "cpu", gflops: float | None = None
 ) -> Job:
     """Estimate evaluating the snapshots of a segment (start, end], and its end, on a set. gflops: as in `train`."""
-    examples = sum(_numbers(spec, name) for name in spec.evaluators)
+    examples = _read(pack, spec, spec.evaluators)
     answers = len(pack.lanes) * EVALUATION_BATCH * pack.run.n_labels * 8
     megabytes = training_megabytes(pack) + number_bytes(pack.run) * (2 * examples + answers) // _MB
     seconds = answered(pack.run, start, end, [end]) * _snapshot_seconds(pack, spec, device, gflops)
@@ -212,7 +235,7 @@ def circuits(
     gflops: float | None = None,
 ) -> Job:
     """Estimate measuring the snapshots of a segment (start, end], and its end. gflops: as in `train`."""
-    examples = sum(_numbers(sequence_set, name) for name in spec.circuits.evaluators)
+    examples = _read(pack, sequence_set, spec.circuits.evaluators)
     run, lanes = pack.run, len(pack.lanes)
     # Of each sequence at a time: what every place of the model has, several times over, and patterns in float64.
     tokens = 2 * max(context_of(sequence_set, name) for name in spec.circuits.evaluators) + 1
@@ -227,6 +250,15 @@ def circuits(
     return _on(device, megabytes, seconds)
 
 
+def _read(pack: PackSpec, spec: SequenceSet, evaluators: Iterable[str]) -> int:
+    """Return how many numbers a snapshot's model reads of all exemplars: of images, what each lane's encoder makes."""
+    run = pack.run
+    if run.bank.images is None:
+        return sum(_numbers(spec, name) for name in evaluators)
+    exemplars = sum(spec.sequences * (context_of(spec, name) + 1) for name in evaluators)
+    return exemplars * len(pack.lanes) * run.model.width
+
+
 def _on(device: str, megabytes: int, seconds: float) -> Job:
     """Return a job on a device: with the GPU, and the memory for its libraries, that it needs."""
     gpu = int(device.startswith("cuda"))
@@ -235,21 +267,44 @@ def _on(device: str, megabytes: int, seconds: float) -> Job:
 
 def training_megabytes(pack: PackSpec) -> int:
     """Return about the MB that training a pack takes, of the device's memory where that is a GPU."""
-    run, shape = pack.run, pack.run.bank.shape
-    weights = run.model.width * (shape.width + 2 * run.n_labels)
+    run = pack.run
+    weights = run.model.width * (_embedded_width(run) + 2 * run.n_labels)
     weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
     tokens = run.batch_size * (2 * run.recipe.context + 1)
     activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
     # Attention weights of every pair of tokens.
     activations += tokens * run.model.heads * run.model.depth * (2 * run.recipe.context + 1)
-    of_lane = 5 * weights + 2 * activations * training_passes(run) + 4 * run.batch_size * run.n_labels
-    bank = shape.n_classes * shape.n_exemplars * shape.width
-    needed = number_bytes(run) * (len(pack.lanes) * of_lane + 2 * bank)
+    of_lane = (
+        _encoder_numbers(run) + 5 * weights + 2 * activations * training_passes(run) + 4 * run.batch_size * run.n_labels
+    )
+    # Of embeddings a copy as the study's numbers; images stay as they are.
+    bank = bank_bytes(run.bank) if run.bank.images else number_bytes(run) * bank_bytes(run.bank) // 4
+    needed = number_bytes(run) * len(pack.lanes) * of_lane + 2 * bank
     # The order of a pool's sequences in 8 bytes each, and while one is made, keys and words beside it.
     pools = [max(recipe.pool for recipe in lane.run.recipes) for lane in pack.lanes]
     needed += 8 * (sum(pools) + 24 * max(pools))
     # 600 MB is an idle torch process.
     return 600 + needed // _MB
+
+
+def _embedded_width(run: Run) -> int:
+    """Return about how many parameters the embedder has for each coordinate of the residual stream."""
+    if not run.model.encodes_images:
+        return run.bank.shape.width
+    encoder = sum(math.prod(shape) for name, shape in run.parameter_shapes.items() if component(name) == "encoder")
+    return math.ceil(encoder / run.model.width)
+
+
+def _encoder_numbers(run: Run) -> int:
+    """Return about how many numbers an image encoder keeps of a training batch, in the engine that keeps most.
+
+    Of the stem six times what it makes, before pooling; what blocks keep is a small part of that.
+    """
+    if run.bank.images is None or not run.model.encodes_images:
+        return 0
+    side = stem(run.model.resnet, run.bank.images.channels).side(run.bank.images.side)
+    images = run.batch_size * (run.recipe.context + 1)
+    return images * (2 * run.bank.images.width + 6 * run.model.resnet.stem * side**2)
 
 
 def segment_end(

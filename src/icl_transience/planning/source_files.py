@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icl_transience.specs.banks import BankSpec, Omniglot, Tokens
+from icl_transience.specs.banks import BankSpec, Tokens
 from icl_transience.specs.identity import identity_values
 from icl_transience.store.layout import Paths
 from icl_transience.study.sources import resolve
@@ -43,8 +43,8 @@ class SourceFiles:
 
     def encoder(self, bank_id: str) -> str | None:
         """Return the file of the encoder trained for a bank; None where it has none."""
-        omniglot = self.banks[bank_id].parameters
-        return self.paths.encoder(bank_id) if isinstance(omniglot, Omniglot) and omniglot.trained else None
+        pictures = self.banks[bank_id].pictures
+        return self.paths.encoder(bank_id) if pictures and pictures.trained else None
 
     def vocabulary(self, bank_id: str) -> str | None:
         """Return the file that says which word a row of a table of tokens is; None where none lies beside it.

@@ -6,6 +6,9 @@ Two files, since it takes every top-level group of an evaluator file for an eval
     examples float32 [N, C+1, D], labels int32 [N, C+1] and nothing else, the query and its label last
 {run}.bank.h5, for `--data_file` with `--data_path_in_file embeddings`: the bank as the pipeline keeps it, float32
     [classes, exemplars, dim], those to train on first
+
+Of a bank of images, an image's pixels in [0, 1] are its D coordinates, all classes are written, each view of a drawing
+by itself, and the attribute `image` says which [side, side, channels] the coordinates are.
 """
 
 import itertools
@@ -14,27 +17,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
+import numpy as np
 import torch
 
-from icl_transience.sequences import draw
+from icl_transience.sequences import draw, views
 from icl_transience.specs.identity import canonical, identity_values
 from icl_transience.specs.recipes import Recipe
 from icl_transience.specs.runs import Export, Run
+from icl_transience.specs.sources import ImageShape
 from icl_transience.store import atomic, hdf5
 from icl_transience.store.bank_file import load
 
 # Their code keeps the name `train` for itself.
 _NAMES = {"train": "train_eval"}
 TRAINING_SEQUENCES = "train_sequences"
+_INDICES = ("classes", "exemplars")
 
 # Training sequences embedded at a time.
-_CHUNK = 1 << 13
+_CHUNK = 1 << 10
 
 
 def write_export(path: Path, bank_path: Path, export: Export, bank_file: Path, sequences_file: Path) -> None:
     """Write {run}.h5 to `path` and {run}.bank.h5 to `bank_path`, from the bank's and the evaluators' files."""
     recipe = export.run.recipe
-    embeddings = torch.from_numpy(load(bank_file, export.run.bank))
+    exemplars, spec = torch.from_numpy(load(bank_file, export.run.bank)), export.run.bank
     with (
         hdf5.reading(sequences_file, "sequences", export.sequence_set.id) as frozen,
         hdf5.writing(path, "export", export.id) as file,
@@ -43,23 +49,59 @@ def write_export(path: Path, bank_path: Path, export: Export, bank_file: Path, s
         file.attrs["arguments"] = list(arguments(export.run, bank_path.name, path.name))
         file.attrs["differences"] = [*differences(recipe), *differences_of_training(export.run)]
         for name in export.sequence_set.evaluators:
-            examples = hdf5.dataset(frozen, f"{name}/examples")
-            group = _group(file, _NAMES.get(name, name), str(frozen[name].attrs["recipe"]), examples.shape)
-            for part in ("examples", "labels"):
-                hdf5.dataset(group, part)[:] = hdf5.array(frozen, f"{name}/{part}")
-        shape = export.training_sequences, recipe.context + 1, embeddings.shape[2]
+            labels = hdf5.array(frozen, f"{name}/labels")
+            shape = *labels.shape, spec.shape.width
+            group = _group(file, _NAMES.get(name, name), str(frozen[name].attrs["recipe"]), shape)
+            hdf5.dataset(group, "labels")[:] = labels
+            if spec.images is None:
+                hdf5.dataset(group, "examples")[:] = hdf5.array(frozen, f"{name}/examples")
+                continue
+            for first in range(0, len(labels), _CHUNK):
+                here = slice(first, first + _CHUNK)
+                chosen = (torch.from_numpy(hdf5.dataset(frozen, f"{name}/{part}")[here]) for part in _INDICES)
+                hdf5.dataset(group, "examples")[here] = _pixels(exemplars, spec.images, *chosen)
+        shape = export.training_sequences, recipe.context + 1, spec.shape.width
         group = _group(file, TRAINING_SEQUENCES, canonical(identity_values(recipe)), shape)
         count = export.training_sequences
         for first, last in itertools.pairwise(sorted({*range(0, count, _CHUNK), *export.run.changes(0, count), count})):
             positions = torch.arange(first, last)
             source = export.seed.data, draw.TRAINING_STREAM, positions
             recipe = export.run.at(first).recipe
-            drawn = draw.draw(recipe, export.run.bank.shape, *source)
+            drawn = draw.draw(recipe, spec.shape, *source)
             here = slice(first, last)
-            hdf5.dataset(group, "examples")[here] = draw.examples(recipe, embeddings, drawn, *source).numpy()
+            if spec.images:
+                examples = _pixels(exemplars, spec.images, drawn.classes, drawn.exemplars)
+            else:
+                examples = draw.examples(recipe, exemplars, drawn, *source).numpy()
+            hdf5.dataset(group, "examples")[here] = examples
             hdf5.dataset(group, "labels")[here] = drawn.labels.numpy()
+    if spec.images:
+        _write_images(bank_path, export, exemplars)
+        return
     with atomic.replacing(bank_path) as temporary:
         shutil.copyfile(bank_file, temporary)
+
+
+def _pixels(images: torch.Tensor, shape: ImageShape, classes: torch.Tensor, exemplars: torch.Tensor) -> np.ndarray:
+    """Return images [stored classes, exemplars, side, side, channels] at indices [...], float32 [..., D] in [0, 1]."""
+    return views.gather(images, shape.views, classes.long(), exemplars.long()).flatten(-3).numpy()
+
+
+def _write_images(path: Path, export: Export, images: torch.Tensor) -> None:
+    """Write a bank of images as an array of all its classes, a class at a time."""
+    spec, shape = export.run.bank, export.run.bank.shape
+    assert spec.images
+    with hdf5.writing(path, "export", f"{export.id}/bank") as file:
+        file.attrs["spec"] = canonical(identity_values(spec))
+        file.attrs["image"] = (spec.images.side, spec.images.side, spec.images.channels)
+        file.attrs["n_train_classes"], file.attrs["n_train_exemplars"] = shape.n_train_classes, shape.n_train_exemplars
+        size = shape.n_classes, shape.n_exemplars, shape.width
+        # Drawings are mostly paper: compressed they take a tenth.
+        array = file.create_dataset("embeddings", size, "float32", chunks=(1, *size[1:]), compression="gzip")
+        every = torch.arange(shape.n_exemplars)
+        for number in range(shape.n_classes):
+            array[number] = _pixels(images, spec.images, torch.full_like(every, number), every)
+            file.check_disk()
 
 
 def _group(file: h5py.File, name: str, recipe: str, shape: tuple[int, ...]) -> h5py.Group:

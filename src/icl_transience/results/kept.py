@@ -10,7 +10,9 @@ from icl_transience.store.layout import KEPT
 # Snakemake's options that ask for files again which are there: for all, or for some, named in that word or the next.
 _ALL = re.compile(r"--forceall|--delete-all-output|-[a-zA-Z]*F")
 _SOME = re.compile(r"(--forcerun|-R)=?(.*)", re.DOTALL)
-_TRAINED = re.compile(r"(.*_)?(train|evaluate)|.*packs/.*", re.DOTALL)
+# For the targets of the call, which stand anywhere in it.
+_TARGETS = re.compile(r"--force|-[a-zA-Z]*f")
+_KEPT_RULES = re.compile(r"(.*_)?(train|evaluate|circuits|grafts)|.*packs/.*", re.DOTALL)
 
 
 def comes_back(packs: Path, arguments: Sequence[str]) -> str:
@@ -32,8 +34,10 @@ def _asked(arguments: Sequence[str]) -> str:
     for number, word in enumerate(arguments):
         if _ALL.fullmatch(word):
             return word
+        if _TARGETS.fullmatch(word) and any(_KEPT_RULES.fullmatch(one) for one in arguments):
+            return word
         if match := _SOME.fullmatch(word):
             following = itertools.takewhile(lambda one: not one.startswith("-"), arguments[number + 1 :])
-            if any(_TRAINED.fullmatch(one) for one in (match[2], *following)):
+            if any(_KEPT_RULES.fullmatch(one) for one in (match[2], *following)):
                 return match[1]
     return ""

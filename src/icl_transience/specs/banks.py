@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 from icl_transience.specs.identity import Identified, identity
+from icl_transience.specs.image_sources import Images, Omniglot
 from icl_transience.specs.keys import Key, SeedNumber, tagged
-from icl_transience.specs.sources import BankShape, Gaussian, ImageShape, Imported, Manifold, Omniglot, OneHot, Tokens
+from icl_transience.specs.sources import BankShape, Gaussian, ImageShape, Imported, Manifold, OneHot, Tokens
 
 # The parameters of a bank: those of one of the sources.
 Parameters = (
@@ -13,11 +14,12 @@ Parameters = (
     | Annotated[Manifold, Key("classes that are Gaussian in other coordinates, and curved")]
     | Annotated[OneHot, Key("one exemplar a class, a coordinate each")]
     | Annotated[Omniglot, Key("drawings of characters")]
+    | Annotated[Images, Key("pictures in a folder for each class")]
     | Annotated[Tokens, Key("clusters of a language model's token embeddings")]
     | Annotated[Imported, Key("an array of embedded exemplars that was made elsewhere")]
 )
-SOURCES = tuple(kind.source for kind in (Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported))
-OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Tokens, Imported)
+SOURCES = tuple(kind.source for kind in (Gaussian, Manifold, OneHot, Omniglot, Images, Tokens, Imported))
+OneSource = TypeVar("OneSource", Gaussian, Manifold, OneHot, Omniglot, Images, Tokens, Imported)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +53,19 @@ class BankSpec(Identified):
         return self.parameters.shape
 
     @property
+    def pictures(self) -> Omniglot | Images | None:
+        """Return the parameters of a source of pictures; None where exemplars were none."""
+        return self.parameters if isinstance(self.parameters, Omniglot | Images) else None
+
+    @property
     def images(self) -> ImageShape | None:
         """Return the sizes of its images where it is a bank of images; None where it holds embeddings."""
-        return self.parameters.images if isinstance(self.parameters, Omniglot) else None
+        return self.pictures.images if self.pictures else None
 
     @property
     def uses_resnet18(self) -> bool:
         """Return whether its images go through the pretrained ResNet-18."""
-        return isinstance(self.parameters, Omniglot) and self.parameters.encoder == "resnet18"
+        return self.pictures is not None and self.pictures.encoder == "resnet18"
 
     @property
     def slug(self) -> str:

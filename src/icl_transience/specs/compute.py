@@ -50,7 +50,13 @@ def _not_graph(run: Run) -> Iterator[str]:
         yield "knows no learning-rate schedules, interventions or forgetting"
     if run.freeze.from_ or run.freeze.until:
         yield "freezes parameters throughout or not at all (freeze.from, freeze.until)"
+    yield from _embeddings_alone(run)
     yield from _plain_pass(run)
+
+
+def _embeddings_alone(run: Run) -> Iterator[str]:
+    if run.model.encodes_images:
+        yield "encodes no images"
 
 
 # Sequences that evaluation answers at a time, and of which measures of circuits are taken at a time.
@@ -116,7 +122,7 @@ def training_passes(run: Run) -> int:
 
 def evaluation_flop(run: Run, spec: SequenceSet) -> int:
     """Return the FLOP of evaluating one snapshot of a lane on every sequence of a set."""
-    return sum(spec.sequences * forward_flop(run, context_of(spec, name)) for name in spec.evaluators)
+    return _answers_flop(run, spec, spec.evaluators, 1)
 
 
 def circuits_flop(run: Run, spec: CircuitsSpec, sequence_set: SequenceSet) -> int:
@@ -130,9 +136,19 @@ def circuits_flop(run: Run, spec: CircuitsSpec, sequence_set: SequenceSet) -> in
         1 + bool(one.intervention.keep) + len(one.intervention.graft) + len(one.intervention.patch)
         for one in circuits.interventions
     )
-    return passes * sum(
-        sequence_set.sequences * forward_flop(run, context_of(sequence_set, name)) for name in circuits.evaluators
-    )
+    return _answers_flop(run, sequence_set, circuits.evaluators, passes)
+
+
+def _answers_flop(run: Run, spec: SequenceSet, evaluators: tuple[str, ...], passes: int) -> int:
+    """Return the FLOP of so many passes of a snapshot on evaluators' sequences, whose images are encoded once each."""
+    flop, exemplars = 0, 0
+    for context in (context_of(spec, name) for name in evaluators):
+        flop += passes * spec.sequences * forward_flop(run, context)
+        exemplars += spec.sequences * (context + 1)
+    if run.bank.images is None:
+        return flop
+    shape, of_image = run.bank.shape, _embedder_flop(run)
+    return flop + (min(exemplars, shape.n_classes * shape.n_exemplars) - passes * exemplars) * of_image
 
 
 def forward_flop(run: Run, context: int | None = None) -> int:

@@ -25,6 +25,14 @@ class Config:
         str | None,
         Key("folder with the public Omniglot zips; null = the environment variable ICL_OMNIGLOT", default=None),
     ]
+    images: Annotated[
+        str | None,
+        Key(
+            "folder of images in a folder for each class, of such folders, or of zips of them; null = the environment "
+            "variable ICL_IMAGES",
+            default=None,
+        ),
+    ]
     tokens: Annotated[
         str | None,
         Key(

@@ -35,7 +35,7 @@ class ResNet:
     ] = neutral(3)
     channels: Annotated[
         tuple[Annotated[int, Key(minimum=BOTTLENECK, multiple_of=BOTTLENECK)], ...],
-        Key("of each group of blocks; the last is the model's width, the others within a block a quarter", fewest=1),
+        Key("of each group of blocks, a quarter of it within a block; the last is the model's width", fewest=1),
     ] = neutral((16, 32, 32, 64))
     blocks: Annotated[tuple[_Count, ...], Key("in each group", fewest=1)] = neutral((2, 2, 2, 2))
     strides: Annotated[tuple[_Count, ...], Key("of each group's first block", fewest=1)] = neutral((1, 2, 2, 2))
@@ -62,7 +62,7 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Block:
-    """A bottleneck: 1x1, 3x3 (which takes the steps), 1x1; `shortcut` where it changes the size, else the input itself."""
+    """A bottleneck: 1x1, 3x3 (which takes the steps), 1x1; `shortcut` is None where it is the input itself."""
 
     convolutions: tuple[Convolution, Convolution, Convolution]
     shortcut: Convolution | None

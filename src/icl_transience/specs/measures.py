@@ -18,9 +18,6 @@ HEAD_MEASURES = {
 MODEL_MEASURES = {"argmax_in_context": "share of sequences whose largest logit is that of a label in the context"}
 # Of a head h and a head k of a later layer, W_O what h writes, W_Q, W_K, W_V what k reads; Frobenius norms.
 COMPOSITIONS = {f"{part}_composition": f"|W_O W_{part.upper()}| / (|W_O| |W_{part.upper()}|)" for part in "qkv"}
-# Of each head, each MLP, the embedding of the query, its position, and the biases.
+# Of each head, each MLP, the embedding of the query, its position, and the biases: what is added to the logit of the
+# right label, minus the mean over the context's other label tokens, through the final norm with its scale as it is.
 ATTRIBUTION = "attribution"
-ATTRIBUTION_MEANS = (
-    "what is added to the logit of the right label, minus the mean over the context's other label tokens, through the "
-    "final norm with its scale as it is"
-)

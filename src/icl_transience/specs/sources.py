@@ -42,6 +42,14 @@ class ImageShape:
         """Return the numbers that an image has."""
         return self.side**2 * self.channels
 
+    @property
+    def measured_side(self) -> int:
+        """Return the pixels a side of the shades of grey on which the bank's quality is measured.
+
+        Larger images are averaged over boxes: quality is that of their coarse pixels, and all of them fit memory.
+        """
+        return min(self.side, 28)
+
 
 def _part(part: str, n_train: int, n_all: int) -> tuple[int, int]:
     return (0, n_train) if part == "train" else (n_train, n_all - n_train)
@@ -154,132 +162,6 @@ class OneHot:
             n_train_classes=self.classes,
             n_train_exemplars=1,
             width=n_classes,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """How the encoder `trained` is trained; see banks/trained.py."""
-
-    epochs: Annotated[
-        int, Key("times that the encoder `trained` sees every training drawing", default=8, unit="epochs", minimum=1)
-    ]
-    batch_size: Annotated[int, Key("drawings in a step of its training", default=64, unit="drawings", minimum=2)]
-    learning_rate: Annotated[
-        float, Key("of its training (Adam) at the highest; it rises to it and falls to 0", default=0.005, above=0)
-    ]
-
-
-_Zip = Annotated[
-    str,
-    Key(
-        choices=(
-            "images_background_small1.zip",
-            "images_background_small2.zip",
-            "images_background.zip",
-            "images_evaluation.zip",
-        )
-    ),
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Omniglot:
-    """Drawings of characters; a character is as many classes as it has variants, turned and flipped, or as drawn."""
-
-    source: ClassVar[str] = "omniglot"
-
-    zips: Annotated[
-        tuple[_Zip, ...],
-        Key(
-            "files of the public data set to read, from the folder `omniglot` of config.yaml or ICL_OMNIGLOT",
-            default=("images_background_small1.zip", "images_background_small2.zip"),
-            fewest=1,
-            unique=True,
-        ),
-    ]
-    characters: Annotated[
-        int,
-        Key(
-            "characters to train on; each is as many classes as it has `variants`",
-            default=200,
-            unit="characters",
-            minimum=1,
-        ),
-    ]
-    holdout_characters: Annotated[
-        int, Key("characters kept back, for icl_holdout", default=42, unit="characters", minimum=0)
-    ]
-    variants: Annotated[
-        int, Key("of a character, a class each: 4 rotations x 2 flips, or as it was drawn", choices=(8, 1))
-    ] = neutral(8)
-    exemplars: Annotated[
-        int, Key("drawings of a character to train on", default=10, unit="drawings", minimum=1, maximum=20)
-    ]
-    holdout_exemplars: Annotated[
-        int, Key("drawings kept back, for icl_new_exemplar", default=10, unit="drawings", minimum=0, maximum=19)
-    ]
-    side: Annotated[int, Key("pixels a side after box downsampling", default=28, unit="pixels", minimum=4, maximum=105)]
-    encoder: Annotated[
-        str,
-        Key(
-            "from pixels to embeddings: principal components; the pixels; ResNet-18 trained on "
-            "ImageNet; a small ResNet trained here on the bank's training classes; none = the bank holds images, each "
-            "drawing once, for a model whose embedder is trained with it",
-            default="pca",
-            choices=("pca", "pixels", "resnet18", "trained", "none"),
-        ),
-    ]
-    dim: Annotated[
-        int,
-        Key(
-            "coordinates of an exemplar after encoding: side x side for pixels, 512 for resnet18; of no effect for "
-            "none",
-            default=64,
-            unit="coordinates",
-            minimum=1,
-        ),
-    ]
-    scale: Annotated[
-        str,
-        Key(
-            "centred and divided by one number (a coordinate's mean square is 1), or as the encoder "
-            "gives them; pca has its own",
-            choices=("standard", "raw"),
-        ),
-    ] = neutral("standard")
-    layout: Annotated[
-        str,
-        Key(
-            "released: the authors' released classes, for comparison with published curves: an index "
-            "mix-up makes each of them 20 turned and flipped copies of 3 drawings, and puts some "
-            "characters on both sides of the split",
-            choices=("corrected", "released"),
-        ),
-    ] = neutral("corrected")
-    weights: Annotated[
-        str,
-        Key(
-            "of resnet18: torchvision's published file, beside the zips",
-            default="resnet18-f37072fd.pth",
-        ),
-    ] = neutral("")
-    trained: Annotated[Trained | None, Key("how the encoder `trained` is trained")] = None
-
-    @property
-    def images(self) -> ImageShape | None:
-        """Return the sizes of its images where the bank holds images; None where it holds embeddings."""
-        return ImageShape(side=self.side, channels=1, views=self.variants) if self.encoder == "none" else None
-
-    @property
-    def shape(self) -> BankShape:
-        """Return the sizes of the bank."""
-        return BankShape(
-            n_classes=(self.characters + self.holdout_characters) * self.variants,
-            n_exemplars=self.exemplars + self.holdout_exemplars,
-            n_train_classes=self.characters * self.variants,
-            n_train_exemplars=self.exemplars,
-            width=self.images.width if self.images else self.dim,
         )
 
 

@@ -35,7 +35,7 @@ class L2:
     embedder: Annotated[
         float | None,
         Key(
-            "lambda of the exemplar projection or image encoder, the label table and learned positions; null = strength",
+            "lambda of the exemplar projection or image encoder, label table and learned positions; null = strength",
             minimum=0,
         ),
     ] = None
@@ -213,8 +213,8 @@ class Freeze:
     parameters: Annotated[
         tuple[str, ...],
         Key(
-            "which do not move: embedder, encoder, attention, mlp, norm, unembedding (components, as of L2), parameters "
-            "by name, or blocks.0.*; [] = none",
+            "which do not move: embedder, encoder, attention, mlp, norm, unembedding (components, as of L2), "
+            "parameters by name, or blocks.0.*; [] = none",
             unique=True,
         ),
     ] = ()

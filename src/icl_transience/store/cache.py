@@ -1,5 +1,7 @@
 """Where what can be made again at any time is kept between jobs: compiled kernels, checksums of large files."""
 
+import hashlib
+import json
 import os
 import pwd
 import stat
@@ -7,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 _NAME = "icl-transience"
 
@@ -63,3 +66,29 @@ def _is_private(folder: Path) -> bool:
         return False
     others = stat.S_IWGRP | stat.S_IWOTH
     return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & others
+
+
+def note(kind: str, known: Any) -> str:
+    """Return the name of a note about something that would take long to find out again.
+
+    known: what it is about, as values of JSON: path, size and time of a file, say. Others give another note.
+    """
+    return f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.{kind}"
+
+
+def read_note(name: str) -> str | None:
+    """Return what a note says; None where there is none that can be read."""
+    try:
+        return (cache_folder() / name).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def write_note(name: str, found: str) -> None:
+    """Write a note. Where there is no folder for it, that costs time at the next call and nothing else."""
+    with suppress(OSError):
+        path = (folder := cache_folder()) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{name}.{os.getpid()}.tmp")
+        temporary.write_text(found, encoding="utf-8")
+        temporary.rename(path)

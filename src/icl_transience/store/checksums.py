@@ -1,16 +1,13 @@
 """SHA-256 of files: of a folder's tables, in SHA256SUMS, and of source files, for identities."""
 
-import contextlib
 import functools
 import hashlib
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from icl_transience.specs.errors import StudyError
+from icl_transience.store import cache
 from icl_transience.store.atomic import AGAIN, unusable, write
-from icl_transience.store.cache import cache_folder
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -62,16 +59,17 @@ def file_digest(path: Path) -> str:
     state = path.stat()
     if state.st_size < _REMEMBERED_BYTES:
         return sha256(path)
-    known = [str(path.resolve()), state.st_size, state.st_mtime_ns]
-    name = f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.sha256"
-    try:
-        return (cache_folder() / name).read_text(encoding="utf-8")
-    except OSError:  # not hashed before, or there is no such folder
+    note = cache.note("sha256", [str(path.resolve()), state.st_size, state.st_mtime_ns])
+    if (digest := cache.read_note(note)) is None:
         digest = sha256(path)
-    with contextlib.suppress(OSError):  # a read-only home costs time at the next call, nothing else
-        note = (cache := cache_folder()) / name
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary = note.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(digest, encoding="utf-8")
-        temporary.rename(note)
+        cache.write_note(note, digest)
     return digest
+
+
+def source_digest(path: Path) -> str:
+    """Return the SHA-256 by which a source file is known in identities; of a folder, that of the images in it."""
+    if path.is_dir():
+        from icl_transience.store import image_files
+
+        return image_files.checked(path).digest
+    return file_digest(path)

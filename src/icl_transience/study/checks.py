@@ -4,14 +4,25 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from icl_transience.specs.banks import BankSpec, Omniglot, OneHot, Tokens
+from icl_transience.specs.banks import BankSpec, Images, Omniglot, OneHot, Tokens
 from icl_transience.specs.encoder import ResNet
+from icl_transience.specs.errors import did_you_mean
 from icl_transience.specs.evaluators import evaluator_parts
 from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.model import Model
 from icl_transience.specs.recipes import Relabelling
 from icl_transience.specs.runs import Run
 from icl_transience.study.neutral import kinds_of
+
+
+def not_evaluated(where: str, names: Iterable[str], evaluated: Sequence[str]) -> list[str]:
+    """Return what to say of evaluators that are asked for but not evaluated. where: the key path of the section."""
+    return [
+        f"`{where}.evaluators` has {name!r}{did_you_mean(name, list(evaluated))}, expected what is evaluated "
+        f"({', '.join(evaluated)}): add it to `evaluation`, or leave it out"
+        for name in names
+        if name not in evaluated
+    ]
 
 
 def _impossible_recipe(recipe: Mapping[str, Any], bank: BankSpec) -> Iterable[str]:
@@ -189,8 +200,8 @@ def _impossible_encoder(run: Run) -> Iterable[str]:
     model, resnet, l2 = run.model, run.model.resnet, run.optimizer.l2
     if run.bank.images and not model.encodes_images:
         yield (
-            f"`model.embedder` is {model.embedder}, but the bank holds images (`bank.{run.bank.source}.encoder: none`): "
-            "say `model.embedder: resnet`, or choose an encoder that makes embeddings of them"
+            f"`model.embedder` is {model.embedder}, but the bank holds images (`bank.{run.bank.source}.encoder: "
+            "none`): say `model.embedder: resnet`, or choose an encoder that makes embeddings of them"
         )
     if not run.bank.images and model.encodes_images:
         yield (
@@ -199,7 +210,7 @@ def _impossible_encoder(run: Run) -> Iterable[str]:
         )
     if not model.encodes_images:
         if resnet != ResNet():
-            yield "`model.resnet` is given, but `model.embedder` is linear: say `model.embedder: resnet`, or leave it out"
+            yield "`model.resnet` is given, but `model.embedder` is linear: say `embedder: resnet`, or leave it out"
         if l2.encoder is not None:
             yield (
                 f"`optimizer.l2.encoder` is {l2.encoder:g}, but `model.embedder` is linear: say `optimizer.l2.embedder`"
@@ -212,8 +223,8 @@ def _impossible_encoder(run: Run) -> Iterable[str]:
         )
     if resnet.channels[-1] != model.width:
         yield (
-            f"`model.resnet.channels` ends in {resnet.channels[-1]}, but its mean over the image is an exemplar's place "
-            f"in the residual stream, `model.width` {model.width}: make them equal"
+            f"`model.resnet.channels` ends in {resnet.channels[-1]}, but their means over the image go into the "
+            f"residual stream, `model.width` {model.width}: make them equal"
         )
     for key, value in (("kernel", resnet.kernel), ("pool", resnet.pool)):
         if value % 2 == 0:
@@ -286,10 +297,12 @@ def _too_few_exemplars(evaluator: str, run: Run) -> Iterable[str]:
 
 def _impossible_bank(bank: BankSpec) -> Iterable[str]:
     parameters, section = bank.parameters, f"bank.{bank.source}"
-    if isinstance(parameters, Omniglot | Tokens) and parameters.encoder == "pca" and parameters.scale == "raw":
+    if isinstance(parameters, Omniglot | Images | Tokens) and parameters.encoder == "pca" and parameters.scale == "raw":
         yield f"`{section}.scale` is 'raw', but `{section}.encoder: pca` sets its own scale: leave `scale` out"
     if isinstance(parameters, Omniglot):
         yield from _impossible_omniglot(section, parameters)
+    if bank.pictures:
+        yield from _impossible_fixed_encoder(section, bank.pictures)
 
 
 def _impossible_omniglot(section: str, omniglot: Omniglot) -> Iterable[str]:
@@ -304,10 +317,14 @@ def _impossible_omniglot(section: str, omniglot: Omniglot) -> Iterable[str]:
             "none` stores every drawing once and makes a class by one variant: say `layout: corrected`, or a fixed "
             "encoder (pca, pixels, resnet18, trained)"
         )
-    side, dim, encoder = omniglot.side, omniglot.dim, omniglot.encoder
-    if encoder == "pca" and dim > side**2:
-        yield f"`{section}.dim` is {dim}: {side} x {side} pixels have at most {side**2} components"
-    if encoder == "pixels" and dim != side**2:
-        yield f"`{section}.dim` is {dim}, but `encoder: pixels` gives {side} x {side}: say {side**2}"
+
+
+def _impossible_fixed_encoder(section: str, pictures: Omniglot | Images) -> Iterable[str]:
+    image, dim, encoder = pictures.image_shape, pictures.dim, pictures.encoder
+    said = f"{image.side} x {image.side}" + (f" x {image.channels}" if image.channels > 1 else "")
+    if encoder == "pca" and dim > image.width:
+        yield f"`{section}.dim` is {dim}: {said} pixels have at most {image.width} components"
+    if encoder == "pixels" and dim != image.width:
+        yield f"`{section}.dim` is {dim}, but `encoder: pixels` gives {said}: say {image.width}"
     if encoder == "resnet18" and dim != 512:
         yield f"`{section}.dim` is {dim}, but `encoder: resnet18` gives 512: say so"

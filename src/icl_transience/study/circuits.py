@@ -16,6 +16,7 @@ from icl_transience.specs.circuits import (
 from icl_transience.specs.errors import StudyError, did_you_mean
 from icl_transience.specs.evaluators import evaluator_parts, in_order
 from icl_transience.specs.interventions import Intervention, check, parse
+from icl_transience.study.checks import not_evaluated
 from icl_transience.study.experiments import NamedRun
 
 
@@ -29,12 +30,7 @@ def resolve(where: str, section: Mapping[str, Any], runs: Sequence[NamedRun], ho
     evaluators = section["evaluators"]
     if evaluators is None:
         evaluators = [name for name in evaluated if name in EVALUATORS_MEASURED] or list(evaluated[:1])
-    problems = [
-        f"`{where}.evaluators` has {name!r}{did_you_mean(name, list(evaluated))}, expected what is evaluated "
-        f"({', '.join(evaluated)}): add it to `evaluation`, or leave it out"
-        for name in evaluators
-        if name not in evaluated
-    ]
+    problems = not_evaluated(where, evaluators, evaluated)
     found = []
     for name, written in section["interventions"].items():
         path = f"{where}.interventions.{name}"

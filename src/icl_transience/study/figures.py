@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from icl_transience.specs.errors import StudyError, did_you_mean
+from icl_transience.specs.errors import StudyError
 from icl_transience.specs.figures import Figures, drawn_by_default
 from icl_transience.specs.identity import from_values
+from icl_transience.study.checks import not_evaluated
 
 
 def resolve(where: str, section: Mapping[str, Any], evaluators: Sequence[str]) -> Figures:
@@ -18,12 +19,6 @@ def resolve(where: str, section: Mapping[str, Any], evaluators: Sequence[str]) -
     figures = from_values(Figures, dict(section))
     if figures.evaluators is None:
         return replace(figures, evaluators=drawn_by_default(evaluators))
-    if unknown := [name for name in figures.evaluators if name not in evaluators]:
-        raise StudyError(
-            "\n".join(
-                f"`{where}.evaluators` has {name!r}{did_you_mean(name, list(evaluators))}, expected what is evaluated "
-                f"({', '.join(evaluators)}): add it to `evaluation`, or leave it out"
-                for name in unknown
-            )
-        )
+    if problems := not_evaluated(where, figures.evaluators, evaluators):
+        raise StudyError("\n".join(problems))
     return figures

@@ -12,6 +12,11 @@ def format_count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def format_number_of(number: int, noun: str) -> str:
+    """Format a number of things: (1, "seed") -> "1 seed", (1200, "core") -> "1,200 cores"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_large_count(number: int) -> str:
     """Format a count of any size with exactly three digits, for columns: 1,600,000,000 -> "1.60G"."""
     if number < 1000:

@@ -9,6 +9,7 @@ import pandas as pd
 from icl_transience.specs.theory import MINIMAL_MODEL, MinimalModel
 from icl_transience.store import checksums, tables_file
 from icl_transience.store.tables_file import MINIMAL_MODEL_TABLES
+from icl_transience.system.formatting import format_number_of
 from icl_transience.theory import minimal_model
 from icl_transience.theory.minimal_model import Losses
 
@@ -91,7 +92,7 @@ def sentences(seeds: pd.DataFrame) -> dict[str, str]:
 def _sentence(seeds: pd.DataFrame) -> str:
     """Return rows of seeds.csv, those of a variant, as a sentence."""
     counts = seeds["outcome"].value_counts().reindex(OUTCOMES, fill_value=0)
-    of = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: "
+    of = f"{format_number_of(len(seeds), 'seed')}: "
     of += ", ".join(f"{number} {outcome}" for outcome, number in counts.items() if number)
     ended = seeds.loc[seeds["outcome"] != "diverged"]
     if ended.empty:

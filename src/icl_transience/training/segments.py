@@ -44,8 +44,9 @@ class InterruptedTrainingError(StudyError):
 class SegmentJob:
     """A segment (start, end] of a pack's training, in sequences seen, and what it is made from.
 
-    path: where its file is to stand. bank: embeddings [classes, exemplars, I], or images uint8. previous: the file of the segment that
-    ends at `start`, None at 0. sources: the segments of other packs that hold the snapshots from which lanes start.
+    path: where its file is to stand. bank: embeddings [classes, exemplars, I], or images, uint8. previous: the file of
+    the segment that ends at `start`, None at 0. sources: the segments of other packs that hold the snapshots from which
+    lanes start.
     """
 
     path: Path

@@ -19,7 +19,7 @@ from icl_transience.store.cache import cache_folder
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 # What it includes; part of what a compiled library is made from.
 _PARTS = (_SOURCE, Path(__file__).with_name("attention.cpp"))
-_ENCODER = Path(__file__).with_name("encoder.cpp")
+_ENCODER_PARTS = (Path(__file__).with_name("encoder.cpp"), Path(__file__).with_name("stem.cpp"))
 # No -ffast-math: NaN must stay NaN, or a lane that diverged would not be seen.
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
 # Columns of a buffer come in multiples of this: a whole number of vectors on every machine, see kernels.cpp.
@@ -45,7 +45,7 @@ def library(model: Model, context: int) -> ctypes.CDLL:
 @functools.cache
 def encoder_library(double: bool) -> ctypes.CDLL:
     """Return the kernels of image encoders, in float64 if `double`, else in float32. Raises UnavailableError."""
-    return _library((_ENCODER,), {"REAL": "double" if double else "float"})
+    return _library(_ENCODER_PARTS, {"REAL": "double" if double else "float"})
 
 
 def _library(parts: tuple[Path, ...], defines: dict[str, str | int]) -> ctypes.CDLL:

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #define KERNEL extern "C" void
@@ -27,6 +28,12 @@ typedef REAL vec __attribute__((vector_size(BYTES), may_alias));
 
 static inline vec &at(REAL *p) { return *reinterpret_cast<vec *>(p); }
 static inline const vec &at(const REAL *p) { return *reinterpret_cast<const vec *>(p); }
+typedef std::conditional<sizeof(REAL) == 4, int32_t, int64_t>::type whole;
+typedef whole wholes __attribute__((vector_size(BYTES)));
+typedef uint8_t bytes __attribute__((vector_size(VECTOR), may_alias, aligned(1)));
+static inline wholes wide(const uint8_t *p) {
+  return __builtin_convertvector(*reinterpret_cast<const bytes *>(p), wholes);
+}
 static inline vec all(REAL x) { return x - vec{}; }
 // Where whole vectors begin in it; it has BLOCK numbers more than are needed.
 static REAL *begin_of(std::vector<REAL> &storage) {
@@ -36,6 +43,16 @@ static inline double sum(const vec &v) {
   double total = 0;
   for (long col = 0; col < VECTOR; ++col) total += v[col];
   return total;
+}
+
+// A weight [Co, Ci, K, K] with its outputs last, [Ci, K, K, Co]; or to go back by, [Co, K, K, Ci].
+static std::vector<REAL> packed(const REAL *weight, long Ci, long Co, long K, bool forward) {
+  std::vector<REAL> found(Co * Ci * K * K);
+  for (long o = 0; o < Co; ++o)
+    for (long i = 0; i < Ci; ++i)
+      for (long k = 0; k < K * K; ++k)
+        found[forward ? (i * K * K + k) * Co + o : (o * K * K + k) * Ci + i] = weight[(o * Ci + i) * K * K + k];
+  return found;
 }
 
 // ROWS channels of one pixel: out[r] (apart by `apart`) (+)= sum over ky, kx, c of weight * in.
@@ -62,6 +79,10 @@ static inline void pixel_of_all(long rows, REAL *out, long apart, const REAL *in
                                 long Ky, long Kx, long step_y, long step_x, const REAL *weight, long weight_c,
                                 long weight_y, long weight_x, bool add) {
   long r = 0;
+  // Twelve sums at once keep both multipliers busy and fit the sixteen registers that there are at least.
+  for (; r + 6 <= rows; r += 6)
+    pixel<6>(out + r * apart, apart, in, C, channel, side, Ky, Kx, step_y, step_x, weight + r, weight_c, weight_y,
+             weight_x, add);
   for (; r + 4 <= rows; r += 4)
     pixel<4>(out + r * apart, apart, in, C, channel, side, Ky, Kx, step_y, step_x, weight + r, weight_c, weight_y,
              weight_x, add);
@@ -70,20 +91,22 @@ static inline void pixel_of_all(long rows, REAL *out, long apart, const REAL *in
              weight_x, add);
 }
 
-// out [N, Co, So, So, 16] from in [N, Ci, Si, Si, 16], its border included; weight [Ci, K, K, Co].
+// out [N, Co, So, So, 16] from in [N, Ci, Si, Si, 16], its border included; weight [Co, Ci, K, K].
 KERNEL convolve(REAL *out, const REAL *in, const REAL *weight, long N, long Ci, long Co, long Si, long So, long K,
                 long stride) {
+  const std::vector<REAL> outputs_last = packed(weight, Ci, Co, K, true);
   for (long n = 0; n < N; ++n)
     for (long y = 0; y < So; ++y)
       for (long x = 0; x < So; ++x)
         pixel_of_all(Co, out + ((n * Co * So + y) * So + x) * BLOCK, So * So * BLOCK,
                      in + ((n * Ci * Si + y * stride) * Si + x * stride) * BLOCK, Ci, Si * Si * BLOCK, Si, K, K, 1, 1,
-                     weight, K * K * Co, K * Co, Co, false);
+                     outputs_last.data(), K * K * Co, K * Co, Co, false);
 }
 
-// Gradient of `in`, of the border too, from that of `out`; weight [Co, K, K, Ci]. add: to what stands there.
+// Gradient of `in`, of the border too, from that of `out`; weight [Co, Ci, K, K]. add: to what stands there.
 KERNEL convolve_backward(REAL *in, const REAL *out, const REAL *weight, long N, long Ci, long Co, long Si, long So,
                          long K, long stride, long add) {
+  const std::vector<REAL> inputs_last = packed(weight, Ci, Co, K, false);
   for (long n = 0; n < N; ++n)
     for (long y = 0; y < Si; ++y)
       for (long x = 0; x < Si; ++x) {
@@ -93,7 +116,7 @@ KERNEL convolve_backward(REAL *in, const REAL *out, const REAL *weight, long N, 
         const long Ky = std::max(0L, high_y - low_y + 1), Kx = std::max(0L, high_x - low_x + 1);
         REAL *to = in + ((n * Ci * Si + y) * Si + x) * BLOCK;
         const REAL *from = out + ((n * Co * So + high_y) * So + high_x) * BLOCK;
-        const REAL *w = weight + ((y - high_y * stride) * K + x - high_x * stride) * Ci;
+        const REAL *w = inputs_last.data() + ((y - high_y * stride) * K + x - high_x * stride) * Ci;
         pixel_of_all(Ci, to, Si * Si * BLOCK, from, Ky && Kx ? Co : 0, So * So * BLOCK, So, Ky, Kx, -1, -1, w,
                      K * K * Ci, stride * K * Ci, stride * Ci, add);
       }
@@ -133,14 +156,14 @@ static void all_products(vec *total, const Rows &a, const Rows &b, long first, l
     const long many = i + 4 <= n_a ? 4 : 1;
     const REAL *left[4];
     for (long k = 0; k < many; ++k) left[k] = a.base + a.offset[i + k];
-    for (long j = upper ? i / 2 * 2 : 0; j < n_b;) {
-      const long wide = j + 2 <= n_b ? 2 : 1;
-      const REAL *right[2];
+    for (long j = upper ? i / 3 * 3 : 0; j < n_b;) {
+      const long wide = j + 3 <= n_b ? 3 : 1;
+      const REAL *right[3];
       for (long k = 0; k < wide; ++k) right[k] = b.base + b.offset[j + k];
       vec *to = total + i * n_b + j;
-      if (many == 4 && wide == 2) products<4, 2>(to, n_b, left, right, a, b, first, last, So);
+      if (many == 4 && wide == 3) products<4, 3>(to, n_b, left, right, a, b, first, last, So);
       else if (many == 4) products<4, 1>(to, n_b, left, right, a, b, first, last, So);
-      else if (wide == 2) products<1, 2>(to, n_b, left, right, a, b, first, last, So);
+      else if (wide == 3) products<1, 3>(to, n_b, left, right, a, b, first, last, So);
       else products<1, 1>(to, n_b, left, right, a, b, first, last, So);
       j += wide;
     }
@@ -169,11 +192,11 @@ static std::vector<long> channels(long C, long pixels) {
 
 static inline long tile_rows(long So) { return std::max(1L, TILE / So); }
 
-// gradient [Co, Ci, K, K] of a convolution's weight, in double.
-KERNEL weight_backward(double *gradient, const REAL *out, const REAL *in, long N, long Ci, long Co, long Si, long So,
+// gradient [Co, Ci, K, K] of a convolution's weight.
+KERNEL weight_backward(REAL *gradient, const REAL *out, const REAL *in, long N, long Ci, long Co, long Si, long So,
                        long K, long stride) {
-  std::fill(gradient, gradient + Co * Ci * K * K, 0.0);
-  std::vector<vec> total(Co * Ci * K * K, all(0));
+  std::vector<double> found(Co * Ci * K * K, 0.0);
+  std::vector<vec> total(found.size(), all(0));
   Rows right = taps(in, Ci, Si, K, stride), left{out, channels(Co, So * So), So * BLOCK, BLOCK};
   for (long n = 0; n < N; ++n) {
     right.base = in + n * Ci * Si * Si * BLOCK;
@@ -181,8 +204,14 @@ KERNEL weight_backward(double *gradient, const REAL *out, const REAL *in, long N
       left.base = out + (n * Co * So + first) * So * BLOCK;
       all_products(total.data(), left, right, first, std::min(So, first + tile_rows(So)), So, false);
     }
-    flush(gradient, total);
+    flush(found.data(), total);
   }
+  std::copy(found.begin(), found.end(), gradient);
+}
+
+// What a batch norm goes by: 1 / standard deviation [C], of biased variances.
+KERNEL inverses(double *inverse, const double *variance, double epsilon, long C) {
+  for (long c = 0; c < C; ++c) inverse[c] = 1 / std::sqrt(variance[c] + epsilon);
 }
 
 // Mean and biased variance of each channel of y [N, C, pixels, 16] over `count` images; weight [N * 16].
@@ -213,13 +242,14 @@ KERNEL statistics(double *mean, double *variance, const REAL *y, const REAL *wei
   }
 }
 
-// out [N, C, S + 2 pad, …, 16] = y * factor + shift (+ beside [N, C, S, S, 16]), rectified if asked for; the border
-// stays. factor, shift [C].
-KERNEL normalise(REAL *out, const REAL *y, const REAL *factor, const REAL *shift, const REAL *beside, long N, long C,
-                 long S, long pad, long rectified) {
+// out [N, C, S + 2 pad, …, 16] = (y - mean) * inverse * scale + bias (+ beside [N, C, S, S, 16]), rectified if asked
+// for; the border stays.
+KERNEL normalise(REAL *out, const REAL *y, const double *mean, const double *inverse, const REAL *scale,
+                 const REAL *bias, const REAL *beside, long N, long C, long S, long pad, long rectified) {
   const long wide = S + 2 * pad;
   for (long row = 0; row < N * C; ++row) {
-    const vec by = all(factor[row % C]), plus = all(shift[row % C]);
+    const long c = row % C;
+    const vec by = all(scale[c] * inverse[c]), plus = all(bias[c] - mean[c] * scale[c] * inverse[c]);
     for (long i = 0; i < S; ++i) {
       REAL *to = out + (row * wide * wide + (i + pad) * wide + pad) * BLOCK;
       const long from = (row * S + i) * S * BLOCK;
@@ -299,118 +329,4 @@ KERNEL norm_sums(double *total, double *along, REAL *gradient, const REAL *out, 
   }
 }
 
-// The stem: convolution and pooling in one pass, so that what the convolution makes is never in memory as a whole.
-// Since a batch norm is increasing, or decreasing where its scale is below 0, the largest of a window after it is the
-// largest, or the smallest, before it.
-
-// total [Ci * K * K]: sums of what each tap reads, over pixels and images.
-KERNEL stem_sums(double *total, const REAL *in, const REAL *weight, long N, long Ci, long Si, long So, long K,
-                 long stride) {
-  std::fill(total, total + Ci * K * K, 0.0);
-  Rows rows = taps(in, Ci, Si, K, stride);
-  for (long n = 0; n < N; ++n)
-    for (size_t j = 0; j < rows.offset.size(); ++j) {
-      const REAL *tap = in + n * Ci * Si * Si * BLOCK + rows.offset[j];
-      vec found[VECTORS] = {};
-      for (long y = 0; y < So; ++y)
-        for (long x = 0; x < So; ++x)
-          for (long v = 0; v < VECTORS; ++v) found[v] += at(tap + y * rows.y_step + x * rows.x_step + v * VECTOR);
-      for (long v = 0; v < VECTORS; ++v) total[j] += sum(found[v] * at(weight + n * BLOCK + v * VECTOR));
-    }
-}
-
-// pooled [N, Co, Sp, Sp, 16]: what the convolution makes where the window's result is from; place: where that is, row *
-// 16 + column of what of the window lies within. squares [Co]: sums of squared distances from mean. weight [Ci, K, K, Co]; scale [Co].
-KERNEL stem_forward(REAL *pooled, uint8_t *place, double *squares, const REAL *in, const REAL *weight,
-                    const double *mean, const REAL *scale, const REAL *often, long N, long Ci, long Co, long Si,
-                    long So, long Sp, long K, long stride, long pool, long pool_stride) {
-  const long row = Co * So * BLOCK, half = (pool - 1) / 2;
-  std::fill(squares, squares + Co, 0.0);
-  std::vector<REAL> storage(pool * row + BLOCK);
-  REAL *rows = begin_of(storage);
-  for (long n = 0; n < N; ++n) {
-    long made = 0;
-    for (long py = 0; py < Sp; ++py) {
-      const long last = std::min(So, py * pool_stride + half + 1);
-      for (; made < last; ++made) {
-        REAL *to = rows + made % pool * row;
-        for (long x = 0; x < So; ++x)
-          pixel_of_all(Co, to + x * BLOCK, So * BLOCK, in + ((n * Ci * Si + made * stride) * Si + x * stride) * BLOCK,
-                       Ci, Si * Si * BLOCK, Si, K, K, 1, 1, weight, K * K * Co, K * Co, Co, false);
-        for (long c = 0; c < Co; ++c) {
-          vec found[VECTORS] = {};
-          const vec middle = all(mean[c]);
-          for (long x = 0; x < So; ++x)
-            for (long v = 0; v < VECTORS; ++v) {
-              const vec apart = at(to + (c * So + x) * BLOCK + v * VECTOR) - middle;
-              found[v] += apart * apart;
-            }
-          for (long v = 0; v < VECTORS; ++v) squares[c] += sum(found[v] * at(often + n * BLOCK + v * VECTOR));
-        }
-      }
-      const long first = std::max(0L, py * pool_stride - half);
-      for (long c = 0; c < Co; ++c) {
-        const vec sign = all(scale[c] > 0 ? 1 : scale[c] < 0 ? -1 : 0);
-        for (long px = 0; px < Sp; ++px) {
-          const long left = std::max(0L, px * pool_stride - half), right = std::min(So, px * pool_stride + half + 1);
-          for (long v = 0; v < VECTORS; ++v) {
-            vec best = at(rows + first % pool * row + (c * So + left) * BLOCK + v * VECTOR), number = all(0);
-            for (long y = first; y < last; ++y)
-              for (long x = left; x < right; ++x) {
-                const vec here = at(rows + y % pool * row + (c * So + x) * BLOCK + v * VECTOR);
-                const auto better = (here * sign > best * sign);
-                best = better ? here : best;
-                number = better ? all((y - first) * 16 + x - left) : number;
-              }
-            const long to = (((n * Co + c) * Sp + py) * Sp + px) * BLOCK + v * VECTOR;
-            at(pooled + to) = best;
-            for (long col = 0; col < VECTOR; ++col) place[to + col] = number[col];
-          }
-        }
-      }
-    }
-  }
-}
-
-// products [Co, J] of gradient [N, Co, Sp, Sp, 16], at the places that it is from, with what the J taps read there; gram
-// [J, J] of what they read, its upper half. both in double.
-KERNEL stem_backward(double *products_of, double *gram, const REAL *gradient, const uint8_t *place, const REAL *in,
-                     const REAL *often, long N, long Ci, long Co, long Si, long So, long Sp, long K, long stride,
-                     long pool, long pool_stride) {
-  const long J = Ci * K * K, tile = tile_rows(So), half = (pool - 1) / 2, pixels = tile * So;
-  std::fill(products_of, products_of + Co * J, 0.0);
-  std::fill(gram, gram + J * J, 0.0);
-  std::vector<vec> total(Co * J, all(0)), of_taps(J * J, all(0));
-  std::vector<REAL> dense(Co * pixels * BLOCK + BLOCK), scaled(Ci * Si * Si * BLOCK + BLOCK);
-  REAL *spread = begin_of(dense), *weighed = begin_of(scaled);
-  Rows right = taps(in, Ci, Si, K, stride), same = taps(weighed, Ci, Si, K, stride);
-  Rows left{spread, channels(Co, pixels), So * BLOCK, BLOCK};
-  for (long n = 0; n < N; ++n) {
-    right.base = in + n * Ci * Si * Si * BLOCK;
-    for (long p = 0; p < Ci * Si * Si; ++p)
-      for (long v = 0; v < VECTORS; ++v)
-        at(weighed + p * BLOCK + v * VECTOR) = at(right.base + p * BLOCK + v * VECTOR) * at(often + n * BLOCK + v * VECTOR);
-    for (long first = 0; first < So; first += tile) {
-      const long last = std::min(So, first + tile);
-      std::fill(dense.begin(), dense.end(), REAL(0));
-      for (long py = 0; py < Sp; ++py) {
-        const long top = std::max(0L, py * pool_stride - half);
-        if (top >= last || py * pool_stride + half < first) continue;
-        for (long c = 0; c < Co; ++c)
-          for (long px = 0; px < Sp; ++px) {
-            const long begin = std::max(0L, px * pool_stride - half), from = (((n * Co + c) * Sp + py) * Sp + px) * BLOCK;
-            for (long col = 0; col < BLOCK; ++col) {
-              const long number = place[from + col], y = top + (number >> 4), x = begin + (number & 15);
-              if (y >= first && y < last)
-                spread[(c * pixels + (y - first) * So + x) * BLOCK + col] += gradient[from + col];
-            }
-          }
-      }
-      all_products(total.data(), left, right, first, last, So, false);
-      same.base = weighed + first * same.y_step;
-      all_products(of_taps.data(), same, right, first, last, So, true);
-    }
-    flush(products_of, total);
-    flush(gram, of_taps);
-  }
-}
+#include "stem.cpp"

@@ -5,19 +5,12 @@ Letters for shapes as in model/transformer.py and model/encoder.py; B' the batch
 
 from torch import Tensor
 
-from icl_transience.engines.lanes import images_at
+from icl_transience.engines.images import images_at
 from icl_transience.engines.native.program import Program
 from icl_transience.engines.native.resnet import NativeResNet
 from icl_transience.model import encoder
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.runs import Run
-
-
-def resnet_for(run: Run, most: int) -> NativeResNet:
-    """Return what encodes up to `most` images of a run at a time. Raises compiler.UnavailableError."""
-    if run.bank.images is None:
-        raise TypeError(f"bank {run.bank.id} holds embeddings, expected images")
-    return NativeResNet(run.model.resnet, run.bank.images, most)
 
 
 class LaneEncoder:

@@ -8,8 +8,9 @@ from torch.nn import functional
 
 from icl_transience.engines.lanes import Batch, batches, begin_interval, input_noise, lane_optimizers, select_lane
 from icl_transience.engines.native import compiler
-from icl_transience.engines.native.encoding import LaneEncoder, resnet_for
+from icl_transience.engines.native.encoding import LaneEncoder
 from icl_transience.engines.native.program import Recording, program_for
+from icl_transience.engines.native.resnet import resnet_for
 from icl_transience.engines.optimizers import LaneArrays
 from icl_transience.engines.state import State
 from icl_transience.model.transformer import Parameters

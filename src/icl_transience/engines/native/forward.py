@@ -7,6 +7,7 @@ from torch import Tensor
 
 from icl_transience.engines.answers import Answers
 from icl_transience.engines.native.program import Recording, program_for
+from icl_transience.engines.native.resnet import resnet_for
 from icl_transience.model import transformer
 from icl_transience.specs.model import component
 from icl_transience.specs.runs import Run
@@ -52,3 +53,16 @@ class NativeForward:
             program.answers(context_logits[lane], max_logit[lane], max_label[lane], log_sum[lane], target[lane])
         others = (part[:, :used] for part in (max_logit, max_label, log_sum, target))
         return Answers(context_logits.transpose(1, 2)[:, :used], *others)
+
+
+class NativeEncoding:
+    """Encode by the native kernels; see answers.Encoding."""
+
+    def __init__(self, run: Run, most: int):
+        self.resnet = resnet_for(run, most)
+
+    def __call__(self, parameters: transformer.Parameters, images: Tensor) -> Tensor:
+        """Encode images [U, P, P, Q], [S, U, D]. parameters: name -> [S, …], running statistics among them."""
+        lanes, counts = len(next(iter(parameters.values()))), torch.ones(len(images))
+        of_lanes = ({name: value[lane] for name, value in parameters.items()} for lane in range(lanes))
+        return torch.stack([self.resnet.forward(one, images, counts, training=False)[0].T for one in of_lanes])

@@ -16,6 +16,7 @@ from icl_transience.engines.native.compiler import encoder_library
 from icl_transience.model.encoder import BATCH_NORM_EPSILON
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.encoder import Block, Convolution, ResNet, blocks, pooled, stem
+from icl_transience.specs.runs import Run
 from icl_transience.specs.sources import ImageShape
 
 # Images in a block, see encoder.cpp.
@@ -47,6 +48,7 @@ class NativeResNet:
         )
         self._buffers: dict[str, Tensor] = {}
         self.norms: dict[str, Norm] = {}
+        self._inputs: dict[str, Tensor] = {}
 
     def forward(
         self, parameters: Mapping[str, Tensor], images: Tensor, counts: Tensor, training: bool
@@ -72,7 +74,10 @@ class NativeResNet:
         return x.mean(dim=(2, 3)).transpose(0, 1).flatten(1)[:, : self.used], self.statistics
 
     def backward(self, gradient: Tensor, gradients: Parameters) -> None:
-        """Write the parameters' gradients, from that of what the last `forward` in training returned, [D, U]."""
+        """Write the parameters' gradients, from that of what the last `forward` in training returned, [D, U].
+
+        gradients: contiguous, of this encoder's type.
+        """
         self.gradients = gradients
         x = self.encoded
         blocked = functional.pad(gradient.to(self.dtype), (0, self.n * _BLOCK - self.used)).unflatten(1, (-1, _BLOCK))
@@ -95,7 +100,7 @@ class NativeResNet:
             mean = self.parameters[f"{norm}.running_mean"].double()
         made = self._buffer("stem", one.outputs, self.pooled_side)
         squares = torch.zeros(one.outputs, dtype=torch.float64)
-        weight, scale = self._packed(one, forward=True), self._parameter(f"{norm}.scale")
+        weight, scale = self._parameter(f"{one.name}.weight"), self._parameter(f"{norm}.scale")
         self._call(
             "stem_forward",
             *(made, self.place, squares, self.images, weight, mean, scale, self.often),
@@ -147,10 +152,6 @@ class NativeResNet:
         self._inputs[third.name] = x
         return self._normalised(third, self._convolved(third, inner), f"{third.name} after", beside=shortcut)
 
-    @property
-    def _inputs(self) -> dict[str, Tensor]:
-        return self.__dict__.setdefault("_kept_inputs", {})
-
     def _block_backward(self, block: Block, gradient: Tensor) -> Tensor:
         first, second, third = block.convolutions
         x = self._inputs[third.name]
@@ -172,7 +173,7 @@ class NativeResNet:
         side = (x.shape[2] - one.kernel) // one.stride + 1
         made = self._buffer(one.name, one.outputs, side)
         sizes = self.n, one.inputs, one.outputs, x.shape[2], side, one.kernel, one.stride
-        self._call("convolve", made, x, self._packed(one, forward=True), *sizes)
+        self._call("convolve", made, x, self._parameter(f"{one.name}.weight"), *sizes)
         norm = f"{one.name}.norm"
         if self.training:
             mean, variance = (torch.zeros(one.outputs, dtype=torch.float64) for _ in range(2))
@@ -191,7 +192,9 @@ class NativeResNet:
             self.statistics[f"{norm}.running_var"] = variance * (pixels / (pixels - 1))
         else:
             variance = self.parameters[f"{norm}.running_var"].double()
-        self.norms[one.name] = Norm(mean, (variance + BATCH_NORM_EPSILON).rsqrt())
+        inverse = torch.empty_like(variance)
+        self._call("inverses", inverse, variance, BATCH_NORM_EPSILON, one.outputs)
+        self.norms[one.name] = Norm(mean, inverse)
 
     def _normalised(
         self,
@@ -203,11 +206,10 @@ class NativeResNet:
         rectified: bool = True,
     ) -> Tensor:
         mean, inverse = self.norms[one.name]
-        factor = self.parameters[f"{one.name}.norm.scale"].double() * inverse
-        shift = self.parameters[f"{one.name}.norm.bias"].double() - mean * factor
+        scale, bias = (self._parameter(f"{one.name}.norm.{part}") for part in ("scale", "bias"))
         out = self._buffer(name, one.outputs, made.shape[2] + 2 * pad)
         sizes = self.n, one.outputs, made.shape[2], pad, int(rectified)
-        self._call("normalise", out, made, factor.to(self.dtype), shift.to(self.dtype), beside, *sizes)
+        self._call("normalise", out, made, mean, inverse, scale, bias, beside, *sizes)
         return out
 
     def _backward(
@@ -226,22 +228,18 @@ class NativeResNet:
         made = self._buffer(one.name, one.outputs, gradient.shape[2] - 2 * pad)
         side, norm = made.shape[2], f"{one.name}.norm"
         dmade = self._buffer(f"gradient {one.name}", one.outputs, side)
-        found = self._kept(f"{norm} gradients", 2, one.outputs)
+        dscale, dbias = (self.gradients[f"{norm}.{part}"] for part in ("scale", "bias"))
         mean, inverse = self.norms[one.name]
         self._call(
             "normalise_backward",
-            *(dmade, found[0], found[1], gradient, out, made, mean, inverse, self._parameter(f"{norm}.scale")),
+            *(dmade, dscale, dbias, gradient, out, made, mean, inverse, self._parameter(f"{norm}.scale")),
             *(self.often, self.n, one.outputs, side, pad, self.count),
         )
-        self.gradients[f"{norm}.scale"].copy_(found[0])
-        self.gradients[f"{norm}.bias"].copy_(found[1])
         sizes = self.n, one.inputs, one.outputs, x.shape[2], side, one.kernel, one.stride
-        weight = self.gradients[f"{one.name}.weight"]
-        of_weight = torch.zeros(weight.shape, dtype=torch.float64)
-        self._call("weight_backward", of_weight, dmade, x, *sizes)
-        weight.copy_(of_weight)
+        self._call("weight_backward", self.gradients[f"{one.name}.weight"], dmade, x, *sizes)
         dx = self._buffer(f"gradient into {one.name}", one.inputs, x.shape[2]) if onto is None else onto
-        self._call("convolve_backward", dx, dmade, self._packed(one, forward=False), *sizes, int(onto is not None))
+        weight = self._parameter(f"{one.name}.weight")
+        self._call("convolve_backward", dx, dmade, weight, *sizes, int(onto is not None))
         return dx
 
     # Arrays and calls.
@@ -252,11 +250,6 @@ class NativeResNet:
     def _weight(self, one: Convolution) -> Tensor:
         """[Co, Ci * K * K]."""
         return self._parameter(f"{one.name}.weight").flatten(1)
-
-    def _packed(self, one: Convolution, forward: bool) -> Tensor:
-        """Return the weight with its outputs last, [Ci, K, K, Co], or to go back by, [Co, K, K, Ci]."""
-        weight = self._parameter(f"{one.name}.weight")
-        return weight.permute((1, 2, 3, 0) if forward else (0, 2, 3, 1)).contiguous()
 
     def _buffer(self, name: str, channels: int, side: int) -> Tensor:
         """Return the array [N, C, side, side, 16] of that name, of the blocks in use."""
@@ -279,3 +272,10 @@ def _converted(argument: Tensor | int | float | None) -> ctypes.c_void_p | ctype
     if isinstance(argument, Tensor):
         return ctypes.c_void_p(argument.data_ptr())
     return ctypes.c_long(argument) if isinstance(argument, int) else ctypes.c_double(argument)
+
+
+def resnet_for(run: Run, most: int) -> NativeResNet:
+    """Return what encodes up to `most` images of a run at a time. Raises compiler.UnavailableError."""
+    if run.bank.images is None:
+        raise TypeError(f"bank {run.bank.id} holds embeddings, expected images")
+    return NativeResNet(run.model.resnet, run.bank.images, most)

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from icl_transience.banks import bank as banks_bank
 from icl_transience.banks import quality
 from icl_transience.report.figures import style
-from icl_transience.specs.banks import BankSpec
+from icl_transience.specs.banks import BankSpec, Omniglot
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
 from icl_transience.store import hdf5
@@ -138,8 +138,10 @@ def _card(spec: BankSpec, file: h5py.File, words: Mapping[int, str]) -> Figure:
 def describe(spec: BankSpec) -> str:
     """Return a bank in a line."""
     shape, encoder = spec.shape, getattr(spec.parameters, "encoder", None)
-    text = f"{spec.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, {shape.width}-d"
-    return text + (f", encoder {encoder}" if encoder else "") + f", seed {spec.seed}"
+    text = f"{spec.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, "
+    if images := spec.images:
+        return text + f"{images.side} × {images.side} × {images.channels} pixels, seed {spec.seed}"
+    return text + f"{shape.width}-d" + (f", encoder {encoder}" if encoder else "") + f", seed {spec.seed}"
 
 
 def _sheet(axes: Axes, spec: BankSpec, file: h5py.File, words: Mapping[int, str]) -> None:
@@ -147,9 +149,13 @@ def _sheet(axes: Axes, spec: BankSpec, file: h5py.File, words: Mapping[int, str]
     classes, exemplars = banks_bank.contact_sheet(spec.shape)
     axes.set(xticks=[], ylabel="class")
     if "contact" in file:
-        images = np.pad(hdf5.array(file, "contact"), ((0, 0), (0, 0), (2, 2), (2, 2)), constant_values=64)
-        rows, columns, side, _ = images.shape
-        axes.imshow(images.transpose(0, 2, 1, 3).reshape(rows * side, columns * side), cmap="gray_r", aspect="auto")
+        images = hdf5.array(file, "contact")
+        images = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2), *((0, 0),) * (images.ndim - 4)), constant_values=64)
+        rows, columns, side, _, *channels = images.shape
+        sheet = images.swapaxes(1, 2).reshape(rows * side, columns * side, *channels)
+        # Of drawings the ink is bright, which is dark on paper.
+        colours = "gray_r" if isinstance(spec.parameters, Omniglot) else "gray"
+        axes.imshow(sheet, cmap=colours, vmin=0, vmax=255, aspect="auto")
         ticks, title = side * (np.arange(rows) + 0.5), "exemplars"
     elif "exemplars/token" in file:
         tokens = hdf5.array(file, "exemplars/token")[np.ix_(classes, exemplars)]

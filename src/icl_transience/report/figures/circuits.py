@@ -9,13 +9,11 @@ composition    how much of what later heads read earlier ones write
 
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from icl_transience.report.figures import attention, composition, heads, interventions, style
 from icl_transience.report.figures.runs import asked_of
 from icl_transience.specs.circuits import FIGURES
-from icl_transience.specs.figures import FORMATS
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store.tables_file import CircuitsTables, Tables
 
@@ -25,16 +23,13 @@ def draw_circuits(record: ExperimentRecord, tables: Tables, inside: CircuitsTabl
 
     Figures that are there from before, and are not among them, are removed.
     """
-    drawn = []
-    for name in record.circuits_figures:
-        paths = [folder / f"{name}.{kind}" for kind in asked_of(record).formats]
-        with matplotlib.rc_context(style.STYLE):
-            style.save(_figure(name, record, tables, inside), *paths)
-        drawn += paths
-    for path in (folder / f"{name}.{kind}" for name in FIGURES for kind in FORMATS):
-        if path not in drawn:
-            path.unlink(missing_ok=True)
-    return drawn
+    return style.draw_all(
+        lambda name: _figure(name, record, tables, inside),
+        record.circuits_figures,
+        folder,
+        asked_of(record).formats,
+        FIGURES,
+    )
 
 
 def _figure(name: str, record: ExperimentRecord, tables: Tables, inside: CircuitsTables) -> Figure:

@@ -1,6 +1,5 @@
 """The figure of a study's evidence: for and against each claim, after every seed that was read."""
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -77,7 +76,7 @@ def draw(study: str, verdicts: pd.DataFrame, evidence: pd.DataFrame) -> Figure:
         panel.set_ylim(max(lowest, _LEAST / 1.5), highest)
     left.set_ylabel("evidence (e-value)")
     right.tick_params(labelleft=False)
-    return _with_words(figure, study, tested)
+    return layout.with_text(figure, _TITLE, [_note(study, tested)])
 
 
 def _lines(tested: Sequence[Mapping[str, Any]]) -> list[Line2D]:
@@ -103,18 +102,11 @@ def _thresholds(panel: Axes, alphas: Iterable[float], n_claims: int) -> None:
             panel.axhline(n_claims / alpha, color=_GREY, linewidth=1, linestyle="--")
 
 
-def _with_words(figure: Figure, study: str, tested: Sequence[Mapping[str, Any]]) -> Figure:
-    """Add title and foot, and the height of both; return the figure."""
+def _note(study: str, tested: Sequence[Mapping[str, Any]]) -> str:
     levels = ", ".join(f"{1 / alpha:g}" for alpha in sorted({claim["alpha"] for claim in tested}))
-    how = _HOW.format(
+    return _HOW.format(
         study=study,
         levels=f" = {levels}" if levels else "",
         claims=f"{len(tested)} claims (Holm)",
         fixed=_FIXED if any(claim["evidence"] == "fixed" for claim in tested) else "",
     )
-    title = textwrap.wrap(_TITLE, int(10.5 * figure.get_figwidth()))
-    note = textwrap.wrap(how, int(18.5 * figure.get_figwidth()))
-    figure.set_figheight(figure.get_figheight() + 0.2 * len(title) + 0.13 * len(note))
-    figure.suptitle("\n".join(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    figure.supxlabel("\n".join(note), x=0.01, ha="left", fontsize=7, color="#555555")
-    return figure

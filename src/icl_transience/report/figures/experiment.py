@@ -22,7 +22,7 @@ from icl_transience.report.figures import runs as figure_runs
 from icl_transience.report.figures.placing import Words
 from icl_transience.report.figures.runs import asked_of, colour_of, curve_of, metric_of, name_of
 from icl_transience.specs.evaluators import TRAINING
-from icl_transience.specs.figures import FIGURES, FORMATS, names_of_figures
+from icl_transience.specs.figures import FIGURES, names_of_figures
 from icl_transience.specs.records import ExperimentRecord, RunRecord
 from icl_transience.store.tables_file import Tables
 
@@ -35,15 +35,9 @@ def draw_experiment(record: ExperimentRecord, tables: Tables, folder: Path) -> l
 
     Figures that are there from before, and are not among them, are removed: they would show what is no longer so.
     """
-    drawn = []
-    for name in names_of_figures(figure_runs.levels(record), len(record.runs), asked_of(record).drawn):
-        paths = [folder / f"{name}.{kind}" for kind in asked_of(record).formats]
-        draw_figure(name, record, tables, *paths)
-        drawn += paths
-    for path in (folder / f"{name}.{kind}" for name in FIGURES for kind in FORMATS):
-        if path not in drawn:
-            path.unlink(missing_ok=True)
-    return drawn
+    asked = asked_of(record)
+    names = names_of_figures(figure_runs.levels(record), len(record.runs), asked.drawn)
+    return style.draw_all(lambda name: _figure(name, record, tables), names, folder, asked.formats, FIGURES)
 
 
 def draw_figure(name: str, record: ExperimentRecord, tables: Tables, *paths: Path) -> None:

@@ -15,7 +15,9 @@ from icl_transience.specs.circuits import evaluator_of, intervened, intervention
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store.tables_file import Tables
 
+# Of the model as it is, so that no other line is nearly black.
 _PLAIN = "#000000"
+_COLOURS = UNORDERED[:-1]
 # More have the same colours, with another line.
 _STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 
@@ -27,7 +29,7 @@ def draw_interventions(record: ExperimentRecord, tables: Tables) -> Figure:
     evaluators = list(dict.fromkeys(map(evaluator_of, under)))
     names = list(dict.fromkeys(intervention_of(name) for name in under))
     looks: dict[str, tuple[str, Literal["-", "--", ":"]]] = {
-        name: (UNORDERED[number % len(UNORDERED)], _STYLES[number // len(UNORDERED) % len(_STYLES)])
+        name: (_COLOURS[number % len(_COLOURS)], _STYLES[number // len(_COLOURS) % len(_STYLES)])
         for number, name in enumerate(names)
     }
     handles = layout.legend_lines({"as it is": _PLAIN} | {name: colour for name, (colour, _) in looks.items()})

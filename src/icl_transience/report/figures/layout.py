@@ -36,14 +36,21 @@ def finished(figure: Figure, record: ExperimentRecord, how: str, words: Words | 
     The figure gets the height of both, and words that have no place yet get one.
     """
     title = f"{record.experiment}: {record.question}" if record.question else record.experiment
-    lines = textwrap.wrap(title, int(10.5 * figure.get_figwidth())) if asked_of(record).title else []
-    note = note_of(record, figure.get_figwidth(), how)
-    figure.set_figheight(figure.get_figheight() + 0.2 * len(lines) + 0.13 * (note.count("\n") + 1))
-    if lines:
-        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="#555555")
+    with_text(figure, title if asked_of(record).title else "", note_of(record, how))
     if words is not None:
         words.settle(figure)
+    return figure
+
+
+def with_text(figure: Figure, title: str, note: Sequence[str]) -> Figure:
+    """Add a title, if there is one, and the lines of a foot, wrapped, and the height of both; return the figure."""
+    width = figure.get_figwidth()
+    titles = textwrap.wrap(title, int(10.5 * width))
+    notes = [part for line in note for part in textwrap.wrap(line, int(18.5 * width))]
+    figure.set_figheight(figure.get_figheight() + 0.2 * len(titles) + 0.13 * len(notes))
+    if titles:
+        figure.suptitle("\n".join(titles), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.supxlabel("\n".join(notes), x=0.01, ha="left", fontsize=7, color="#555555")
     return figure
 
 
@@ -82,8 +89,8 @@ def _most_seeds(record: ExperimentRecord) -> int:
     return max(len(run.lanes) for run in record.runs)
 
 
-def note_of(record: ExperimentRecord, inches: float, how: str) -> str:
-    """Return how to read the figure, and what everything in it was made with, wrapped to its width."""
+def note_of(record: ExperimentRecord, how: str) -> list[str]:
+    """Return how to read the figure, and what everything in it was made with, in paragraphs."""
     seeds = sorted({lane.seed for run in record.runs for lane in run.lanes}, key=lambda s: (len(s), s))
     interval = f"{record.statistics.confidence:.0%} interval"
     lines = [f"Study {record.study}. {how.format(seeds=', '.join(seeds), interval=interval)}"]
@@ -94,7 +101,7 @@ def note_of(record: ExperimentRecord, inches: float, how: str) -> str:
         own = ["; ".join(part for part in caption if part not in common) for caption in captions]
         named = [f"{run.name}: {text}." for run, text in zip(record.runs, own, strict=True) if text]
         lines.append(" ".join(named))
-    return "\n".join(textwrap.fill(line, int(18.5 * inches)) for line in lines)
+    return lines
 
 
 # Legends.

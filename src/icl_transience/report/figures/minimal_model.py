@@ -1,6 +1,5 @@
 """The figure of the minimal model: both losses over steps, a panel a variant, beside those of trained runs."""
 
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,7 +89,7 @@ def _figure(
         panel.axis("off")
     named = {f"{NAMES[strategy]} ({symbol})": COLOURS[strategy] for strategy, (_, symbol) in _LOSSES.items()}
     panels[0].legend(handles=layout.legend_lines(named), fontsize=8, loc="upper right")
-    return _with_words(figure, record)
+    return layout.with_text(figure, _TITLE, [_note(record)])
 
 
 def _draw_losses(panel: Axes, losses: pd.DataFrame, seeds: pd.DataFrame, typical: int | None) -> None:
@@ -130,16 +129,6 @@ def _draw_run(panel: Axes, one: Beside, curves: pd.DataFrame) -> None:
     lines.sequences_axis(panel)
     panel.set_ylabel("cross-entropy")
     panel.set_title(f"trained: {one.experiment}\n{one.run}", fontsize=8)
-
-
-def _with_words(figure: Figure, record: MinimalModelRecord) -> Figure:
-    """Add title and foot, and the height of both; return the figure."""
-    title = textwrap.wrap(_TITLE, int(10.5 * figure.get_figwidth()))
-    note = textwrap.wrap(_note(record), int(18.5 * figure.get_figwidth()))
-    figure.set_figheight(figure.get_figheight() + 0.2 * len(title) + 0.13 * len(note))
-    figure.suptitle("\n".join(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    figure.supxlabel("\n".join(note), x=0.01, ha="left", fontsize=7, color="#555555")
-    return figure
 
 
 def _note(record: MinimalModelRecord) -> str:

@@ -65,7 +65,8 @@ def draw_summary(record: ExperimentRecord, lanes: pd.DataFrame, runs: pd.DataFra
     panels[0].axhline(lanes["chance"].iloc[0], color=figure_runs.GREY, linewidth=0.9, linestyle=(0, (1, 2)))
     panels[0].set_ylim(top=1.02)
     # A lane that ends above its peak has an index below 0, without a bound: no seed is drawn over what stands below.
-    panels[3].set_ylim(min(-0.05, lanes["index"].min() - 0.05), 1.05)
+    lowest = min(lanes["index"].min(), runs["index_lower"].min())
+    panels[3].set_ylim(min(-0.05, lowest - 0.05), 1.05)
     return layout.finished(figure, record, NOTE)
 
 

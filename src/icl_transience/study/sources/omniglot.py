@@ -1,13 +1,13 @@
 """The zips of a bank of Omniglot drawings, and the weights of its encoder."""
 
 import functools
-import os
 from pathlib import Path
 from typing import Any
 
 from icl_transience.specs.errors import StudyError
 from icl_transience.store import zips
-from icl_transience.study.sources.files import PUBLIC, in_folder, public_characters
+from icl_transience.study.sources.encoders import settled
+from icl_transience.study.sources.files import in_folder, public_characters
 
 # Omniglot: zips.
 
@@ -26,30 +26,7 @@ def resolve_omniglot(parameters: dict[str, Any], folder: Path | None) -> tuple[d
             f"`bank.omniglot.characters` + `holdout_characters` is {wanted}, but "
             f"{', '.join(parameters['zips'])} hold {there} characters: ask for fewer or name more zips"
         )
-    # Keys of another encoder stay out of the bank's identity.
-    encoder = parameters["encoder"]
-    if encoder == "resnet18":
-        paths.append(_weights(parameters["weights"], folder))
-        parameters["side"] = 105  # it embeds whole drawings
-    else:
-        parameters["weights"] = ""
-    if encoder != "trained":
-        parameters.pop("trained", None)
-    if encoder == "none":
-        # An image has as many numbers as pixels, and no scale but its own.
-        parameters |= {"dim": parameters["side"] ** 2, "scale": "standard"}
-    return parameters, paths
-
-
-def _weights(name: str, folder: Path | None) -> Path:
-    if folder is not None and (name not in PUBLIC or os.path.isfile(folder / name)):
-        return in_folder(folder, name, "bank.omniglot.weights", "omniglot")
-    if name not in PUBLIC:
-        raise StudyError(
-            f"`bank.omniglot.weights` names {name}, which is no public file: name its folder, with the zips, in "
-            "ICL_OMNIGLOT or as `omniglot:` in config.yaml"
-        )
-    return Path(name)
+    return settled(parameters, "omniglot", folder, paths)
 
 
 @functools.cache

@@ -10,14 +10,15 @@ from typing import Any
 
 from icl_transience.specs.errors import MissingSourceError
 from icl_transience.store import faults
-from icl_transience.store.checksums import file_digest
+from icl_transience.store.checksums import source_digest
 from icl_transience.study.sources.files import PUBLIC
+from icl_transience.study.sources.images import resolve_images
 from icl_transience.study.sources.imported import refuse_unsaid, resolve_imported
 from icl_transience.study.sources.omniglot import resolve_omniglot
 from icl_transience.study.sources.tokens import resolve_tokens
 
 # Sources that read files, each with the folder that its key in config.yaml or ICL_{SOURCE} names.
-WITH_FILES = ("omniglot", "tokens", "imported")
+WITH_FILES = ("omniglot", "images", "tokens", "imported")
 
 
 def resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) -> tuple[dict[str, Any], list[Path]]:
@@ -52,18 +53,26 @@ def _resolve(source: str, parameters: Mapping[str, Any], folder: Path | None) ->
     return _RESOLVE[source](dict(parameters), folder)
 
 
-_RESOLVE = {"omniglot": resolve_omniglot, "tokens": resolve_tokens, "imported": resolve_imported}
+_RESOLVE = {
+    "omniglot": resolve_omniglot,
+    "images": resolve_images,
+    "tokens": resolve_tokens,
+    "imported": resolve_imported,
+}
 
 
 # Digests.
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a path from `resolve`: of the content, or, of one to be downloaded, as it is published."""
+    """Return the SHA-256 of a path from `resolve`: of the content, or, of one to be downloaded, as it is published.
+
+    Of a folder it is that of all images in it.
+    """
     if path.parent == Path():
         return PUBLIC[path.name].sha256
     try:
-        return file_digest(path)
+        return source_digest(path)
     except OSError as error:
         if refusal := faults.unreadable(path, error):
             raise refusal from error
