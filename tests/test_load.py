@@ -364,6 +364,8 @@ MODELS = {
     "learned": {"model.positions.kind": "learned"},
     "rotary": {"model.positions.kind": "rotary"},
     "none": {"model.positions.kind": "none"},
+    "sines, then cosines": {"model.positions.layout": "halves"},
+    "biases everywhere": {"model.attention_bias": True},
     "without mlp": {"model.mlp_ratio": 0},
     "three blocks": {"model.depth": 3, "model.heads": 4},
     "dropout": {"model.dropout": 0.5},

@@ -33,7 +33,7 @@ class Embedding(nn.Module):
     def __init__(self, run: Run):
         super().__init__()
         model = run.model
-        self.kind, self.base = model.positions.kind, model.positions.base
+        self.kind, self.base, self.layout = model.positions.kind, model.positions.base, model.positions.layout
         images = run.bank.images
         self.embedder: nn.Module = (
             ImageEncoder(model.resnet, images.channels) if images else nn.Linear(run.bank.shape.width, model.width)
@@ -48,7 +48,8 @@ class Embedding(nn.Module):
         pairs = torch.stack([embedded[:, :-1], self.label_embedding(labels)], dim=2).flatten(1, 2)
         tokens = torch.cat([pairs, embedded[:, -1:]], dim=1)
         if self.kind == "sinusoid":
-            return tokens + transformer.sinusoidal_positions(tokens.shape[1], tokens.shape[2], self.base).to(tokens)
+            places = transformer.sinusoidal_positions(tokens.shape[1], tokens.shape[2], self.base, self.layout)
+            return tokens + places.to(tokens)
         # Shorter sequences than those of training have its first places.
         return tokens + self.positions[: tokens.shape[1]] if self.kind == "learned" else tokens
 
@@ -80,7 +81,9 @@ class Attention(nn.Module):
         super().__init__()
         model = run.model
         self.heads = model.heads
-        self.query, self.key, self.value, self.out = (nn.Linear(model.width, model.width, bias=False) for _ in range(4))
+        self.query, self.key, self.value, self.out = (
+            nn.Linear(model.width, model.width, bias=model.attention_bias) for _ in range(4)
+        )
         rotary = model.positions.kind == "rotary"
         self.query_rotation, self.key_rotation = (
             Rotation(model.positions.base) if rotary else nn.Identity() for _ in range(2)
@@ -151,6 +154,10 @@ def state_dict(parameters: transformer.Parameters) -> dict[str, Tensor]:
         if last == "qkv":
             parts = zip(("query", "key", "value"), value.chunk(3, dim=1), strict=True)
             state |= {f"{stem}.{part}.weight": weight.T.contiguous() for part, weight in parts}
+        elif name.endswith("qkv.bias"):
+            above = stem.removesuffix(".qkv")
+            parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
+            state |= {f"{above}.{part}.bias": bias for part, bias in parts}
         elif name.endswith("attention.out"):
             state[f"{name}.weight"] = value.T.contiguous()
         elif last == "weight":

@@ -32,7 +32,9 @@ def describe(named: NamedRun) -> list[str]:
 
 def _describe_rest(model: Model) -> str:
     """Return what few models have."""
-    positions = "" if model.positions.kind == "sinusoid" else f", positions {model.positions.kind}"
+    layout = "" if model.positions.layout == "interleaved" else ", positions: sines, then cosines"
+    positions = layout if model.positions.kind == "sinusoid" else f", positions {model.positions.kind}"
+    positions += ", biases in attention" if model.attention_bias else ""
     if model.encodes_images:
         positions += f", image encoder of channels {' '.join(map(str, model.resnet.channels))}"
     return positions + (f", dropout {model.dropout:g}" if model.dropout else "")
@@ -137,6 +139,8 @@ def _describe_kind(recipe: Recipe) -> str:
         words.append(f"labels {recipe.labels}")
     if recipe.match:
         words.append(f"exemplars match with p = {recipe.match:g}")
+    if not recipe.distinct:
+        words.append("classes independent")
     if not recipe.replacement:
-        words.append("different exemplars")
+        words.append("different exemplars, free items apart" if recipe.separate_free else "different exemplars")
     return ", ".join(words)

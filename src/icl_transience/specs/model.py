@@ -16,6 +16,7 @@ class Positions:
 
     kind: "sinusoid", added to the embeddings; "learned", a table of as many places as training sequences have tokens,
     added too; "rotary", queries and keys turned by it; "none". base: of the wavelengths of "sinusoid" and "rotary".
+    layout: which columns of "sinusoid" are sines.
     """
 
     kind: Annotated[
@@ -27,6 +28,14 @@ class Positions:
         ),
     ] = "sinusoid"
     base: Annotated[float, Key("of the wavelengths of sinusoid and rotary", above=0)] = 30.0
+    layout: Annotated[
+        str,
+        Key(
+            "columns of sinusoid: sine and cosine of each wavelength side by side, as in Singh et al.'s code; or all "
+            "sines, then all cosines, as in Chan et al.'s",
+            choices=("interleaved", "halves"),
+        ),
+    ] = neutral("interleaved")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +73,10 @@ class Model:
             below=1,
         ),
     ] = neutral(0.0)
+    attention_bias: Annotated[
+        bool,
+        Key("whether queries, keys, values and what heads write have biases, as in Chan et al.'s code"),
+    ] = neutral(False)
     embedder: Annotated[
         str,
         Key(
@@ -110,7 +123,9 @@ def parameter_shapes(
             f"{block}.norm1.scale": (width,),
             f"{block}.norm1.bias": (width,),
             f"{block}.attention.qkv": (width, 3 * width),
+            **({f"{block}.attention.qkv.bias": (3 * width,)} if model.attention_bias else {}),
             f"{block}.attention.out": (width, width),
+            **({f"{block}.attention.out.bias": (width,)} if model.attention_bias else {}),
         }
         if hidden:
             shapes |= {

@@ -88,9 +88,16 @@ def _impossible_kind(
             f"`{path}.labels` is {labels}, which needs a context of two classes alone: make `burstiness` half of "
             f"`recipe.context`, {context}, with `support: bursty` and `distractor: true`"
         )
+    if labels in ("relabelled", "swapped") and not kind["distinct"]:
+        yield (
+            f"`{path}.labels` is {labels}, which needs two classes, and `{path}.distinct` is false, so they may be "
+            "one: leave one of them out"
+        )
     if bursty and not kind["replacement"]:
-        # Free items may all coincide with the query's class.
-        most = 1 + context - (burstiness if kind["distractor"] else 0)
+        # Free items may all coincide with the query's class, the distractor too unless its class must differ.
+        items = (1 + kind["distractor"]) * burstiness
+        alike = 1 + (burstiness if kind["distinct"] else items)
+        most = max(alike, context - items) if kind["separate_free"] else alike + context - items
         if most > n_exemplars:
             yield (
                 f"`{path}.replacement` is false: up to {most} items of a sequence can be of one class, but the bank "
@@ -173,6 +180,8 @@ def impossible(run: Run, evaluators: Iterable[str], evaluation: Mapping[str, Any
         yield from _impossible_contexts(name, contexts, run, evaluation["evaluators"])
     for evaluator in evaluators:
         yield from _impossible_evaluator(evaluator, run)
+        if not evaluation["replacement"]:
+            yield from _too_few_exemplars(evaluator, run)
     yield from _impossible_bank(run.bank)
 
 
@@ -271,6 +280,19 @@ def _impossible_evaluator(evaluator: str, run: Run) -> Iterable[str]:
         one_hot = isinstance(bank.parameters, OneHot)
         key = "a one-hot class has one exemplar" if one_hot else f"`{section}.holdout_exemplars` is 0"
         yield f"`evaluation.evaluators` has `icl_new_exemplar`, but {key}"
+
+
+def _too_few_exemplars(evaluator: str, run: Run) -> Iterable[str]:
+    """Yield whether a class has fewer exemplars than an evaluator without replacement shows of it."""
+    name, other_context = evaluator_parts(evaluator)
+    items = (other_context or run.recipe.context) // 2 + 1
+    part = "holdout" if name == "icl_new_exemplar" else "train"
+    found = run.bank.shape.exemplar_range(part)[1]
+    if (name.startswith("icl") or name == "flip") and found < items:
+        yield (
+            f"`evaluation.replacement` is false, and `{evaluator}` shows {items} items of the query's class, but there "
+            f"are {found} {part} exemplars of it: ask for more of them, or leave `{name}` out"
+        )
 
 
 def _impossible_bank(bank: BankSpec) -> Iterable[str]:

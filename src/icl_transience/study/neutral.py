@@ -54,10 +54,12 @@ def resolved_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolved_model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a Model, without a wavelength that its positions do not read."""
+    """Return the values of a Model, without a wavelength or layout that its positions do not read."""
     positions = model["positions"]
     if positions["kind"] in ("learned", "none"):
         positions = {"kind": positions["kind"]}
+    elif positions["kind"] == "rotary":
+        positions = {key: value for key, value in positions.items() if key != "layout"}
     return {**model, "positions": positions}
 
 
@@ -84,7 +86,11 @@ def _composition(kind: Mapping[str, Any]) -> dict[str, Any]:
     if kind["support"] == "none":
         resolved |= {"burstiness": 0, "replacement": True}
     if not resolved["burstiness"]:
-        resolved |= {"distractor": True, "match": 0}
+        resolved |= {"distractor": True, "match": 0, "separate_free": False}
+    if not resolved["burstiness"] or not resolved["distractor"]:
+        resolved |= {"distinct": True}
+    if resolved["replacement"]:
+        resolved |= {"separate_free": False}
     return resolved
 
 

@@ -165,9 +165,11 @@ class Recording:
         sizes = self.batch, self.scale
         y, dy = self.norm(f"{name}.norm1", x, self.dx)
         self.linear(f"{name}.attention.qkv", qkv, y, dqkv, dy)
+        self.add_bias(f"{name}.attention.qkv.bias", slice(None), qkv, dqkv)
         self.call(self.forward, "attention", mixed, weights, qkv, *sizes)
         self.call(self.backward, "attention_backward", dqkv, dmixed, weights, qkv, *sizes)
         self.linear(f"{name}.attention.out", after, mixed, self.dx, dmixed, onto=x)
+        self.add_bias(f"{name}.attention.out.bias", slice(None), after, self.dx)
         return self.mlp(name, after, self.dx) if self.model.mlp_ratio else after
 
     def last_block(self, name: str, x: Tensor) -> Tensor:
@@ -193,18 +195,32 @@ class Recording:
             functools.partial(dy_row.addmm_, weight[:, :width], dquery),
             functools.partial(torch.mm, y_row, dquery.T, out=dto_query),
         ]
+        # A bias of the keys moves all scores of a query alike, which softmax does not see; one of the values comes
+        # through whole, since a pattern sums to 1.
+        of_query, of_key, of_value = (slice(part * width, (part + 1) * width) for part in range(3))
+        self.add_bias(f"{name}.attention.qkv.bias", of_query, query, dquery)
+        if self.model.attention_bias:
+            self.backward.append(self.gradients[f"{name}.attention.qkv.bias"][of_key].zero_)
         self.bmm(self.forward, lookup, to_key, self.heads_of(query))
         self.bmm(self.backward, self.heads_of(dquery), to_key.transpose(1, 2), dlookup)
         self.weight_of_heads(dto_key, dlookup, self.heads_of(query))
         self.call(self.forward, "last_attention", found, weights, lookup, y, *sizes)
         self.call(self.backward, "last_attention_backward", dlookup, dy, dscores, dfound, weights, lookup, y, *sizes)
         self.bmm(self.forward, self.heads_of(mixed), to_value.transpose(1, 2), found)
+        self.add_bias(f"{name}.attention.qkv.bias", of_value, mixed, dmixed)
         self.bmm(self.backward, dfound, to_value, self.heads_of(dmixed))
         self.weight_of_heads(dto_value, found, self.heads_of(dmixed))
         self.forward.append(functools.partial(row.copy_, x_row))
         self.backward += [functools.partial(dx_row.copy_, self.drow), self.dx.zero_]
         self.linear(f"{name}.attention.out", after, mixed, self.drow, dmixed, onto=row)
+        self.add_bias(f"{name}.attention.out.bias", slice(None), after, self.drow)
         return self.mlp(name, after, self.drow) if self.model.mlp_ratio else after
+
+    def add_bias(self, name: str, part: slice, x: Tensor, dx: Tensor) -> None:
+        """Record x [R, N] += that part [R] of an attention's bias, which is none where the model has none."""
+        if self.model.attention_bias:
+            self.call(self.forward, "add_bias", x, self.parameters[name][part], *x.shape)
+            self.call(self.backward, "bias_backward", self.gradients[name][part], dx, *x.shape)
 
     def head(self, row: Tensor) -> None:
         """Record the final norm and the logits of row [D, B], and the loss with its gradient."""
