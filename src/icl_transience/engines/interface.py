@@ -17,7 +17,13 @@ DTYPES = {
 
 
 class Step(Protocol):
-    """An engine's step. It changes the state's tensors in place; they may move once, when the step is made."""
+    """An engine's step. It changes the state's tensors in place; they may move once, when the step is made.
+
+    ahead: how many batches the state is ahead of the loss that was yielded last; 0 at every snapshot and at the end. A
+    caller that leaves off earlier does so where it is 0, or the state were that of a later batch.
+    """
+
+    ahead: int
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
         """Step on every batch from sequence number `start` to `until`; yield each lane's loss before the step, [S]."""
@@ -33,9 +39,11 @@ def autocast(numerics: str, device: torch.device) -> torch.autocast:
 def tensor_cores(numerics: str) -> Iterator[None]:
     """Compute CUDA's float32 products in tf32 within it, if the numerics say so, and in float32 otherwise."""
     settings = torch.backends.cuda.matmul
-    before = settings.fp32_precision
+    before = settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction
     settings.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
+    # Else parts of a sum over a long inner axis would be added in bfloat16.
+    settings.allow_bf16_reduced_precision_reduction = False
     try:
         yield
     finally:
-        settings.fp32_precision = before
+        settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction = before
