@@ -366,7 +366,7 @@ def test_weights_that_are_not_numbers_give_a_loss_that_is_none():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 @pytest.mark.parametrize("numerics", ["float32", "tf32", "bfloat16"])
 def test_a_replayed_graph_is_what_it_recorded(numerics):
-    """Call by call and captured: the same kernels in the same order on the same numbers. See test_graph.py for the rest."""
+    """Call by call and captured: the same kernels on the same numbers; the rest is in test_graph.py."""
     runs = [shaped("paper", numerics=numerics, **{"optimizer.learning_rate": rate}) for rate in (1e-3, 3e-3)]
     spec, batch = pack(*runs), runs[0].batch_size
     states = {capture: initial_state(spec, "cuda") for capture in (False, True)}

@@ -6,6 +6,7 @@ Whether CUDA captures it, `test_engines.py` asks where there is a device.
 import contextlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ OPTIMIZERS = [
 ]
 
 
-def trained(spec: PackSpec, batches: int, kind=GraphStep, state=None, **options):
+def trained(spec: PackSpec, batches: int, kind: Any = GraphStep, state=None, **options):
     """(state, losses [batches, S]) after so many more batches."""
     state = state or initial_state(spec)
     step = kind(spec, state, BANK.to(state.loss_sum.dtype), **options)
@@ -104,7 +105,8 @@ def test_resumed_training_is_uninterrupted_training(monkeypatch):
     for batches in (1, 16, 22, 31):
         parts, some = trained(spec, batches, state=parts, capture=False)
         found.append(some)
-    assert parts and torch.equal(torch.cat(found), losses)
+    assert parts
+    assert torch.equal(torch.cat(found), losses)
     for name, value in whole.parameters.items():
         assert torch.equal(parts.parameters[name], value)
         assert torch.equal(parts.second_moments[name], whole.second_moments[name])
@@ -146,7 +148,7 @@ def test_snapshots_and_stopped_training_have_the_state_of_their_batch(stopped):
 def test_more_attention_patterns_than_a_grid_has_room_for_are_refused():
     run = tiny_run(**WIDE, **{"model.heads": 8, "model.width": 16})
     state = initial_state(copies(run, 1))
-    assert 255 * 32 * 8 <= graph.MOST_PRODUCTS
+    assert graph.MOST_PRODUCTS >= 255 * 32 * 8
     with pytest.raises(StudyError, match=r"256 x 32 x 8 = 65,536 .* expected at most 65,535: lower `lanes_per_pack`"):
         GraphStep(copies(run, 256), state, BANK, capture=False)
 
@@ -179,7 +181,8 @@ BOUND = {"a": 140, "b": 145, "c": 750, "d": 755}
 def throughput():
     path = Path(__file__).parents[1] / "benchmarks/throughput.py"
     spec = importlib.util.spec_from_file_location("throughput", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

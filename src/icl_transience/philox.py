@@ -43,11 +43,12 @@ def domain(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
-def words(seed: int, domain: int, position, stream: int, count: int) -> list:
+def words(seed, domain: int, position, stream: int, count: int) -> list:
     """Draw `count` independent 32-bit words for every position.
 
     seed: int in [0, 2**32), or an int64 array [N] of such, one for each position. domain: see `domain`. position: int64
-    array [N], each >= 0 (a sequence number, a row number). stream: which quantity is drawn; adding one leaves the others as they were.
+    array [N], each >= 0 (a sequence number, a row number). stream: which quantity is drawn; adding one leaves the
+    others as they were.
     Returns a list of `count` int64 arrays [N] in [0, 2**32).
     """
     drawn = []

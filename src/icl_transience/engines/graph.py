@@ -8,6 +8,7 @@ depends on the pack: sequences of all lanes are drawn in one go, lanes that shar
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,10 +31,10 @@ MOST_PRODUCTS = 65_535
 class GraphStep:
     """All lanes' step on buffers that stay where they are: indices of many batches, and which batch is next.
 
-    Without `capture` the recorded work is done call by call, on any device.
+    Without `capture` the recorded work is done call by call, on any device; None: on those that cannot capture.
     """
 
-    def __init__(self, pack: PackSpec, state: State, embeddings: Tensor, capture: bool = True):
+    def __init__(self, pack: PackSpec, state: State, embeddings: Tensor, capture: bool | None = None):
         run, device = pack.run, embeddings.device
         products = len(pack.lanes) * run.batch_size * run.model.heads
         if products > MOST_PRODUCTS:
@@ -61,7 +62,7 @@ class GraphStep:
         self.loss = torch.zeros(STEPS_A_GRAPH, len(pack.lanes), dtype=embeddings.dtype, device=device)
         # Steps -> what takes so many. One step is recorded last: `gradients` are where it leaves them.
         self.replay: dict[int, Callable[[], None]] = {STEPS_A_GRAPH: self._work_many, 1: self._work}
-        if capture:
+        if device.type == "cuda" if capture is None else capture:
             pool = torch.cuda.graph_pool_handle()
             self.replay = {steps: self._capture(work, pool) for steps, work in self.replay.items()}
 
@@ -137,7 +138,15 @@ class GraphStep:
     def arrays(self) -> list[LaneArrays]:
         """Each lane's arrays; gradients of the last step that was taken by itself."""
         kinds = (self.state.parameters, self.gradients, self.state.first_moments, self.state.second_moments)
-        return [LaneArrays(*(select_lane(kind, number) for kind in kinds)) for number in range(len(self.pack.lanes))]
+        return [
+            LaneArrays(
+                parameters=select_lane(kinds[0], number),
+                gradients=select_lane(kinds[1], number),
+                first_moments=select_lane(kinds[2], number),
+                second_moments=select_lane(kinds[3], number),
+            )
+            for number in range(len(self.pack.lanes))
+        ]
 
     def _changed(self) -> list[Tensor]:
         """Return every tensor that a step changes and that the next one reads."""
@@ -148,7 +157,7 @@ class GraphStep:
         ]
         return [self.next, *self.optimizer.counts, *(value for part in state for value in part.values())]
 
-    def _capture(self, work: Callable[[], None], pool: tuple[int, int]) -> Callable[[], None]:
+    def _capture(self, work: Callable[[], None], pool: Any) -> Callable[[], None]:
         """Record `work`. Warming up, which capture needs, changes the state: it is put back afterwards.
 
         pool: memory that the graphs share, since one is replayed at a time.

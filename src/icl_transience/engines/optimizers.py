@@ -210,8 +210,8 @@ class PackOptimizer:
                 values, own = ({name: pair[part][lane] for name, pair in named.items()} for part in (0, 1))
                 add_unsquared_l2(values, own, unsquared)
             for group in whole if decays_first else ():
-                if group.decay:
-                    torch._foreach_add_(group.gradients, group.parameters, alpha=group.decay)
+                for gradient, value in zip(group.gradients, group.parameters, strict=True):
+                    gradient.add_(value, alpha=group.decay)
             for lane in range(here.stop - here.start if optimizer.clip else 0):
                 clip([gradient[lane] for _, gradient in named.values()], optimizer.clip)
             rate = learning_rate(optimizer, self.batch_size, seen)

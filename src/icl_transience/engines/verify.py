@@ -174,7 +174,7 @@ def _loss_and_gradients(
         loss_sum=bank.new_zeros(1),
         diverged_at=torch.full((1,), NOT_DIVERGED),
     )
-    step = cast(_StepWithArrays, select.step_for(pack, state, bank, engine))
+    step = cast(_StepWithArrays, select.STEPS[engine](pack, state, bank))
     (loss,) = step.losses(start, start + pack.run.batch_size)
     return loss, dict(step.arrays[0].gradients)
 
