@@ -19,36 +19,13 @@ from icl_transience.engines.state import State
 from icl_transience.specs.model import parameter_shapes
 from icl_transience.specs.runs import PackSpec
 
-VIEWS = frozenset(
-    [
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "expand",
-        "transpose",
-        "permute",
-        "unsqueeze",
-        "squeeze",
-        "slice",
-        "select",
-        "detach",
-        "alias",
-        "t",
-        "unbind",
-        "split",
-        "split_with_sizes",
-        "as_strided",
-        "empty",
-        "empty_like",
-        "new_empty",
-        "empty_strided",
-        "new_empty_strided",
-        "_reshape_alias",
-        "lift_fresh",
-        "unfold",
-        "unflatten",
-    ]
-)
+# fmt: off
+VIEWS = {
+    "view", "_unsafe_view", "reshape", "expand", "transpose", "permute", "unsqueeze", "squeeze", "slice", "select",
+    "detach", "alias", "t", "unbind", "split", "split_with_sizes", "as_strided", "empty", "empty_like", "new_empty",
+    "empty_strided", "new_empty_strided", "_reshape_alias", "lift_fresh", "unfold", "unflatten",
+}
+# fmt: on
 # Launches of what is more than one.
 SEVERAL = {"baddbmm": 2, "addmm": 2, "slice_backward": 2, "select_backward": 2, "nll_loss_backward": 2, "sort": 2}
 # A launch of the fused optimizer takes so many arrays, and so many pieces of so many numbers, at most.

@@ -18,7 +18,6 @@ from icl_transience.engines import lanes as lanes_module
 from icl_transience.engines import select
 from icl_transience.engines.answers import EagerForward, answers
 from icl_transience.engines.eager import EagerStep, query_loss
-from icl_transience.engines.graph import GraphStep
 from icl_transience.engines.interface import DTYPES
 from icl_transience.engines.native import compiler
 from icl_transience.engines.native.compiler import _FLAGS, library
@@ -361,28 +360,6 @@ def test_weights_that_are_not_numbers_give_a_loss_that_is_none():
         parameters, (exemplars, labels) = fresh_parameters(run, 1), fresh_batch(run, 1)
         parameters[which].view(-1)[0] = torch.nan
         assert gradients_of_native(run, parameters, exemplars, labels)[0].isnan().all()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
-@pytest.mark.parametrize("numerics", ["float32", "tf32", "bfloat16"])
-def test_a_replayed_graph_is_what_it_recorded(numerics):
-    """Call by call and captured: the same kernels on the same numbers; the rest is in test_graph.py."""
-    runs = [shaped("paper", numerics=numerics, **{"optimizer.learning_rate": rate}) for rate in (1e-3, 3e-3)]
-    spec, batch = pack(*runs), runs[0].batch_size
-    states = {capture: initial_state(spec, "cuda") for capture in (False, True)}
-    for start, until in ((0, 7 * batch), (7 * batch, 50 * batch)):  # the second as a segment resumes
-        found = {}
-        for capture, state in states.items():
-            before = {name: value.clone() for name, value in state.parameters.items()}
-            state.sequences_seen = start
-            step = GraphStep(spec, state, BANK.cuda(), capture=capture)
-            # Capture leaves no trace.
-            assert all(torch.equal(state.parameters[name], value) for name, value in before.items())
-            assert {float(count) for count in step.optimizer.counts} == {start / batch}
-            found[capture] = torch.stack(list(step.losses(start, until)))
-        assert torch.equal(found[False], found[True])
-    called, captured = (state.parameters for state in states.values())
-    assert all(torch.equal(called[name], captured[name]) for name in called)
 
 
 # Choosing an engine.
