@@ -4,6 +4,7 @@ Whether CUDA captures it, `test_engines.py` asks where there is a device.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from icl_transience.engines import graph, lanes
 from icl_transience.engines.eager import EagerStep
 from icl_transience.engines.graph import GraphStep, label_gradient
 from icl_transience.engines.state import initial_state
+from icl_transience.planning import modelled
 from icl_transience.sequences import draw
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec
@@ -213,3 +215,16 @@ def test_256_batches_of_64_lanes_are_drawn_in_a_thousand_launches_and_the_host_w
         lanes.draw_indices(spec.lanes, embeddings, 0, 256 * 32)
     assert launches.total <= 1000
     assert not +launches.waits
+
+
+@pytest.mark.parametrize("changes", [{}, {"depth": 5}, {"mlp_ratio": 4, "depth": 3}, {"mlp_ratio": 2, "context": 2}])
+def test_the_model_of_a_gpu_counts_kernels_as_they_are_traced(changes, monkeypatch):
+    """The optimizer's pieces are the few per cent that it leaves out."""
+    monkeypatch.setattr(graph, "autocast", lambda *_: contextlib.nullcontext())
+    benchmark = throughput()
+    shape = dataclasses.replace(benchmark.SHAPES["a"], **changes | {"burstiness": 1})
+    spec = benchmark.pack_of(shape, 1, "float32")
+    step = GraphStep(spec, *meta_state(spec), capture=False)
+    with Launches() as launches:
+        step._work()
+    assert modelled.step_seconds(spec, "graph") == pytest.approx(launches.total * 2.5e-6, rel=0.03)

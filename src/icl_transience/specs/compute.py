@@ -64,6 +64,8 @@ def _not_graph(run: Run) -> Iterator[str]:
 
 # Sequences that evaluation answers at a time, and of which measures of circuits are taken at a time.
 EVALUATION_BATCH = 64
+# Lanes of one or several snapshots that a GPU answers for at a time.
+EVALUATED_LANES = 64
 MEASURED_AT_A_TIME = 128
 # A pass in which places are read or set takes so many times what its FLOP take in training with the fastest engine:
 # an estimate from runs of the model of the study `laptop` on a busy CPU.

@@ -18,6 +18,7 @@ def add_commands(command: jobs.AddCommand) -> None:
     train.add_argument(
         "--sources", nargs="*", type=Path, default=[], help="segments of other packs with the snapshots to start from"
     )
+    train.add_argument("--gpu-percent", type=int, default=100, help="share of a GPU that the job takes, of `cuda`")
     train.add_argument("--previous", nargs="?", type=Path, help="the segment that ends where this begins; none at 0")
 
     check = command("selfcheck", _selfcheck, "Hold engines against the eager one on this machine's device.")
