@@ -6,6 +6,7 @@
     python benchmarks/throughput.py --shapes ac --against benchmarks/peers/plain_pytorch.py
     python benchmarks/throughput.py --device cuda --shapes abcd --lanes 1 4 16 64
     python benchmarks/throughput.py --record                # keep what was measured, and renew the README's table
+    python benchmarks/throughput.py --record gpu.json       # keep what benchmarks/gpu.sh measured elsewhere
 
 What is timed is `training.train`: drawing sequences, gathering exemplars, forward, backward, Adam, recording the
 loss; a whole job adds start and snapshots (its own rate stands in every segment, `made_sequences_per_second`). Every
@@ -129,7 +130,7 @@ class Training:
         else:
             embeddings = torch.randn(bank.n_classes, bank.n_exemplars, bank.width, generator=generator)
             self.embeddings = embeddings.to(self.device, DTYPES[options.numerics])
-        self.state = initial_state(self.pack, options.device)
+        self.state = repeated(initial_state(pack_of(shape, 1, options.numerics), options.device), lanes)
         self.engine = select.chosen(options.engine, self.pack.run, self.device)
         # Made once, as in a segment, where it lasts for hundreds of thousands of batches.
         self.step = select.step_for(self.pack, self.state, self.embeddings, self.engine)
@@ -143,6 +144,14 @@ class Training:
 
         until = self.state.sequences_seen + batches * BATCH
         loop.train(self.pack, self.state, self.embeddings, until, lambda state: None, step=self.step)
+
+
+def repeated(state, lanes: int):
+    """The state of one lane, so many times: drawing weights takes a second a lane of (d), and their values no time."""
+    for part in (state.parameters, state.statistics, state.first_moments, state.second_moments):
+        part.update({name: value.repeat(lanes, *[1] * (value.dim() - 1)) for name, value in part.items()})
+    state.loss_sum, state.diverged_at = state.loss_sum.repeat(lanes), state.diverged_at.repeat(lanes)
+    return state
 
 
 def timed(work, amount: int, device) -> float:
@@ -359,10 +368,18 @@ def readme_section(machines: list[dict]) -> str:
     return "\n".join([*parts, "", END])
 
 
-def record(cases: list[dict], machine: str, device: str) -> None:
+def record_file(path: Path) -> None:
+    """Records what benchmarks/gpu.sh wrote, but for profiles and what was said."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    cases = [{name: value for name, value in case.items() if name != "profile"} for case in found["cases"]]
+    record(cases, found["machine"], found["device"], found["date"])
+
+
+def record(cases: list[dict], machine: str, device: str, date: str | None = None) -> None:
     """Puts cases in place of earlier ones of their kind in measured.json, and renews the README's table.
 
-    device: cpu or cuda, whatever its number. Records without it are of the time when there were CPUs only.
+    device: cpu or cuda, whatever its number; records without it are of the time when there were CPUs only. date: of the
+    measurement, None for today.
     """
 
     def kind(case: dict) -> tuple:
@@ -371,7 +388,7 @@ def record(cases: list[dict], machine: str, device: str) -> None:
     machines = recorded()
     known = next((one for one in machines if one["machine"] == machine), {"machine": machine, "cases": []})
     kept = {kind(case): case for case in known["cases"] + cases}
-    known = {"machine": machine, "device": device.split(":")[0], "date": time.strftime("%Y-%m-%d")}
+    known = {"machine": machine, "device": device.split(":")[0], "date": date or time.strftime("%Y-%m-%d")}
     known |= {"cases": [kept[key] for key in sorted(kept)]}
     machines = [one for one in machines if one["machine"] != machine] + [known]
     (HERE / "measured.json").write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")
@@ -410,11 +427,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="how long to measure a case")
     parser.add_argument("--against", help="file of a peer; see above")
     parser.add_argument("--profile", action="store_true", help="print where a step's time goes, and nothing else")
-    parser.add_argument("--record", action="store_true", help="renew measured.json and the README's table")
+    said = (
+        "renew measured.json and the README's table, by what is measured now or stands in a file of benchmarks/gpu.sh"
+    )
+    parser.add_argument("--record", nargs="?", const=True, type=Path, metavar="FILE", help=said)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         worker(options)
+        return
+    if isinstance(options.record, Path):
+        record_file(options.record)
         return
     if options.profile:
         for shape in options.shapes:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,46 @@ def test_a_record_says_of_which_kind_of_device_it_is(tmp_path, monkeypatch, devi
     assert kept == before
     assert (new["machine"], new["device"], new["cases"]) == ("a machine", device, before[0]["cases"][:1])
     assert throughput.readme_section([*before, new]) in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+ALONE = """
+import sys
+others = {"jsonschema", "matplotlib", "pandas", "PIL", "pygments", "yaml", "scipy", "snakemake", "pytest", "hypothesis"}
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in others else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = map(Without, sys.meta_path)
+"""
+
+
+def test_the_script_for_a_gpu_needs_nothing_but_torch_numpy_and_h5py_and_its_file_is_recorded(tmp_path, monkeypatch):
+    """Without a GPU: on the CPU, as far as it goes there."""
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone/sitecustomize.py").write_text(ALONE)
+    output = tmp_path / "gpu.json"
+    command = [ROOT / "benchmarks/gpu.sh", output, "--device", "cpu", "--shapes", "a", "--lanes", "1", "2"]
+    command += ["--numerics", "float32", "--engines", "native", "missing", "--seconds", "0", "--minutes", "2"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "alone"), "PYTHON": sys.executable}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(output.read_text())
+    assert "native, float32: passed" in found["selfcheck"]["output"]
+    assert found["tests"]["output"] == "skipped: pytest is not installed"
+    assert [(case["engine"], case["lanes"]) for case in found["cases"]] == [("native", 1), ("native", 2)]
+    # A case that fails costs itself alone.
+    assert [(case["engine"], case["lanes"]) for case in found["failed"]] == [("missing", 1), ("missing", 2)]
+    assert all("expected one of auto" in case["error"] for case in found["failed"])
+    for name in ("README.md", "benchmarks/measured.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(throughput, "HERE", tmp_path / "benchmarks")
+    throughput.record_file(output)
+    new = throughput.recorded()[-1]
+    assert [case["lanes"] for case in new["cases"] if case["step"] == found["cases"][0]["step"]] == [1]
+    assert new["date"] == found["date"]
+    assert all("profile" not in case for case in new["cases"])
 
 
 def test_the_profile_tells_the_parts_of_a_step():

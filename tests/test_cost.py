@@ -16,7 +16,7 @@ from pipeline import ROOT
 
 from icl_transience.banks import bank as banks_bank
 from icl_transience.engines import select
-from icl_transience.planning import rates, resources
+from icl_transience.planning import modelled, rates, resources
 from icl_transience.planning.plan import Plan
 from icl_transience.results import cost, waiting
 from icl_transience.results.cost import Cost
@@ -215,14 +215,20 @@ def test_given_gflops_count_whatever_was_measured(base):
     assert "core-hours: 50 GFLOP/s, `gflops` in config.yaml" in cost.table(planned(base, STUDY, measured, gflops=50))
 
 
-def test_a_device_that_nobody_measured_has_no_hours(base):
+def test_the_hours_of_a_gpu_that_nobody_measured_are_modelled_and_said_to_be(base):
     plan = planned(base, STUDY, machine(case(TRAINING, 70)), device="cuda:1")
-    assert math.isnan(cost.count(plan).total.hours)
+    batches, (pack,) = 1024 / 32, [one for one in plan.packs.values() if not one.spec.run.optimizer.l2.strength][:1]
+    first = cost.count(plan).experiments["first"]
+    share = 2 * 1024 * TRAINING / first.flop
+    assert share * first.hours == pytest.approx(batches * modelled.step_seconds(pack.spec, "graph") / 3600)
     text = cost.table(plan)
-    assert text.splitlines()[0].split()[-1] == "GPU-hours"
-    for name in ("first", "again", "total", "left"):
-        assert row(text, name)[-2:] == ["not", "measured"]
+    assert text.splitlines()[0].endswith("GPU-hours, modelled")
+    assert "Device cuda:1, engine graph assumed." in text
+    assert text.count("modelled with graph, float32, for an NVIDIA H100: step = max(kernels x launch") == 1
     assert "`python benchmarks/throughput.py --device cuda --shapes abcd --record` measures it; or set `gflops`" in text
+    assert "1 GPU " in text
+    measured = machine(case(TRAINING, 9, engine="graph"), device="cuda")
+    assert "modelled" not in cost.table(planned(base, STUDY, measured, device="cuda"))
 
 
 def test_one_experiment_without_a_rate_leaves_the_others_theirs(base):
@@ -244,7 +250,7 @@ def test_the_rate_is_that_of_the_nearest_shape_and_pack(base):
         case(TRAINING, 7, engine="eager"),
         case(TRAINING, 8, jobs=2),
     ]
-    on_gpu = machine(case(TRAINING, 9, engine="eager"), device="cuda")
+    on_gpu = machine(case(TRAINING, 9, engine="graph"), device="cuda")
     # A third is further away than the double; packs have two lanes.
     assert rates_used(base, machine(*alike, *others), on_gpu) == {2}
     study = STUDY.replace("seeds: [0, 1]", "seeds: [0, 1, 2]")
@@ -359,7 +365,7 @@ def test_flop_are_powers_of_ten_and_the_table_says_on_what_it_would_run(base):
     assert row(text, "total")[3] == format_scientific(4 * 2048 * TRAINING + 4 * 6 * SNAPSHOT)
     assert "\nDevice cpu, engine native.\n" in text
     on_cuda = cost.table(planned(base, gflops=1, device="cuda:1"))
-    assert "\nDevice cuda:1, engine eager.\n" in on_cuda
+    assert "\nDevice cuda:1, engine graph assumed.\n" in on_cuda
     assert "1 GPU  8 GPUs  64 GPUs" in on_cuda
 
 

@@ -53,7 +53,17 @@ def test_jobs_side_by_side_take_different_gpus_and_free_them_when_they_end(two_g
 def test_a_job_that_finds_all_gpus_held_shares_one(two_gpus):
     assert [devices.acquire("cuda"), devices.acquire("cuda")] == ["cuda:0", "cuda:1"]
     assert devices.acquire("cuda") in ("cuda:0", "cuda:1")
-    assert len(devices._held) == 2
+    assert len(devices._held) == 2 * devices.QUARTERS
+
+
+def test_jobs_that_take_a_share_of_a_gpu_fill_one_before_the_next(two_gpus):
+    assert [devices.acquire("cuda", percent) for percent in (25, 50, 25)] == ["cuda:0"] * 3
+    assert [devices.acquire("cuda", percent) for percent in (50, 50)] == ["cuda:1"] * 2
+    assert len(devices._held) == 2 * devices.QUARTERS
+
+
+def test_a_job_that_needs_a_whole_gpu_passes_one_by_that_is_shared(two_gpus):
+    assert [devices.acquire("cuda", percent) for percent in (25, 100, 50)] == ["cuda:0", "cuda:1", "cuda:0"]
 
 
 def test_a_device_that_is_named_is_taken_whoever_holds_it(two_gpus):

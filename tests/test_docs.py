@@ -43,7 +43,7 @@ def test_tables_that_are_taken_from_a_study_draw_what_the_studys_own_do(tmp_path
     assert sum(path.stat().st_size for path in (ROOT / "docs/data").rglob("*") if path.is_file()) < 1_000_000
 
 
-@pytest.mark.parametrize("study, experiment", sorted({picture[:2] for picture in pictures.PICTURES.values()}))
+@pytest.mark.parametrize(("study", "experiment"), sorted({picture[:2] for picture in pictures.PICTURES.values()}))
 def test_pictures_are_of_the_studies_as_they_ship(tmp_path, study, experiment, request, monkeypatch):
     """A study that has changed asks for `make docs-tables`."""
     if study != "laptop":

@@ -18,7 +18,6 @@ from icl_transience.engines import lanes as lanes_module
 from icl_transience.engines import select
 from icl_transience.engines.answers import EagerForward, answers
 from icl_transience.engines.eager import EagerStep, query_loss
-from icl_transience.engines.graph import GraphStep
 from icl_transience.engines.interface import DTYPES
 from icl_transience.engines.native import compiler
 from icl_transience.engines.native.compiler import _FLAGS, library
@@ -363,40 +362,6 @@ def test_weights_that_are_not_numbers_give_a_loss_that_is_none():
         parameters, (exemplars, labels) = fresh_parameters(run, 1), fresh_batch(run, 1)
         parameters[which].view(-1)[0] = torch.nan
         assert gradients_of_native(run, parameters, exemplars, labels)[0].isnan().all()
-
-
-def test_what_a_graph_records_is_the_eager_step(monkeypatch):
-    """On a CPU, where the recorded work is done call by call; over more batches than are drawn at once."""
-    monkeypatch.setattr(lanes_module, "DRAW_BATCHES", 5)
-    spec = pack(tiny_run(), *(tiny_run(**EVENTFUL[name]) for name in ("l2 by component", "clip", "sgd")))
-    eager_state, graph_state = initial_state(spec), initial_state(spec)
-    until = 12 * spec.run.batch_size
-    eager = list(EagerStep(spec, eager_state, BANK).losses(0, until))
-    graph = list(GraphStep(spec, graph_state, BANK, capture=False).losses(0, until))
-    assert torch.equal(torch.stack(eager), torch.stack(graph))
-    assert all(torch.equal(graph_state.parameters[name], value) for name, value in eager_state.parameters.items())
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
-@pytest.mark.parametrize("numerics", ["float32", "tf32", "bfloat16"])
-def test_a_replayed_graph_is_the_eager_step(numerics):
-    runs = [shaped("paper", numerics=numerics, **{"optimizer.learning_rate": rate}) for rate in (1e-3, 3e-3)]
-    spec, batch = pack(*runs), runs[0].batch_size
-    states = {kind: initial_state(spec, "cuda") for kind in (EagerStep, GraphStep)}
-    for start, until in ((0, 7 * batch), (7 * batch, 20 * batch)):  # the second as a segment resumes
-        found = {}
-        for kind, state in states.items():
-            before = {name: value.clone() for name, value in state.parameters.items()}
-            state.sequences_seen = start
-            step = kind(spec, state, BANK.cuda())
-            # Capture leaves no trace.
-            assert all(torch.equal(state.parameters[name], value) for name, value in before.items())
-            assert {float(count) for update in step.updates for count in update.counts} == {start / batch}
-            found[kind] = torch.stack(list(step.losses(start, until)))
-        # The same kernels in the same order on the same numbers.
-        assert torch.equal(found[EagerStep], found[GraphStep])
-    eager, graph = (state.parameters for state in states.values())
-    assert all(torch.equal(eager[name], graph[name]) for name in eager)
 
 
 # Choosing an engine.

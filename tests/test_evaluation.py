@@ -456,6 +456,27 @@ def test_metrics_of_other_contexts_are_what_the_snapshots_answer_to_them(tmp_pat
             np.testing.assert_allclose(file[name]["mean"][3], expected[..., 0], rtol=1e-5, atol=1e-7)
 
 
+def test_snapshots_that_a_gpu_answers_for_together_answer_as_one_by_one(
+    tmp_path, segment_file, sequences_file, monkeypatch
+):
+    """On a CPU, told to do it likewise: 3 at a time, with a rest."""
+    paths = [tmp_path / f"{number}.h5" for number in (1, 3)]
+    for number, path in zip((1, 3), paths, strict=True):
+        monkeypatch.setattr(evaluate, "snapshots_at_a_time", lambda *_, number=number: number)
+        evaluate.write_metrics(path, PACK, segment_file, SET, sequences_file, engine="eager")
+    with hdf5.reading(paths[0], "metrics") as one, hdf5.reading(paths[1], "metrics") as three:
+        assert len(one["sequences_seen"]) % 3
+        for name in SET.evaluators:
+            for part in ("mean", "standard_error"):
+                np.testing.assert_allclose(three[name][part][()], one[name][part][()], rtol=1e-5, atol=1e-6)
+
+
+def test_a_gpu_answers_for_as_many_snapshots_as_make_64_lanes():
+    assert evaluate.snapshots_at_a_time(PACK, "cpu") == 1
+    assert evaluate.snapshots_at_a_time(PACK, "cuda:1") == 32
+    assert evaluate.snapshots_at_a_time(PackSpec(lanes=PACK.lanes * 50), "cuda") == 1
+
+
 def test_metrics_carry_the_training_loss_and_the_divergence_of_their_segment(tmp_path, segment_file, sequences_file):
     with h5py.File(segment_file, "r+") as file:
         file["diverged_at"][1] = 12

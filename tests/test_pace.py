@@ -24,6 +24,7 @@ CONFIG = {
     "engine": "auto",
     "gflops": 1.0,
     "lanes_per_pack": None,
+    "gpu_memory": 16_000,
     "segment_sequences": None,
     "segment_minutes": None,
     "time_limit": None,
@@ -101,6 +102,37 @@ def test_by_default_no_core_goes_without_a_pack_and_no_pack_of_several_lanes_is_
 def test_on_cuda_all_seeds_of_a_run_are_a_pack():
     group = [lane(RUN, seed) for seed in range(11)]
     assert pace(device="cuda:1").lanes_per_pack(group, 10**12, 1000) == 11
+
+
+def test_on_cuda_packs_are_as_large_as_half_of_its_memory_and_as_equal_as_can_be():
+    group = [lane(RUN, seed) for seed in range(11)]
+    one, two = (resources.training_megabytes(pack(*[RUN] * lanes)) for lanes in (1, 2))
+    assert two > one
+    room_for_four = 2 * (one + 3 * (two - one))
+    assert pace(device="cuda", gpu_memory=room_for_four).lanes_per_pack(group, 10**12, 1000) == 4
+    assert pace(device="cuda", gpu_memory=1).lanes_per_pack(group, 10**12, 1000) == 1
+    # Five would be 5, 5 and 1.
+    assert pace(device="cuda", gpu_memory=room_for_four + 2 * (two - one)).lanes_per_pack(group, 10**12, 1000) == 4
+
+
+def test_on_cuda_packs_multiply_no_more_attention_patterns_than_a_call_can():
+    run = tiny_run(**{"batch_size": 32, "model.heads": 8})
+    group = [lane(run, seed) for seed in range(300)]
+    size = pace(device="cuda", gpu_memory=10**9).lanes_per_pack(group, 10**12, 1000)
+    assert size == 150
+    assert resources.lanes_on_gpu(pack(run), 10**9) == 255
+
+
+def test_training_that_waits_for_the_host_shares_a_gpu_and_a_graph_has_one_of_its_own():
+    on_cuda = pace(device="cuda")
+    assert on_cuda.rates.engine(RUN) == "graph"
+    assert on_cuda.percent(pack(RUN)) == 100
+    eager = pace(device="cuda", engine="eager")
+    assert eager.percent(pack(RUN)) == 25
+    # What needs more than a quarter of the memory leaves no three others beside it.
+    needed = resources.training_megabytes(pack(RUN))
+    assert pace(device="cuda", engine="eager", gpu_memory=2 * needed).percent(pack(RUN)) == 50
+    assert pace(device="cuda", engine="eager", gpu_memory=needed).percent(pack(RUN)) == 100
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

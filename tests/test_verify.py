@@ -76,13 +76,9 @@ def test_a_check_leaves_no_trace_in_random_numbers():
 def test_the_graph_engine_is_held_against_the_reference_too(monkeypatch):
     """On a CPU, where the recorded work is done call by call."""
 
-    def graph_step(spec, state, embeddings, engine):
-        return GraphStep(spec, state, embeddings, capture=False)
-
-    monkeypatch.setattr(select, "step_for", graph_step)
     assert verify.check_step(pack(), EMBEDDINGS, 0, "graph")
     train_step = GraphStep.train_step
-    monkeypatch.setattr(GraphStep, "train_step", lambda step, x, labels, at: train_step(step, 1.01 * x, labels, at))
+    monkeypatch.setattr(GraphStep, "train_step", lambda step, x, labels: train_step(step, 1.01 * x, labels))
     with pytest.raises(StudyError, match=r"engine: graph does not compute what the model says: .*`engine: eager`"):
         verify.check_step(pack(), EMBEDDINGS, 0, "graph")
 
@@ -122,7 +118,7 @@ def test_an_engine_that_cannot_run_the_model_is_refused_in_words(monkeypatch, ca
     def renamed(*arguments):
         raise KeyError("unembedding.bias")
 
-    monkeypatch.setattr(select, "step_for", renamed)
+    monkeypatch.setitem(select.STEPS, "native", renamed)
     with pytest.raises(StudyError, match=r"engine: native cannot compute the model as it stands \(KeyError"):
         verify.check_step(pack(), EMBEDDINGS, 0, "native")
 

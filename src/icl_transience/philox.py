@@ -18,7 +18,7 @@ def philox4x32(counter, key):
     """Compute ten rounds of Philox4x32.
 
     counter: four int64 arrays (any broadcastable shapes) of unsigned 32-bit words.
-    key: two ints in [0, 2**32).
+    key: two ints in [0, 2**32), or int64 arrays of such.
     Returns four int64 arrays of unsigned 32-bit words.
     """
     c0, c1, c2, c3 = counter
@@ -43,11 +43,12 @@ def domain(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
-def words(seed: int, domain: int, position, stream: int, count: int) -> list:
+def words(seed, domain: int, position, stream: int, count: int) -> list:
     """Draw `count` independent 32-bit words for every position.
 
-    seed: int in [0, 2**32). domain: see `domain`. position: int64 array [N], each >= 0 (a sequence
-    number, a row number). stream: which quantity is drawn; adding one leaves the others as they were.
+    seed: int in [0, 2**32), or an int64 array [N] of such, one for each position. domain: see `domain`. position: int64
+    array [N], each >= 0 (a sequence number, a row number). stream: which quantity is drawn; adding one leaves the
+    others as they were.
     Returns a list of `count` int64 arrays [N] in [0, 2**32).
     """
     drawn = []

@@ -22,6 +22,7 @@ rule evaluate:
     resources:
         mem_mb=lambda wildcards, attempt: PLAN.jobs.evaluate(**wildcards).mem_mb(attempt),
         runtime=lambda wildcards, attempt: PLAN.jobs.evaluate(**wildcards).runtime(attempt),
+        gpu_percent=lambda wildcards: PLAN.jobs.evaluate(**wildcards).gpu_percent,
         gpu=lambda wildcards: PLAN.jobs.evaluate(**wildcards).gpu,
         device=PLAN.config["device"],
         engine=PLAN.config["engine"],
@@ -60,6 +61,7 @@ rule grafts:
     resources:
         mem_mb=lambda wildcards, attempt: PLAN.jobs.circuits(**wildcards).mem_mb(attempt),
         runtime=lambda wildcards, attempt: PLAN.jobs.circuits(**wildcards).runtime(attempt),
+        gpu_percent=lambda wildcards: PLAN.jobs.circuits(**wildcards).gpu_percent,
         gpu=lambda wildcards: PLAN.jobs.circuits(**wildcards).gpu,
         device=PLAN.config["device"],
         # Not read: jobs of one group must agree in a resource that is a text.

@@ -26,6 +26,7 @@ rule train:
     resources:
         mem_mb=lambda wildcards, attempt: PLAN.jobs.train(**wildcards).mem_mb(attempt),
         runtime=lambda wildcards, attempt: PLAN.jobs.train(**wildcards).runtime(attempt),
+        gpu_percent=lambda wildcards: PLAN.jobs.train(**wildcards).gpu_percent,
         gpu=lambda wildcards: PLAN.jobs.train(**wildcards).gpu,
         # Resources and not parameters: changing them must rerun nothing.
         device=PLAN.config["device"],
@@ -38,4 +39,5 @@ rule train:
         "exec python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
         " --sources {input.sources:q}"
         " --from {wildcards.start} --to {wildcards.end} --output {output:q}"
-        " --device {resources.device:q} --engine {resources.engine:q} --threads {threads} --log {log:q}"
+        " --device {resources.device:q} --gpu-percent {resources.gpu_percent} --engine {resources.engine:q}"
+        " --threads {threads} --log {log:q}"

@@ -17,7 +17,13 @@ DTYPES = {
 
 
 class Step(Protocol):
-    """An engine's step. It changes the state's tensors in place; they may move once, when the step is made."""
+    """An engine's step. It changes the state's tensors in place; they may move once, when the step is made.
+
+    ahead: how many batches the state is ahead of the loss that was yielded last; 0 at every snapshot and at the end. A
+    caller that leaves off earlier does so where it is 0, or the state were that of a later batch.
+    """
+
+    ahead: int
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
         """Step on every batch from sequence number `start` to `until`; yield each lane's loss before the step, [S]."""
@@ -33,12 +39,12 @@ def autocast(numerics: str, device: torch.device) -> torch.autocast:
 def tensor_cores(numerics: str) -> Iterator[None]:
     """Compute CUDA's float32 products in tf32 within it, if the numerics say so, and in float32 otherwise."""
     # The type of torch.backends.cudnn does not tell of `conv`.
-    settings = torch.backends.cuda.matmul, cast(Any, torch.backends.cudnn).conv
-    before = [one.fp32_precision for one in settings]
-    for one in settings:
-        one.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
+    matrices, convolutions = torch.backends.cuda.matmul, cast(Any, torch.backends.cudnn).conv
+    before = matrices.fp32_precision, convolutions.fp32_precision, matrices.allow_bf16_reduced_precision_reduction
+    matrices.fp32_precision = convolutions.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
+    # Else parts of a sum over a long inner axis would be added in bfloat16.
+    matrices.allow_bf16_reduced_precision_reduction = False
     try:
         yield
     finally:
-        for one, was in zip(settings, before, strict=True):
-            one.fp32_precision = was
+        matrices.fp32_precision, convolutions.fp32_precision, matrices.allow_bf16_reduced_precision_reduction = before

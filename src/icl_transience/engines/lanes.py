@@ -1,7 +1,7 @@
 """What the lanes of a pack have at each batch: their data, recipe, optimizer, and label embeddings drawn anew."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -95,17 +95,26 @@ def begin_interval(pack: PackSpec, state: State, arrays: Sequence[LaneArrays], s
 
 def lane_optimizers(pack: PackSpec, arrays: Sequence[LaneArrays], seen: int) -> list[LaneOptimizer]:
     """Each lane's optimizer for the batch that begins at `seen`."""
-    batch_size, found = pack.run.batch_size, []
-    for lane, of_lane in zip(lanes_at(pack, seen), arrays, strict=True):
+    steps = lane_steps(pack, arrays[0].parameters, seen)
+    return [
+        LaneOptimizer(lane.run.optimizer, pack.run.batch_size, of_lane, taken)
+        for lane, of_lane, taken in zip(lanes_at(pack, seen), arrays, steps, strict=True)
+    ]
+
+
+def lane_steps(pack: PackSpec, names: Iterable[str], seen: int) -> list[dict[str, int]]:
+    """Return, a lane each, name -> steps that the array has taken before the batch at `seen`, of those that move."""
+    batch_size, found, names = pack.run.batch_size, [], list(names)
+    for lane in lanes_at(pack, seen):
         freeze = lane.run.freeze
-        steps = dict.fromkeys(of_lane.parameters, seen // batch_size)
+        steps = dict.fromkeys(names, seen // batch_size)
         # An optimizer that has just begun corrects its moments for it.
         steps["label_embedding"] -= lane.run.forgetting.latest(batch_size, seen) // batch_size
         for name in freeze.parameters:
             steps[name] -= freeze.frozen_sequences(batch_size, seen) // batch_size
             if freeze.holds(batch_size, seen):
                 del steps[name]
-        found.append(LaneOptimizer(lane.run.optimizer, batch_size, of_lane, steps))
+        found.append(steps)
     return found
 
 
@@ -133,19 +142,28 @@ def index_chunks(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(rows of the flattened bank, labels), int64 [S, n, C+1] each, of the sequences from number `start` on.
 
-    They are drawn for many batches at once, which saves calls and changes no number.
+    They are drawn for many batches at once, and on a GPU for all lanes of one recipe, which saves calls and changes no
+    number.
     """
     chunk = batch_size * DRAW_BATCHES
     for first in range(start, until, chunk):
-        positions = torch.arange(first, min(first + chunk, until), device=embeddings.device)
-        sequences = [_draw(lane, positions) for lane in lanes]
-        rows = torch.stack([one.classes * embeddings.shape[1] + one.exemplars for one in sequences])
-        yield rows, torch.stack([one.labels for one in sequences])
+        yield draw_indices(lanes, embeddings, first, min(first + chunk, until))
 
 
-def _draw(lane: Lane, positions: Tensor) -> draw.Sequences:
-    run = lane.run
-    return draw.draw(run.recipe, run.bank.shape, lane.seed.data, draw.TRAINING_STREAM, positions)
+def draw_indices(lanes: Sequence[Lane], embeddings: Tensor, start: int, until: int) -> tuple[Tensor, Tensor]:
+    """Return (rows of the flattened bank, labels), int64 [S, until - start, C+1] each, of sequences from `start` on."""
+    device = embeddings.device
+    # A lane at a time stays in a CPU's cache; a GPU waits for the host at so many small calls.
+    alike = (lambda lane: lane) if device.type == "cpu" else (lambda lane: lane.run.recipe)
+    rows, labels = [], []
+    for _, group in itertools.groupby(lanes, alike):
+        same = list(group)
+        run, seeds = same[0].run, tuple(lane.seed.data for lane in same)
+        drawn = draw.draw_lanes(run.recipe, run.bank.shape, seeds, draw.TRAINING_STREAM, start, until, device)
+        of_bank = drawn.classes * embeddings.shape[1] + drawn.exemplars
+        rows.append(of_bank.unflatten(0, (len(same), -1)))
+        labels.append(drawn.labels.unflatten(0, (len(same), -1)))
+    return torch.cat(rows), torch.cat(labels)
 
 
 def input_noise(lane: Lane, start: int, embeddings: Tensor) -> Tensor:

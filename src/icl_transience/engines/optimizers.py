@@ -7,9 +7,10 @@ The gradient is that of the loss with its L2 term; `clip` shortens it, all array
 The learning rate of a batch is a pure function of the sequences seen, so nothing has to be carried along.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -114,20 +115,9 @@ class LaneOptimizer:
 
     def __init__(self, optimizer: Optimizer, batch_size: int, arrays: LaneArrays, steps: Mapping[str, int]):
         self.optimizer, self.batch_size, self.arrays = optimizer, batch_size, arrays
-        squared = optimizer.l2.form == "squared"
-        strengths = {name: optimizer.l2.of(component(name)) for name in steps}
-        self.unsquared = {name: strength for name, strength in strengths.items() if strength and not squared}
-        # Where it must stand in the gradient: clipping has to see it, and AdamW's step has another decay in its place.
-        self.decays_first = bool(optimizer.clip) or optimizer.name == "adamw"
-        alike: dict[tuple[float, int], list[str]] = {}
-        for name, strength in strengths.items():
-            alike.setdefault((2 * strength if squared else 0.0, steps[name]), []).append(name)
+        self.unsquared, alike = _terms(optimizer, steps)
+        self.decays_first = _decays_first(optimizer)
         self.groups = [arrays.group(names, decay, done) for (decay, done), names in alike.items()]
-
-    @property
-    def counts(self) -> list[Tensor]:
-        """Counts of steps of all groups."""
-        return [count for group in self.groups for count in group.counts]
 
     def add_l2(self) -> None:
         """Add the gradient of the L2 term to the loss's, but for what `step` adds itself."""
@@ -147,6 +137,86 @@ class LaneOptimizer:
         rate = learning_rate(self.optimizer, self.batch_size, seen)
         for group in self.groups:
             step(self.optimizer, rate, 0.0 if self.decays_first else group.decay, group)
+
+
+def _decays_first(optimizer: Optimizer) -> bool:
+    """Say whether L2 must stand in the gradient: clipping has to see it, and AdamW's step has another decay there."""
+    return bool(optimizer.clip) or optimizer.name == "adamw"
+
+
+def _terms(
+    optimizer: Optimizer, steps: Mapping[str, int]
+) -> tuple[dict[str, float], dict[tuple[float, int], list[str]]]:
+    """Return (name -> strength of the unsquared L2, where there is one; (decay, steps) -> names that have them)."""
+    squared = optimizer.l2.form == "squared"
+    strengths = {name: optimizer.l2.of(component(name)) for name in steps}
+    alike: dict[tuple[float, int], list[str]] = {}
+    for name, strength in strengths.items():
+        alike.setdefault((2 * strength if squared else 0.0, steps[name]), []).append(name)
+    return {name: strength for name, strength in strengths.items() if strength and not squared}, alike
+
+
+class PackOptimizer:
+    """The optimizers of a pack's lanes on arrays [S, …]: neighbours that have the same one take its step together.
+
+    Lanes of other optimizers take a step of their own, in the same kernel with other numbers: were the numbers arrays
+    [S, 1] of a step that is composed of PyTorch's operations, it would read and write 72 bytes a parameter and not 28,
+    and a lane's bits would depend on which lanes are beside it.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[tuple[Optimizer, Mapping[str, int]]],
+        batch_size: int,
+        parameters: Mapping[str, Tensor],
+        first_moments: Mapping[str, Tensor],
+        second_moments: Mapping[str, Tensor],
+    ):
+        """Lay out the steps. lanes: optimizer and steps of each, as LaneOptimizer has them."""
+        self.batch_size = batch_size
+        self.groups: list[tuple[Optimizer, slice, dict[str, float], list[tuple[list[str], ParameterGroup]]]] = []
+        first = 0
+        for (optimizer, steps), same in itertools.groupby(lanes):
+            here = slice(first, first + len(list(same)))
+            unsquared, alike = _terms(optimizer, steps)
+            groups = []
+            for (decay, done), names in alike.items():
+                parts = ([part[name][here] for name in names] for part in (parameters, first_moments, second_moments))
+                values, first_of, second_of = parts
+                # One array for all of them: each by itself would be a copy to the device.
+                counts = torch.full((len(names),), float(done), device=values[0].device).unbind()
+                group = ParameterGroup(values, [], first_of, second_of, counts=list(counts), decay=decay)
+                groups.append((names, group))
+            self.groups.append((optimizer, here, unsquared, groups))
+            first = here.stop
+
+    @property
+    def counts(self) -> list[Tensor]:
+        """Counts of steps of all groups."""
+        return [count for *_, groups in self.groups for _, group in groups for count in group.counts]
+
+    def step(self, gradients: Mapping[str, Tensor], seen: int) -> None:
+        """Take every lane's step with whose end `seen` sequences have been seen; gradients [S, …], changed in place."""
+        for optimizer, here, unsquared, groups in self.groups:
+            decays_first, whole = _decays_first(optimizer), []
+            for names, group in groups:
+                whole.append(replace(group, gradients=[gradients[name][here] for name in names]))
+            named = {
+                name: (value, gradient)
+                for (names, _), group in zip(groups, whole, strict=True)
+                for name, value, gradient in zip(names, group.parameters, group.gradients, strict=True)
+            }
+            for lane in range(here.stop - here.start if unsquared else 0):
+                values, own = ({name: pair[part][lane] for name, pair in named.items()} for part in (0, 1))
+                add_unsquared_l2(values, own, unsquared)
+            for group in whole if decays_first else ():
+                for gradient, value in zip(group.gradients, group.parameters, strict=True):
+                    gradient.add_(value, alpha=group.decay)
+            for lane in range(here.stop - here.start if optimizer.clip else 0):
+                clip([gradient[lane] for _, gradient in named.values()], optimizer.clip)
+            rate = learning_rate(optimizer, self.batch_size, seen)
+            for group in whole:
+                step(optimizer, rate, 0.0 if decays_first else group.decay, group)
 
 
 def add_unsquared_l2(

@@ -3,9 +3,12 @@
 eager: the functions of model/transformer.py and autograd, any device and precision; the reference for the others.
 native: kernels in C++, on CPUs, in float32 and bfloat16 (image encoders in float32); without dropout, rotary positions
 and interventions on activations.
-graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches;
-for runs whose steps are all alike: without schedules, interventions of either kind, forgetting, noise and freezing that
-begins or ends.
+graph: eager's functions and autograd on all lanes, recorded once as CUDA graphs and replayed, so that a step costs no
+launches; for runs whose steps are all alike: without schedules, interventions of either kind, forgetting, noise and
+freezing that begins or ends; no image encoders.
+
+`auto` is the first of `specs.compute.AUTOMATIC` that can compute a run; on a GPU it must pass its self-check, too, when
+a job starts (`selfcheck.proven_engine`), or the next one trains.
 
 Numerics, of a run: float32 and float64 throughout; tf32: as float32, but the products of NVIDIA's tensor cores round
 their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: matrix products in bfloat16 and the
@@ -16,6 +19,7 @@ Letters for shapes as in model/transformer.py. A step makes its batches from cou
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -29,15 +33,21 @@ from icl_transience.engines.native import compiler
 from icl_transience.engines.native.engine import NativeStep
 from icl_transience.engines.native.forward import NativeEncoding, NativeForward
 from icl_transience.engines.state import State
-from icl_transience.specs.compute import engine_problem
+from icl_transience.specs.compute import automatic_engines, engine_problem
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec, Run
 
-ENGINES = ("auto", "native", "graph", "eager")
+# Engine -> its step. On a device that is not its own it may be made to be tried, see selfcheck.py, not to train.
+STEPS: dict[str, Callable[[PackSpec, State, Tensor], Step]] = {
+    "native": NativeStep,
+    "graph": GraphStep,
+    "eager": EagerStep,
+}
+ENGINES = ("auto", *STEPS)
 
 
 def step_for(pack: PackSpec, state: State, embeddings: Tensor, engine: str = "auto") -> Step:
-    """Return the step of `engine`; "auto" is native where it works and eager elsewhere.
+    """Return the step of `engine`; for "auto" see the top, without the self-check.
 
     embeddings [classes, exemplars, I], the bank, on the state's device. Raises StudyError where an engine that is
     named does not work.
@@ -47,7 +57,7 @@ def step_for(pack: PackSpec, state: State, embeddings: Tensor, engine: str = "au
         # What lanes have of their own can be more than the first one's.
         if problem := engine_problem(kind, str(embeddings.device), lane.run):
             raise StudyError(problem)
-    return {"native": NativeStep, "graph": GraphStep, "eager": EagerStep}[kind](pack, state, embeddings)
+    return STEPS[kind](pack, state, embeddings)
 
 
 def forward_for(
@@ -78,8 +88,9 @@ def chosen(engine: str, run: Run, device: torch.device, context: int | None = No
         raise StudyError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
     if problem := engine_problem(engine, str(device), run):
         raise StudyError(problem)
-    if engine in ("eager", "graph") or engine_problem("native", str(device), run):
-        return "graph" if engine == "graph" else "eager"
+    named = (engine,) if engine != "auto" else automatic_engines(str(device), run)
+    if named[0] != "native":
+        return named[0]
     try:
         compiler.library(run.model, context or run.recipe.context)
     except compiler.UnavailableError as error:

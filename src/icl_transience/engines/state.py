@@ -53,7 +53,7 @@ def initial_state(pack: PackSpec, device: str = "cpu") -> State:
         second_moments={name: torch.zeros_like(value) for name, value in parameters.items()},
         sequences_seen=0,
         loss_sum=torch.zeros(len(lanes), device=device, dtype=dtype),
-        diverged_at=torch.full((len(lanes),), NOT_DIVERGED),
+        diverged_at=torch.full((len(lanes),), NOT_DIVERGED, device=device),
     )
 
 

@@ -207,7 +207,7 @@ def _loss_and_gradients(
             name: bank.new_ones(1, *shape, dtype=torch.float32) for name, shape in pack.run.running_shapes.items()
         },
     )
-    step = cast(_StepWithArrays, select.step_for(pack, state, bank, engine))
+    step = cast(_StepWithArrays, select.STEPS[engine](pack, state, bank))
     (loss,) = step.losses(start, start + pack.run.batch_size)
     return loss, dict(step.arrays[0].gradients)
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from icl_transience.planning import resources
+from icl_transience.planning import modelled, resources
 from icl_transience.planning.circuits import CircuitsPlan
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.rates import Rates
@@ -45,30 +45,44 @@ class Pace:
     rates: Rates
     cores: int
 
-    @property
-    def machine(self) -> tuple[str, float | None]:
-        """Return the device, and the model GFLOP/s that one job reaches on it; None stands for a careful guess."""
-        return self.config["device"], self.config["gflops"]
+    def machine(self, pack: PackSpec) -> tuple[str, float | None]:
+        """Return the device, and the model GFLOP/s that a pack's jobs reach on it; None stands for a careful guess."""
+        gflops = self.config["gflops"]
+        if gflops is None and self.rates.kind == "cuda":
+            # A guess for all shapes was six times off: GPUs take as long for a small model as for a large one.
+            gflops = self.rates.of(pack).flops / 1e9
+        return self.config["device"], gflops
+
+    def percent(self, pack: PackSpec) -> int:
+        """Return the share of a GPU that a pack's training takes, of its time or its memory: 25, 50 or 100 %.
+
+        Jobs on one GPU have 100 % together, so that small packs of an engine that waits for the host share one.
+        """
+        busy = modelled.busy_share(pack, self.rates.engine(pack.run))
+        share = max(busy, resources.training_megabytes(pack) / self.config["gpu_memory"])
+        return next((percent for percent in (25, 50) if 100 * share <= percent), 100)
 
     def seconds(self, pack: PackSpec, sequences: int) -> float:
         """Return how long a pack is expected to train on so many sequences a lane, at its rate or a careful guess."""
         rate = self.rates.of(pack)
-        if not rate.is_measured:
-            return resources.train(pack, 0, sequences, *self.machine).seconds
+        if not rate.is_known:
+            return resources.train(pack, 0, sequences, *self.machine(pack)).seconds
         return len(pack.lanes) * sequences * training_flop(pack.run) / rate.flops
 
     def lanes_per_pack(self, lanes: Sequence[Lane], horizon: int, new: int) -> int:
         """Return how many lanes a new pack may have.
 
         lanes: those that may train together. horizon: the farthest of them, in sequences seen. new: how many lanes of
-        the study have no pack. Unless config.yaml says so: on CUDA all; on a CPU, where packing gains no speed, one, or
-        as many as train within SHORT_SECONDS in all and leave no core without a pack; but all cores share these lanes
-        where that is WORTH_A_START_SECONDS, so that the first experiment is there first.
+        the study have no pack. Unless config.yaml says so: on CUDA all, in packs that its memory has room for; on a
+        CPU, where packing gains no speed, one, or as many as train within SHORT_SECONDS in all and leave no core
+        without a pack; but all cores share these lanes where that is WORTH_A_START_SECONDS, so that the first
+        experiment is there first.
         """
         if given := self.config["lanes_per_pack"]:
             return given
         if self.rates.kind == "cuda":
-            return len(lanes)
+            most = resources.lanes_on_gpu(PackSpec(lanes=(lanes[0],)), self.config["gpu_memory"])
+            return math.ceil(len(lanes) / math.ceil(len(lanes) / most))
         seconds = self.seconds(PackSpec(lanes=(lanes[0],)), horizon)
         shared = max(math.ceil(len(lanes) / self.cores), math.floor(WORTH_A_START_SECONDS / seconds))
         most = max(1, min(new // self.cores, math.floor(SHORT_SECONDS / seconds), shared, len(lanes)))
@@ -83,7 +97,7 @@ class Pace:
         """
         sets = self.sets_of(pack)
         if (minutes := self.config["segment_minutes"]) is not None:
-            return lambda start: resources.segment_end(pack, sets, start, minutes, *self.machine)
+            return lambda start: resources.segment_end(pack, sets, start, minutes, *self.machine(pack))
         if (sequences := self.config["segment_sequences"]) is not None:
             return lambda start: start + sequences
         length = round_up(max(1, math.ceil(self._usual_length(pack, horizon))), pack.run.batch_size)
@@ -91,7 +105,7 @@ class Pace:
             return lambda start: start + length
         # What is left of it where each job in a cluster job asks for START_MINUTES, and SAFETY times its own.
         within = max(1, (limit - START_MINUTES * (1 + len(sets))) / resources.SAFETY)
-        return lambda start: min(start + length, resources.segment_end(pack, sets, start, within, *self.machine))
+        return lambda start: min(start + length, resources.segment_end(pack, sets, start, within, *self.machine(pack)))
 
     def _usual_length(self, pack: PackSpec, horizon: int) -> float:
         """Return how long new segments of a pack are, in sequences: 10 to 15 minutes, at most 24 up to a horizon.
@@ -180,7 +194,7 @@ class Jobs:
             others = [job for other, job in of_segment.items() if other != circuits]
             return self._limited(of_segment[circuits], train, *others)
         given = self.packs[pack].spec, spec, self.sets[spec.set], int(start), int(end)
-        return self._limited(resources.circuits(*given, *self.pace.machine))
+        return self._limited(resources.circuits(*given, *self.pace.machine(self.packs[pack].spec)))
 
     def _segment(self, pack_id: str, start: int, end: int) -> tuple[Job, dict[str, Job]]:
         """Return (training, id of a set or of circuits -> job) of a segment, which a cluster runs as one job.
@@ -188,14 +202,17 @@ class Jobs:
         Counted once: Snakemake asks for each resource of each of these jobs.
         """
         if (pack_id, start, end) not in self._segments:
-            pack, machine = self.packs[pack_id].spec, self.pace.machine
+            pack = self.packs[pack_id].spec
+            machine = self.pace.machine(pack)
             sets = self.pace.sets_of(pack)
             evaluations = {one.id: resources.evaluate(pack, one, start, end, *machine) for one in sets}
             plain = [spec for spec in self.inside.of_segment(pack_id, start) if not spec.others]
             evaluations |= {
                 spec.id: resources.circuits(pack, spec, self.sets[spec.set], start, end, *machine) for spec in plain
             }
-            self._segments[pack_id, start, end] = resources.train(pack, start, end, *machine), evaluations
+            train = resources.train(pack, start, end, *machine)
+            percent = self.pace.percent(pack) if train.gpu else 0
+            self._segments[pack_id, start, end] = replace(train, gpu_percent=percent), evaluations
         return self._segments[pack_id, start, end]
 
     @cached_property

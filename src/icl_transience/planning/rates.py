@@ -1,5 +1,7 @@
 """How fast one job trains a pack: as `gflops` of config.yaml says, or as was measured where model and pack were alike.
 
+On a GPU that nobody has measured it is modelled (modelled.py), and said to be.
+
 What benchmarks/throughput.py has recorded stands in the checkout, so machines that share one plan alike.
 """
 
@@ -11,28 +13,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from icl_transience.specs.compute import engine_problem, training_flop
+from icl_transience.planning import modelled
+from icl_transience.specs.compute import AUTOMATIC, automatic_engines, training_flop
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec, Run
 
 MEASURED = "benchmarks/measured.json"
-# What the engine `auto` is where it can compute the run.
-_BY_DEFAULT = {"cpu": "native", "cuda": "eager"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
     """How fast one job computes.
 
-    flops: model FLOP per second; NaN where it was not measured. source: where it is from, or how to measure it.
+    flops: model FLOP per second; NaN where it is not known. source: where it is from, or how to measure it.
+    is_modelled: whether it is from a model and nobody has measured it.
     """
 
     flops: float
     source: str
+    is_modelled: bool = False
 
     @property
-    def is_measured(self) -> bool:
-        """Say whether the rate is known, by a measurement or by `gflops`."""
+    def is_known(self) -> bool:
+        """Say whether there is a rate, by a measurement, by `gflops` or by a model."""
         return not math.isnan(self.flops)
 
 
@@ -50,10 +53,8 @@ class Rates:
 
     def engine(self, run: Run) -> str:
         """Return the name of the engine that is expected to train a run."""
-        named, by_default = self.config["engine"], _BY_DEFAULT[self.kind]
-        if named != "auto":
-            return named
-        return "eager" if engine_problem(by_default, self.kind, run) else by_default
+        named = self.config["engine"]
+        return automatic_engines(self.kind, run)[0] if named == "auto" else named
 
     def of(self, pack: PackSpec) -> Rate:
         """Return the rate at which a pack trains. Raises StudyError where the measured rates cannot be read."""
@@ -81,6 +82,15 @@ class Rates:
                     source=f"{case['flops'] / 1e9:.0f} GFLOP/s, measured on {machine['machine']}, {machine['date']}: "
                     f"shape ({case['shape']}), {engine}, {run.numerics}, lanes a pack: {case['lanes']}",
                 )
+        if self.kind == "cuda":
+            step = modelled.step_seconds(pack, engine)
+            rate = len(pack.lanes) * run.batch_size * flop / step
+            said = f"modelled with {engine}, {run.numerics}, for an {modelled.GPU}: {modelled.FORMULA}"
+            return Rate(
+                flops=rate,
+                source=f"{said}; {self._not_measured(engine, run.numerics, run.model.encodes_images)}",
+                is_modelled=True,
+            )
         return Rate(flops=math.nan, source=self._not_measured(engine, run.numerics, run.model.encodes_images))
 
     def _not_measured(self, engine: str, numerics: str, images: bool) -> str:
@@ -88,7 +98,7 @@ class Rates:
         shapes = "ef" if images else "abcd"
         command = f"python benchmarks/throughput.py --device {self.kind} --shapes {shapes} --record"
         command += f" --numerics {numerics}" if numerics != "float32" else ""
-        command += f" --engine {engine}" if engine != _BY_DEFAULT[self.kind] else ""
+        command += f" --engine {engine}" if engine != AUTOMATIC[self.kind][0] else ""
         return (
             f"not measured for {self.kind}, {engine}, {numerics}: `{command}` measures it; or set `gflops` in "
             "config.yaml"

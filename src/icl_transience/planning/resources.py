@@ -1,7 +1,8 @@
 """Estimate what jobs take of a machine: memory, time, GPUs, CPU cores, bytes of files.
 
 Memory: what arrays were measured to take, in MB. Time: model FLOP over the rate that one job is expected to reach
-(`gflops` in config.yaml), plus what every batch costs however small it is. An expected time sizes segments; what a
+(`gflops` in config.yaml; on a GPU else what was measured or is modelled for the pack, see rates.py, what every batch
+costs included), plus, on a CPU, what every batch costs however small it is. An expected time sizes segments; what a
 job asks a cluster for is SAFETY times that plus START_MINUTES, since a job that asks for too much waits a little longer
 in the queue, and one that asks for too little is killed. A second attempt asks for twice as much, and so on, up to
 `memory` and `time_limit` of config.yaml.
@@ -19,6 +20,7 @@ from functools import cache
 from icl_transience.specs.banks import BankSpec, Images, Manifold, Omniglot, Tokens
 from icl_transience.specs.circuits import CircuitsSpec
 from icl_transience.specs.compute import (
+    EVALUATED_LANES,
     EVALUATION_BATCH,
     MEASURED_AT_A_TIME,
     PASS_SLOWER,
@@ -36,11 +38,14 @@ from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import Snapshots
 from icl_transience.study.sources import files
 
-# Model GFLOP/s of one job where `gflops` is null. A core of a current CPU does 25 to 80 (README), an old one less. No
-# GPU has been measured: 200 is a guess, low because small models leave a GPU waiting for the next kernel.
+# Model GFLOP/s of one job where none are given. A core of a current CPU does 25 to 80 (README), an old one less. Of a
+# GPU they are given: what was measured, or is modelled, see rates.py.
 GUESSED_GFLOPS = {"cpu": 20.0, "cuda": 200.0}
-# A batch costs so many seconds a block, and as many again, on top of its FLOP: calls and kernel launches.
-OVERHEAD_SECONDS = 0.001
+# A batch costs so many seconds a block, and as many again, on top of its FLOP: calls and kernel launches. Of a GPU in
+# evaluation alone: its rate of training has them. 30 launches a block, of 10 us each.
+OVERHEAD_SECONDS = {"cpu": 0.001, "cuda": 0.0003}
+# Products of attention that CUDA multiplies in one call, lanes x batch x heads; see engines/graph.py.
+MOST_PRODUCTS = 65_535
 SAFETY = 3
 # Modules from a network file system, the compiler, the first CUDA call, Snakemake itself.
 START_MINUTES = 10
@@ -63,13 +68,15 @@ _MB = 2**20
 class Job:
     """What one job takes: MB, expected seconds, GPUs, CPU cores. `mem_mb` and `runtime` are what it asks for.
 
-    memory, time_limit: MB and minutes that no attempt may ask for more than, None where there is no limit. others:
-    minutes that jobs ask for which run after or before it in one cluster job, and have the limit in common with it.
+    gpu_percent: of a GPU, which other jobs share; see Pace.percent. memory, time_limit: MB and minutes that no attempt
+    may ask for more than, None where there is no limit. others: minutes that jobs ask for which run after or before it
+    in one cluster job, and have the limit in common with it.
     """
 
     megabytes: int
     seconds: float
     gpu: int = 0
+    gpu_percent: int = 0
     cpus: int = 1
     memory: int | None = None
     time_limit: int | None = None
@@ -219,7 +226,8 @@ def evaluate(
 ) -> Job:
     """Estimate evaluating the snapshots of a segment (start, end], and its end, on a set. gflops: as in `train`."""
     examples = _read(pack, spec, spec.evaluators)
-    answers = len(pack.lanes) * EVALUATION_BATCH * pack.run.n_labels * 8
+    lanes = max(len(pack.lanes), EVALUATED_LANES) if device.startswith("cuda") else len(pack.lanes)
+    answers = lanes * EVALUATION_BATCH * pack.run.n_labels * 8
     megabytes = training_megabytes(pack) + number_bytes(pack.run) * (2 * examples + answers) // _MB
     seconds = answered(pack.run, start, end, [end]) * _snapshot_seconds(pack, spec, device, gflops)
     return _on(device, megabytes, seconds)
@@ -246,7 +254,7 @@ def circuits(
     flop = lanes * points * circuits_flop(run, spec, sequence_set)
     batches = len(spec.circuits.evaluators) * math.ceil(sequence_set.sequences / EVALUATION_BATCH)
     passes = 1 + 2 * len(spec.circuits.interventions)
-    seconds = PASS_SLOWER * flop / _flop_per_second(device, gflops) + points * batches * passes * _overhead(run)
+    seconds = PASS_SLOWER * flop / _flop_per_second(device, gflops) + points * batches * passes * _overhead(run, device)
     return _on(device, megabytes, seconds)
 
 
@@ -262,7 +270,7 @@ def _read(pack: PackSpec, spec: SequenceSet, evaluators: Iterable[str]) -> int:
 def _on(device: str, megabytes: int, seconds: float) -> Job:
     """Return a job on a device: with the GPU, and the memory for its libraries, that it needs."""
     gpu = int(device.startswith("cuda"))
-    return Job(megabytes=megabytes + gpu * CUDA_MB, seconds=seconds, gpu=gpu)
+    return Job(megabytes=megabytes + gpu * CUDA_MB, seconds=seconds, gpu=gpu, gpu_percent=100 * gpu)
 
 
 def training_megabytes(pack: PackSpec) -> int:
@@ -296,15 +304,21 @@ def _embedded_width(run: Run) -> int:
 
 
 def _encoder_numbers(run: Run) -> int:
-    """Return about how many numbers an image encoder keeps of a training batch, in the engine that keeps most.
-
-    Of the stem six times what it makes, before pooling; what blocks keep is a small part of that.
-    """
+    """Return about how many numbers an image encoder keeps of a training batch: of its stem, six times what it makes."""
     if run.bank.images is None or not run.model.encodes_images:
         return 0
     side = stem(run.model.resnet, run.bank.images.channels).side(run.bank.images.side)
     images = run.batch_size * (run.recipe.context + 1)
     return images * (2 * run.bank.images.width + 6 * run.model.resnet.stem * side**2)
+
+
+def lanes_on_gpu(lane: PackSpec, megabytes: int) -> int:
+    """Return how many lanes alike a pack may have on a GPU with so much memory, at least 1. lane: a pack of one."""
+    one = training_megabytes(lane)
+    of_lane = max(1, training_megabytes(PackSpec(lanes=lane.lanes * 2)) - one)
+    # Half is for what an allocator keeps, and for a job beside it.
+    room = 1 + max(0, megabytes // 2 - one) // of_lane
+    return max(1, min(room, MOST_PRODUCTS // (lane.run.batch_size * lane.run.model.heads)))
 
 
 def segment_end(
@@ -330,19 +344,22 @@ def _batch_seconds(pack: PackSpec, device: str, gflops: float | None) -> float:
     """Return the seconds of one training step of all lanes."""
     run = pack.run
     flop = len(pack.lanes) * run.batch_size * training_flop(run)
-    return flop / _flop_per_second(device, gflops) + _overhead(run)
+    overhead = 0.0 if gflops and device.startswith("cuda") else _overhead(run, device)
+    return flop / _flop_per_second(device, gflops) + overhead
 
 
 def _snapshot_seconds(pack: PackSpec, spec: SequenceSet, device: str, gflops: float | None) -> float:
     """Return the seconds of evaluating one snapshot of all lanes on a set."""
     flop = evaluation_flop(pack.run, spec)
     batches = len(spec.evaluators) * math.ceil(spec.sequences / EVALUATION_BATCH)
-    return len(pack.lanes) * flop / _flop_per_second(device, gflops) + batches * _overhead(pack.run)
+    # On a GPU several snapshots at a time.
+    together = max(1, EVALUATED_LANES // len(pack.lanes)) if device.startswith("cuda") else 1
+    return len(pack.lanes) * flop / _flop_per_second(device, gflops) + batches * _overhead(pack.run, device) / together
 
 
-def _overhead(run: Run) -> float:
+def _overhead(run: Run, device: str) -> float:
     """Return the seconds that a batch takes however small it is."""
-    return OVERHEAD_SECONDS * (1 + run.model.depth)
+    return OVERHEAD_SECONDS[device.split(":")[0]] * (1 + run.model.depth)
 
 
 def _flop_per_second(device: str, gflops: float | None) -> float:

@@ -2,7 +2,7 @@
 
 Counted from the plan; of results only folders are listed, to say how much is done. Nothing is written or locked.
 Hours are FLOP over a rate that was measured: `gflops` of config.yaml, or what benchmarks/throughput.py has recorded for
-this kind of device. Where there is neither, no hours are given.
+this kind of device. Where there is neither, a GPU's are modelled and said to be, and a CPU's are not given.
 """
 
 import itertools
@@ -227,6 +227,8 @@ def table(plan: Plan, workers: int | None = None) -> str:
     """Return the costs as text, and what counts. workers: how many jobs run side by side here; None is not known."""
     costs, kind = count(plan), plan.rates.kind
     unit = {"cpu": "core-hours", "cuda": "GPU-hours"}[kind]
+    if is_modelled := any(rate.is_modelled for rate in costs.rates):
+        unit += ", modelled"
     files = ("segment files", "bank files", "evaluators' files")
     head = ("experiment", "runs", "lanes", "sequences", "FLOP", *files, unit)
     lines = [head, *(_cells(name, cost) for name, cost in costs.experiments.items())]
@@ -248,11 +250,16 @@ def table(plan: Plan, workers: int | None = None) -> str:
             "along: lanes that train further, and answer more, than asked for, because others in their pack do."
         )
     engines = dict.fromkeys(plan.rates.engine(pack.spec.run) for pack in plan.packs.values())
-    notes.append(f"Device {plan.config['device']}, engine {' and '.join(engines)}.")
+    assumed = " assumed" if kind == "cuda" and plan.config["engine"] == "auto" else ""
+    notes.append(f"Device {plan.config['device']}, engine {' and '.join(engines)}{assumed}.")
+    if assumed:
+        notes.append("A job takes the next engine, and says so, where this one fails its self-check.")
+    if is_modelled:
+        notes.append("Modelled: nobody has measured this. `benchmarks/gpu.sh gpu.json` measures it on your GPU.")
     if plan.config["engine"] == "auto":
         reasons = dict.fromkeys(why_not_native(plan.config["device"], pack.spec.run) for pack in plan.packs.values())
         notes += [f"Engine auto is eager where native {why}." for why in reasons if why]
-    rates = [f"{unit}: {rate.source}." for rate in costs.rates]
+    rates = list(dict.fromkeys(f"{unit}: {rate.source}." for rate in costs.rates))
     paragraphs = [
         format_table(lines, left=(0,)),
         _waiting(plan, costs, workers),

@@ -61,7 +61,33 @@ def draw(recipe: Recipe, bank: BankShape, seed: int, purpose: str, numbers: Tens
 
     purpose: `TRAINING_STREAM` or an evaluator's name; each draws independently of the others from one seed.
     """
-    key, members = (seed, philox.domain(purpose)), pool_members(recipe, seed, purpose, numbers)
+    return _drawn(recipe, bank, (seed, philox.domain(purpose)), pool_members(recipe, seed, purpose, numbers))
+
+
+def draw_lanes(
+    recipe: Recipe, bank: BankShape, seeds: tuple[int, ...], purpose: str, start: int, end: int, device: torch.device
+) -> Sequences:
+    """Sequences `start` … `end` - 1 of every seed, one seed after another, [S * (end - start), C+1] each.
+
+    What `draw` gives for each seed, to the last bit, in as many calls as one seed takes. The host does not wait for
+    the device.
+    """
+    if recipe.pool:
+        members = torch.cat([_members_between(recipe, seed, purpose, start, end, device) for seed in seeds])
+    else:
+        members = torch.arange(start, end, device=device).repeat(len(seeds))
+    of_each = seeds[0] if len(seeds) == 1 else _seeds_on(seeds, device)[:, None].expand(-1, end - start).flatten()
+    return _drawn(recipe, bank, (of_each, philox.domain(purpose)), members)
+
+
+@functools.lru_cache(maxsize=64)
+def _seeds_on(seeds: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the seeds on the device, int64 [S]; copied there once, since the host waits for a copy."""
+    return torch.tensor(seeds, device=device)
+
+
+def _drawn(recipe: Recipe, bank: BankShape, key: tuple[int | Tensor, int], members: Tensor) -> Sequences:
+    """Draw members [N] of the stream of `key`: seed, or a seed for each member, [N]; and domain."""
     (_, first), *others = recipe.kinds()
     drawn = _draw(first, bank, key, members)
     if others:
@@ -81,7 +107,7 @@ def _where(condition: Tensor, one: Sequences, other: Sequences) -> Sequences:
     )
 
 
-def _draw(recipe: Recipe, bank: BankShape, key: tuple[int, int], numbers: Tensor) -> Sequences:
+def _draw(recipe: Recipe, bank: BankShape, key: tuple[int | Tensor, int], numbers: Tensor) -> Sequences:
     first_class, n_classes = bank.class_range(recipe.classes)
     first_exemplar, n_exemplars = bank.exemplar_range(recipe.exemplars)
     context, burstiness = recipe.context, recipe.burstiness
@@ -227,6 +253,17 @@ def pool_members(recipe: Recipe, seed: int, purpose: str, numbers: Tensor) -> Te
         here = block == number
         members[here] = epochs.block(number)[numbers[here] - number * epochs.length]
     return members
+
+
+def _members_between(recipe: Recipe, seed: int, purpose: str, start: int, end: int, device: torch.device) -> Tensor:
+    """Return what `pool_members` gives for the numbers `start` … `end` - 1, whose blocks the host knows."""
+    epochs = _epochs(recipe.pool, seed, philox.domain(purpose), device)
+    blocks = range(start // epochs.length, (end - 1) // epochs.length + 1)
+    parts = []
+    for number in blocks:
+        begin = number * epochs.length
+        parts.append(epochs.block(number)[max(start - begin, 0) : end - begin])
+    return torch.cat(parts)
 
 
 @functools.lru_cache(maxsize=256)

@@ -46,7 +46,7 @@ _COUNTED = ("evaluation", "engines", "circuits", "model", "analysis", "theory", 
 _MEANINGS = "specs.evaluators"
 _COUNTED_IN_TRAINING = ("training", "engines", "circuits", "model", "sequences", "philox")
 # They choose or prove an engine, and so import all of them.
-_CHOICES = ("engines.select", "engines.verify")
+_CHOICES = ("engines.select", "engines.selfcheck", "engines.verify")
 
 
 def declaration(record: ExperimentRecord | MinimalModelRecord) -> str:

@@ -9,6 +9,15 @@ from icl_transience.specs.encoder import encoder_flop
 from icl_transience.specs.evaluators import SequenceSet, evaluator_parts
 from icl_transience.specs.runs import Run
 
+# Kind of device -> what `engine: auto` tries, the fastest first. Eager computes everything, everywhere.
+AUTOMATIC = {"cpu": ("native", "eager"), "cuda": ("graph", "eager")}
+
+
+def automatic_engines(device: str, run: Run) -> tuple[str, ...]:
+    """Return the engines that `auto` tries for a run on a device, in this order: those that can compute it."""
+    names = AUTOMATIC[device.split(":")[0]]
+    return tuple(name for name in names if not engine_problem(name, device, run))
+
 
 def engine_problem(engine: str, device: str, run: Run) -> str | None:
     """Return why an engine (see engines/select.py) cannot compute the run on the device; None where it may."""
@@ -61,6 +70,8 @@ def _embeddings_alone(run: Run) -> Iterator[str]:
 
 # Sequences that evaluation answers at a time, and of which measures of circuits are taken at a time.
 EVALUATION_BATCH = 64
+# Lanes of one or several snapshots that a GPU answers for at a time.
+EVALUATED_LANES = 64
 MEASURED_AT_A_TIME = 128
 # Images that an encoder encodes at a time at evaluation.
 ENCODED_AT_A_TIME = 256

@@ -64,8 +64,8 @@ class Config:
         str,
         Key(
             "how training and evaluation are computed: native = hand-written steps for CPUs, compiled "
-            "once a model shape; eager = plain PyTorch; graph = eager recorded as a CUDA graph; auto "
-            "= native on CPUs where it works, else eager",
+            "once a model shape; eager = plain PyTorch; graph = recorded as CUDA graphs; auto "
+            "= native on CPUs, graph on GPUs where it can and passes its self-check, else eager",
             default="auto",
             choices=("auto", "native", "graph", "eager"),
         ),
@@ -83,11 +83,15 @@ class Config:
         Key(
             "at most so many train as one batched model. null = on CPUs one, each on a core of its own, or as many "
             "seeds of a run as train within two minutes together and leave no core of this machine without work; on "
-            "CUDA all seeds of a run. Packs that exist stay as they are",
+            "CUDA all seeds of a run (with `packing: shape` all runs of a shape), in packs that half of `gpu_memory` "
+            "has room for. Packs that exist stay as they are",
             default=None,
             unit="lanes",
             minimum=1,
         ),
+    ]
+    gpu_memory: Annotated[
+        int, Key("MB of a GPU, for how many lanes train as one model there", default=16000, unit="MB", minimum=1)
     ]
     segment_sequences: Annotated[
         int | None,
@@ -127,8 +131,8 @@ class Config:
         Key(
             "model GFLOP/s that one training job reaches (the README's table has some; "
             "benchmarks/throughput.py measures them): what time jobs ask a cluster for, how long "
-            "segments are, and the hours of `snakemake cost`. null = for what jobs ask, 20 on a CPU core and 200 on "
-            "a GPU, which is a guess; for the rest what was measured, where it was",
+            "segments are, and the hours of `snakemake cost`. null = for what jobs ask 20 on a CPU core; for the "
+            "rest, and on a GPU, what was measured, where it was; else on a GPU what a model of it gives",
             default=None,
             unit="GFLOP/s",
             above=0,

@@ -4,11 +4,15 @@ import fcntl
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from glob import glob
 from pathlib import Path
 
 from icl_transience.specs.errors import StudyError
 
+# A GPU is held in quarters, by jobs that take the whole or a share of it.
+QUARTERS = 4
 # File descriptors of locked files. The locks end with the process; nothing may close these before.
 _held: list[int] = []
 
@@ -23,10 +27,11 @@ def count() -> int:
     return next((index for index, name in enumerate(names) if name in ("", "-1")), len(names))
 
 
-def acquire(device: str) -> str:
-    """Return the device to compute on. For plain "cuda", hold the first GPU that no other job holds, until this ends.
+def acquire(device: str, percent: int = 100) -> str:
+    """Return the device to compute on. For plain "cuda", hold `percent` of the first GPU with so much left.
 
-    Where all GPUs are held, jobs share them. Raises StudyError where PyTorch does not see the GPU.
+    It is held until this process ends. Where no GPU has so much, jobs share them all the same. Raises StudyError where
+    PyTorch does not see the GPU.
     """
     if not device.startswith("cuda"):
         return device
@@ -39,9 +44,11 @@ def acquire(device: str) -> str:
         )
     if device != "cuda":
         return device
-    free = (index for index, name in enumerate(names) if _hold(name))
+    quarters = max(1, -(-QUARTERS * percent // 100))
+    with _alone():
+        free = next((index for index, name in enumerate(names) if _hold(name, quarters)), None)
     # Jobs that share have different process numbers, and so spread over the GPUs.
-    return f"cuda:{next(free, os.getpid() % len(names))}"
+    return f"cuda:{os.getpid() % len(names) if free is None else free}"
 
 
 def _names() -> list[str]:
@@ -51,20 +58,46 @@ def _names() -> list[str]:
     return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
 
 
-def _hold(name: str) -> bool:
-    """Try to hold the GPU; say whether this process now does. A lock file belongs to one user, as /tmp requires.
+def _lock_file(name: str) -> int:
+    """Open a lock file; it belongs to one user, as /tmp requires. Raises OSError where there is no folder for it."""
+    path = Path(tempfile.gettempdir(), f"icl-transience-{os.getuid()}-gpu-{name}.lock")
+    return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
 
-    Where there is no folder for it, or none with locks, none is held: jobs share GPUs as where all are held.
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Look for a GPU while no other job does: two would each hold a part of what both want. Without locks, at once."""
+    file = None
+    try:
+        with suppress(OSError):
+            file = _lock_file("search")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _hold(name: str, wanted: int) -> bool:
+    """Try to hold so many quarters of the GPU; say whether this process now does.
+
+    Where there is no folder for their files, or none with locks, none is held: jobs share GPUs as where all are held.
     """
-    try:
-        path = Path(tempfile.gettempdir(), f"icl-transience-{os.getuid()}-gpu-{name}.lock")
-        file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    files: list[int] = []
+    for quarter in range(QUARTERS):
+        try:
+            file = _lock_file(f"{name}-{quarter}")
+        except OSError:
+            break
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            continue
+        files.append(file)
+        if len(files) == wanted:
+            _held.extend(files)
+            return True
+    for file in files:
         os.close(file)
-        return False
-    _held.append(file)
-    return True
+    return False

@@ -17,7 +17,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "files": {"default": "[]", "help": "paths of the source's files, if it has any: a JSON list"},
     "output": {"required": True, "type": Path, "help": "the file to write"},
     "device": {"default": "cpu", "help": "cpu, cuda:N, or cuda for a GPU that no other job holds"},
-    "engine": {"default": "auto", "help": "auto, native, graph or eager; see engines/select.py"},
+    "engine": {"default": "auto", "help": "auto, or one of engines/select.py"},
     "threads": {"type": int, "default": 1, "help": "CPU threads"},
     "log": {"type": Path, "help": "file for messages and progress, in place of the terminal"},
     "study": {"help": "as in config.yaml, and instead of what stands there"},
@@ -104,7 +104,7 @@ def set_up_torch(options: argparse.Namespace) -> None:
 
     from icl_transience.system import devices
 
-    options.device = devices.acquire(options.device)
+    options.device = devices.acquire(options.device, getattr(options, "gpu_percent", 100))
     torch.set_num_threads(options.threads)
     # Moments of labels that are rarely seen decay to denormal numbers, and many CPUs compute very slowly with those.
     torch.set_flush_denormal(True)

@@ -43,7 +43,7 @@ def write_state(file: h5py.File, state: State, losses: loop.Losses) -> None:
     file["train_loss/sequences_seen"] = np.array(losses.sequences_seen, dtype=np.int64)
     values = torch.stack(losses.values) if losses.values else state.loss_sum.new_empty(0, len(state.loss_sum))
     file["train_loss/value"] = values.cpu().numpy()
-    file["diverged_at"] = state.diverged_at.numpy()
+    file["diverged_at"] = state.diverged_at.cpu().numpy()
     for part in (*STATE_PARTS, "statistics"):
         for name, tensor in getattr(state, part).items():
             file[f"checkpoint/{part}/{name}"] = tensor.cpu().numpy()
@@ -68,7 +68,7 @@ def _read_state(file: h5py.File, pack: PackSpec, sequences_seen: int, device: st
         second_moments=second_moments,
         sequences_seen=sequences_seen,
         loss_sum=_tensor(file, "checkpoint/loss_sum").to(device),
-        diverged_at=_tensor(file, "diverged_at"),
+        diverged_at=_tensor(file, "diverged_at").to(device),
     )
 
 

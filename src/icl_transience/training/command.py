@@ -18,7 +18,35 @@ def add_commands(command: jobs.AddCommand) -> None:
     train.add_argument(
         "--sources", nargs="*", type=Path, default=[], help="segments of other packs with the snapshots to start from"
     )
+    train.add_argument("--gpu-percent", type=int, default=100, help="share of a GPU that the job takes, of `cuda`")
     train.add_argument("--previous", nargs="?", type=Path, help="the segment that ends where this begins; none at 0")
+
+    check = command("selfcheck", _selfcheck, "Hold engines against the eager one on this machine's device.")
+    jobs.add_arguments(check, "device", "engine", "threads")
+    check.add_argument("--numerics", nargs="+", help="float32, tf32, bfloat16 (default: all that the device computes)")
+
+
+def _selfcheck(options: argparse.Namespace) -> None:
+    import torch
+
+    from icl_transience.engines import selfcheck
+    from icl_transience.specs.errors import StudyError
+
+    jobs.set_up_torch(options)
+    device = torch.device(options.device)
+    tried = selfcheck.engines_tried(device)
+    if options.engine not in ("auto", *tried):
+        raise StudyError(f"--engine {options.engine}: expected auto, which checks all, or one of {', '.join(tried)}")
+    engines = tried if options.engine == "auto" else (options.engine,)
+    numerics = options.numerics or (
+        ["float32", "tf32", "bfloat16"] if device.type == "cuda" else ["float32", "bfloat16"]
+    )
+    failed = 0
+    for report in selfcheck.reports(device, engines, numerics):
+        print(report.line, flush=True)
+        failed += bool(report.problem)
+    if failed:
+        raise StudyError(f"{failed} of these checks failed: `engine: eager` trains without what differed")
 
 
 def _train(options: argparse.Namespace) -> None:

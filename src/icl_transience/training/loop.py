@@ -47,7 +47,7 @@ def train(
     snapshot schedule in (state.sequences_seen, until], and at 0 before the first batch. on_progress: called a few times
     a second with the sequences seen and the mean loss of late [S], None where there is none yet. engine: see
     engines/select.py. step: one made for `state` before, in place of a new one. stop: asked after every batch; once it
-    says so, training ends where it is.
+    says so, training ends where it is, or where the step lets it: see interface.Step.
     """
     run = pack.run
     step = step or select.step_for(pack, state, embeddings, engine)
@@ -62,14 +62,15 @@ def train(
         seen = state.sequences_seen
         if seen % interval == 0:
             mean = state.loss_sum / LOSS_BATCHES
-            state.diverged_at[(state.diverged_at == NOT_DIVERGED) & ~mean.isfinite().cpu()] = seen
+            # On the device: asking it for the mean would make it wait for us, and us for it.
+            state.diverged_at.masked_fill_((state.diverged_at == NOT_DIVERGED) & ~mean.isfinite(), seen)
             losses.sequences_seen.append(seen)
             losses.values.append(mean)
             state.loss_sum = torch.zeros_like(mean)
             on_progress(seen, mean)
         if seen in snapshots:
             on_snapshot(state)
-        if stop():
+        if stop() and not step.ahead:
             break
     if state.sequences_seen % interval:
         on_progress(state.sequences_seen, losses.values[-1] if losses.values else None)

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 import torch
 
-from icl_transience.engines import select, verify
+from icl_transience.engines import selfcheck
 from icl_transience.engines.interface import DTYPES
 from icl_transience.engines.state import State, initial_state
 from icl_transience.specs.compute import lane_bytes
@@ -98,16 +98,15 @@ def run_segment(
     """Train the segment and write its file, going on from where an earlier call was told to `stop`.
 
     on_progress: see loop.train. stop: asked after every batch. Raises StudyError (see SegmentJob.check,
-    and verify.check_step: where the engine does not compute what the model says) before anything is written, and
+    and selfcheck.proven_engine: where the engine does not compute what the model says) before anything is written, and
     InterruptedTrainingError where training was told to stop now.
     """
     job.check()
     begun = time.perf_counter()
-    engine = select.chosen(job.engine, job.pack.run, torch.device(job.device))
     embeddings = torch.from_numpy(job.bank).to(job.device)
     if not job.pack.run.bank.images:
         embeddings = embeddings.to(DTYPES[job.pack.run.numerics])
-    verify.check_step(job.pack, embeddings, job.start, engine)
+    engine = selfcheck.proven_engine(job.engine, job.pack, embeddings, job.start)
     beginning = _load_beginning(job)
     state = beginning.state
     atomic.check_room(job.path, len(job.pack.lanes) * lane_bytes(job.pack.run, len(job.snapshot_points)))

@@ -1,0 +1,186 @@
+"""What benchmarks/gpu.sh runs; see there. Imports the library, torch, numpy and h5py, and nothing else.
+
+Each step has its part of the time; what is not reached is said. Cases of a shape run in one process, one after the
+other, the most telling first, and are kept as they come: a kernel that breaks its process costs that case alone.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import throughput
+
+ROOT = Path(__file__).resolve().parents[1]
+# Of what is printed by steps and profiles, so many characters are kept.
+_KEPT = 20_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--shapes", default="abcd")
+    parser.add_argument("--lanes", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--numerics", nargs="+", default=["float32", "tf32", "bfloat16"])
+    parser.add_argument("--engines", nargs="+", help="default: those that `auto` tries on the device")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure a case")
+    parser.add_argument("--minutes", type=float, default=8.0, help="for everything")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        for case in json.loads(options.worker):
+            print(json.dumps(measured(case, options)), flush=True)
+        return
+    end = time.monotonic() + 60 * options.minutes
+    found: dict[str, Any] = {"device": options.device.split(":")[0], "date": time.strftime("%Y-%m-%d")}
+    found |= {"machine": throughput.machine_name(options.device), "versions": versions(), "cases": []}
+    found["selfcheck"] = run(["-m", "icl_transience", "selfcheck", "--device", options.device], 0.2 * options.minutes)
+    found["tests"] = tests(0.2 * options.minutes)
+    write(options.output, found)
+    found["left_out"] = []
+    for group in groups(options):
+        left = list(group)
+        while left and time.monotonic() < end:
+            cases = of_worker(left, options, end)
+            found["cases"] += [case for case in cases if "rate" in case]
+            found.setdefault("failed", []).extend(case for case in cases if "error" in case)
+            left = left[len(cases) :]
+            write(options.output, found)
+        found["left_out"] += left
+    write(options.output, found)
+    print("\n".join(throughput.table(found["cases"])))
+    for name in ("failed", "left_out"):
+        for case in found.get(name, ()):
+            print(f"{name.replace('_', ' ')}: {case}")
+
+
+def versions() -> dict[str, str]:
+    import torch
+
+    known = {"python": sys.version.split()[0], "torch": torch.__version__, "cuda": str(torch.version.cuda)}
+    if importlib.util.find_spec("triton"):
+        import triton
+
+        known["triton"] = triton.__version__
+    return known
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def run(arguments: list[str], minutes: float) -> dict[str, Any]:
+    """What a Python program says: its exit status, None where it took too long, and the end of its output."""
+    begun = time.monotonic()
+    command = [sys.executable, *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    try:
+        done = subprocess.run(command, cwd=ROOT, timeout=60 * minutes, check=False, **pipes)
+        status, text = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout or b""
+        status, text = None, said.decode(errors="replace") if isinstance(said, bytes) else said
+    print(text, flush=True)
+    return {"status": status, "seconds": round(time.monotonic() - begun, 1), "output": text[-_KEPT:]}
+
+
+def tests(minutes: float) -> dict[str, Any]:
+    if not importlib.util.find_spec("pytest"):
+        print("tests: skipped, since pytest is not installed")
+        return {"status": None, "seconds": 0.0, "output": "skipped: pytest is not installed"}
+    # Without the project's settings, which name plug-ins.
+    plain = ["-c", os.devnull, "--rootdir", str(ROOT), "--noconftest", "-p", "no:cacheprovider"]
+    return run(["-m", "pytest", *plain, "-q", "-rs", "tests/test_gpu.py"], minutes)
+
+
+def groups(options: argparse.Namespace) -> list[list[dict[str, Any]]]:
+    """Cases of a shape, an engine after the other; the first engine of all shapes first, eager last."""
+    from icl_transience.specs.compute import AUTOMATIC
+
+    engines = options.engines or AUTOMATIC[options.device.split(":")[0]]
+    found = []
+    for engine, shape in itertools.product(engines, options.shapes):
+        # Eager as the yardstick alone.
+        few = engine == "eager" and not options.engines
+        lanes = options.lanes[:: max(len(options.lanes) - 1, 1)] if few else options.lanes
+        numerics = options.numerics[:1] if few else options.numerics
+        pairs = itertools.product(numerics, lanes)
+        found.append([{"engine": engine, "shape": shape, "numerics": kind, "lanes": count} for kind, count in pairs])
+    return found
+
+
+def of_worker(cases: list[dict[str, Any]], options: argparse.Namespace, end: float) -> list[dict[str, Any]]:
+    """Measure cases in a process of their own: as many as it gets through, and the one that ends it, with its error."""
+    command = [sys.executable, __file__, "--output", str(options.output), "--device", options.device]
+    command += ["--seconds", str(options.seconds), "--worker", json.dumps(cases)]
+    found: list[dict[str, Any]] = []
+    errors: Any = ROOT / f".gpu-{os.getpid()}.log"
+    with errors.open("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout
+        for line in process.stdout:
+            found.append(json.loads(line))
+            print(throughput.table([found[-1]])[2], flush=True)
+            if time.monotonic() > end:
+                process.kill()
+                break
+        status = process.wait()
+        log.seek(0)
+        said = log.read().strip()
+    errors.unlink()
+    if status > 0 and len(found) < len(cases):
+        found.append(cases[len(found)] | {"error": said[-2000:]})
+        print(f"failed: {cases[len(found) - 1]}: {said.splitlines()[-1] if said else status}", flush=True)
+    return found
+
+
+_ceilings: dict[str, tuple[float, float]] = {}
+
+
+def measured(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """A case as throughput.py records it, with a profile of its steps."""
+    import torch
+
+    begun = time.perf_counter()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    given = argparse.Namespace(device=options.device, engine=case["engine"], numerics=case["numerics"])
+    shape, lanes = throughput.SHAPES[case["shape"]], case["lanes"]
+    on_gpu = options.device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    ours = throughput.Training(shape, lanes, given)
+    ours(1)
+    first_step = time.perf_counter() - begun
+    ours(33)
+    # As many as take a third of the time, in whole recordings of the loss.
+    chunk = 32 * max(1, round(options.seconds / 3 / max(ours(32), 1e-6)))
+    step = statistics.median(ours(chunk) / chunk for _ in range(3))
+    memory = throughput._peak_memory(ours.device)
+    if case["numerics"] not in _ceilings:
+        _ceilings[case["numerics"]] = throughput.ceilings(ours.device, case["numerics"])
+    gemm, copy = _ceilings[case["numerics"]]
+    rate = throughput.BATCH * lanes / step
+    numbers = {"rate": rate, "flops": rate * shape.flop(), "step": step, "gemm": gemm, "copy": copy}
+    numbers |= {"memory": memory, "first_step": first_step, "jobs": 1, "against": None}
+    return case | numbers | {"profile": profiled(ours, torch) if on_gpu else ""}
+
+
+def profiled(ours: Any, torch: Any) -> str:
+    """Where the device's time goes in 32 steps: the kernels that take most, and how many are launched."""
+    kinds = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as recorded:
+        ours(32)
+    return str(recorded.key_averages().table(sort_by="self_cuda_time_total", row_limit=15))[-_KEPT:]
+
+
+if __name__ == "__main__":
+    main()

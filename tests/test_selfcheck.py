@@ -1,0 +1,171 @@
+"""An engine that is wrong in any way is found by its self-check, named, and another one trains in its place.
+
+On a CPU, with the graph engine's step, which is not captured there.
+"""
+
+import dataclasses
+import json
+import warnings
+
+import pytest
+import torch
+from builders import TINY_BANK, pack, tiny_run
+
+from icl_transience.__main__ import main
+from icl_transience.banks import bank as banks_bank
+from icl_transience.engines import graph, optimizers, select, selfcheck, verify
+from icl_transience.engines.graph import GraphStep
+from icl_transience.specs.compute import AUTOMATIC, automatic_engines
+from icl_transience.specs.training import L2
+from icl_transience.training import segments
+
+BANK = torch.from_numpy(banks_bank.build(TINY_BANK).embeddings)
+SPEC = pack(tiny_run(**{"optimizer.l2": L2(strength=0.01)}), tiny_run(**{"optimizer.clip": 0.5}))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def checked(spec=SPEC, **options) -> selfcheck.Report:
+    return selfcheck.check(spec, BANK, 0, "graph", **options)
+
+
+@pytest.mark.parametrize("numerics", ["float32", "float64", "bfloat16"])
+def test_an_engine_that_is_right_passes_far_from_the_limit(numerics):
+    runs = [dataclasses.replace(lane.run, numerics=numerics) for lane in SPEC.lanes]
+    report = checked(pack(*runs))
+    assert report.problem == ""
+    assert report.worst
+    assert report.worst.excess < 0.7
+
+
+def scaled_gradient(monkeypatch):
+    right = GraphStep.train_step
+    monkeypatch.setattr(GraphStep, "train_step", lambda step, x, labels: right(step, 1.01 * x, labels))
+
+
+def missing_label(monkeypatch):
+    right = graph.label_gradient
+    monkeypatch.setattr(graph, "label_gradient", lambda rows, labels, n: right(rows[:, 1:], labels[:, 1:], n))
+
+
+def other_rate(monkeypatch):
+    right = optimizers.learning_rate
+    monkeypatch.setattr(optimizers, "learning_rate", lambda *given: 1.001 * right(*given))
+
+
+def no_l2(monkeypatch):
+    right = optimizers.PackOptimizer.__init__
+
+    def wrong(self, lanes, *rest):
+        lanes = [(dataclasses.replace(optimizer, l2=L2()), steps) for optimizer, steps in lanes]
+        right(self, lanes, *rest)
+
+    monkeypatch.setattr(optimizers.PackOptimizer, "__init__", wrong)
+
+
+def never_the_same(monkeypatch):
+    """Off by a rounding, otherwise each time: as sums by atomic additions are."""
+    right, calls = graph.label_gradient, []
+
+    def wrong(*given):
+        calls.append(None)
+        return right(*given) * (1 + 2.0**-23 * (len(calls) % 7))
+
+    monkeypatch.setattr(graph, "label_gradient", wrong)
+
+
+def forgets_its_place(monkeypatch):
+    """A new step begins with the first batch of what is drawn."""
+    right = GraphStep._draw
+    monkeypatch.setattr(GraphStep, "_draw", lambda step, start: right(step, 0 if step.drawn_from < 0 else start))
+
+
+def raises(monkeypatch):
+    def wrong(*given):
+        raise RuntimeError("CUDA error: misaligned address")
+
+    monkeypatch.setattr(GraphStep, "train_step", wrong)
+
+
+WRONG = {
+    scaled_gradient: "does not compute what the model says: in float32, .* is off by",
+    missing_label: "the gradient of label_embedding is off by",
+    other_rate: "is off by .* of its size, where rounding may move it by",
+    no_l2: "is off by .* of its size, where rounding may move it by",
+    never_the_same: "is not the same when trained twice",
+    forgets_its_place: "is not the same when interrupted after 3 batches",
+    raises: "misaligned address",
+}
+
+
+@pytest.mark.parametrize(("fault", "words"), WRONG.items(), ids=lambda one: getattr(one, "__name__", ""))
+def test_a_wrong_engine_is_found_and_named_and_the_next_one_trains(fault, words, monkeypatch):
+    if fault is other_rate:
+        # Eager takes its rate from there, too.
+        monkeypatch.setattr(optimizers.LaneOptimizer, "step", of_right_rate(optimizers.learning_rate))
+    fault(monkeypatch)
+    with pytest.warns(RuntimeWarning, match=f"engine: graph did not pass .* {words}.* goes on with eager"):
+        assert selfcheck.first_proven(("graph", "eager"), SPEC, BANK, 0) == "eager"
+
+
+def of_right_rate(learning_rate):
+    def step(self, seen):
+        rate = learning_rate(self.optimizer, self.batch_size, seen)
+        for group in self.groups:
+            optimizers.step(self.optimizer, rate, 0.0 if self.decays_first else group.decay, group)
+
+    return step
+
+
+def test_an_engine_that_passes_trains_without_a_word_and_is_not_checked_again(cache, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert selfcheck.first_proven(("graph", "eager"), SPEC, BANK, 0) == "graph"
+    (kept,) = cache.glob("selfcheck-*.json")
+    assert json.loads(kept.read_text())["engine"] == "graph"
+    scaled_gradient(monkeypatch)
+    assert checked().problem == ""
+    assert checked(remembered=False).problem
+    # Of another shape, or with other code, it is checked.
+    assert checked(pack(tiny_run(batch_size=8))).problem
+    monkeypatch.setattr(selfcheck.code_digest, "training_code", lambda engine: "edited")
+    assert checked().problem
+
+
+def test_what_fails_is_not_remembered(cache, monkeypatch):
+    with monkeypatch.context() as wrong:
+        scaled_gradient(wrong)
+        assert checked().problem
+    assert not list(cache.glob("selfcheck-*"))
+    assert checked().problem == ""
+
+
+def test_a_check_leaves_no_trace_in_random_numbers():
+    before = torch.get_rng_state()
+    checked()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_job_on_a_gpu_asks_which_engine_has_passed(monkeypatch):
+    """`run_segment` trains with what the self-check returns."""
+    assert segments.selfcheck is selfcheck
+    assert AUTOMATIC["cuda"][-1] == AUTOMATIC["cpu"][-1] == "eager"
+    assert automatic_engines("cuda:1", tiny_run()) == AUTOMATIC["cuda"]
+    assert automatic_engines("cuda", tiny_run(**{"recipe.input_noise": 0.1})) == ("eager",)
+    assert select.chosen("auto", tiny_run(), torch.device("cuda")) == AUTOMATIC["cuda"][0]
+
+
+def test_the_command_says_what_it_found_and_fails_where_an_engine_does(capsys, monkeypatch):
+    monkeypatch.setattr(verify, "_FLOP", 1e6)
+    arguments = ["selfcheck", "--device", "cpu", "--engine", "graph", "--numerics", "float32"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("graph, float32: passed") == 2
+    scaled_gradient(monkeypatch)
+    assert main(arguments) == 1
+    found = capsys.readouterr()
+    assert "graph, float32: engine: graph does not compute what the model says" in found.out
+    assert "2 of these checks failed" in found.err
