@@ -40,12 +40,14 @@ class TritonStep:
     The state's tensors become views of one array [S, P] a part.
     """
 
-    def __init__(self, pack: PackSpec, state: State, embeddings: Tensor):
-        """Lay out the state and all buffers. Nothing is compiled before the first step."""
+    def __init__(self, pack: PackSpec, state: State, embeddings: Tensor, layout: Layout | None = None):
+        """Lay out the state and all buffers. Nothing is compiled before the first step.
+
+        layout: sizes of tiles; those for the device unless given.
+        """
         self.pack, self.state, self.embeddings = pack, state, embeddings
         device, lanes = embeddings.device, len(pack.lanes)
-        capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
-        self.layout = layout = Layout(pack.run, capability)
+        self.layout = layout = layout or Layout(pack.run, *capability_of(device))
         parts = (state.parameters, state.first_moments, state.second_moments)
         self.parameters, self.firsts, self.seconds = (flattened(part, layout) for part in parts)
         run, model = pack.run, pack.run.model
@@ -82,8 +84,7 @@ class TritonStep:
         self.dynamics = torch.zeros(DRAW_BATCHES, lanes, CLOCKS, 3, device=device)
         self.extras = torch.zeros(lanes, arrays + 1, device=device)
         self.chunks = torch.tensor(layout.chunks, dtype=torch.int32, device=device)
-        of_array = self.chunks[:, 0].long().bincount(minlength=arrays).cumsum(0).to(torch.int32)
-        self.spans = torch.stack([of_array - of_array.diff(prepend=of_array.new_zeros(1)), of_array], dim=1)
+        self.spans = torch.tensor(layout.spans, dtype=torch.int32, device=device)
         geometry = transformer.Geometry(model, run.recipe.context, torch.float32, device)
         self.positions = geometry.positions.contiguous()
         self.bank = embeddings.flatten(0, 1).contiguous()
@@ -284,6 +285,11 @@ class TritonStep:
             launch(tails.penalize, count, step | chunks, sizes)
             launch(tails.finish, count, step | chunks | {"statics": self.statics[1]}, sizes)
         return found
+
+
+def capability_of(device: torch.device) -> list[tuple[int, int]]:
+    """Return the compute capability of a GPU, as the only entry; nothing for another device."""
+    return [torch.cuda.get_device_capability(device)] if device.type == "cuda" else []
 
 
 def flattened(tensors: transformer.Parameters, layout: Layout) -> Tensor:

@@ -3,6 +3,7 @@
 Letters for shapes as in model/transformer.py. Nothing here needs Triton.
 """
 
+import bisect
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,6 +149,13 @@ class Layout:
             for number, name in enumerate(self.names)
             for start in range(0, math.prod(self.shapes[name]), CHUNK)
         ]
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Return (first chunk, the one behind the last) of each array."""
+        numbers = [number for number, _, _ in self.chunks]
+        ends = [bisect.bisect_right(numbers, number) for number in range(len(self.names))]
+        return list(zip([0, *ends], ends, strict=False))
 
     @property
     def parameters(self) -> int:
