@@ -40,6 +40,9 @@ class TritonStep:
     The state's tensors become views of one array [S, P] a part.
     """
 
+    # A replay is one step: the state is never that of a later batch than the loss.
+    ahead = 0
+
     def __init__(self, pack: PackSpec, state: State, embeddings: Tensor, layout: Layout | None = None):
         """Lay out the state and all buffers. Nothing is compiled before the first step.
 

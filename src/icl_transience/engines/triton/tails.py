@@ -196,12 +196,12 @@ def vectors_step(
 
 
 @triton.jit
-def weigh(parameters, sums, chunks, lane_stride, CH: tl.constexpr):
-    """Fill sums [S, chunks] with the chunks' sums of squared weights."""
+def weigh(parameters, weights, chunks, lane_stride, CH: tl.constexpr):
+    """Fill weights [S, chunks] with the sums of the squared weights of the chunks."""
     chunk, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
     first, size, i = tl.load(chunks + chunk * 3 + 1), tl.load(chunks + chunk * 3 + 2), tl.arange(0, CH)
     p = tl.load(parameters + lane * lane_stride + first + i, mask=i < size, other=0.0)
-    tl.store(sums + lane * tl.num_programs(0) + chunk, tl.sum(p * p, 0))
+    tl.store(weights + lane * tl.num_programs(0) + chunk, tl.sum(p * p, 0))
 
 
 @triton.jit

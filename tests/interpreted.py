@@ -1,0 +1,65 @@
+"""Engine `triton` on a CPU: where there is no CUDA device its kernels run in Triton's interpreter.
+
+To be imported before anything else that imports triton. Skips the importing file where triton is missing.
+"""
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton", reason="triton is not installed (envs/requirements-gpu-test.txt; `make test-all` does)")
+
+from builders import pack
+
+from icl_transience.engines.state import State, initial_state
+from icl_transience.engines.triton.engine import TritonStep
+from icl_transience.engines.triton.parts import INTERPRETED
+from icl_transience.specs.model import parameter_shapes
+from icl_transience.specs.runs import PackSpec, Run
+
+needs_interpreter = pytest.mark.skipif(
+    not INTERPRETED.value, reason="there is a CUDA device: triton's kernels are compiled for it, not interpreted"
+)
+
+
+def bank_of(run: Run) -> torch.Tensor:
+    """Fresh random exemplars."""
+    shape = run.bank.shape
+    return torch.randn(shape.n_classes, shape.n_exemplars, shape.width)
+
+
+def fresh_parameters(run: Run, lanes: int) -> dict[str, torch.Tensor]:
+    """Random everywhere, norms and biases too, so that no gradient is 0 by the values it meets."""
+    shapes = parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
+    return {
+        name: name.endswith(".scale")
+        + torch.randn(lanes, *size) / (size[0] if len(size) > 1 and "label" not in name else 4) ** 0.5
+        for name, size in shapes.items()
+    }
+
+
+def poisoned(spec: PackSpec, state: State, bank: torch.Tensor) -> TritonStep:
+    """A step whose every buffer holds NaN, as nothing may be read that was not written before."""
+    step = TritonStep(spec, state, bank)
+    for buffer in (*step.buffers.values(), step.losses_):
+        buffer.fill_(torch.nan)
+    return step
+
+
+def meta_step(run: Run, lanes: int, **options) -> TritonStep:
+    """A step on meta tensors, which have shapes alone."""
+    shape = run.bank.shape
+    shapes = parameter_shapes(run.model, shape.width, run.n_labels, run.recipe.context)
+    parts = [{name: torch.empty(lanes, *size, device="meta") for name, size in shapes.items()} for _ in range(3)]
+    state = State(*parts, 0, torch.zeros(lanes), torch.zeros(lanes))
+    bank = torch.empty(shape.n_classes, shape.n_exemplars, shape.width, device="meta")
+    return TritonStep(pack(*[run] * lanes), state, bank, **options)
+
+
+def trained(spec: PackSpec, bank: torch.Tensor, batches: int, kind=poisoned) -> tuple[State, torch.Tensor]:
+    """(state after so many batches, losses [batches, S])."""
+    state = initial_state(spec)
+    return state, torch.stack(list(kind(spec, state, bank).losses(0, batches * spec.run.batch_size)))
