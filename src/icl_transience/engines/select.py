@@ -6,6 +6,8 @@ activations.
 graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches;
 for runs whose steps are all alike: without schedules, interventions of either kind, forgetting, noise and freezing that
 begins or ends.
+triton: kernels in Triton on NVIDIA's GPUs, some 30 a step however many lanes; without dropout, rotary positions, noise,
+sgd and interventions on activations, and for the sizes that `specs.compute.engine_problem` says.
 
 Numerics, of a run: float32 and float64 throughout; tf32: as float32, but the products of NVIDIA's tensor cores round
 their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: matrix products in bfloat16 and the
@@ -33,7 +35,21 @@ from icl_transience.specs.compute import engine_problem
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec, Run
 
-ENGINES = ("auto", "native", "graph", "eager")
+ENGINES = ("auto", "native", "triton", "graph", "eager")
+
+
+def triton_step(pack: PackSpec, state: State, embeddings: Tensor) -> Step:
+    """Return the step of the engine `triton`. Raises StudyError where the package triton is missing."""
+    # Only here: training on a CPU does without triton.
+    try:
+        from icl_transience.engines.triton.engine import TritonStep
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise StudyError(
+            "engine: triton needs the package triton, which comes with PyTorch's builds for CUDA: choose auto or eager"
+        ) from error
+    return TritonStep(pack, state, embeddings)
 
 
 def step_for(pack: PackSpec, state: State, embeddings: Tensor, engine: str = "auto") -> Step:
@@ -47,7 +63,8 @@ def step_for(pack: PackSpec, state: State, embeddings: Tensor, engine: str = "au
         # What lanes have of their own can be more than the first one's.
         if problem := engine_problem(kind, str(embeddings.device), lane.run):
             raise StudyError(problem)
-    return {"native": NativeStep, "graph": GraphStep, "eager": EagerStep}[kind](pack, state, embeddings)
+    steps = {"native": NativeStep, "triton": triton_step, "graph": GraphStep, "eager": EagerStep}
+    return steps[kind](pack, state, embeddings)
 
 
 def forward_for(
@@ -71,8 +88,8 @@ def chosen(engine: str, run: Run, device: torch.device, context: int | None = No
         raise StudyError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
     if problem := engine_problem(engine, str(device), run):
         raise StudyError(problem)
-    if engine in ("eager", "graph") or engine_problem("native", str(device), run):
-        return "graph" if engine == "graph" else "eager"
+    if engine in ("eager", "triton", "graph") or engine_problem("native", str(device), run):
+        return "eager" if engine == "auto" else engine
     try:
         compiler.library(run.model, context or run.recipe.context)
     except compiler.UnavailableError as error:

@@ -12,10 +12,10 @@ from icl_transience.specs.runs import Run
 
 def engine_problem(engine: str, device: str, run: Run) -> str | None:
     """Return why an engine (see engines/select.py) cannot compute the run on the device; None where it may."""
-    wanted = {"native": "cpu", "graph": "cuda"}.get(engine)
+    wanted = {"native": "cpu", "graph": "cuda", "triton": "cuda"}.get(engine)
     if wanted and not device.startswith(wanted):
         return f"engine: {engine} is for device {wanted}, got device {device!r}: choose auto or eager"
-    unable = {"native": _not_native, "graph": _not_graph}
+    unable = {"native": _not_native, "graph": _not_graph, "triton": _not_triton}
     problem = next(unable[engine](run), None) if engine in unable else None
     return problem and f"engine: {engine} {problem}: choose auto or eager"
 
@@ -50,6 +50,31 @@ def _not_graph(run: Run) -> Iterator[str]:
         yield "knows no learning-rate schedules, interventions or forgetting"
     if run.freeze.from_ or run.freeze.until:
         yield "freezes parameters throughout or not at all (freeze.from, freeze.until)"
+    yield from _plain_pass(run)
+
+
+# What tiles of a GPU's tensor cores hold in the kernels of engines/triton.
+TRITON_WIDTHS, TRITON_CONTEXT, TRITON_BATCH = (32, 64, 128), 16, 64
+
+
+def _not_triton(run: Run) -> Iterator[str]:
+    model = run.model
+    if run.numerics == "float64":
+        yield "does not compute in float64"
+    if any(recipe.input_noise for recipe in run.recipes):
+        yield "draws no input noise"
+    if model.dropout:
+        yield "has no dropout"
+    if model.positions.kind == "rotary":
+        yield "knows no rotary positions"
+    if any(one.name == "sgd" for one in (run.optimizer, *(change.optimizer for change in run.interventions))):
+        yield "has no sgd"
+    if model.width not in TRITON_WIDTHS:
+        yield f"has widths {', '.join(map(str, TRITON_WIDTHS))}, and not {model.width}"
+    if run.recipe.context > TRITON_CONTEXT:
+        yield f"has contexts of {TRITON_CONTEXT} pairs at most, and not {run.recipe.context}"
+    if run.batch_size > TRITON_BATCH:
+        yield f"has batches of {TRITON_BATCH} sequences at most, and not {run.batch_size}"
     yield from _plain_pass(run)
 
 

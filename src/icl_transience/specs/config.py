@@ -59,7 +59,7 @@ class Config:
             "once a model shape; eager = plain PyTorch; graph = eager recorded as a CUDA graph; auto "
             "= native on CPUs where it works, else eager",
             default="auto",
-            choices=("auto", "native", "graph", "eager"),
+            choices=("auto", "native", "triton", "graph", "eager"),
         ),
     ]
     packing: Annotated[

@@ -55,7 +55,7 @@ def blocks_forward(
     for layer in range(layers):
         w = parameters + lane * lane_stride + first + layer * block_stride
         part = qkv + (lane * layers + layer) * n * 3 * D
-        normed, rstd = norm(x, EPS)
+        normed, _rstd = norm(x, EPS)
         y = (normed * tl.load(w + d)[None, :] + tl.load(w + D + d)[None, :]).to(DT)
         w += 2 * D
         for i in tl.static_range(3):
@@ -80,14 +80,14 @@ def blocks_forward(
         w += D * D
         tl.store(mids + (lane * layers + layer) * n * D + at, x, mask=ok)
         if F:
-            normed, rstd = norm(x, EPS)
+            normed, _rstd = norm(x, EPS)
             y = (normed * tl.load(w + d)[None, :] + tl.load(w + D + d)[None, :]).to(DT)
             w += 2 * D
             f = tl.arange(0, FC)
             for c in range(F // FC):
                 weight = tl.load(w + d[:, None] * F + c * FC + f[None, :]).to(DT)
                 u = dot(y, weight, None, PREC) + tl.load(w + D * F + c * FC + f)[None, :]
-                g, t = gelu(u)
+                g, _tanh = gelu(u)
                 weight = tl.load(w + D * F + F + (c * FC + f)[:, None] * D + d[None, :]).to(DT)
                 x = dot(g.to(DT), weight, x, PREC)
             x += tl.load(w + 2 * D * F + F + d)[None, :]
