@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
 from icl_transience.engines.lanes import (
@@ -26,6 +25,7 @@ from icl_transience.engines.lanes import (
 from icl_transience.engines.state import State
 from icl_transience.engines.triton import blocks, ends, tails
 from icl_transience.engines.triton.layout import CHUNK, Layout, power_of_two
+from icl_transience.engines.triton.parts import BFLOAT16, FLOAT32
 from icl_transience.engines.triton.tables import CLOCKS, STATICS, dynamics, extras, statics, stores
 from icl_transience.model import transformer
 from icl_transience.specs.runs import PackSpec
@@ -165,7 +165,7 @@ class TritonStep:
         learned = model.positions.kind == "learned"
         first_block = layout.names.index("blocks.0.norm1.scale")
         numerics = {
-            "DT": tl.bfloat16 if run.numerics == "bfloat16" else tl.float32,
+            "DT": BFLOAT16 if run.numerics == "bfloat16" else FLOAT32,
             "PREC": "tf32" if run.numerics == "tf32" else "ieee",
         }
         epsilon = {"EPS": transformer.LAYER_NORM_EPSILON}

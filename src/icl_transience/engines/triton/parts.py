@@ -14,6 +14,7 @@ from icl_transience.engines.triton import tables
 # The interpreter multiplies the bit patterns of bfloat16 (3.7.1); their float32 products are the same numbers.
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # Columns of the tables by which `update` knows what to do: see tables.py.
+BFLOAT16, FLOAT32 = tl.bfloat16, tl.float32
 STATICS, CLOCKS = tl.constexpr(tables.STATICS), tl.constexpr(tables.CLOCKS)
 
 
