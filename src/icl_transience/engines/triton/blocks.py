@@ -1,7 +1,8 @@
 """The blocks: forward through all of them in one kernel, backward a block, and its weight gradients with their step.
 
 A program of the first two is a lane (second axis of the grid) and G whole sequences in R >= G * T rows. Parameters of a
-block lie one behind another: scale1 bias1 qkv out scale2 bias2 in bin out bout; F = 0 is a block without MLP.
+block lie one behind another: scale1 bias1 qkv out scale2 bias2 in bin out bout; F = 0 is a block without MLP. Columns of matrices are taken FC at a
+time.
 
 `operands` [S, N, W] holds what weight gradients of one block are products of, a row a token:
     y1 [D]  dqkv [3D]  mixed [D]  dmid [D]  y2 [D]  du [F]  g [F]  dout [D]     W = 6 D, or 8 D + 2 F with an MLP
@@ -43,7 +44,7 @@ def blocks_forward(
     mids: what stands between attention and MLP, float32. first: where the first block's parameters begin.
     """
     tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    row, d, a = tl.arange(0, R), tl.arange(0, D), tl.arange(0, AP)
+    row, d, a, f = tl.arange(0, R), tl.arange(0, D), tl.arange(0, AP), tl.arange(0, FC)
     seq, token = row // T, row % T
     ok = ((row < G * T) & (tile * G + seq < batch))[:, None]
     n = batch * T
@@ -58,9 +59,9 @@ def blocks_forward(
         normed, _rstd = norm(x, EPS)
         y = (normed * tl.load(w + d)[None, :] + tl.load(w + D + d)[None, :]).to(DT)
         w += 2 * D
-        for i in tl.static_range(3):
-            weight = tl.load(w + d[:, None] * (3 * D) + i * D + d[None, :]).to(DT)
-            to = part + here[:, None] * (3 * D) + i * D + d[None, :]
+        for i in tl.static_range(3 * D // FC):
+            weight = tl.load(w + d[:, None] * (3 * D) + i * FC + f[None, :]).to(DT)
+            to = part + here[:, None] * (3 * D) + i * FC + f[None, :]
             tl.store(to, dot(y, weight, None, PREC).to(DT), mask=ok)
         w += 3 * D * D
         tl.debug_barrier()  # what other threads of this program stored is read
@@ -83,13 +84,12 @@ def blocks_forward(
             normed, _rstd = norm(x, EPS)
             y = (normed * tl.load(w + d)[None, :] + tl.load(w + D + d)[None, :]).to(DT)
             w += 2 * D
-            f = tl.arange(0, FC)
             for c in range(F // FC):
-                weight = tl.load(w + d[:, None] * F + c * FC + f[None, :]).to(DT)
-                u = dot(y, weight, None, PREC) + tl.load(w + D * F + c * FC + f)[None, :]
+                into = tl.load(w + d[:, None] * F + c * FC + f[None, :]).to(DT)
+                u = dot(y, into, None, PREC) + tl.load(w + D * F + c * FC + f)[None, :]
                 g, _tanh = gelu(u)
-                weight = tl.load(w + D * F + F + (c * FC + f)[:, None] * D + d[None, :]).to(DT)
-                x = dot(g.to(DT), weight, x, PREC)
+                back = tl.load(w + D * F + F + (c * FC + f)[:, None] * D + d[None, :]).to(DT)
+                x = dot(g.to(DT), back, x, PREC)
             x += tl.load(w + 2 * D * F + F + d)[None, :]
         tl.store(xs + (lane * (layers + 1) + layer + 1) * n * D + at, x, mask=ok)
 
@@ -151,15 +151,15 @@ def block_backward(
         half = dout.to(DT)
         tl.store(wide + 7 * D + 2 * F + d[None, :], half, mask=ok)
         for c in range(F // FC):
-            weight = tl.load(mlp + d[:, None] * F + c * FC + f[None, :]).to(DT)
-            u = dot(y, weight, None, PREC) + tl.load(mlp + D * F + c * FC + f)[None, :]
+            into = tl.load(mlp + d[:, None] * F + c * FC + f[None, :]).to(DT)
+            u = dot(y, into, None, PREC) + tl.load(mlp + D * F + c * FC + f)[None, :]
             g, t = gelu(u)
             back = tl.load(mlp + D * F + F + (c * FC + f)[None, :] * D + d[:, None]).to(DT)
             du = (dot(half, back, None, PREC) * gelu_backward(u, t)).to(DT)
             to = wide + 7 * D + c * FC + f[None, :]
             tl.store(to, du, mask=ok)
             tl.store(to + F, g.to(DT), mask=ok)
-            dy = dot(du, tl.trans(weight), dy, PREC)
+            dy = dot(du, tl.trans(into), dy, PREC)
         # Rows that stand for no token have a gradient of 0 here: dout was.
         tl.store(dnorms + 2 * D + d, tl.sum(dy * normed, 0))
         tl.store(dnorms + 3 * D + d, tl.sum(dy, 0))
@@ -193,9 +193,9 @@ def block_backward(
     tl.store(wide + d[None, :], (normed * gain + tl.load(w + D + d)[None, :]).to(DT), mask=ok)
     dy = tl.zeros([R, D], tl.float32)
     tl.debug_barrier()  # what other threads of this program stored is read
-    for i in tl.static_range(3):
-        weight = tl.load(w + 2 * D + d[None, :] * (3 * D) + i * D + d[:, None]).to(DT)
-        of = tl.load(wide + (1 + i) * D + d[None, :], mask=ok, other=0.0)
+    for i in tl.static_range(3 * D // FC):
+        weight = tl.load(w + 2 * D + d[None, :] * (3 * D) + i * FC + f[:, None]).to(DT)
+        of = tl.load(wide + D + i * FC + f[None, :], mask=ok, other=0.0)
         dy = dot(of, weight, dy, PREC)
     tl.store(dnorms + d, tl.sum(dy * normed, 0))
     tl.store(dnorms + D + d, tl.sum(dy, 0))

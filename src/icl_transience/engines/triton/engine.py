@@ -185,7 +185,7 @@ class TritonStep:
         }
         block = {
             "T": layout.tokens, "D": width, "H": model.heads, "A": heads, "AP": power_of_two(heads),
-            "F": layout.hidden, "FC": min(64, width), **epsilon, **numerics,
+            "F": layout.hidden, "FC": layout.column_tile, **epsilon, **numerics,
         }  # fmt: skip
         blocks_at = {"first": offsets["blocks.0.norm1.scale"], "block_stride": layout.block_stride}
         head = {"C": context, "B": layout.batch, "D": width, "KT": layout.label_tile, **epsilon, **numerics}
@@ -218,13 +218,20 @@ class TritonStep:
             {"G": layout.sequences(rows), "R": rows, **block},
             tiles.forward_warps,
         )
-        launch(ends.head_stats, label_tiles, common | drawn | head_at | {"parameters": self.parameters}, head)
+        launch(
+            ends.head_stats,
+            label_tiles,
+            common | drawn | head_at | {"parameters": self.parameters},
+            head,
+            tiles.head_warps,
+        )
         launch(ends.head_sums, 1, {"tiles": label_tiles, "batch": run.batch_size}, {"B": layout.batch, "CHUNK": 32})
         launch(
             ends.head_step,
             label_tiles,
             common | drawn | head_at | step | {"array": layout.names.index("unembedding.weight")},
             {**head, "STORE": store},
+            tiles.head_warps,
         )
         launch(
             ends.query_backward,

@@ -24,12 +24,14 @@ def power_of_two(number: int, least: int = 16) -> int:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Rows and warps of the kernels that go through blocks; see `Layout.tiles`."""
+    """Rows and warps of the kernels that go through blocks, labels and warps of the head; see `Layout.tiles`."""
 
     forward_rows: int
     forward_warps: int
     backward_rows: int
     backward_warps: int
+    labels: int
+    head_warps: int
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,14 @@ class Layout:
         return min(64, self.run.model.width)
 
     @property
+    def column_tile(self) -> int:
+        """Return how many columns of a block's matrices a program takes at a time."""
+        return min(32 if self.run.numerics == "float32" else 64, self.run.model.width)
+
+    @property
     def label_tile(self) -> int:
         """Return how many labels a program of the head, or rows of the table, takes."""
-        return 64 if self.run.model.width <= 64 else 32
+        return self.tiles.labels
 
     @property
     def label_tiles(self) -> int:
@@ -82,12 +89,16 @@ class Layout:
 
     @cached_property
     def tiles(self) -> Tiles:
-        """Return rows and warps: those of which the compiler spills least; tests/test_triton_compiled.py has bounds."""
-        width, tokens = self.run.model.width, self.tokens
-        small = 32 if tokens <= 32 else 64
-        rows = 64 if width <= 64 else small
-        warps = 4 if width <= 64 else 8
-        return Tiles(rows, warps, rows if self.capability >= (9, 0) else small, 8)
+        """Return the sizes with which the compiler spills least; tests/test_triton_compiled.py has bounds."""
+        small, hopper = (32 if self.tokens <= 32 else 64), self.capability >= (9, 0)
+        if self.run.numerics == "float32":
+            # Without tensor cores a product's parts stay in registers.
+            return Tiles(small, 8, small, 8, 32, 8)
+        if self.run.model.width > 64:
+            return Tiles(small, 8, small, 8, 32, 8)
+        if hopper:
+            return Tiles(64, 4, 64, 8, 64, 4)
+        return Tiles(64, 4 if self.run.numerics == "bfloat16" else 8, small, 4 if small == 32 else 8, 32, 4)
 
     def sequences(self, rows: int) -> int:
         """Return G, how many whole sequences a program of so many rows takes."""
