@@ -56,8 +56,8 @@ class Config:
         str,
         Key(
             "how training and evaluation are computed: native = hand-written steps for CPUs, compiled "
-            "once a model shape; eager = plain PyTorch; graph = eager recorded as a CUDA graph; auto "
-            "= native on CPUs where it works, else eager",
+            "once a model shape; eager = plain PyTorch; triton = kernels for GPUs; graph = eager recorded as "
+            "a CUDA graph; auto = native on CPUs where it works, else eager",
             default="auto",
             choices=("auto", "native", "triton", "graph", "eager"),
         ),

@@ -143,8 +143,9 @@ class TritonStep:
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.device(device), torch.cuda.stream(stream):
-            self.rows.zero_()
-            self.labels.zero_()
+            # Any valid batch; the next ones are drawn after this.
+            for tensor in (self.rows, self.labels, self.counter):
+                tensor.zero_()
             work()
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
