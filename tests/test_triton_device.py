@@ -14,13 +14,19 @@ from icl_transience.specs.runs import PackSpec, Run
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 
 SHAPES = {
-    "attention alone, 5 tokens": {"model": Model(depth=2, width=64, heads=8, mlp_ratio=0), "recipe": Recipe(context=2, burstiness=1)},
+    "attention alone, 5 tokens": {
+        "model": Model(depth=2, width=64, heads=8, mlp_ratio=0),
+        "recipe": Recipe(context=2, burstiness=1),
+    },
     "mlp, 17 tokens": {
         "model": Model(depth=3, width=64, heads=8, mlp_ratio=4),
         "recipe": Recipe(context=8, burstiness=3),
         "bank.gaussian.classes": 300,
     },
-    "width 128, 33 tokens": {"model": Model(depth=1, width=128, heads=8, mlp_ratio=2), "recipe": Recipe(context=16, burstiness=4)},
+    "width 128, 33 tokens": {
+        "model": Model(depth=1, width=128, heads=8, mlp_ratio=2),
+        "recipe": Recipe(context=16, burstiness=4),
+    },
     "width 32, clipped": {"model": Model(depth=2, width=32, heads=4, mlp_ratio=0), "optimizer.clip": 0.05},
 }
 

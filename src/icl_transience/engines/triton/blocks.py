@@ -1,8 +1,8 @@
 """The blocks: forward through all of them in one kernel, backward a block, and its weight gradients with their step.
 
-A program of the first two is a lane (second axis of the grid) and G whole sequences in R >= G * T rows. It takes columns
-of matrices FC at a time. Parameters of a block lie one behind another: scale1 bias1 qkv out scale2 bias2 in bin out bout;
-F = 0 is a block without MLP.
+A program of the first two is a lane (second axis of the grid) and G whole sequences in R >= G * T rows. It takes
+columns of matrices FC at a time. A block's parameters lie one behind another: scale1 bias1 qkv out scale2 bias2 in bin
+out bout; F = 0 is a block without MLP.
 
 `operands` [S, N, W] holds what weight gradients of one block are products of, a row a token:
     y1 [D]  dqkv [3D]  mixed [D]  dmid [D]  y2 [D]  du [F]  g [F]  dout [D]     W = 6 D, or 8 D + 2 F with an MLP
