@@ -4,6 +4,7 @@ To be imported before anything else that imports triton. Skips the importing fil
 """
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="triton is not installed (envs/requirements-gpu-test.txt; `make test-all` does)")
 
-from builders import pack
+from builders import changed, pack, tiny_run
 
 from icl_transience.engines.state import State, initial_state
 from icl_transience.engines.triton.engine import TritonStep
@@ -20,9 +21,15 @@ from icl_transience.engines.triton.parts import INTERPRETED
 from icl_transience.specs.model import parameter_shapes
 from icl_transience.specs.runs import PackSpec, Run
 
+SMALL = {"model.width": 32, "model.heads": 4, "model.depth": 1, "recipe.context": 2, "model.mlp_ratio": 0}
 needs_interpreter = pytest.mark.skipif(
     not INTERPRETED.value, reason="there is a CUDA device: triton's kernels are compiled for it, not interpreted"
 )
+
+
+def small(**changes: Any) -> Run:
+    """The smallest run whose tiles are whole, with changes by dotted path."""
+    return changed(tiny_run(), SMALL | changes)
 
 
 def bank_of(run: Run) -> torch.Tensor:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders import changed, pack, tiny_run
-from interpreted import bank_of, meta_step, needs_interpreter, poisoned
-from test_triton_step import small
+from interpreted import bank_of, meta_step, needs_interpreter, poisoned, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from icl_transience.engines import select

@@ -6,8 +6,8 @@ inputs once does. The interpreter computes tf32 in full float32.
 
 import pytest
 import torch
-from builders import changed, lane, pack, tiny_run
-from interpreted import bank_of, fresh_parameters, needs_interpreter, poisoned, trained
+from builders import changed, lane, pack
+from interpreted import bank_of, fresh_parameters, needs_interpreter, poisoned, small, trained
 
 from icl_transience.engines import lanes as lanes_module
 from icl_transience.engines.eager import EagerStep
@@ -20,7 +20,6 @@ from icl_transience.specs.training import L2, Forgetting, Freeze, Intervention, 
 
 pytestmark = needs_interpreter
 
-SMALL = {"model.width": 32, "model.heads": 4, "model.depth": 1, "recipe.context": 2, "model.mlp_ratio": 0}
 SHAPES = {
     "attention alone, 5 tokens": {},
     "two blocks with mlp, 17 tokens": {"model.depth": 2, "model.mlp_ratio": 4, "recipe.context": 8},
@@ -36,10 +35,6 @@ SHAPES = {
 def fresh_random_input():
     """Other numbers every time; pytest shows the seed of a test that fails."""
     print("torch.manual_seed", torch.seed())
-
-
-def small(**changes) -> Run:
-    return changed(tiny_run(), SMALL | changes)
 
 
 @pytest.mark.parametrize(
