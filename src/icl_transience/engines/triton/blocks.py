@@ -222,7 +222,6 @@ def block_step(
     M: tl.constexpr,
     K: tl.constexpr,
     PREC: tl.constexpr,
-    STORE: tl.constexpr,
 ):
     """Step on a block's matrices and biases: each gradient is left' right over all rows, in tiles [M, M].
 
@@ -265,12 +264,12 @@ def block_step(
     every = (m[:, None] >= 0) & (m[None, :] >= 0)
     update(
         acc, at, every, lane, array + number,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays, STORE,
+        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
     )  # fmt: skip
     if F:
         at = base + last + j * M + m
         biased = (m >= 0) & (i == 0) & (last > 0)
         update(
             columns, at, biased, lane, array + number + 1,
-            parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays, STORE,
+            parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
         )  # fmt: skip

@@ -176,7 +176,6 @@ def head_step(
     EPS: tl.constexpr,
     DT: tl.constexpr,
     PREC: tl.constexpr,
-    STORE: tl.constexpr,
 ):
     """Fill dxs [S, tiles, B, D], a tile's part of the gradient towards the normed queries; step on the unembedding."""
     tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -202,11 +201,11 @@ def head_step(
     tl.debug_barrier()  # every thread has read its weights before one is changed
     update(
         dot(tl.trans(rows), half, None, PREC), at, inside, lane, array,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays, STORE,
+        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
     )  # fmt: skip
     update(
         tl.sum(slope, 0), at_bias, k < n_labels, lane, array + 1,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays, STORE,
+        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
     )  # fmt: skip
 
 

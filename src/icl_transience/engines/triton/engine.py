@@ -83,9 +83,9 @@ class TritonStep:
         self.losses_ = torch.empty(DRAW_BATCHES, lanes, device=device)
         self.counter = torch.zeros(1, dtype=torch.int32, device=device)
         arrays = len(layout.names)
-        self.statics = torch.zeros(2, lanes, arrays, STATICS, device=device)
+        self.statics, self.finishing = (torch.zeros(lanes, arrays, STATICS, device=device) for _ in range(2))
         self.dynamics = torch.zeros(DRAW_BATCHES, lanes, CLOCKS, 3, device=device)
-        self.extras = torch.zeros(lanes, arrays + 1, device=device)
+        self.extras = torch.zeros(lanes, arrays + 2, device=device)
         self.chunks = torch.tensor(layout.chunks, dtype=torch.int32, device=device)
         self.spans = torch.tensor(layout.spans, dtype=torch.int32, device=device)
         geometry = transformer.Geometry(model, run.recipe.context, torch.float32, device)
@@ -114,11 +114,12 @@ class TritonStep:
     def _begin(self, seen: int) -> Callable[[], None]:
         """Put in force what holds from `seen` on, and return what takes a step."""
         table = statics(self.pack, self.layout.names, seen)
-        self.statics[0].copy_(table)
-        table[:, :, 5] = 0.0
-        self.statics[1].copy_(table)
+        self.statics.copy_(table)
+        # L2 is in the gradient already, and nothing is stored again.
+        table[:, :, [5, 8]] = 0.0
+        self.finishing.copy_(table)
         self.extras.copy_(extras(self.pack, self.layout.names, seen))
-        store = stores(self.pack, seen)
+        store = any(stores(lane.run.optimizer) for lane in lanes_at(self.pack, seen))
         if store not in self.replays:
             self.replays[store] = self._captured(store) if self.embeddings.is_cuda else self._work(store)
         return self.replays[store]
@@ -156,7 +157,7 @@ class TritonStep:
         return graph.replay
 
     def launches(self, store: bool) -> list[Launch]:
-        """Return the launches of a step in their order. store: whether gradients are stored, and then stepped on."""
+        """Return the launches of a step in their order. store: whether some lane's gradients are stored."""
         layout, run, model, buffers = self.layout, self.pack.run, self.pack.run.model, self.buffers
         if store and self.gradients is None:
             self.gradients = torch.zeros_like(self.parameters)
@@ -179,7 +180,7 @@ class TritonStep:
             "seconds": self.seconds,
             # Where none are stored nothing is written there.
             "gradients": self.gradients if store else self.parameters,
-            "statics": self.statics[0],
+            "statics": self.statics,
             "dynamics": self.dynamics,
             "counter": self.counter,
             "arrays": arrays,
@@ -231,7 +232,7 @@ class TritonStep:
             ends.head_step,
             label_tiles,
             common | drawn | head_at | step | {"array": layout.names.index("unembedding.weight")},
-            {**head, "STORE": store},
+            head,
             tiles.head_warps,
         )
         launch(
@@ -259,7 +260,6 @@ class TritonStep:
                 step | {"n": layout.rows, "first": offsets[name], "array": layout.names.index(name)},
                 {
                     "D": width, "F": layout.hidden, "M": layout.matrix_tile, "K": 32, "PREC": numerics["PREC"],
-                    "STORE": store,
                 },
             )  # fmt: skip
         launch(
@@ -269,14 +269,14 @@ class TritonStep:
                 "at_table": offsets["label_embedding"], "n_labels": run.n_labels,
                 "array": layout.names.index("label_embedding"),
             },
-            {"C": context, "D": width, "KT": layout.label_tile, "N": 16, "STORE": store},
+            {"C": context, "D": width, "KT": layout.label_tile, "N": 16},
         )  # fmt: skip
         side = min(32, power_of_two(input_width))
         launch(
             tails.embedder_step,
             -(-input_width // side),
             drawn | step | {"bank": self.bank, "rows": self.rows, "at_embedder": 0},
-            {"I": input_width, "C": context, "D": width, "M": side, "K": 32, "STORE": store, **numerics},
+            {"I": input_width, "C": context, "D": width, "M": side, "K": 32, **numerics},
         )
         vectors = depth * (4 if layout.hidden else 2) + 2 + (layout.tokens if learned else 0)
         launch(
@@ -286,7 +286,7 @@ class TritonStep:
                 "losses": self.losses_, "at_norm": offsets["norm.scale"], "at_places": offsets.get("positions", 0),
                 "array": first_block, "block_arrays": layout.block_arrays, "tiles": layout.programs(rows),
             },
-            {"T": layout.tokens, "B": layout.batch, "D": width, "F": layout.hidden, "CHUNK": 16, "STORE": store},
+            {"T": layout.tokens, "B": layout.batch, "D": width, "F": layout.hidden, "CHUNK": 16},
         )  # fmt: skip
         if store:
             chunks = {"chunks": self.chunks, "spans": self.spans, "extras": self.extras}
@@ -294,7 +294,7 @@ class TritonStep:
             count = len(layout.chunks)
             launch(tails.weigh, count, step | chunks, {"CH": CHUNK})
             launch(tails.penalize, count, step | chunks, sizes)
-            launch(tails.finish, count, step | chunks | {"statics": self.statics[1]}, sizes)
+            launch(tails.finish, count, step | chunks | {"statics": self.finishing}, sizes)
         return found
 
 

@@ -70,17 +70,17 @@ def update(
     dynamics,
     counter,
     arrays,
-    STORE: tl.constexpr,
 ):
-    """Take Adam's step on the numbers at `at` of the lane's array, or (STORE) keep their gradient for `finish`.
+    """Take Adam's step on the numbers at `at` of the lane's array, or keep their gradient for `finish`, as statics say.
 
     at: from the beginning of the flat arrays [S, P]; statics [S, arrays, STATICS], dynamics [batches, S, CLOCKS, 3]
     float32: see tables.py. lane, array: numbers. counter: which batch it is.
     """
-    if STORE:
+    statics += (lane * arrays + array) * STATICS
+    # A branch of one kernel, not another kernel: or a lane's bits would depend on what its pack needs.
+    if tl.load(statics + 8).to(tl.int32) > 0:
         tl.store(gradients + at, gradient, mask=mask)
     else:
-        statics += (lane * arrays + array) * STATICS
         beta1, beta2, eps = tl.load(statics), tl.load(statics + 2), tl.load(statics + 4)
         # 1 - beta as numbers of their own: taken here in float32, 1 - beta2 would be wrong by 1.3e-5.
         new1, new2 = tl.load(statics + 1), tl.load(statics + 3)

@@ -14,17 +14,18 @@ from icl_transience.engines.lanes import lanes_at
 from icl_transience.engines.optimizers import learning_rate
 from icl_transience.specs.model import COMPONENTS, component
 from icl_transience.specs.runs import Lane, PackSpec
-from icl_transience.specs.training import L2
+from icl_transience.specs.training import Optimizer
 
 CLOCKS = 4
-STATICS = 8
+STATICS = 9
 _TABLE = "label_embedding"
 
 
 def statics(pack: PackSpec, names: Sequence[str], seen: int) -> Tensor:
     """Return what holds from `seen` on of each array, [S, arrays, STATICS] float32.
 
-    beta1, 1 - beta1, beta2, 1 - beta2, epsilon, the factor of L2 in the gradient, AdamW's weight decay, the clock.
+    beta1, 1 - beta1, beta2, 1 - beta2, epsilon, the factor of L2 in the gradient, AdamW's weight decay, the clock, and
+    whether the lane's gradients are stored: see `stores`.
     """
     return torch.tensor([[_of_array(lane, name, seen) for name in names] for lane in lanes_at(pack, seen)])
 
@@ -39,31 +40,24 @@ def _of_array(lane: Lane, name: str, seen: int) -> list[float]:
         2 * optimizer.l2.of(component(name)) if squared else 0.0,
         optimizer.weight_decay if optimizer.name == "adamw" else 0.0,
         -1.0 if frozen and run.freeze.holds(run.batch_size, seen) else float(clock),
+        float(stores(optimizer)),
     ]
 
 
 def extras(pack: PackSpec, names: Sequence[str], seen: int) -> Tensor:
-    """Return lambda of unsquared L2 of each array, and the largest norm (0 is any) behind them, [S, arrays + 1]."""
+    """Return [S, arrays + 2]: lambda of unsquared L2 of each array, the largest norm (0 is any), `stores`."""
     rows = []
     for lane in lanes_at(pack, seen):
         l2 = lane.run.optimizer.l2
         own = [l2.of(component(name)) if l2.form == "unsquared" else 0.0 for name in names]
-        moves = [
-            not (name in lane.run.freeze.parameters and lane.run.freeze.holds(lane.run.batch_size, seen))
-            for name in names
-        ]
-        rows.append([*(a * b for a, b in zip(own, moves, strict=True)), lane.run.optimizer.clip])
+        rows.append([*own, lane.run.optimizer.clip, float(stores(lane.run.optimizer))])
     return torch.tensor(rows)
 
 
-def stores(pack: PackSpec, seen: int) -> bool:
-    """Return whether a step from `seen` on needs all gradients of some lane before any of its weights moves."""
-    optimizers = [lane.run.optimizer for lane in lanes_at(pack, seen)]
-    return any(one.clip or (one.l2.form == "unsquared" and _penalizes(one.l2)) for one in optimizers)
-
-
-def _penalizes(l2: L2) -> bool:
-    return any(l2.of(part) for part in COMPONENTS)
+def stores(optimizer: Optimizer) -> bool:
+    """Return whether a lane's step needs all its gradients before any of its weights moves."""
+    l2 = optimizer.l2
+    return bool(optimizer.clip) or (l2.form == "unsquared" and any(l2.of(part) for part in COMPONENTS))
 
 
 def dynamics(pack: PackSpec, first: int, batches: int) -> Tensor:

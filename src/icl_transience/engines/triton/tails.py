@@ -28,7 +28,6 @@ def table_step(
     D: tl.constexpr,
     KT: tl.constexpr,
     N: tl.constexpr,
-    STORE: tl.constexpr,
 ):
     """Step on KT rows of the labels' table a program: a row's gradient is the sum of dx over the tokens that show it.
 
@@ -55,7 +54,7 @@ def table_step(
     at = lane * lane_stride + at_table + k[:, None] * D + d[None, :]
     update(
         acc, at, inside, lane, array,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays, STORE,
+        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
     )  # fmt: skip
 
 
@@ -83,7 +82,6 @@ def embedder_step(
     K: tl.constexpr,
     DT: tl.constexpr,
     PREC: tl.constexpr,
-    STORE: tl.constexpr,
 ):
     """Step on the embedder's weight [I, D], M rows a program, and on its bias: arrays 0 and 1."""
     tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -105,11 +103,11 @@ def embedder_step(
     at = base + m[:, None] * D + d[None, :]
     update(
         acc, at, (m < I)[:, None] & (d >= 0)[None, :], lane, 0,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays, STORE,
+        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
     )  # fmt: skip
     update(
         columns, base + I * D + d, (d >= 0) & (tile == 0), lane, 1,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays, STORE,
+        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
     )  # fmt: skip
 
 
@@ -143,7 +141,6 @@ def vectors_step(
     D: tl.constexpr,
     F: tl.constexpr,
     CHUNK: tl.constexpr,
-    STORE: tl.constexpr,
 ):
     """Step on norms and learned positions: sums over the parts [parts, D] of their gradients, CHUNK at a time.
 
@@ -183,7 +180,7 @@ def vectors_step(
         total += tl.sum(tl.load(source + (start + i)[:, None] * stride + d[None, :], mask=inside, other=0.0), 0)
     update(
         total, lane * lane_stride + at + d, d >= 0, lane, number,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays, STORE,
+        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
     )  # fmt: skip
     if job == blocks + 1:
         b = tl.arange(0, B)
@@ -212,7 +209,8 @@ def penalize(
     """Add L2's part to stored gradients; fill sums [S, chunks] with the chunks' sums of squares of what moves.
 
     weights: what `weigh` gave; spans [arrays, 2] int32: an array's first chunk and the one behind its last.
-    extras [S, arrays + 1] float32: lambda of unsquared L2 of each array, and the largest norm.
+    extras [S, arrays + 2] float32: lambda of unsquared L2 of each array, the largest norm, and
+    whether the lane's gradients are stored.
     """
     chunk, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
     n, i, s = tl.num_programs(0), tl.arange(0, CH), tl.arange(0, SUM)
@@ -222,7 +220,7 @@ def penalize(
     for start in range(begin, end, SUM):
         total += tl.load(weights + lane * n + start + s, mask=start + s < end, other=0.0)
     length = tl.sqrt(tl.sum(total, 0))
-    lambda_ = tl.load(extras + lane * (arrays + 1) + array)
+    lambda_ = tl.load(extras + lane * (arrays + 2) + array)
     decay = tl.load(statics + (lane * arrays + array) * STATICS + 5)
     clock = tl.load(statics + (lane * arrays + array) * STATICS + 7)
     at = lane * lane_stride + first + i
@@ -242,18 +240,21 @@ def finish(
     sums, chunks, extras, lane_stride, parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
     CH: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """Shorten the stored gradient to the largest norm, where there is one, and take the step. statics: without L2."""
+    """Shorten stored gradients to the largest norm, where there is one, and take the step of lanes that have them.
+
+    statics: as of lanes that have no L2 and store nothing.
+    """
     chunk, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
     n, i, s = tl.num_programs(0), tl.arange(0, CH), tl.arange(0, SUM)
     array, first, size = tl.load(chunks + chunk * 3), tl.load(chunks + chunk * 3 + 1), tl.load(chunks + chunk * 3 + 2)
     total = tl.zeros([SUM], tl.float32)
     for start in range(0, n, SUM):
         total += tl.load(sums + lane * n + start + s, mask=start + s < n, other=0.0)
-    largest = tl.load(extras + lane * (arrays + 1) + arrays)
+    largest = tl.load(extras + lane * (arrays + 2) + arrays)
     share = tl.where(largest > 0, tl.minimum(largest / (tl.sqrt(tl.sum(total, 0)) + 1e-6), 1.0), 1.0)
-    at = lane * lane_stride + first + i
-    g = tl.load(gradients + at, mask=i < size, other=0.0) * share
+    stored = tl.load(extras + lane * (arrays + 2) + arrays + 1).to(tl.int32)
+    at, mask = lane * lane_stride + first + i, (i < size) & (stored > 0)
     update(
-        g, at, i < size, lane, array,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays, False,
+        tl.load(gradients + at, mask=mask, other=0.0) * share, at, mask, lane, array,
+        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
     )  # fmt: skip
