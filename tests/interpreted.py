@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="triton is not installed (envs/requirements-gpu-test.txt; `make test-all` does)")
 
-from builders import changed, pack, tiny_run
+from builders import changed, tiny_run
 
 from icl_transience.engines.state import State, initial_state
 from icl_transience.engines.triton.engine import TritonStep
@@ -54,16 +54,6 @@ def poisoned(spec: PackSpec, state: State, bank: torch.Tensor) -> TritonStep:
     for buffer in (*step.buffers.values(), step.losses_):
         buffer.fill_(torch.nan)
     return step
-
-
-def meta_step(run: Run, lanes: int, **options) -> TritonStep:
-    """A step on meta tensors, which have shapes alone."""
-    shape = run.bank.shape
-    shapes = parameter_shapes(run.model, shape.width, run.n_labels, run.recipe.context)
-    parts = [{name: torch.empty(lanes, *size, device="meta") for name, size in shapes.items()} for _ in range(3)]
-    state = State(*parts, 0, torch.zeros(lanes), torch.zeros(lanes))
-    bank = torch.empty(shape.n_classes, shape.n_exemplars, shape.width, device="meta")
-    return TritonStep(pack(*[run] * lanes), state, bank, **options)
 
 
 def trained(spec: PackSpec, bank: torch.Tensor, batches: int, kind=poisoned) -> tuple[State, torch.Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders import changed, pack, tiny_run
-from interpreted import bank_of, meta_step, needs_interpreter, poisoned, small
+from interpreted import bank_of, needs_interpreter, poisoned, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from icl_transience.engines import select
@@ -20,6 +20,8 @@ from icl_transience.specs.runs import Run
 from icl_transience.specs.training import Intervention, Optimizer
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+# After `interpreted`, which says how triton is to be imported.
+import ahead_of_time
 import throughput
 
 KERNELS = 40
@@ -76,7 +78,7 @@ def test_every_launch_of_a_step_is_counted_pytorchs_too(changes, monkeypatch):
 @pytest.mark.parametrize(("shape", "plain"), [("a", 13), ("b", 13), ("c", 33), ("d", 33)], ids=["a", "b", "c", "d"])
 def test_a_step_is_at_most_40_kernels_at_any_number_of_lanes(shape, plain):
     for lanes in (1, 16, 64):
-        step = meta_step(published(shape), lanes)
+        step = ahead_of_time.step_of(published(shape), (9, 0), lanes)
         # And the two of PyTorch above.
         assert [len(step.launches(store)) + 2 for store in (False, True)] == [plain + 2, plain + 5]
         assert plain + 5 <= KERNELS
