@@ -23,9 +23,9 @@ SHAPES = {
         "recipe": Recipe(context=8, burstiness=3),
         "bank.gaussian.classes": 300,
     },
-    "width 128, 33 tokens": {
+    "width 128, 31 tokens": {
         "model": Model(depth=1, width=128, heads=8, mlp_ratio=2),
-        "recipe": Recipe(context=16, burstiness=4),
+        "recipe": Recipe(context=15, burstiness=4),
     },
     "width 32, clipped": {"model": Model(depth=2, width=32, heads=4, mlp_ratio=0), "optimizer.clip": 0.05},
 }

@@ -161,7 +161,8 @@ REFUSED = {
     "knows no rotary positions": {"model.positions.kind": "rotary"},
     "has no sgd": {"optimizer.name": "sgd"},
     "has widths 32, 64, 128, and not 48": {"model.width": 48},
-    "has contexts of 16 pairs at most, and not 18": {"recipe.context": 18},
+    "has contexts of 16 pairs at most at width 32, and not 18": {"recipe.context": 18},
+    "has contexts of 15 pairs at most at width 128, and not 16": {"model.width": 128, "recipe.context": 16},
     "has batches of 64 sequences at most, and not 65": {"batch_size": 65},
 }
 

@@ -24,11 +24,13 @@ SHAPES = {
     "attention alone, 5 tokens": {},
     "two blocks with mlp, 17 tokens": {"model.depth": 2, "model.mlp_ratio": 4, "recipe.context": 8},
     "width 64, wide heads": {"model.width": 64, "model.heads": 2, "model.mlp_ratio": 3, "recipe.context": 4},
-    "width 128, one head, 33 tokens": {"model.width": 128, "model.heads": 1, "recipe.context": 16},
-    "narrow heads, learned positions": {"model.heads": 16, "model.positions": Positions(kind="learned")},
+    "width 128, one head, 31 tokens": {"model.width": 128, "model.heads": 1, "recipe.context": 15},
+    "narrow heads, learned positions, 33 tokens": {
+        "model.heads": 16, "model.positions": Positions(kind="learned"), "recipe.context": 16,
+    },
     "no positions, a batch of 19": {"model.positions": Positions(kind="none"), "batch_size": 19},
     "many labels, wide exemplars": {"bank.gaussian.classes": 150, "bank.gaussian.dim": 70, "recipe.context": 4},
-}
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

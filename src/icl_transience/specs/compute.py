@@ -53,8 +53,8 @@ def _not_graph(run: Run) -> Iterator[str]:
     yield from _plain_pass(run)
 
 
-# What tiles of a GPU's tensor cores hold in the kernels of engines/triton.
-TRITON_WIDTHS, TRITON_CONTEXT, TRITON_BATCH = (32, 64, 128), 16, 64
+# Width -> the most pairs, and the most sequences, that tiles of the kernels in engines/triton hold.
+TRITON_CONTEXTS, TRITON_BATCH = {32: 16, 64: 16, 128: 15}, 64
 
 
 def _not_triton(run: Run) -> Iterator[str]:
@@ -69,10 +69,10 @@ def _not_triton(run: Run) -> Iterator[str]:
         yield "knows no rotary positions"
     if any(one.name == "sgd" for one in (run.optimizer, *(change.optimizer for change in run.interventions))):
         yield "has no sgd"
-    if model.width not in TRITON_WIDTHS:
-        yield f"has widths {', '.join(map(str, TRITON_WIDTHS))}, and not {model.width}"
-    if run.recipe.context > TRITON_CONTEXT:
-        yield f"has contexts of {TRITON_CONTEXT} pairs at most, and not {run.recipe.context}"
+    if model.width not in TRITON_CONTEXTS:
+        yield f"has widths {', '.join(map(str, TRITON_CONTEXTS))}, and not {model.width}"
+    elif run.recipe.context > (most := TRITON_CONTEXTS[model.width]):
+        yield f"has contexts of {most} pairs at most at width {model.width}, and not {run.recipe.context}"
     if run.batch_size > TRITON_BATCH:
         yield f"has batches of {TRITON_BATCH} sequences at most, and not {run.batch_size}"
     yield from _plain_pass(run)

@@ -75,7 +75,10 @@ class Layout:
     @property
     def column_tile(self) -> int:
         """Return how many columns of a block's matrices a program takes at a time."""
-        return min(32 if self.run.numerics == "float32" else 64, self.run.model.width)
+        width = self.run.model.width
+        if self.run.numerics == "float32":
+            return 32 if width <= 64 else 16
+        return min(64, width)
 
     @property
     def label_tile(self) -> int:
