@@ -1,7 +1,7 @@
 # make            create .venv and run the study that config.yaml names (STUDY=omniglot for another)
 # make test       run the test suite in the same environment
 # make test-quick what of it is done in two or three minutes, for the work on one change
-# make test-all   all of it, with a fresh interpreter for every job: what CI runs
+# make test-all   all of it, with a fresh interpreter for every job and triton (700 MB): what CI runs
 # make lint       ruff, snakefmt, pyright, snakemake --lint, typos
 # make docs-figures  draw the pictures in docs/ again, from the tables in docs/data
 # make docs-tables   the same, once the default study (or STUDY=...) has been run and its tables have been copied there
@@ -62,7 +62,7 @@ test-quick: .venv/.installed
 	$(RUN) pytest -n auto -m 'not slow and not heavy'
 
 # Elsewhere jobs are forks of a process that has torch loaded (tests/warm); here it is shown that this hides nothing.
-test-all: .venv/.installed
+test-all: .venv/.installed-gpu-test
 	export PLAIN=1; $(RUN) pytest -n auto
 
 # pyright would ask npm whether there is a newer version, and say so.
@@ -95,6 +95,11 @@ place:
 		echo " move this one"; exit 1;; esac; done >&2
 	@if [[ ! -d .venv && ( -e .venv || -L .venv ) ]]; then \
 		echo ".venv is no folder but a file, or a link to nothing: move it away, or remove it by make clean"; exit 1; fi >&2
+
+# Some 700 MB, which nothing else needs.
+.venv/.installed-gpu-test: .venv/.installed envs/requirements-gpu-test.txt
+	$(PIP) install --no-user --quiet -c envs/constraints.txt -r envs/requirements-gpu-test.txt
+	touch $@
 
 .venv/.installed: $(REQUIREMENTS) pyproject.toml | place
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

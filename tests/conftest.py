@@ -21,12 +21,13 @@ torch.set_num_threads(1)
 LONGEST = (
     *("test_pipeline_slurm", "test_faults", "test_pipeline_incremental", "test_pipeline_end_to_end"),
     *("test_pipeline_report", "test_pipeline_care", "test_security", "test_resources", "test_makefile", "test_paper"),
-    *("test_fuzzed_studies", "test_training", "test_engines"),
+    *("test_fuzzed_studies", "test_training", "test_engines", "test_triton_compiled", "test_triton_step"),
 )
 # What `make test-quick` leaves out, as names begin: pipelines that run, and tests of some seconds each. What stays of
 # training and engines are their short tests and the recorded losses (test_golden.py).
 SLOW = (
     *("test_pipeline_", "test_faults", "test_resources", "test_makefile", "test_paper", "test_fuzzed_studies"),
+    "test_triton_step",
     "test_bad_studies.py::test_snakemake_says_what_is_wrong_and_leaves_nothing_behind",
     "test_bad_studies.py::test_a_bad_setting_on_the_command_line_is_refused_likewise",
     "test_engines.py::test_a_hundred_native_steps_stray_from_the_reference_no_further_than_eager_ones",

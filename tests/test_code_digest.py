@@ -46,8 +46,8 @@ TABLES = {"tables", "verdicts", "figures"}
 METRICS = TABLES | {"metrics", "peaks"}
 INSIDE = {"circuits", "circuits_tables"}
 # Recorded in segments; no rule asks for it, so that an edit retrains nothing.
-NATIVE, GRAPH, EAGER = ({f"training/{engine}"} for engine in ("native", "graph", "eager"))
-TRAINING = NATIVE | GRAPH | EAGER
+NATIVE, TRITON, GRAPH, EAGER = ({f"training/{engine}"} for engine in ("native", "triton", "graph", "eager"))
+TRAINING = NATIVE | TRITON | GRAPH | EAGER
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,7 @@ TRAINING = NATIVE | GRAPH | EAGER
         ("sequences/draw.py", "range(12)", "range(0, 12)", TRAINING),
         ("banks/gaussian.py", "return", "return (0,) and", set()),
         ("engines/graph.py", "range(3)", "range(4)", GRAPH),
+        ("engines/triton/blocks.py", "num_programs(0)", "num_programs(axis=0)", TRITON),
         ("engines/optimizers.py", "_CLIP_EPSILON = ", "_CLIP_EPSILON = 2 * ", TRAINING),
         ("engines/select.py", '"auto"', '"automatic"', set()),
         ("engines/verify.py", "_DRAWS = ", "_DRAWS = 1 + ", set()),
@@ -97,10 +98,10 @@ def test_an_edit_makes_again_what_imports_the_file(library, file, old, new, agai
 
 def test_a_new_engine_makes_nothing_again(library):
     before = digests()
-    (library / "engines/triton").mkdir()
-    (library / "engines/triton/engine.py").write_text("from icl_transience.engines.eager import EagerStep\n")
+    (library / "engines/fourth").mkdir()
+    (library / "engines/fourth/engine.py").write_text("from icl_transience.engines.eager import EagerStep\n")
     select = library / "engines/select.py"
-    select.write_text("from icl_transience.engines.triton import engine\n" + select.read_text())
+    select.write_text("from icl_transience.engines.fourth import engine\n" + select.read_text())
     assert digests() == before
 
 

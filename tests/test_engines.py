@@ -402,7 +402,7 @@ def test_an_engine_that_was_named_and_does_not_work_is_refused():
         select.chosen("native", tiny_run(numerics="float64"), CPU)
     with pytest.raises(StudyError, match="graph is for device cuda, got device 'cpu'"):
         select.chosen("graph", tiny_run(), CPU)
-    with pytest.raises(StudyError, match=r"expected one of auto, native, graph, eager, got 'fast'"):
+    with pytest.raises(StudyError, match=r"expected one of auto, native, triton, graph, eager, got 'fast'"):
         select.chosen("fast", tiny_run(), CPU)
 
 

@@ -92,7 +92,7 @@ def test_the_largest_deviation_is_named_with_its_parameter(numerics, monkeypatch
 
     def wrong(step, batch):
         loss = train_step(step, batch)
-        step.arrays[0].gradients["blocks.1.attention.out"].mul_(1.001)
+        step.state.first_moments["blocks.1.attention.out"].mul_(1.001)
         return loss
 
     monkeypatch.setattr(NativeStep, "train_step", wrong)

@@ -1,1 +1,1 @@
-"""Banks: exemplars of classes as embeddings or images. One module a source, each with `build(spec, files, log) -> Bank`."""
+"""Banks: exemplars of classes, embedded or as images. A module a source, with `build(spec, files, log) -> Bank`."""

@@ -6,6 +6,8 @@ and interventions on activations.
 graph: eager's functions and autograd on all lanes, recorded once as CUDA graphs and replayed, so that a step costs no
 launches; for runs whose steps are all alike: without schedules, interventions of either kind, forgetting, noise and
 freezing that begins or ends; no image encoders.
+triton: kernels in Triton on NVIDIA's GPUs, some 30 a step however many lanes; without dropout, rotary positions, noise,
+sgd, interventions on activations and image encoders, and for the sizes that `specs.compute.engine_problem` says.
 
 `auto` is the first of `specs.compute.AUTOMATIC` that can compute a run; on a GPU it must pass its self-check, too, when
 a job starts (`selfcheck.proven_engine`), or the next one trains.
@@ -37,9 +39,25 @@ from icl_transience.specs.compute import automatic_engines, engine_problem
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec, Run
 
+
+def triton_step(pack: PackSpec, state: State, embeddings: Tensor) -> Step:
+    """Return the step of the engine `triton`. Raises StudyError where the package triton is missing."""
+    # Only here: training on a CPU does without triton.
+    try:
+        from icl_transience.engines.triton.engine import TritonStep
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise StudyError(
+            "engine: triton needs the package triton, which comes with PyTorch's builds for CUDA: choose auto or eager"
+        ) from error
+    return TritonStep(pack, state, embeddings)
+
+
 # Engine -> its step. On a device that is not its own it may be made to be tried, see selfcheck.py, not to train.
 STEPS: dict[str, Callable[[PackSpec, State, Tensor], Step]] = {
     "native": NativeStep,
+    "triton": triton_step,
     "graph": GraphStep,
     "eager": EagerStep,
 }

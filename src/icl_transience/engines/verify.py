@@ -19,7 +19,6 @@ that has diverged hides nothing. The state of a job is not touched.
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -27,9 +26,8 @@ from torch import Tensor
 from icl_transience.engines import lanes, select
 from icl_transience.engines.answers import Answers, answers
 from icl_transience.engines.eager import query_loss
-from icl_transience.engines.interface import DTYPES, Step
+from icl_transience.engines.interface import DTYPES
 from icl_transience.engines.native.resnet import NativeResNet
-from icl_transience.engines.optimizers import LaneArrays
 from icl_transience.engines.proof import Deviation, RefusedInWords, judge
 from icl_transience.engines.state import NOT_DIVERGED, State
 from icl_transience.model import encoder, transformer
@@ -55,12 +53,6 @@ _FLOP = 1.5e8
 _FEWEST, _MOST = 2, 16
 
 
-class _StepWithArrays(Step, Protocol):
-    """What every engine's step has: the gradients of its lanes, in `arrays`."""
-
-    arrays: list[LaneArrays]
-
-
 def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> list[Deviation]:
     """Hold loss and gradients of the first lane's sequences from number `start` on against the reference.
 
@@ -73,7 +65,8 @@ def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> l
     check_encoder(pack.run, engine)
     lane = pack.lanes[0]
     # What is left out is no part of the gradient, and the same code in every engine.
-    plain = Optimizer(learning_rate=lane.run.optimizer.learning_rate)
+    # With beta1 = 0 Adam's first moment is the gradient, to the last bit.
+    plain = Optimizer(learning_rate=lane.run.optimizer.learning_rate, beta1=0.0)
     run = replace(lane.run.at(start), optimizer=plain, forgetting=Forgetting(), batch_size=_sequences(lane.run))
     found: list[Deviation] = []
     expected, moved, finest = {}, {}, ""
@@ -207,9 +200,9 @@ def _loss_and_gradients(
             name: bank.new_ones(1, *shape, dtype=torch.float32) for name, shape in pack.run.running_shapes.items()
         },
     )
-    step = cast(_StepWithArrays, select.STEPS[engine](pack, state, bank))
+    step = select.STEPS[engine](pack, state, bank)
     (loss,) = step.losses(start, start + pack.run.batch_size)
-    return loss, dict(step.arrays[0].gradients)
+    return loss, {name: moment[0] for name, moment in state.first_moments.items()}
 
 
 def reference_gradients(

@@ -304,7 +304,7 @@ def _embedded_width(run: Run) -> int:
 
 
 def _encoder_numbers(run: Run) -> int:
-    """Return about how many numbers an image encoder keeps of a training batch: of its stem, six times what it makes."""
+    """Return about how many numbers an image encoder keeps of a batch: of its stem, six times what it makes."""
     if run.bank.images is None or not run.model.encodes_images:
         return 0
     side = stem(run.model.resnet, run.bank.images.channels).side(run.bank.images.side)

@@ -39,7 +39,12 @@ STAGES: dict[str, tuple[str, ...]] = {
     "minimal_model_figure": ("report.figures.minimal_model",),
 }
 # Engine -> the module in which its step begins. Training is a stage for each, since it chooses one when it runs.
-STEPS = {"native": "engines.native.engine", "graph": "engines.graph", "eager": "engines.eager"}
+STEPS = {
+    "native": "engines.native.engine",
+    "graph": "engines.graph",
+    "triton": "engines.triton.engine",
+    "eager": "engines.eager",
+}
 STAGES |= {f"training/{engine}": ("training.segments", step) for engine, step in STEPS.items()}
 # Rooms whose files compute what a stage gives, and one module of values that says what its numbers mean.
 _COUNTED = ("evaluation", "engines", "circuits", "model", "analysis", "theory", "report")

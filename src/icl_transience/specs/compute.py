@@ -21,10 +21,10 @@ def automatic_engines(device: str, run: Run) -> tuple[str, ...]:
 
 def engine_problem(engine: str, device: str, run: Run) -> str | None:
     """Return why an engine (see engines/select.py) cannot compute the run on the device; None where it may."""
-    wanted = {"native": "cpu", "graph": "cuda"}.get(engine)
+    wanted = {"native": "cpu", "graph": "cuda", "triton": "cuda"}.get(engine)
     if wanted and not device.startswith(wanted):
         return f"engine: {engine} is for device {wanted}, got device {device!r}: choose auto or eager"
-    unable = {"native": _not_native, "graph": _not_graph}
+    unable = {"native": _not_native, "graph": _not_graph, "triton": _not_triton}
     problem = next(unable[engine](run), None) if engine in unable else None
     return problem and f"engine: {engine} {problem}: choose auto or eager"
 
@@ -66,6 +66,34 @@ def _not_graph(run: Run) -> Iterator[str]:
 def _embeddings_alone(run: Run) -> Iterator[str]:
     if run.model.encodes_images:
         yield "encodes no images"
+
+
+# Width -> the most pairs, and the most sequences, that tiles of the kernels in engines/triton hold.
+TRITON_CONTEXTS, TRITON_BATCH = {32: 16, 64: 16, 128: 15}, 64
+
+
+def _not_triton(run: Run) -> Iterator[str]:
+    model = run.model
+    if run.numerics == "float64":
+        yield "does not compute in float64"
+    if any(recipe.input_noise for recipe in run.recipes):
+        yield "draws no input noise"
+    if model.dropout:
+        yield "has no dropout"
+    if model.positions.kind == "rotary":
+        yield "knows no rotary positions"
+    if any(one.name == "sgd" for one in (run.optimizer, *(change.optimizer for change in run.interventions))):
+        yield "has no sgd"
+    if model.attention_bias:
+        yield "has no biases in attention"
+    if model.width not in TRITON_CONTEXTS:
+        yield f"has widths {', '.join(map(str, TRITON_CONTEXTS))}, and not {model.width}"
+    elif run.recipe.context > (most := TRITON_CONTEXTS[model.width]):
+        yield f"has contexts of {most} pairs at most at width {model.width}, and not {run.recipe.context}"
+    if run.batch_size > TRITON_BATCH:
+        yield f"has batches of {TRITON_BATCH} sequences at most, and not {run.batch_size}"
+    yield from _plain_pass(run)
+    yield from _embeddings_alone(run)
 
 
 # Sequences that evaluation answers at a time, and of which measures of circuits are taken at a time.

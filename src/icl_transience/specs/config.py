@@ -64,10 +64,10 @@ class Config:
         str,
         Key(
             "how training and evaluation are computed: native = hand-written steps for CPUs, compiled "
-            "once a model shape; eager = plain PyTorch; graph = recorded as CUDA graphs; auto "
-            "= native on CPUs, graph on GPUs where it can and passes its self-check, else eager",
+            "once a model shape; eager = plain PyTorch; triton = kernels for GPUs; graph = recorded as CUDA graphs; "
+            "auto = native on CPUs, graph on GPUs where it can and passes its self-check, else eager",
             default="auto",
-            choices=("auto", "native", "graph", "eager"),
+            choices=("auto", "native", "triton", "graph", "eager"),
         ),
     ]
     packing: Annotated[

@@ -1,0 +1,314 @@
+"""The engine of Triton kernels: a step is some 30 launches however many lanes, captured as a CUDA graph on a GPU.
+
+forward   tokens, blocks_forward, head_stats, head_sums
+backward  head_step, query_backward; a block: block_backward, block_step; table_step, embedder_step, vectors_step
+Adam, its L2 and weight decay stand at the end of each gradient. Where a lane's gradient is clipped, or its L2
+unsquared, gradients are stored first, and weigh, penalize and finish step.
+
+Nothing is added up by atomics, and no program reads or orders anything by the number of lanes: a lane's bits do not
+depend on its pack. Sequences are drawn by sequences/draw.py, for many batches at a time, on the device.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icl_transience.engines.lanes import (
+    DRAW_BATCHES,
+    constant_intervals,
+    index_chunks,
+    lanes_at,
+    reset_label_embeddings,
+)
+from icl_transience.engines.state import State
+from icl_transience.engines.triton import blocks, ends, tails
+from icl_transience.engines.triton.layout import CHUNK, Layout, power_of_two
+from icl_transience.engines.triton.parts import BFLOAT16, FLOAT32
+from icl_transience.engines.triton.tables import CLOCKS, STATICS, dynamics, extras, statics, stores
+from icl_transience.model import transformer
+from icl_transience.specs.runs import PackSpec
+
+# (kernel, programs along the first axis, arguments, constants, warps)
+Launch = tuple[Any, int, dict[str, Any], dict[str, Any], int]
+
+
+class TritonStep:
+    """Train all lanes of a pack by Triton's kernels; on CPU tensors by Triton's interpreter alone.
+
+    The state's tensors become views of one array [S, P] a part.
+    """
+
+    # A replay is one step: the state is never that of a later batch than the loss.
+    ahead = 0
+
+    def __init__(self, pack: PackSpec, state: State, embeddings: Tensor, layout: Layout | None = None):
+        """Lay out the state and all buffers. Nothing is compiled before the first step.
+
+        layout: sizes of tiles; those for the device unless given.
+        """
+        self.pack, self.state, self.embeddings = pack, state, embeddings
+        device, lanes = embeddings.device, len(pack.lanes)
+        self.layout = layout = layout or Layout(pack.run, *capability_of(device))
+        parts = (state.parameters, state.first_moments, state.second_moments)
+        self.parameters, self.firsts, self.seconds = (flattened(part, layout) for part in parts)
+        run, model = pack.run, pack.run.model
+        n, width, depth = layout.rows, model.width, model.depth
+        self.operand_type = torch.bfloat16 if run.numerics == "bfloat16" else torch.float32
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(lanes, *shape, dtype=dtype, device=device)
+
+        # All that one kernel hands to another. Nothing here is read before it is written in the same step.
+        self.buffers = {
+            "xs": empty(depth + 1, n, width),
+            "qkv": empty(depth, n, 3 * width, dtype=self.operand_type),
+            "mids": empty(depth, n, width),
+            "stats": empty(layout.label_tiles, 2, layout.batch),
+            "at_target": empty(layout.batch),
+            "log_sums": empty(layout.batch),
+            "of_sequences": empty(layout.batch),
+            "dxs": empty(layout.label_tiles, layout.batch, width),
+            "dx": empty(n, width),
+            "dnorm": empty(run.batch_size, 2, width),
+            "dnorms": empty(depth, layout.programs(layout.tiles.backward_rows), 4, width),
+            "operands": empty(n, layout.operand_width, dtype=self.operand_type),
+            "weights": empty(len(layout.chunks)),
+            "sums": empty(len(layout.chunks)),
+        }
+        self.gradients: Tensor | None = None
+        indices = lanes, DRAW_BATCHES, run.batch_size, run.recipe.context + 1
+        self.rows, self.labels = torch.zeros(2, *indices, dtype=torch.int32, device=device)
+        self.losses_ = torch.empty(DRAW_BATCHES, lanes, device=device)
+        self.counter = torch.zeros(1, dtype=torch.int32, device=device)
+        arrays = len(layout.names)
+        self.statics, self.finishing = (torch.zeros(lanes, arrays, STATICS, device=device) for _ in range(2))
+        self.dynamics = torch.zeros(DRAW_BATCHES, lanes, CLOCKS, 3, device=device)
+        self.extras = torch.zeros(lanes, arrays + 2, device=device)
+        self.chunks = torch.tensor(layout.chunks, dtype=torch.int32, device=device)
+        self.spans = torch.tensor(layout.spans, dtype=torch.int32, device=device)
+        geometry = transformer.Geometry(model, run.recipe.context, torch.float32, device)
+        self.positions = geometry.positions.contiguous()
+        self.bank = embeddings.flatten(0, 1).contiguous()
+        self.replays: dict[bool, Callable[[], None]] = {}
+
+    def losses(self, start: int, until: int) -> Iterator[Tensor]:
+        """See interface.Step."""
+        batch_size = self.pack.run.batch_size
+        for first, last in constant_intervals(self.pack, start, until):
+            lanes = lanes_at(self.pack, first)
+            reset_label_embeddings(self.pack, self.state, first)
+            replay = self._begin(first)
+            for rows, labels in index_chunks(lanes, batch_size, self.embeddings, first, last):
+                batches = rows.shape[1] // batch_size
+                self.rows[:, :batches].flatten(1, 2).copy_(rows)
+                self.labels[:, :batches].flatten(1, 2).copy_(labels)
+                self.dynamics[:batches].copy_(dynamics(self.pack, first, batches))
+                self.counter.zero_()
+                for number in range(batches):
+                    replay()
+                    yield self.losses_[number].clone()
+                first += rows.shape[1]
+
+    def _begin(self, seen: int) -> Callable[[], None]:
+        """Put in force what holds from `seen` on, and return what takes a step."""
+        table = statics(self.pack, self.layout.names, seen)
+        self.statics.copy_(table)
+        # L2 is in the gradient already, and nothing is stored again.
+        table[:, :, [5, 8]] = 0.0
+        self.finishing.copy_(table)
+        self.extras.copy_(extras(self.pack, self.layout.names, seen))
+        store = any(stores(lane.run.optimizer) for lane in lanes_at(self.pack, seen))
+        if store not in self.replays:
+            self.replays[store] = self._captured(store) if self.embeddings.is_cuda else self._work(store)
+        return self.replays[store]
+
+    def _work(self, store: bool) -> Callable[[], None]:
+        """Return what takes a step launch by launch."""
+        launches = self.launches(store)
+        grid = len(self.pack.lanes)
+
+        def work() -> None:
+            for kernel, programs, arguments, constants, warps in launches:
+                kernel[(programs, grid)](**arguments, **constants, num_warps=warps, num_stages=2)
+            self.counter.add_(1)
+
+        return work
+
+    def _captured(self, store: bool) -> Callable[[], None]:
+        """Record a step as a CUDA graph. The step that compiles the kernels changes the state: it is put back."""
+        work, device = self._work(store), self.embeddings.device
+        changed = [self.parameters, self.firsts, self.seconds, self.counter]
+        before = [tensor.clone() for tensor in changed]
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            # Any valid batch; the next ones are drawn after this.
+            for tensor in (self.rows, self.labels, self.counter):
+                tensor.zero_()
+            work()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
+            work()
+        for tensor, value in zip(changed, before, strict=True):
+            tensor.copy_(value)
+        return graph.replay
+
+    def launches(self, store: bool) -> list[Launch]:
+        """Return the launches of a step in their order. store: whether some lane's gradients are stored."""
+        layout, run, model, buffers = self.layout, self.pack.run, self.pack.run.model, self.buffers
+        if store and self.gradients is None:
+            self.gradients = torch.zeros_like(self.parameters)
+        width, depth, context = model.width, model.depth, run.recipe.context
+        offsets, arrays = layout.offsets, len(layout.names)
+        heads, tiles = width // model.heads, layout.tiles
+        learned = model.positions.kind == "learned"
+        first_block = layout.names.index("blocks.0.norm1.scale")
+        numerics = {
+            "DT": BFLOAT16 if run.numerics == "bfloat16" else FLOAT32,
+            "PREC": "tf32" if run.numerics == "tf32" else "ieee",
+        }
+        epsilon = {"EPS": transformer.LAYER_NORM_EPSILON}
+        common = {"batch": run.batch_size, "layers": depth, "lane_stride": layout.lane_stride}
+        drawn = {"labels": self.labels, "counter": self.counter, "batches": DRAW_BATCHES, "batch": run.batch_size}
+        step = {
+            "lane_stride": layout.lane_stride,
+            "parameters": self.parameters,
+            "firsts": self.firsts,
+            "seconds": self.seconds,
+            # Where none are stored nothing is written there.
+            "gradients": self.gradients if store else self.parameters,
+            "statics": self.statics,
+            "dynamics": self.dynamics,
+            "counter": self.counter,
+            "arrays": arrays,
+        }
+        block = {
+            "T": layout.tokens, "D": width, "H": model.heads, "A": heads, "AP": power_of_two(heads),
+            "F": layout.hidden, "FC": layout.column_tile, **epsilon, **numerics,
+        }  # fmt: skip
+        blocks_at = {"first": offsets["blocks.0.norm1.scale"], "block_stride": layout.block_stride}
+        head = {"C": context, "B": layout.batch, "D": width, "KT": layout.label_tile, **epsilon, **numerics}
+        head_at = {
+            "at_norm": offsets["norm.scale"], "at_head": offsets["unembedding.weight"], "n_labels": run.n_labels,
+        }  # fmt: skip
+        label_tiles = layout.label_tiles
+        found: list[Launch] = []
+
+        def launch(kernel: Any, programs: int, arguments: dict, constants: dict, warps: int = 4) -> None:
+            names = kernel.arg_names
+            given = {name: value for name, value in (buffers | arguments).items() if name in names}
+            found.append((kernel, programs, given, constants, warps))
+
+        input_width = run.bank.shape.width
+        launch(
+            ends.tokens,
+            -(-run.batch_size * (context + 1) // 32),
+            common | drawn | {
+                "bank": self.bank, "rows": self.rows, "positions": self.positions, "parameters": self.parameters,
+                "at_embedder": 0, "at_table": offsets["label_embedding"], "at_places": offsets.get("positions", 0),
+            },
+            {"I": input_width, "C": context, "D": width, "R": 32, "KI": 32, "LEARNED": learned, **numerics},
+        )  # fmt: skip
+        rows = tiles.forward_rows
+        launch(
+            blocks.blocks_forward,
+            layout.programs(rows),
+            common | blocks_at | {"parameters": self.parameters, "scale": heads**-0.5},
+            {"G": layout.sequences(rows), "R": rows, **block},
+            tiles.forward_warps,
+        )
+        launch(
+            ends.head_stats,
+            label_tiles,
+            common | drawn | head_at | {"parameters": self.parameters},
+            head,
+            tiles.head_warps,
+        )
+        launch(ends.head_sums, 1, {"tiles": label_tiles, "batch": run.batch_size}, {"B": layout.batch, "CHUNK": 32})
+        launch(
+            ends.head_step,
+            label_tiles,
+            common | drawn | head_at | step | {"array": layout.names.index("unembedding.weight")},
+            head,
+            tiles.head_warps,
+        )
+        launch(
+            ends.query_backward,
+            run.batch_size,
+            common | {"parameters": self.parameters, "at_norm": offsets["norm.scale"], "tiles": label_tiles},
+            {
+                "T": layout.tokens, "TP": power_of_two(layout.tokens), "B": layout.batch, "D": width, "CHUNK": 32,
+                **epsilon,
+            },
+        )  # fmt: skip
+        rows = tiles.backward_rows
+        for layer in reversed(range(depth)):
+            launch(
+                blocks.block_backward,
+                layout.programs(rows),
+                common | blocks_at | {"parameters": self.parameters, "scale": heads**-0.5, "layer": layer},
+                {"G": layout.sequences(rows), "R": rows, **block},
+                tiles.backward_warps,
+            )
+            name = f"blocks.{layer}.norm1.scale"
+            launch(
+                blocks.block_step,
+                layout.block_tiles,
+                step | {"n": layout.rows, "first": offsets[name], "array": layout.names.index(name)},
+                {
+                    "D": width, "F": layout.hidden, "M": layout.matrix_tile, "K": 32, "PREC": numerics["PREC"],
+                },
+            )  # fmt: skip
+        launch(
+            tails.table_step,
+            label_tiles,
+            drawn | step | {
+                "at_table": offsets["label_embedding"], "n_labels": run.n_labels,
+                "array": layout.names.index("label_embedding"),
+            },
+            {"C": context, "D": width, "KT": layout.label_tile, "N": 16},
+        )  # fmt: skip
+        side = min(32, power_of_two(input_width))
+        launch(
+            tails.embedder_step,
+            -(-input_width // side),
+            drawn | step | {"bank": self.bank, "rows": self.rows, "at_embedder": 0},
+            {"I": input_width, "C": context, "D": width, "M": side, "K": 32, **numerics},
+        )
+        vectors = depth * (4 if layout.hidden else 2) + 2 + (layout.tokens if learned else 0)
+        launch(
+            tails.vectors_step,
+            vectors,
+            common | blocks_at | step | {
+                "losses": self.losses_, "at_norm": offsets["norm.scale"], "at_places": offsets.get("positions", 0),
+                "array": first_block, "block_arrays": layout.block_arrays, "tiles": layout.programs(rows),
+            },
+            {"T": layout.tokens, "B": layout.batch, "D": width, "F": layout.hidden, "CHUNK": 16},
+        )  # fmt: skip
+        if store:
+            chunks = {"chunks": self.chunks, "spans": self.spans, "extras": self.extras}
+            sizes = {"CH": CHUNK, "SUM": 256}
+            count = len(layout.chunks)
+            launch(tails.weigh, count, step | chunks, {"CH": CHUNK})
+            launch(tails.penalize, count, step | chunks, sizes)
+            launch(tails.finish, count, step | chunks | {"statics": self.finishing}, sizes)
+        return found
+
+
+def capability_of(device: torch.device) -> list[tuple[int, int]]:
+    """Return the compute capability of a GPU, as the only entry; nothing for another device."""
+    return [torch.cuda.get_device_capability(device)] if device.type == "cuda" else []
+
+
+def flattened(tensors: transformer.Parameters, layout: Layout) -> Tensor:
+    """Return one array [S, P] that holds all of `tensors` [S, …], which are replaced by views of it; 0 between them."""
+    like = next(iter(tensors.values()))
+    flat = torch.zeros(len(like), layout.lane_stride, dtype=like.dtype, device=like.device)
+    for name, tensor in tensors.items():
+        start = layout.offsets[name]
+        view = flat[:, start : start + tensor[0].numel()].unflatten(1, tensor.shape[1:])
+        tensors[name] = view.copy_(tensor)
+    return flat

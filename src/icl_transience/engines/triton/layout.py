@@ -1,0 +1,205 @@
+"""Sizes of the engine `triton`: where arrays stand, which tiles kernels take, what a step reads, writes and computes.
+
+Letters for shapes as in model/transformer.py. Nothing here needs Triton.
+"""
+
+import bisect
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from icl_transience.specs.model import parameter_shapes
+from icl_transience.specs.runs import Run
+
+# Arrays begin at multiples of so many numbers: 64 bytes, so that every load of a tile is of whole vectors.
+ALIGNED = 16
+# Numbers that a program takes where all arrays are gone over alike.
+CHUNK = 4096
+
+
+def power_of_two(number: int, least: int = 16) -> int:
+    """Return the smallest power of two that is neither below `number` nor below `least`."""
+    return max(least, 1 << (number - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Rows and warps of the kernels that go through blocks, labels and warps of the head; see `Layout.tiles`."""
+
+    forward_rows: int
+    forward_warps: int
+    backward_rows: int
+    backward_warps: int
+    labels: int
+    head_warps: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything that kernels are told of a run. capability: of the GPU, (9, 0) an H100's."""
+
+    run: Run
+    capability: tuple[int, int] = (9, 0)
+
+    @property
+    def tokens(self) -> int:
+        """Return T."""
+        return 2 * self.run.recipe.context + 1
+
+    @property
+    def rows(self) -> int:
+        """Return N, the tokens of a batch."""
+        return self.run.batch_size * self.tokens
+
+    @property
+    def hidden(self) -> int:
+        """Return F."""
+        return self.run.model.mlp_ratio * self.run.model.width
+
+    @property
+    def operand_width(self) -> int:
+        """Return W, the columns of `operands`; see blocks.py."""
+        width = self.run.model.width
+        return 8 * width + 2 * self.hidden if self.hidden else 6 * width
+
+    @property
+    def batch(self) -> int:
+        """Return B rounded up to what a tile can have."""
+        return power_of_two(self.run.batch_size)
+
+    @property
+    def matrix_tile(self) -> int:
+        """Return the side of the tiles of weight gradients."""
+        return min(64, self.run.model.width)
+
+    @property
+    def column_tile(self) -> int:
+        """Return how many columns of a block's matrices a program takes at a time."""
+        width = self.run.model.width
+        if self.run.numerics == "float32":
+            return 32 if width <= 64 else 16
+        return min(64, width)
+
+    @property
+    def label_tile(self) -> int:
+        """Return how many labels a program of the head, or rows of the table, takes."""
+        return self.tiles.labels
+
+    @property
+    def label_tiles(self) -> int:
+        """Return how many such programs a lane has."""
+        return -(-self.run.n_labels // self.label_tile)
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        """Return the sizes with which the compiler spills least; tests/test_triton_compiled.py has bounds."""
+        small, hopper = (32 if self.tokens <= 32 else 64), self.capability >= (9, 0)
+        if self.run.numerics == "float32":
+            # Without tensor cores a product's parts stay in registers.
+            return Tiles(small, 8, small, 8, 32, 8)
+        if self.run.model.width > 64:
+            return Tiles(small, 8, small, 8, 32, 8)
+        if hopper:
+            return Tiles(64, 4, 64, 8, 64, 4)
+        return Tiles(64, 4 if self.run.numerics == "bfloat16" else 8, small, 4 if small == 32 else 8, 32, 4)
+
+    def sequences(self, rows: int) -> int:
+        """Return G, how many whole sequences a program of so many rows takes."""
+        return rows // self.tokens
+
+    def programs(self, rows: int) -> int:
+        """Return how many programs of so many rows a lane has."""
+        return -(-self.run.batch_size // self.sequences(rows))
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name -> shape of a lane's parameters, in forward order."""
+        run = self.run
+        return parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Return the names of the parameters; an array's number is its place here."""
+        return list(self.shapes)
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Return name -> where it begins in a lane's flat array."""
+        offsets, start = {}, 0
+        for name, shape in self.shapes.items():
+            offsets[name] = start
+            start += -(-math.prod(shape) // ALIGNED) * ALIGNED
+        return offsets
+
+    @property
+    def lane_stride(self) -> int:
+        """Return P, the numbers of a lane's flat array."""
+        last = self.names[-1]
+        return self.offsets[last] + -(-math.prod(self.shapes[last]) // ALIGNED) * ALIGNED
+
+    @property
+    def block_stride(self) -> int:
+        """Return how far the parameters of two blocks are apart."""
+        width, hidden = self.run.model.width, self.hidden
+        mlp = 2 * width + 2 * width * hidden + hidden + width if hidden else 0
+        return 2 * width + 4 * width * width + mlp
+
+    @property
+    def block_arrays(self) -> int:
+        """Return how many arrays a block has."""
+        return 10 if self.hidden else 4
+
+    @property
+    def block_tiles(self) -> int:
+        """Return how many programs step on a block's matrices."""
+        side, across = self.run.model.width // self.matrix_tile, self.hidden // self.matrix_tile
+        return 4 * side * side + 2 * side * across
+
+    @cached_property
+    def chunks(self) -> list[tuple[int, int, int]]:
+        """Return (array, first number, how many) of parts of CHUNK numbers at most."""
+        return [
+            (number, self.offsets[name] + start, min(CHUNK, math.prod(self.shapes[name]) - start))
+            for number, name in enumerate(self.names)
+            for start in range(0, math.prod(self.shapes[name]), CHUNK)
+        ]
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Return (first chunk, the one behind the last) of each array."""
+        numbers = [number for number, _, _ in self.chunks]
+        ends = [bisect.bisect_right(numbers, number) for number in range(len(self.names))]
+        return list(zip([0, *ends], ends, strict=False))
+
+    @property
+    def parameters(self) -> int:
+        """Return the parameters of a lane."""
+        return sum(map(math.prod, self.shapes.values()))
+
+    @property
+    def adam_bytes(self) -> int:
+        """Return the bytes that a lane's step moves for Adam: three numbers read and written a parameter, 24 bytes.
+
+        The gradient never stands in memory.
+        """
+        return 24 * self.parameters
+
+    @property
+    def flop(self) -> int:
+        """Return the FLOP of a sequence's products as kernels take them, 2 a multiply-add, padding aside.
+
+        More than specs.compute.training_flop, which counts what the model needs: here all rows leave the last block,
+        attention takes future tokens too, and backward computes again what it does not find in memory: the scores,
+        what they mix, the MLP's input, and the logits.
+
+            forward   2 (C+1) I D + L T [8 D^2 + 4 m D^2 + 4 D T] + 2 D K
+            backward  2 (C+1) I D + L T [(16 + 12 m) D^2 + 12 D T] + 6 D K
+        """
+        model, tokens = self.run.model, self.tokens
+        width, ratio, square = model.width, model.mlp_ratio, model.width**2
+        embedder = 2 * (self.run.recipe.context + 1) * self.run.bank.shape.width * width
+        head = 2 * width * self.run.n_labels
+        forward = tokens * ((8 + 4 * ratio) * square + 4 * width * tokens)
+        # Towards the input, weight gradients, and what is computed again: u of the MLP, scores and what they mix.
+        backward = tokens * ((16 + 8 * ratio + 2 * ratio) * square + 12 * width * tokens)
+        return 2 * embedder + 4 * head + model.depth * (forward + backward)

@@ -1,0 +1,84 @@
+"""The optimizer as tables that kernels read: what an array's step is, and a batch's learning rates and corrections.
+
+parts.update reads them. A clock counts an array's steps: 0 counts batches; 1, of label embeddings, from when they were
+forgotten; 2, of arrays that are frozen at some time, leaves that out; 3 is both; an array that stands still has -1.
+Nothing here needs Triton.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from icl_transience.engines.lanes import lanes_at
+from icl_transience.engines.optimizers import learning_rate
+from icl_transience.specs.model import COMPONENTS, component
+from icl_transience.specs.runs import Lane, PackSpec
+from icl_transience.specs.training import Optimizer
+
+CLOCKS = 4
+STATICS = 9
+_TABLE = "label_embedding"
+
+
+def statics(pack: PackSpec, names: Sequence[str], seen: int) -> Tensor:
+    """Return what holds from `seen` on of each array, [S, arrays, STATICS] float32.
+
+    beta1, 1 - beta1, beta2, 1 - beta2, epsilon, the factor of L2 in the gradient, AdamW's weight decay, the clock, and
+    whether the lane's gradients are stored: see `stores`.
+    """
+    return torch.tensor([[_of_array(lane, name, seen) for name in names] for lane in lanes_at(pack, seen)])
+
+
+def _of_array(lane: Lane, name: str, seen: int) -> list[float]:
+    run, optimizer = lane.run, lane.run.optimizer
+    squared = optimizer.l2.form == "squared"
+    frozen = name in run.freeze.parameters
+    clock = 2 * frozen + (name == _TABLE)
+    return [
+        *(optimizer.beta1, 1 - optimizer.beta1, optimizer.beta2, 1 - optimizer.beta2, optimizer.epsilon),
+        2 * optimizer.l2.of(component(name)) if squared else 0.0,
+        optimizer.weight_decay if optimizer.name == "adamw" else 0.0,
+        -1.0 if frozen and run.freeze.holds(run.batch_size, seen) else float(clock),
+        float(stores(optimizer)),
+    ]
+
+
+def extras(pack: PackSpec, names: Sequence[str], seen: int) -> Tensor:
+    """Return [S, arrays + 2]: lambda of unsquared L2 of each array, the largest norm (0 is any), `stores`."""
+    rows = []
+    for lane in lanes_at(pack, seen):
+        l2 = lane.run.optimizer.l2
+        own = [l2.of(component(name)) if l2.form == "unsquared" else 0.0 for name in names]
+        rows.append([*own, lane.run.optimizer.clip, float(stores(lane.run.optimizer))])
+    return torch.tensor(rows)
+
+
+def stores(optimizer: Optimizer) -> bool:
+    """Return whether a lane's step needs all its gradients before any of its weights moves."""
+    l2 = optimizer.l2
+    return bool(optimizer.clip) or (l2.form == "unsquared" and any(l2.of(part) for part in COMPONENTS))
+
+
+def dynamics(pack: PackSpec, first: int, batches: int) -> Tensor:
+    """Return learning rate and both corrections of moments of each batch from `first` on, [batches, S, CLOCKS, 3].
+
+    Float64; the optimizer does not change within them.
+    """
+    return torch.stack([_of_lane(lane, first, batches) for lane in lanes_at(pack, first)], dim=1)
+
+
+def _of_lane(lane: Lane, first: int, batches: int) -> Tensor:
+    run, optimizer, size = lane.run, lane.run.optimizer, lane.run.batch_size
+    flat = optimizer.schedule.is_flat
+    seen = [first + size * (number + 1) for number in range(batches)]
+    rates = [learning_rate(optimizer, size, first if flat else end) for end in (seen[:1] if flat else seen)]
+    forgotten, frozen = run.forgetting.latest(size, first) // size, run.freeze.frozen_sequences(size, first) // size
+    starts = torch.tensor([0, forgotten, frozen, forgotten + frozen], dtype=torch.float64)
+    steps = torch.arange(first // size + 1, first // size + batches + 1, dtype=torch.float64)[:, None] - starts
+    # A clock that nothing has may stand at 0 or below: its correction is then 1.
+    corrections = [
+        torch.where(steps > 0, 1 - beta ** steps.clamp(min=0), 1.0) for beta in (optimizer.beta1, optimizer.beta2)
+    ]
+    rate = torch.tensor(rates, dtype=torch.float64)[:, None].expand_as(steps)
+    return torch.stack([rate, *corrections], dim=2)

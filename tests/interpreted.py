@@ -1,0 +1,62 @@
+"""Engine `triton` on a CPU: where there is no CUDA device its kernels run in Triton's interpreter.
+
+To be imported before anything else that imports triton. Skips the importing file where triton is missing.
+"""
+
+import os
+from typing import Any
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton", reason="triton is not installed (envs/requirements-gpu-test.txt; `make test-all` does)")
+
+from builders import changed, tiny_run
+
+from icl_transience.engines.state import State, initial_state
+from icl_transience.engines.triton.engine import TritonStep
+from icl_transience.engines.triton.parts import INTERPRETED
+from icl_transience.specs.model import parameter_shapes
+from icl_transience.specs.runs import PackSpec, Run
+
+SMALL = {"model.width": 32, "model.heads": 4, "model.depth": 1, "recipe.context": 2, "model.mlp_ratio": 0}
+needs_interpreter = pytest.mark.skipif(
+    not INTERPRETED.value, reason="there is a CUDA device: triton's kernels are compiled for it, not interpreted"
+)
+
+
+def small(**changes: Any) -> Run:
+    """The smallest run whose tiles are whole, with changes by dotted path."""
+    return changed(tiny_run(), SMALL | changes)
+
+
+def bank_of(run: Run) -> torch.Tensor:
+    """Fresh random exemplars."""
+    shape = run.bank.shape
+    return torch.randn(shape.n_classes, shape.n_exemplars, shape.width)
+
+
+def fresh_parameters(run: Run, lanes: int) -> dict[str, torch.Tensor]:
+    """Random everywhere, norms and biases too, so that no gradient is 0 by the values it meets."""
+    shapes = parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
+    return {
+        name: name.endswith(".scale")
+        + torch.randn(lanes, *size) / (size[0] if len(size) > 1 and "label" not in name else 4) ** 0.5
+        for name, size in shapes.items()
+    }
+
+
+def poisoned(spec: PackSpec, state: State, bank: torch.Tensor) -> TritonStep:
+    """A step whose every buffer holds NaN, as nothing may be read that was not written before."""
+    step = TritonStep(spec, state, bank)
+    for buffer in (*step.buffers.values(), step.losses_):
+        buffer.fill_(torch.nan)
+    return step
+
+
+def trained(spec: PackSpec, bank: torch.Tensor, batches: int, kind=poisoned) -> tuple[State, torch.Tensor]:
+    """(state after so many batches, losses [batches, S])."""
+    state = initial_state(spec)
+    return state, torch.stack(list(kind(spec, state, bank).losses(0, batches * spec.run.batch_size)))

@@ -1,0 +1,69 @@
+"""Engine `triton` compiled ahead of time: what the compiler makes of every kernel without a GPU, within written bounds.
+
+The interpreter accepts what the compiler refuses, and says nothing of registers; so every kernel goes through both.
+Architectures: sm_80 is an A100, sm_90 an H100 or H200.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import interpreted  # skips this file where triton is missing
+import pytest
+
+assert interpreted
+pytestmark = pytest.mark.heavy
+
+# Depth, width, heads, MLP ratio, context, labels, exemplar width: (c) of the README; (a), with stored gradients; the
+# widest; the narrowest.
+MLP, STORED = "2,64,8,4,8,1600,512", "1,64,8,0,8,1936,64,store"
+WIDE, NARROW = "1,128,8,4,8,1000,64", "1,32,4,0,2,1000,64"
+CASES = [
+    (90, "tf32", (MLP, STORED, WIDE, NARROW)),
+    (90, "bfloat16", (MLP,)),
+    (90, "float32", (MLP,)),
+    (80, "tf32", (MLP,)),
+    (80, "bfloat16", (MLP,)),
+]
+# Bytes of stack a thread, which is where registers are spilled to: none, but for these.
+SPILLED = {
+    (90, "tf32", f"{MLP} blocks_forward"): 32,
+    (90, "tf32", f"{MLP} block_backward"): 8,
+}
+# Of a program, in bytes; CUDA's programming guide, "technical specifications per compute capability".
+SHARED = {80: 163 << 10, 90: 227 << 10}
+# What multiplies, on tensor cores in tf32 and bfloat16. The table's sum of gradients is in full float32 always.
+MULTIPLYING = {"tokens", "blocks_forward", "head_stats", "head_step", "block_backward", "block_step", "embedder_step"}
+
+
+@pytest.mark.parametrize(("arch", "numerics", "shapes"), CASES)
+def test_kernels_compile_within_bounds(arch, numerics, shapes, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    script = Path(__file__).with_name("ahead_of_time.py")
+    done = subprocess.run(
+        [sys.executable, script, str(arch), numerics, *shapes],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    print("\n".join(f"sm_{arch} {numerics} {name}: {report}" for name, report in found.items()))
+    kernels = {name.split()[1] for name in found}
+    assert kernels >= MULTIPLYING | {"head_sums", "query_backward", "table_step", "vectors_step"}
+    assert (kernels >= {"weigh", "penalize", "finish"}) == (STORED in shapes)
+    for name, report in found.items():
+        assert report["REG"] <= 255, name
+        assert report["STACK"] <= SPILLED.get((arch, numerics, name), 0), name
+        assert report["shared"] <= SHARED[arch], name
+        # Sums by atomics would depend on which program comes first.
+        assert not report.keys() & {"ATOM", "ATOMG", "RED"}, name
+        on_tensor_cores = report.get("HMMA", 0) + report.get("HGMMA", 0) > 0
+        assert on_tensor_cores == (numerics != "float32" and name.split()[1] in MULTIPLYING), name
+    if arch == 90 and numerics != "float32":
+        # Hopper's own, of four warps at a time, where tiles are large enough: blocks and their weights.
+        for kernel in ("blocks_forward", "block_backward", "block_step"):
+            assert found[f"{MLP} {kernel}"].get("HGMMA"), kernel
