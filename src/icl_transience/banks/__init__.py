@@ -1,1 +1,4 @@
-"""Banks: exemplars of classes as embeddings or images. One module a source, each with `build(spec, files, log) -> Bank`."""
+"""Banks: exemplars of classes as embeddings or images.
+
+One module a source, each with `build(spec, files, log) -> Bank`.
+"""
