@@ -1,7 +1,7 @@
 """Measure how fast training is, against the ceiling of the machine it runs on and against other code.
 
     python benchmarks/throughput.py                         # shapes a and c, a pack of 1, on one core and on all
-    python benchmarks/throughput.py --shapes abcd --lanes 1 4 16 64 --jobs 1
+    python benchmarks/throughput.py --shapes abcdef --lanes 1 4 16 64 --jobs 1
     python benchmarks/throughput.py --shapes ac --profile   # where a step's time goes
     python benchmarks/throughput.py --shapes ac --against benchmarks/peers/plain_pytorch.py
     python benchmarks/throughput.py --device cuda --shapes abcd --lanes 1 4 16 64
@@ -38,7 +38,10 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Shape:
-    """What the README's table calls (a) to (d); paper's names: D width, L depth, C context."""
+    """What the README's table calls (a) to (f); paper's names: D width, L depth, C context.
+
+    dim: of embeddings; or side: of images, which the paper's ResNet encodes while it trains.
+    """
 
     depth: int
     mlp_ratio: int
@@ -48,6 +51,7 @@ class Shape:
     dim: int
     width: int = 64
     heads: int = 8
+    side: int = 0
 
     def flop(self) -> int:
         """Model FLOP of training on one sequence."""
@@ -61,23 +65,40 @@ SHAPES = {
     "b": Shape(depth=2, mlp_ratio=0, context=2, burstiness=1, classes=12_800, dim=64),
     "c": Shape(depth=12, mlp_ratio=4, context=8, burstiness=4, classes=1600, dim=512),
     "d": Shape(depth=12, mlp_ratio=4, context=8, burstiness=4, classes=12_800, dim=512),
+    "e": Shape(depth=2, mlp_ratio=0, context=8, burstiness=4, classes=1600, dim=0, side=28),
+    "f": Shape(depth=2, mlp_ratio=0, context=8, burstiness=4, classes=1600, dim=0, side=105),
 }
 
 
 def pack_of(shape: Shape, lanes: int, numerics: str):
-    from icl_transience.specs.banks import BankSpec, Gaussian
+    from icl_transience.specs.banks import BankSpec, Gaussian, Omniglot
     from icl_transience.specs.model import Model
     from icl_transience.specs.recipes import Recipe
     from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
     from icl_transience.specs.training import Optimizer, Snapshots
 
-    bank = Gaussian(
-        classes=shape.classes, holdout_classes=0, exemplars=20, holdout_exemplars=0, dim=shape.dim, noise=0.1
-    )
+    if shape.side:
+        parameters = Omniglot(
+            zips=("images_background.zip", "images_evaluation.zip"),
+            characters=shape.classes // 8,
+            holdout_characters=0,
+            exemplars=20,
+            holdout_exemplars=0,
+            side=shape.side,
+            encoder="none",
+            dim=shape.side**2,
+        )
+    else:
+        parameters = Gaussian(
+            classes=shape.classes, holdout_classes=0, exemplars=20, holdout_exemplars=0, dim=shape.dim, noise=0.1
+        )
+    embedder = "resnet" if shape.side else "linear"
     run = Run(
-        bank=BankSpec(seed=0, parameters=bank),
+        bank=BankSpec(seed=0, parameters=parameters),
         recipe=Recipe(context=shape.context, burstiness=shape.burstiness),
-        model=Model(depth=shape.depth, width=shape.width, heads=shape.heads, mlp_ratio=shape.mlp_ratio),
+        model=Model(
+            depth=shape.depth, width=shape.width, heads=shape.heads, mlp_ratio=shape.mlp_ratio, embedder=embedder
+        ),
         optimizer=Optimizer(learning_rate=3e-4),
         batch_size=BATCH,
         numerics=numerics,
@@ -100,8 +121,14 @@ class Training:
         self.device = torch.device(options.device)
         bank = self.pack.run.bank.shape
         generator = torch.Generator().manual_seed(0)
-        embeddings = torch.randn(bank.n_classes, bank.n_exemplars, bank.width, generator=generator)
-        self.embeddings = embeddings.to(self.device, DTYPES[options.numerics])
+        if images := self.pack.run.bank.images:
+            # Drawings are ink of one darkness on a fifth of the paper, about.
+            drawn = bank.n_classes // images.views, bank.n_exemplars, images.side, images.side, images.channels
+            ink = torch.rand(drawn, generator=generator) < 0.2
+            self.embeddings = (ink.to(torch.uint8) * 255).to(self.device)
+        else:
+            embeddings = torch.randn(bank.n_classes, bank.n_exemplars, bank.width, generator=generator)
+            self.embeddings = embeddings.to(self.device, DTYPES[options.numerics])
         self.state = initial_state(self.pack, options.device)
         self.engine = select.chosen(options.engine, self.pack.run, self.device)
         # Made once, as in a segment, where it lasts for hundreds of thousands of batches.
@@ -238,6 +265,8 @@ def measure(shape: str, lanes: int, jobs: int, options: argparse.Namespace) -> d
             process.stdin.flush()
     found = [json.loads(process.communicate()[0]) for process in workers]
     case = {"shape": shape, "lanes": lanes, "jobs": jobs, "numerics": options.numerics}
+    if SHAPES[shape].side:
+        case["images"] = True
     case |= {name: sum(one[name] for one in found) for name in ("rate", "flops", "gemm", "copy")}
     case |= {name: max(one[name] for one in found) for name in ("step", "memory", "first_step")}
     return case | {"engine": found[0]["engine"], "against": found[0]["against"]}
@@ -372,7 +401,7 @@ def cores() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", default="ac", help="letters out of abcd (default: ac)")
+    parser.add_argument("--shapes", default="ac", help="letters out of abcdef (default: ac)")
     parser.add_argument("--lanes", type=int, nargs="+", default=[1], help="lanes a pack (default: 1)")
     parser.add_argument("--jobs", type=int, nargs="+", help="jobs side by side (default: 1, and on CPU one a core)")
     parser.add_argument("--device", default="cpu")

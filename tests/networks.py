@@ -18,9 +18,13 @@ def make_network(
     lanes: int = 2,
     seed: int = 0,
     width: int = 8,
+    attention_bias: bool = False,
 ) -> Network:
     """Weights without special values, float64."""
-    model = Model(depth=depth, width=width, heads=heads, mlp_ratio=mlp_ratio, positions=Positions(kind=positions))
+    places = Positions(kind=positions)
+    model = Model(
+        depth=depth, width=width, heads=heads, mlp_ratio=mlp_ratio, positions=places, attention_bias=attention_bias
+    )
     generator = torch.Generator().manual_seed(seed)
     shapes = parameter_shapes(model, INPUT_WIDTH, LABELS, context)
     weights = {
@@ -51,4 +55,5 @@ networks = st.builds(
     context=st.sampled_from([2, 4, 6]),
     lanes=st.integers(1, 2),
     seed=st.integers(0, 3),
+    attention_bias=st.booleans(),
 )

@@ -463,6 +463,18 @@ CONTRADICTIONS = {
         in_a("recipe: {replacement: false}, bank: {gaussian: {exemplars: 5}}"),
         ["`recipe.replacement` is false: up to 6 items", "has 5 exemplars"],
     ),
+    "too few exemplars of one class alone": (
+        in_a("recipe: {replacement: false, distinct: false, separate_free: true}, bank: {gaussian: {exemplars: 6}}"),
+        ["`recipe.replacement` is false: up to 7 items", "has 6 exemplars"],
+    ),
+    "too few exemplars to evaluate on": (
+        in_a("evaluation: {replacement: false}, bank: {gaussian: {holdout_exemplars: 2}}"),
+        ["`evaluation.replacement` is false", "`icl_new_exemplar` shows 5 items", "there are 2 holdout exemplars"],
+    ),
+    "one class with two labels": (
+        in_a("recipe: {burstiness: 4, labels: relabelled, distinct: false}"),
+        ["`recipe.labels` is relabelled", "`recipe.distinct` is false", "leave one of them out"],
+    ),
     "matching and different": (
         in_a("recipe: {replacement: false, match: 0.5}"),
         ["`recipe.match` is 0.5", "`recipe.replacement` is false", "leave one of them out"],

@@ -48,6 +48,8 @@ SHAPES = {
     "long context": {"recipe.context": 16, "recipe.burstiness": 3},
     "learned positions": {"model.positions": Positions(kind="learned")},
     "no positions": {"model.positions": Positions(kind="none")},
+    "sines, then cosines": {"model.positions": Positions(layout="halves")},
+    "biases everywhere": {"model.attention_bias": True, "model.mlp_ratio": 4},
     "a batch of 1": {"batch_size": 1},
     "a batch of whole vectors": {"batch_size": 32},
     "a batch of more": {"batch_size": 33},

@@ -118,7 +118,7 @@ def test_an_ablated_head_is_one_whose_output_weights_are_0(network, layer, head)
 @given(networks)
 def test_a_block_ablated_whole_adds_nothing(network):
     weights = dict(network.parameters)
-    for name in ("attention.out", "mlp.out.weight", "mlp.out.bias"):
+    for name in ("attention.out", "attention.out.bias", "mlp.out.weight", "mlp.out.bias"):
         if f"blocks.0.{name}" in weights:
             weights[f"blocks.0.{name}"] = torch.zeros_like(weights[f"blocks.0.{name}"])
     found, expected = answer(network, {"ablate": "block0.*"}), plain(replace(network, parameters=weights))

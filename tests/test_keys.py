@@ -21,7 +21,7 @@ from icl_transience.planning.plan import Plan
 from icl_transience.specs.config import Config
 from icl_transience.specs.identity import identity
 from icl_transience.specs.keys import NOTHING, Key, declared, neutral, split
-from icl_transience.specs.settings import ExperimentSection, StudySection
+from icl_transience.specs.settings import BaseSection, ExperimentSection, StudySection
 from icl_transience.study import json_schema, reference
 
 PAGES = reference.pages()
@@ -42,16 +42,21 @@ def test_the_command_writes_the_pages_into_the_folder_in_which_it_runs(tmp_path,
 
 
 def test_schemas_on_disk_say_what_studies_are_checked_by():
-    for name, schema in (("study", json_schema.study_schema()), ("config", json_schema.config_schema())):
+    made = {"study": json_schema.study_schema, "base": json_schema.base_schema, "config": json_schema.config_schema}
+    for name, schema in ((name, make()) for name, make in made.items()):
         assert yaml.safe_load((ROOT / f"workflow/schemas/{name}.schema.yaml").read_text()) == schema
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "workflow/studies").glob("*.yaml")), ids=lambda path: path.stem)
-def test_editors_find_the_schema_of_every_shipped_study(path):
+SHIPPED = sorted((ROOT / "workflow/studies").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_editors_find_the_schema_of_every_shipped_study_and_base(path):
     first = path.read_text().splitlines()[0]
     found = re.fullmatch(r"# yaml-language-server: \$schema=(.*)", first)
     assert found
-    assert (path.parent / found[1]).resolve() == ROOT / "workflow/schemas/study.schema.yaml"
+    kind = "base" if path.parent.name == "bases" else "study"
+    assert (path.parent / found[1]).resolve() == ROOT / f"workflow/schemas/{kind}.schema.yaml"
 
 
 def keys_of(section: Any) -> list[str]:
@@ -140,7 +145,7 @@ def test_experiments_have_what_settings_and_runs_have():
     run, settings, experiment = (list(definitions[name]["properties"]) for name in ("run", "settings", "experiment"))
     assert settings[: len(run)] == run
     assert experiment == [name for name in keys_of(ExperimentSection) if name != "settings"] + settings
-    assert keys_of(StudySection) == list(json_schema.study_schema()["properties"])
+    assert [*keys_of(BaseSection), *keys_of(StudySection)[1:]] == list(json_schema.study_schema()["properties"])
 
 
 # The example of docs/adding-a-key.md, on a copy of the library.
@@ -209,5 +214,6 @@ def test_a_key_is_added_by_its_declaration_alone(tmp_path):
     assert "residual_scale:" in said["pages"]["workflow/schemas/study.schema.yaml"]
     assert {path for path, text in said["pages"].items() if text != PAGES[path]} == {
         "docs/reference.md",
+        "workflow/schemas/base.schema.yaml",
         "workflow/schemas/study.schema.yaml",
     }

@@ -32,6 +32,7 @@ from icl_transience.engines.answers import EagerForward, answers
 from icl_transience.model import transformer
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import METRICS
+from icl_transience.specs.runs import Run
 from icl_transience.store import hdf5
 
 ROOT = Path(__file__).parents[1]
@@ -363,6 +364,8 @@ MODELS = {
     "learned": {"model.positions.kind": "learned"},
     "rotary": {"model.positions.kind": "rotary"},
     "none": {"model.positions.kind": "none"},
+    "sines, then cosines": {"model.positions.layout": "halves"},
+    "biases everywhere": {"model.attention_bias": True},
     "without mlp": {"model.mlp_ratio": 0},
     "three blocks": {"model.depth": 3, "model.heads": 4},
     "dropout": {"model.dropout": 0.5},
@@ -416,10 +419,8 @@ def test_a_module_that_does_not_follow_the_model_is_refused(monkeypatch):
     monkeypatch.setattr(transformer, "_norm", lambda parameters, name, x: norm(parameters, name, 1.001 * x + 0.001))
     with pytest.raises(StudyError, match=r"its logits are off by .*make the same change in access/module\.py"):
         modules.module_of(run, {})
-    shapes = verify.parameter_shapes
-    monkeypatch.setattr(
-        verify, "parameter_shapes", lambda *given: shapes(*given) | {"blocks.0.attention.temperature": (2,)}
-    )
+    shapes, more = Run.parameter_shapes.fget, {"blocks.0.attention.temperature": (2,)}
+    monkeypatch.setattr(Run, "parameter_shapes", property(lambda run: shapes(run) | more))
     monkeypatch.setattr(transformer, "_norm", norm)
     with pytest.raises(StudyError, match=r"cannot be made of this model .*attention\.temperature"):
         modules.module_of(tiny_run(**{"optimizer.learning_rate": 0.25}), {})

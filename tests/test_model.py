@@ -27,6 +27,8 @@ KINDS_OF_POSITIONS = ("sinusoid", "learned", "rotary", "none")
 TORCH_NAMES = {
     "label_embedding": "label_embedding.weight",
     ".scale": ".weight",
+    "attention.qkv.bias": "attention.in_proj_bias",
+    "attention.out.bias": "attention.out_proj.bias",
     "attention.qkv": "attention.in_proj_weight",
     "attention.out": "attention.out_proj.weight",
     "mlp.in": "mlp.0",
@@ -104,7 +106,7 @@ class ReferenceBlock(nn.Module):
         width, hidden = model.width, model.mlp_ratio * model.width
         self.norm1 = nn.LayerNorm(width)
         kind = RotaryAttention if model.positions.kind == "rotary" else nn.MultiheadAttention
-        self.attention = kind(width, model.heads, bias=False, batch_first=True)
+        self.attention = kind(width, model.heads, bias=model.attention_bias, batch_first=True)
         if hidden:
             self.norm2 = nn.LayerNorm(width)
             self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
@@ -123,7 +125,7 @@ class Reference(nn.Module):
         super().__init__()
         self.embedder = nn.Linear(INPUT_WIDTH, model.width)
         self.label_embedding = nn.Embedding(LABELS, model.width)
-        self.kind = model.positions.kind
+        self.kind, self.layout = model.positions.kind, model.positions.layout
         if self.kind == "learned":
             self.positions = nn.Parameter(torch.empty(2 * CONTEXT + 1, model.width))
         self.blocks = nn.ModuleList(ReferenceBlock(model) for _ in range(model.depth))
@@ -137,6 +139,8 @@ class Reference(nn.Module):
         width, x = tokens[0].shape[-1], torch.stack(tokens, dim=1)
         if self.kind == "sinusoid":
             table = [[position(token, column, width, 30.0) for column in range(width)] for token in range(len(tokens))]
+            if self.layout == "halves":
+                table = [row[::2] + row[1::2] for row in table]
             x = x + torch.tensor(table, dtype=exemplars.dtype)
         if self.kind == "learned":
             x = x + self.positions
@@ -147,7 +151,8 @@ class Reference(nn.Module):
 
 def torch_name(name: str) -> str:
     for ours, theirs in TORCH_NAMES.items():
-        name = name.replace(ours, theirs)
+        if ours in name:
+            return name.replace(ours, theirs)
     return name
 
 
@@ -172,7 +177,20 @@ def test_the_published_model_has_836096_parameters():
 @pytest.mark.parametrize("positions", KINDS_OF_POSITIONS)
 @pytest.mark.parametrize(("depth", "mlp_ratio"), DEPTHS_AND_MLPS)
 def test_logits_and_every_gradient_are_those_of_a_model_from_torch_nn(depth, mlp_ratio, positions):
-    model = small(depth, mlp_ratio, positions)
+    assert_as_from_torch_nn(small(depth, mlp_ratio, positions))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"positions.layout": "halves"}, {"attention_bias": True}], ids=["sines, then cosines", "biases"]
+)
+@pytest.mark.parametrize(("depth", "mlp_ratio"), DEPTHS_AND_MLPS)
+def test_so_they_are_with_what_chan_et_al_have_besides(depth, mlp_ratio, changes):
+    assert_as_from_torch_nn(changed(small(depth, mlp_ratio), changes))
+
+
+def assert_as_from_torch_nn(model: Model) -> None:
+    """Hold logits and gradients against the reference; a bias of the keys moves all scores alike, so has none."""
+    keys = slice(model.width, 2 * model.width)
     parameters, (exemplars, labels) = random_parameters(model, lanes=2), random_batch(lanes=2)
     logits = logits_of(parameters, model, exemplars, labels)
     found = gradients(logits, parameters)
@@ -184,6 +202,8 @@ def test_logits_and_every_gradient_are_those_of_a_model_from_torch_nn(depth, mlp
         for name in parameters:
             assert found[name][lane].abs().max() > 0, name
             assert_close(found[name][lane], transposed(name, of_reference[torch_name(name)]), FLOAT64, name)
+            if name.endswith("qkv.bias"):
+                assert found[name][lane, keys].abs().max() < FLOAT64 * found[name][lane].abs().max()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, FLOAT64), (torch.float32, FLOAT32)])

@@ -82,7 +82,9 @@ def test_places_are_what_their_names_say(network):
         close(f"{block}.pattern", scores.masked_fill(future, -torch.inf).softmax(-1))
         close(f"{block}.heads", found[f"{block}.pattern"] @ found[f"{block}.values"])
         joined = found[f"{block}.heads"].transpose(2, 3).flatten(3)
-        close(f"{block}.attention", joined @ network.parameters[f"blocks.{layer}.attention.out"][:, None])
+        out = f"blocks.{layer}.attention.out"
+        bias = network.parameters[f"{out}.bias"][:, None, None] if model.attention_bias else 0
+        close(f"{block}.attention", joined @ network.parameters[out][:, None] + bias)
         x = x + found[f"{block}.attention"] + (found[f"{block}.mlp"] if model.mlp_ratio else 0)
         close(f"residual{layer}", x)
     normed = functional.layer_norm(x[:, :, -1], x.shape[-1:], eps=1e-5)

@@ -15,6 +15,7 @@ from icl_transience.planning import describe
 from icl_transience.planning.plan import Plan, study_files
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
+from icl_transience.specs.model import Positions
 from icl_transience.specs.recipes import Relabelling
 from icl_transience.specs.runs import Export
 from icl_transience.system import memory
@@ -98,6 +99,7 @@ def test_a_figure_says_how_its_runs_sequences_are_composed():
     assert "burstiness 1, no distractor" in captions["distractor/recipe.distractor=False,recipe.burstiness=1"]
     assert "exemplars match with p = 0.5" in captions["exemplars/some_match"]
     assert "different exemplars" in captions["exemplars/all_differ"]
+    assert "classes independent, different exemplars, free items apart" in captions["exemplars/as_chan"]
     assert "burstiness 4, labels relabelled" in captions["strategies/icl_only"]
     assert "no support, labels copied" in captions["strategies/ciwl_only"]
     assert "label noise 0.1" in captions["noise/labels"]
@@ -131,6 +133,10 @@ def test_a_figure_says_how_its_runs_train():
     assert "λ = 0.0001 (mlp)" in captions["l2_by_component/mlp_alone"]
     assert "λ = 0.0001 (embedder), 0.0001 (attention)" in captions["l2_by_component/all_but_mlp"]
     assert "positions learned" in captions["positions/positions.kind=learned"]
+    plain = shipped["dropout"].runs[0]
+    model = replace(plain.run.model, positions=Positions(layout="halves"), attention_bias=True)
+    as_chan = replace(plain, run=replace(plain.run, model=model))
+    assert "positions: sines, then cosines, biases in attention;" in "; ".join(describe.describe(as_chan))
     assert "dropout 0.1" in captions["dropout/model.dropout=0.1"]
     assert "from 16,000 sequences on: Adam 0.002, L2 λ·Σθ² (squared), λ = 0.0001" in captions["interventions/l2_late"]
     assert captions["interventions/icl_only_late"].endswith("on: context 8, burstiness 4, labels relabelled")

@@ -21,6 +21,7 @@ from icl_transience.specs.recipes import Component, Labelling, Recipe, Relabelli
 
 PLAIN = Recipe(context=8, burstiness=3)
 PAIRS = Recipe(context=8, burstiness=4)
+CHAN = Recipe(context=8, burstiness=3, replacement=False, distinct=False, separate_free=True)
 BANK = BankShape(n_classes=40, n_exemplars=12, n_train_classes=32, n_train_exemplars=8, width=1)
 MANY = replace(BANK, n_classes=12_984, n_train_classes=12_800)
 PARTS = ("classes", "exemplars", "labels")
@@ -38,6 +39,7 @@ RECIPES = {
     "no distractor": replace(PLAIN, distractor=False),
     "match": replace(PLAIN, match=0.5),
     "different exemplars": replace(PLAIN, replacement=False),
+    "as Chan et al.": replace(CHAN, mixture=(Component(share=0.1, burstiness=0, replacement=False),)),
     "label noise": replace(PLAIN, label_noise=0.1),
     "pool": replace(PLAIN, pool=100),
     "labelling": replace(PLAIN, labelling=Labelling(labels=10)),
@@ -196,6 +198,31 @@ def test_without_replacement_all_exemplars_of_a_class_can_be_in_one_sequence():
     assert (np.sort(exemplars[of_query].reshape(-1, 5), axis=1) == np.arange(5)).all()
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1.5])
+def test_classes_that_need_not_be_distinct_are_independent(alpha):
+    drawn, _, _ = as_numpy(draw(replace(CHAN, burstiness=4, zipf=Zipf(alpha=alpha, ranks="identity")), 40_000))
+    weights = np.arange(1, 33.0) ** -alpha
+    assert_share((drawn[:, :-1] == drawn[:, -1:]).all(axis=1), ((weights / weights.sum()) ** 2).sum())
+
+
+def test_free_items_drawn_apart_repeat_exemplars_of_the_others_as_chance_has_it_and_none_of_their_own():
+    one_class = replace(BANK, n_train_classes=1)
+    drawn, exemplars, _ = as_numpy(draw(CHAN, 40_000, one_class))
+    assert (drawn == 0).all()
+    times = (exemplars[:, :, None] == exemplars[:, None, :]).sum(axis=2)
+    # Six bursty items and the query have 7 of 8 exemplars. The two free ones have two of all: 21 pairs of 28 are of
+    # the 7 alone, and 7 pairs are of one of these and the exemplar left.
+    assert times.max() == 2
+    repeated = (times == 2).sum(axis=1) // 2
+    assert set(repeated) == {1, 2}
+    assert_share(repeated == 2, 21 / 28)
+    # Nothing but free items repeats, so the query's is repeated where one of two free items has its exemplar.
+    assert_share((exemplars[:, :-1] == exemplars[:, -1:]).any(axis=1), 2 / 8)
+    exactly = replace(one_class, n_train_exemplars=9)
+    _, whole, _ = as_numpy(draw(replace(CHAN, burstiness=4), 1000, exactly))
+    assert (np.sort(whole, axis=1) == np.arange(9)).all()
+
+
 def test_without_replacement_every_choice_of_different_exemplars_is_equally_likely():
     four = replace(BANK, n_train_exemplars=4)
     drawn, exemplars, _ = as_numpy(draw(Recipe(context=4, burstiness=2, replacement=False), 40_000, four))
@@ -264,6 +291,19 @@ def test_frequent_classes_are_a_matter_of_the_zipf_seed_and_not_of_the_data_seed
 def test_evaluators_draw_classes_alike_and_embed_them_without_noise_whatever_training_does(name):
     training = replace(PLAIN, zipf=Zipf(alpha=1.0), input_noise=0.5, label_noise=0.1, match=0.5, pool=10)
     assert evaluator_recipe(name, training) == evaluator_recipe(name, PLAIN)
+
+
+@pytest.mark.parametrize("name", DEFAULT_EVALUATORS)
+def test_without_replacement_items_of_two_classes_differ_in_evaluators(name):
+    recipe, plain = evaluator_recipe(name, PLAIN, replacement=False), evaluator_recipe(name, PLAIN)
+    two_classes = name.startswith("icl") or name == "flip"
+    assert recipe == replace(plain, replacement=not two_classes)
+    bank = replace(BANK, n_exemplars=13)
+    drawn, exemplars, _ = as_numpy(draw(recipe, 2000, bank))
+    repeated = [len(set(row)) < 9 for row in (drawn * 100 + exemplars).tolist()]
+    assert any(repeated) == (name == "train")
+    again = as_numpy(draw(plain, 2000, bank))[:2]
+    assert any(len(set(row)) < 9 for row in (again[0] * 100 + again[1]).tolist()) == (two_classes or name == "train")
 
 
 def test_the_evaluator_train_follows_training_in_everything_but_its_pool():
@@ -557,6 +597,7 @@ GOLDEN = {
     "no distractor": "99d9a1fefe74e927",
     "match": "f22b1642e2b69a3b",
     "different exemplars": "d9525b812219b33d",
+    "as Chan et al.": "0843692965b4a1c4",
     "label noise": "62c6188bdbd07885",
     "pool": "48b85dd1c465abf9",
     "labelling": "11d37da64466d819",

@@ -150,6 +150,16 @@ def test_evaluators_in_another_order_are_the_same_set(tmp_path):
     assert ids[0] == ids[1]
 
 
+def test_evaluators_without_replacement_are_another_set_and_train_is_the_recipes(tmp_path):
+    text = "experiments: {{a: {{evaluation: {{replacement: {}, evaluators: [train, icl, icl_holdout, flip]}}}}}}"
+    plain, other = (load(tmp_path, text.format(said)).experiments["a"].runs[0] for said in ("true", "false"))
+    assert plain.run == other.run
+    assert plain.sequence_set.id != other.sequence_set.id
+    assert plain.sequence_set == dataclasses.replace(other.sequence_set, replacement=True)
+    before = load(tmp_path, text.replace("replacement: {}, ", "").format()).experiments["a"].runs[0]
+    assert before.sequence_set.id == plain.sequence_set.id
+
+
 def test_seeds_may_differ_for_weights_and_data(tmp_path):
     experiment = load(tmp_path, "experiments: {a: {seeds: [3, {init: 3, data: 4}]}}").experiments["a"]
     assert [seed.label for seed in experiment.seeds] == ["3", "init3-data4"]
@@ -193,7 +203,8 @@ def test_every_key_of_a_recipe_reaches_it(tmp_path):
         context: 6, burstiness: 2, distractor: false, match: 0.25, label_noise: 0.1, input_noise: 0.2, pool: 1000,
         zipf: {alpha: 1, seed: 3}, labelling: {labels: 100, seed: 4},
         relabelling: {labels: 5, holdout_share: 0.25, seed: 6},
-        mixture: {alone: {share: 0.125, support: none}, pairs: {share: 0.5, burstiness: 3, distractor: true}}
+        mixture: {alone: {share: 0.125, support: none}, pairs: {share: 0.5, burstiness: 3, distractor: true},
+          chan: {share: 0.25, distractor: true, match: 0, replacement: false, distinct: false, separate_free: true}}
     """
     assert recipe_of(tmp_path, text) == Recipe(
         context=6,
@@ -208,6 +219,7 @@ def test_every_key_of_a_recipe_reaches_it(tmp_path):
         relabelling=Relabelling(labels=5, holdout_share=0.25, seed=6),
         mixture=(
             Component(share=0.125, burstiness=0, support="none"),
+            Component(share=0.25, burstiness=2, replacement=False, distinct=False, separate_free=True),
             Component(share=0.5, burstiness=3, match=0.25),
         ),
     )
@@ -221,7 +233,9 @@ def test_every_key_of_a_recipe_reaches_it(tmp_path):
         ("", "relabelling: {labels: 2, holdout_share: 0.0, seed: 7}"),
         ("relabelling: {labels: 5}", "relabelling: {labels: 5, seed: 7}"),
         ("support: none", "support: none, burstiness: 1, distractor: false, match: 1, replacement: false"),
-        ("burstiness: 0", "burstiness: 0, match: 0.5"),
+        ("burstiness: 0", "burstiness: 0, match: 0.5, distinct: false"),
+        ("burstiness: 0, replacement: false", "burstiness: 0, replacement: false, separate_free: true"),
+        ("distractor: false", "distractor: false, distinct: false, separate_free: true"),
         ("zipf: {alpha: 1, ranks: identity}", "zipf: {alpha: 1.0, ranks: identity, seed: 9}"),
         ("", "mixture: {gone: {share: 0, support: none}}"),
         (

@@ -6,6 +6,7 @@ rule evaluate:
     input:
         segment=f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
         sequences=f"{PLAN.paths.root}/sequences/{{set}}.h5",
+        bank=lambda wildcards: PLAN.images(wildcards.pack),
     output:
         f"{PLAN.paths.root}/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.h5",
     log:
@@ -30,8 +31,8 @@ rule evaluate:
         code=code_digest.digest("metrics"),
     shell:
         "python -m icl_transience evaluate --spec {params.spec:q} --set {params.set:q} --segment {input.segment:q}"
-        " --sequences {input.sequences:q} --output {output:q} --device {resources.device:q} --engine {resources.engine:q}"
-        " --threads {threads} &> {log:q}"
+        " --sequences {input.sequences:q} --bank {input.bank:q} --output {output:q} --device {resources.device:q}"
+        " --engine {resources.engine:q} --threads {threads} &> {log:q}"
 
 
 # Interventions that take activations of other snapshots wait for the segments that have these. So they are in no group:
@@ -41,6 +42,7 @@ rule grafts:
     input:
         segment=f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
         sequences=lambda wildcards: PLAN.paths.sequences(PLAN.circuits.specs[wildcards.circuits].set),
+        bank=lambda wildcards: PLAN.images(wildcards.pack),
         others=lambda wildcards: PLAN.circuits.other_segments(wildcards.pack, wildcards.circuits),
         peaks=lambda wildcards: PLAN.circuits.peaks(wildcards.pack, wildcards.circuits),
     output:
@@ -68,7 +70,7 @@ rule grafts:
         code=code_digest.digest("circuits"),
     shell:
         "python -m icl_transience circuits --spec {params.spec:q} --circuits {params.circuits:q}"
-        " --segment {input.segment:q} --sequences {input.sequences:q} --output {output:q}"
+        " --segment {input.segment:q} --sequences {input.sequences:q} --bank {input.bank:q} --output {output:q}"
         " --others {input.others:q} --peaks {input.peaks:q} --device {resources.device:q} --threads {threads} &> {log:q}"
 
 
@@ -76,6 +78,7 @@ use rule grafts as circuits with:
     input:
         segment=f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
         sequences=lambda wildcards: PLAN.paths.sequences(PLAN.circuits.specs[wildcards.circuits].set),
+        bank=lambda wildcards: PLAN.images(wildcards.pack),
         others=[],
         peaks=[],
     wildcard_constraints:

@@ -4,7 +4,7 @@ Letters for shapes as in model/transformer.py; N sequences.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from icl_transience.circuits import interventions
 from icl_transience.circuits.network import Network
 from icl_transience.engines.interface import DTYPES, autocast, tensor_cores
+from icl_transience.model import encoder
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.compute import EVALUATION_BATCH
 from icl_transience.specs.interventions import Intervention, parse
@@ -33,7 +34,10 @@ class ForwardPass:
     others: Mapping[str, tuple[Run, Parameters]]
 
     def logits(self, examples: Tensor, labels: Tensor) -> Tensor:
-        """Return the logits of the query's label, [N, K]. examples [N, C+1, I], labels int64 [N, C+1]."""
+        """Return the logits of the query's label, [N, K]; labels int64 [N, C+1].
+
+        examples [N, C+1, I], or images [N, C+1, P, P, Q], which each snapshot's own encoder encodes.
+        """
         (found,) = self._joined(lambda *given: (interventions.logits(*given),), examples, labels)
         return found
 
@@ -59,13 +63,26 @@ class ForwardPass:
         context, numerics = examples.shape[1] - 1, self.run.numerics
         intervention = parse(self.intervention) if isinstance(self.intervention, Mapping) else self.intervention
         network = _network(self.run, self.parameters, context)
-        others = {name: _network(*other, context) for name, other in self.others.items()}
         parts = []
         with tensor_cores(numerics), autocast(numerics, examples.device):
-            for part in zip(examples.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-                parts.append([found[0] for found in answer(network, *part, intervention, others)])
+            for part, of_part in zip(examples.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
+                others = {
+                    name: replace(_network(*other, context), exemplars=_encoded(*other, part))
+                    for name, other in self.others.items()
+                }
+                encoded = _encoded(self.run, self.parameters, part)
+                given = part if encoded is None else encoded
+                parts.append([found[0] for found in answer(network, given, of_part, intervention, others)])
         return [torch.cat(found).to(DTYPES[numerics]) for found in zip(*parts, strict=True)]
 
 
 def _network(run: Run, parameters: Parameters, context: int) -> Network:
     return Network({name: value[None] for name, value in parameters.items()}, run.model, context)
+
+
+def _encoded(run: Run, parameters: Parameters, images: Tensor) -> Tensor | None:
+    """Return what a snapshot's encoder makes of images [N, C+1, P, P, Q], [1, N, C+1, D]; None: it has no encoder."""
+    if not run.model.encodes_images:
+        return None
+    encoded, _ = encoder.encode_lane(parameters, run.model.resnet, images.flatten(0, 1), training=False)
+    return encoded.unflatten(0, images.shape[:2])[None]

@@ -11,9 +11,11 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from icl_transience.access.encoder_module import ImageEncoder, module_name
 from icl_transience.engines.verify import normal_parameters, relative_error
-from icl_transience.model import transformer
+from icl_transience.model import encoder, transformer
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.model import component
 from icl_transience.specs.runs import Run
 
 # Both compute in float64, in another order: they differ by roundings, each 2^-53 of a number, some hundreds of them,
@@ -23,13 +25,19 @@ _CHECKED_SEQUENCES = 2
 
 
 class Embedding(nn.Module):
-    """Exemplars [B, C+1, I] and labels [B, C] to tokens x1 l1 … xC lC xq with their positions, [B, T, D]."""
+    """Exemplars [B, C+1, I] and labels [B, C] to tokens x1 l1 … xC lC xq with their positions, [B, T, D].
+
+    Where an image encoder is the embedder, exemplars are images [B, C+1, P, P, Q].
+    """
 
     def __init__(self, run: Run):
         super().__init__()
         model = run.model
-        self.kind, self.base = model.positions.kind, model.positions.base
-        self.embedder = nn.Linear(run.bank.shape.width, model.width)
+        self.kind, self.base, self.layout = model.positions.kind, model.positions.base, model.positions.layout
+        images = run.bank.images
+        self.embedder: nn.Module = (
+            ImageEncoder(model.resnet, images.channels) if images else nn.Linear(run.bank.shape.width, model.width)
+        )
         self.label_embedding = nn.Embedding(run.n_labels, model.width)
         if self.kind == "learned":
             self.positions = nn.Parameter(torch.zeros(2 * run.recipe.context + 1, model.width))
@@ -40,7 +48,8 @@ class Embedding(nn.Module):
         pairs = torch.stack([embedded[:, :-1], self.label_embedding(labels)], dim=2).flatten(1, 2)
         tokens = torch.cat([pairs, embedded[:, -1:]], dim=1)
         if self.kind == "sinusoid":
-            return tokens + transformer.sinusoidal_positions(tokens.shape[1], tokens.shape[2], self.base).to(tokens)
+            places = transformer.sinusoidal_positions(tokens.shape[1], tokens.shape[2], self.base, self.layout)
+            return tokens + places.to(tokens)
         # Shorter sequences than those of training have its first places.
         return tokens + self.positions[: tokens.shape[1]] if self.kind == "learned" else tokens
 
@@ -72,7 +81,9 @@ class Attention(nn.Module):
         super().__init__()
         model = run.model
         self.heads = model.heads
-        self.query, self.key, self.value, self.out = (nn.Linear(model.width, model.width, bias=False) for _ in range(4))
+        self.query, self.key, self.value, self.out = (
+            nn.Linear(model.width, model.width, bias=model.attention_bias) for _ in range(4)
+        )
         rotary = model.positions.kind == "rotary"
         self.query_rotation, self.key_rotation = (
             Rotation(model.positions.base) if rotary else nn.Identity() for _ in range(2)
@@ -137,9 +148,16 @@ def state_dict(parameters: transformer.Parameters) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, value in parameters.items():
         stem, _, last = name.rpartition(".")
+        if component(name) == "encoder" or last.startswith("running"):
+            state[module_name(name)] = value
+            continue
         if last == "qkv":
             parts = zip(("query", "key", "value"), value.chunk(3, dim=1), strict=True)
             state |= {f"{stem}.{part}.weight": weight.T.contiguous() for part, weight in parts}
+        elif name.endswith("qkv.bias"):
+            above = stem.removesuffix(".qkv")
+            parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
+            state |= {f"{above}.{part}.bias": bias for part, bias in parts}
         elif name.endswith("attention.out"):
             state[f"{name}.weight"] = value.T.contiguous()
         elif last == "weight":
@@ -177,12 +195,19 @@ def held_against_model(run: Run) -> float:
     changed, and this file was not.
     """
     generator = torch.Generator().manual_seed(3)
-    context, width = run.recipe.context, run.bank.shape.width
-    exemplars = torch.randn(_CHECKED_SEQUENCES, context + 1, width, generator=generator, dtype=torch.float64)
+    context, images = run.recipe.context, run.bank.images
+    sizes = (images.side, images.side, images.channels) if images else (run.bank.shape.width,)
+    exemplars = torch.randn(_CHECKED_SEQUENCES, context + 1, *sizes, generator=generator, dtype=torch.float64)
     labels = torch.randint(run.n_labels, (_CHECKED_SEQUENCES, context), generator=generator)
     parameters = normal_parameters(run, exemplars)
     geometry = transformer.Geometry(run.model, context, torch.float64)
-    (expected,) = transformer.query_logits(parameters, run.model, geometry, exemplars[None], labels[None])
+    read = exemplars[None]
+    if images:
+        for name, shape in run.running_shapes.items():
+            parameters[name] = 1 + torch.rand(1, *shape, generator=generator, dtype=torch.float64)
+        read, _ = encoder.encode(parameters, run.model.resnet, exemplars.flatten(0, 1)[None], training=False)
+        read = read.unflatten(1, exemplars.shape[:2])
+    (expected,) = transformer.query_logits(parameters, run.model, geometry, read, labels[None])
     try:
         found = _loaded(run, {name: value[0] for name, value in parameters.items()})(exemplars, labels)
         apart = relative_error(found, expected)

@@ -21,6 +21,7 @@ from icl_transience.access.sequences import Sequences
 from icl_transience.engines.answers import answers
 from icl_transience.engines.interface import DTYPES
 from icl_transience.evaluation.metrics import metrics
+from icl_transience.specs.compute import n_parameters
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import METRICS
 from icl_transience.specs.identity import canonical, identity_values
@@ -35,8 +36,8 @@ class Snapshot:
 
     lane: experiment, run and seed in words; about: one by one. spec: everything that shaped the weights but the seed.
     parameters: name -> tensor as model/transformer.py has them, without a lane axis, weights [in, out]; float32, or
-    float64 where the run's numerics are. Methods that take `sequences` take an evaluator's name, such as "icl", or
-    sequences of your own.
+    float64 where the run's numerics are; of an image encoder with its running statistics. Methods that take
+    `sequences` take an evaluator's name, such as "icl", or sequences of your own.
     """
 
     lane: str
@@ -48,7 +49,7 @@ class Snapshot:
     set_id: str
 
     def __repr__(self) -> str:
-        count = sum(value.numel() for value in self.parameters.values())
+        count = n_parameters(self.spec)
         return f"snapshot of {self.lane} at {self.sequences_seen:,} sequences seen: {count:,} parameters"
 
     @property

@@ -69,7 +69,9 @@ def logits(
         # What goes on in the other model is what comes into the other model.
         if len(intervention.graft) > 1:
             raise StudyError("`graft` goes out and in at once, expected one graft where one has `direction: out`")
-        network, others = _other(others or {}, out[0], network), {out[0].from_: network}
+        other = _other(others or {}, out[0], network)
+        others = {out[0].from_: replace(network, exemplars=exemplars)}
+        network, exemplars = replace(other, exemplars=None), other.reads(exemplars)
         intervention = replace(intervention, graft=(replace(out[0], direction="in"),))
     steps = tap_of(network, exemplars, labels, intervention, others or {}, every_row)
     return network.logits(exemplars, labels, chain(steps, tap), every_row)
@@ -116,7 +118,8 @@ def _changes(
 
     for graft in intervention.graft:
         if graft.strength:
-            values = taken(_other(others, graft, network), places(graft.place), exemplars, labels)
+            other = _other(others, graft, network)
+            values = taken(other, places(graft.place), other.reads(exemplars), labels)
             yield {place: partial(_mixed, value=value, share=graft.strength) for place, value in values.items()}
     if intervention.keep:
         values = taken(network, places(intervention.keep), exemplars, labels)

@@ -194,9 +194,10 @@ def attribution(
 ) -> dict[str, Tensor]:
     """Return what each part of the model adds to logit(right) - mean logit(other context labels): part -> [S], float64.
 
-    Parts: embedding and positions (of the query), block0.head0 …, block0.mlp …, and bias (of the final norm and the
-    unembedding); they sum to the difference of logits. The final norm's scale is frozen: it is that of the whole
-    residual stream. Sequences whose context has no other label are left out. Arguments as of `of_heads`.
+    Parts: embedding and positions (of the query), block0.head0 …, block0.mlp …, and bias (of the final norm, the
+    unembedding and what heads write); they sum to the difference of logits. The final norm's scale is frozen: it is
+    that of the whole residual stream. Sequences whose context has no other label are left out. Arguments as of
+    `of_heads`.
     """
     found = measure(network, exemplars, labels, [ATTRIBUTION], intervention=intervention, others=others).attribution
     assert found is not None
@@ -225,11 +226,13 @@ def _add_attribution(means: _Means, network: Network, activations: Mapping[str, 
     towards = (_unembedded(network.parameters["unembedding.weight"], labels) * signed[..., None]).sum(-2)
     scale, bias = (network.parameters[f"norm.{name}"][:, None] for name in ("scale", "bias"))
     of_unembedding = (network.parameters["unembedding.bias"][:, labels] * signed).sum(-1)
-    means.add("bias", (towards * bias).sum(-1) + of_unembedding, known)
     spread = (found[last].var(-1, correction=0, keepdim=True) + LAYER_NORM_EPSILON).sqrt()
     gradient = towards * scale / spread
     # The norm takes the mean off what is added; taking it off the gradient is the same.
     gradient = gradient - gradient.mean(-1, keepdim=True)
+    of_attention = [f"blocks.{layer}.attention.out.bias" for layer in range(model.depth) if model.attention_bias]
+    of_heads_bias = sum((network.parameters[name][:, None] * gradient).sum(-1) for name in of_attention)
+    means.add("bias", (towards * bias).sum(-1) + of_unembedding + of_heads_bias, known)
     for name in added:
         if not name.endswith(".heads"):
             means.add(name, (found[name] * gradient).sum(-1), known)
@@ -278,7 +281,7 @@ def measure(
     read += _attributed(network) if has_attribution else []
     for part in _chunks(exemplars):
         recorder = Recorder(read)
-        given = exemplars[part], labels[part]
+        given = exemplars[..., part, :, :], labels[part]
         answers = logits(network, *given, intervention, others, recorder, every_row=every_row)
         found = recorder.activations
         _add_heads(means, network, found, labels[part], of_heads, None if same_class is None else same_class[part])
@@ -308,7 +311,7 @@ def copying(
         means = _Means()
         for part in _chunks(exemplars):
             of_context = context[part].expand(network.lanes, -1, -1)
-            answers = logits(network, exemplars[part], labels[part], intervention).gather(-1, of_context)
+            answers = logits(network, exemplars[..., part, :, :], labels[part], intervention).gather(-1, of_context)
             label = of_context.gather(-1, answers.argmax(-1, keepdim=True)).squeeze(-1)
             correct = label == labels[part, -1]
             means.add("", correct.double(), torch.ones_like(correct))
@@ -317,7 +320,7 @@ def copying(
 
 
 def _chunks(exemplars: Tensor) -> Iterator[slice]:
-    for first in range(0, len(exemplars), MEASURED_AT_A_TIME):
+    for first in range(0, exemplars.shape[-3], MEASURED_AT_A_TIME):
         yield slice(first, first + MEASURED_AT_A_TIME)
 
 

@@ -15,11 +15,16 @@ from icl_transience.specs.model import Model
 
 @dataclass(frozen=True)
 class Network:
-    """A model with weights: parameters, name -> [S, …], on sequences of `context` items."""
+    """A model with weights: parameters, name -> [S, …], on sequences of `context` items.
+
+    exemplars: [S, B, C+1, D], what an image encoder of its own makes of the sequences on which it is asked for
+    activations, where these are read beside another model; None: it reads what that one reads.
+    """
 
     parameters: transformer.Parameters
     model: Model
     context: int
+    exemplars: Tensor | None = None
 
     @cached_property
     def geometry(self) -> transformer.Geometry:
@@ -31,6 +36,10 @@ class Network:
     def lanes(self) -> int:
         """How many lanes there are; snapshots of a lane are lanes too."""
         return len(self.parameters["unembedding.weight"])
+
+    def reads(self, exemplars: Tensor) -> Tensor:
+        """Return its own exemplars in place of those that another model reads, if it has any."""
+        return exemplars if self.exemplars is None else self.exemplars
 
     def logits(self, exemplars: Tensor, labels: Tensor, tap: Tap = untouched, every_row: bool = False) -> Tensor:
         """Return the query's logits [S, B, K]; exemplars [S, B, C+1, I], labels [S, B, C+1], see query_logits."""

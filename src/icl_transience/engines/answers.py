@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from icl_transience.engines.interface import DTYPES, autocast, tensor_cores
-from icl_transience.model import transformer
+from icl_transience.model import encoder, transformer
 from icl_transience.specs.model import Model
+from icl_transience.specs.runs import Run
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,18 @@ class Forward(Protocol):
         ...
 
     def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
-        """Answer. exemplars [B, C+1, I], labels [B, C+1], the target last; B at most what forward_for was told."""
+        """Answer. exemplars [B, C+1, I], labels [B, C+1], the target last; B at most what forward_for was told.
+
+        What image encoders made of exemplars is each lane's own, [S, B, C+1, D].
+        """
+        ...
+
+
+class Encoding(Protocol):
+    """What lanes' image encoders make of the same images at evaluation, [S, U, D]."""
+
+    def __call__(self, parameters: transformer.Parameters, images: Tensor) -> Tensor:
+        """Encode images [U, P, P, Q]. parameters: name -> [S, …], running statistics among them."""
         ...
 
 
@@ -64,9 +76,9 @@ class EagerForward:
         self.parameters = parameters
 
     def logits(self, exemplars: Tensor, context: Tensor) -> Tensor:
-        """Compute the logits [S, B, K] of exemplars [B, C+1, I] and the context's labels [B, C]."""
+        """Compute the logits [S, B, K] of exemplars [(S,) B, C+1, I] and the context's labels [B, C]."""
         lanes = len(next(iter(self.parameters.values())))
-        exemplars, context = (part.expand(lanes, *part.shape) for part in (exemplars, context))
+        exemplars, context = exemplars.expand(lanes, *exemplars.shape[-3:]), context.expand(lanes, *context.shape)
         with tensor_cores(self.numerics), autocast(self.numerics, self.device):
             logits = transformer.query_logits(self.parameters, self.model, self.geometry, exemplars, context)
         return logits.to(exemplars.dtype)
@@ -74,3 +86,18 @@ class EagerForward:
     def __call__(self, exemplars: Tensor, labels: Tensor) -> Answers:
         """Answer exemplars [B, C+1, I] with labels [B, C+1], the target last."""
         return answers(self.logits(exemplars, labels[:, :-1]), labels)
+
+
+class EagerEncoding:
+    """Encode by the model's own functions, on any device and in any precision; see Encoding."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def __call__(self, parameters: transformer.Parameters, images: Tensor) -> Tensor:
+        """Encode images [U, P, P, Q]."""
+        numerics, lanes = self.run.numerics, len(next(iter(parameters.values())))
+        images = images.to(DTYPES[numerics])
+        with tensor_cores(numerics), autocast(numerics, images.device):
+            of_lanes = images.expand(lanes, *images.shape)
+            return encoder.encode(parameters, self.run.model.resnet, of_lanes, training=False)[0]

@@ -8,11 +8,11 @@ from torch.nn import functional
 
 from icl_transience.circuits.interventions import tap_of
 from icl_transience.circuits.network import Network
-from icl_transience.engines.interface import autocast, tensor_cores
+from icl_transience.engines.interface import DTYPES, autocast, tensor_cores
 from icl_transience.engines.lanes import Batch, batches, begin_interval, exemplars, lane_optimizers, select_lane
 from icl_transience.engines.optimizers import LaneArrays
 from icl_transience.engines.state import State
-from icl_transience.model import transformer
+from icl_transience.model import encoder, transformer
 from icl_transience.model.places import Tap, chain, untouched
 from icl_transience.specs.model import Model
 from icl_transience.specs.runs import PackSpec
@@ -23,9 +23,8 @@ class EagerStep:
 
     def __init__(self, pack: PackSpec, state: State, embeddings: Tensor):
         self.pack, self.state, self.embeddings = pack, state, embeddings
-        self.geometry = transformer.Geometry(
-            pack.run.model, pack.run.recipe.context, embeddings.dtype, embeddings.device
-        )
+        dtype = DTYPES[pack.run.numerics]
+        self.geometry = transformer.Geometry(pack.run.model, pack.run.recipe.context, dtype, embeddings.device)
         # The state's own memory, as leaves of autograd: what it adds up in `grad` stays at one address.
         self.parameters = {name: value.detach().requires_grad_() for name, value in state.parameters.items()}
         self.network = Network(self.parameters, pack.run.model, pack.run.recipe.context)
@@ -53,14 +52,16 @@ class EagerStep:
     def train_step(self, exemplars: Tensor, labels: Tensor, start: int) -> Tensor:
         """Take one step of every lane.
 
-        exemplars [S, B, C+1, I], labels [S, B, C+1]: the batch from sequence number `start` on. Returns each lane's
-        loss before the step, [S].
+        exemplars [S, B, C+1, I], or images, labels [S, B, C+1]: the batch from sequence number `start` on. Returns each
+        lane's loss before the step, [S].
         """
         run = self.pack.run
         for gradient in self.gradients.values():
             gradient.zero_()
         with tensor_cores(run.numerics):
             with autocast(run.numerics, exemplars.device):
+                if run.model.encodes_images:
+                    exemplars = self.encoded(exemplars, start)
                 tap = chain(self.activations(exemplars, labels, start), self.dropout(start))
                 loss = query_loss(self.parameters, run.model, self.geometry, exemplars, labels, tap)
             # Lanes share no tensor, so the gradient of the sum is each lane's own.
@@ -74,6 +75,23 @@ class EagerStep:
     def exemplars(self, batch: Batch) -> Tensor:
         """Return the batch's exemplars with their noise, [S, B, C+1, I]."""
         return exemplars(batch, self.embeddings)
+
+    def encoded(self, images: Tensor, start: int) -> Tensor:
+        """Return what the lanes' encoders make of images [S, B, C+1, P, P, Q], [S, B, C+1, D]; move their statistics.
+
+        All images of a lane's batch are one batch to its encoder; one that is frozen encodes as at evaluation.
+        """
+        found = []
+        for number, (lane, of_lane) in enumerate(zip(self.pack.lanes, images, strict=True)):
+            frozen = lane.run.encoder_frozen_at(start)
+            weights = select_lane({**self.parameters, **self.state.statistics}, number)
+            of_lane = of_lane.flatten(0, 1).to(self.geometry.positions.dtype)
+            with torch.set_grad_enabled(not frozen):
+                embedded, statistics = encoder.encode_lane(weights, lane.run.model.resnet, of_lane, not frozen)
+            for name, value in statistics.items():
+                encoder.moved(self.state.statistics[name][number], value)
+            found.append(embedded.view(*images.shape[1:3], -1))
+        return torch.stack(found)
 
     def activations(self, exemplars: Tensor, labels: Tensor, start: int) -> Tap:
         """Return what is done to the activations of the batch from sequence number `start` on.

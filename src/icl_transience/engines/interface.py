@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -32,10 +32,13 @@ def autocast(numerics: str, device: torch.device) -> torch.autocast:
 @contextmanager
 def tensor_cores(numerics: str) -> Iterator[None]:
     """Compute CUDA's float32 products in tf32 within it, if the numerics say so, and in float32 otherwise."""
-    settings = torch.backends.cuda.matmul
-    before = settings.fp32_precision
-    settings.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
+    # The type of torch.backends.cudnn does not tell of `conv`.
+    settings = torch.backends.cuda.matmul, cast(Any, torch.backends.cudnn).conv
+    before = [one.fp32_precision for one in settings]
+    for one in settings:
+        one.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
     try:
         yield
     finally:
-        settings.fp32_precision = before
+        for one, was in zip(settings, before, strict=True):
+            one.fp32_precision = was

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from icl_transience.engines.images import images_at
 from icl_transience.engines.optimizers import LaneArrays, LaneOptimizer
 from icl_transience.engines.state import State
 from icl_transience.model import initial
@@ -34,7 +35,12 @@ class Batch(NamedTuple):
 
 
 def exemplars(batch: Batch, embeddings: Tensor) -> Tensor:
-    """Gather a batch's exemplars [S, B, C+1, I] from the bank's embeddings and add their noise; rows [S, B, C+1]."""
+    """Gather a batch's exemplars [S, B, C+1, I] from the bank's embeddings and add their noise; rows [S, B, C+1].
+
+    Of a bank of images: these, as they are turned and flipped, float32 [S, B, C+1, P, P, Q].
+    """
+    if batch.lanes[0].run.bank.images:
+        return images_at(batch.lanes[0].run, embeddings, batch.rows)
     flat = embeddings.flatten(0, 1)
     gathered = flat.index_select(0, batch.rows.flatten()).view(*batch.rows.shape, -1)
     for number, lane in enumerate(batch.lanes):

@@ -1,8 +1,8 @@
 """Engines: ways to compute the same steps and the same answers, at different speeds.
 
 eager: the functions of model/transformer.py and autograd, any device and precision; the reference for the others.
-native: kernels in C++, on CPUs, in float32 and bfloat16; without dropout, rotary positions and interventions on
-activations.
+native: kernels in C++, on CPUs, in float32 and bfloat16 (image encoders in float32); without dropout, rotary positions
+and interventions on activations.
 graph: eager's step, recorded once as a CUDA graph and replayed, so that a step costs no launches;
 for runs whose steps are all alike: without schedules, interventions of either kind, forgetting, noise and freezing that
 begins or ends.
@@ -21,13 +21,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from icl_transience.engines.answers import EagerForward, Forward
+from icl_transience.engines.answers import EagerEncoding, EagerForward, Encoding, Forward
 from icl_transience.engines.eager import EagerStep
 from icl_transience.engines.graph import GraphStep
 from icl_transience.engines.interface import Step
 from icl_transience.engines.native import compiler
 from icl_transience.engines.native.engine import NativeStep
-from icl_transience.engines.native.forward import NativeForward
+from icl_transience.engines.native.forward import NativeEncoding, NativeForward
 from icl_transience.engines.state import State
 from icl_transience.specs.compute import engine_problem
 from icl_transience.specs.errors import StudyError
@@ -60,6 +60,13 @@ def forward_for(
     if chosen(engine, run, device, context) == "native":
         return NativeForward(run, batch_size, context)
     return EagerForward(run.model, context, run.numerics, device)
+
+
+def encoding_for(run: Run, device: torch.device, most: int, engine: str = "auto") -> Encoding:
+    """Return what makes embeddings of up to `most` images, at evaluation, by the encoders of lanes; see step_for."""
+    if chosen(engine, replace(run, activation_interventions=()), device) != "native":
+        return EagerEncoding(run)
+    return NativeEncoding(run, most)
 
 
 def chosen(engine: str, run: Run, device: torch.device, context: int | None = None) -> str:

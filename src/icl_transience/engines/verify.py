@@ -16,12 +16,9 @@ The weights of the check are its own, normal everywhere, so that no gradient is 
 that has diverged hides nothing. The state of a job is not touched.
 """
 
-import json
-import sys
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import replace
 from typing import Protocol, cast
 
 import torch
@@ -31,41 +28,31 @@ from icl_transience.engines import lanes, select
 from icl_transience.engines.answers import Answers, answers
 from icl_transience.engines.eager import query_loss
 from icl_transience.engines.interface import DTYPES, Step
+from icl_transience.engines.native.resnet import NativeResNet
 from icl_transience.engines.optimizers import LaneArrays
+from icl_transience.engines.proof import Deviation, RefusedInWords, judge
 from icl_transience.engines.state import NOT_DIVERGED, State
-from icl_transience.model import transformer
-from icl_transience.specs import code_digest
+from icl_transience.model import encoder, transformer
 from icl_transience.specs.compute import training_flop
-from icl_transience.specs.errors import StudyError
-from icl_transience.specs.model import Model, parameter_shapes
+from icl_transience.specs.model import Model, component
 from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import Forgetting, Optimizer
-from icl_transience.store import atomic
-from icl_transience.store.cache import cache_folder
 
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
+# Images on which an encoder's kernels are held against the model, and how far they may be apart in float64: some
+# thousand roundings of 2^-53, magnified by cancellation. A wrong term is over 1e-3.
+_CHECKED_IMAGES, _ENCODER_APART = 20, 1e-9
+# An image encoder's batch norms sum thousands of numbers, forward and back, which rounds again: to four times as far.
+_OF_ENCODER = 4
+# A rectifier or a pooling that meets two numbers which are equal but for rounding passes the gradient elsewhere: that
+# of one of thousands of activations, so less than a hundredth of an image encoder's. check_encoder sees less.
+_SWITCHED = 0.01
 _ALLOWED = {"float64": 16, "float32": 16, "tf32": 8, "bfloat16": 8}
 # Inputs rounded that often; their amounts are averaged.
 _DRAWS = 2
 # FLOP of the sequences that are compared, in the model as written down; the reference computes six times as many.
 _FLOP = 1.5e8
 _FEWEST, _MOST = 2, 16
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """How far `part` of an engine's results is from the reference, relative, and how far rounding may bring it."""
-
-    part: str
-    error: float
-    allowed: float
-    numerics: str
-
-    @property
-    def excess(self) -> float:
-        """Error over what is allowed; infinite where the error is no number."""
-        ratio = self.error / self.allowed
-        return ratio if ratio == ratio else float("inf")
 
 
 class _StepWithArrays(Step, Protocol):
@@ -83,6 +70,7 @@ def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> l
     """
     if engine == "eager":
         return []
+    check_encoder(pack.run, engine)
     lane = pack.lanes[0]
     # What is left out is no part of the gradient, and the same code in every engine.
     plain = Optimizer(learning_rate=lane.run.optimizer.learning_rate)
@@ -91,9 +79,9 @@ def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> l
     expected, moved, finest = {}, {}, ""
     for numerics in _numerics(run.numerics, embeddings.device):
         one = PackSpec(lanes=(replace(lane, run=replace(run, numerics=numerics)),))
-        bank = embeddings.to(DTYPES[numerics])
-        parameters = normal_parameters(run, bank)
-        with _RefusedInWords(engine, "step"):
+        bank = embeddings if run.bank.images else embeddings.to(DTYPES[numerics])
+        parameters = normal_parameters(run, torch.empty(0, dtype=DTYPES[numerics], device=bank.device))
+        with RefusedInWords(engine, "step"):
             (loss,), gradients = _loss_and_gradients(one, bank, parameters, start, engine)
         if not finest:
             finest = numerics
@@ -103,11 +91,10 @@ def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> l
         # Small roundings move a result in proportion to their size.
         may = allowed(run.model, numerics) * UNIT[numerics] / UNIT[finest]
         results = {"loss": loss, **gradients}
-        found += [
-            Deviation(part, relative_error(results[part], value), may * moved[part], numerics)
-            for part, value in expected.items()
-        ]
-    _judge(engine, "step", found)
+        for part, value in expected.items():
+            least = _SWITCHED if part != "loss" and component(part) == "encoder" else 0.0
+            found.append(Deviation(part, relative_error(results[part], value), max(may * moved[part], least), numerics))
+    judge(engine, "step", found)
     return found
 
 
@@ -116,26 +103,68 @@ def check_answers(run: Run, device: torch.device, context: int, engine: str) -> 
     """Hold the answers of an engine to sequences of `context` items against the reference; see `check_step`."""
     if engine == "eager":
         return []
+    check_encoder(run, engine)
     found = []
     for numerics in _numerics(run.numerics, device):
         same = replace(run, numerics=numerics)
         generator = torch.Generator().manual_seed(1)
-        count, width = _sequences(run), run.bank.shape.width
+        encoded = run.model.encodes_images
+        count, width = _sequences(run), run.model.width if encoded else run.bank.shape.width
         exemplars = torch.randn(count, context + 1, width, generator=generator).to(device, DTYPES[numerics])
         labels = torch.randint(run.n_labels, (count, context + 1), generator=generator).to(device)
         parameters = normal_parameters(run, exemplars)
-        with _RefusedInWords(engine, "answers"):
+        with RefusedInWords(engine, "answers"):
             forward = select.forward_for(same, device, count, engine, context)
             forward.load({name: value.clone() for name, value in parameters.items()})
-            results = forward(exemplars, labels)
+            results = forward(exemplars[None] if encoded else exemplars, labels)
         found += _answers_apart(same, context, parameters, exemplars, labels, results)
-    _judge(engine, "answers", found)
+    judge(engine, "answers", found)
     return found
+
+
+@torch.enable_grad()
+def check_encoder(run: Run, engine: str) -> list[Deviation]:
+    """Hold the kernels of image encoders, if the engine has its own, against the model's functions, in float64.
+
+    In float32 a rectifier that meets a number near 0 may pass what the reference does not; in float64 none does, and
+    the kernels are the same code. Encoded images in training and at evaluation, running statistics, gradients; of
+    images that the batch has once and twice. Raises StudyError where they deviate.
+    """
+    if engine != "native" or run.bank.images is None:
+        return []
+    generator = torch.Generator().manual_seed(4)
+    shape, resnet = run.bank.images, run.model.resnet
+    counts = 1 + torch.arange(_CHECKED_IMAGES) % 2
+    drawn = torch.rand(_CHECKED_IMAGES, shape.side, shape.side, shape.channels, generator=generator)
+    parameters = {
+        name: value[0]
+        for name, value in normal_parameters(run, torch.empty(0, dtype=torch.float64)).items()
+        if component(name) == "encoder"
+    }
+    leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+    copies = torch.arange(_CHECKED_IMAGES).repeat_interleave(counts)
+    encoded, statistics = encoder.encode_lane(leaves, resnet, drawn.double()[copies], training=True)
+    weights = torch.randn(encoded.shape, generator=generator, dtype=torch.float64)
+    encoded.backward(weights)
+    kernels = NativeResNet(resnet, shape, _CHECKED_IMAGES, torch.float64)
+    with RefusedInWords(engine, "step"):
+        found, moved = kernels.forward(parameters, drawn, counts, training=True)
+        gradients = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        kernels.backward(weights.new_zeros(found.shape).index_add_(1, copies, weights.T), gradients)
+        answered, _ = kernels.forward(parameters | statistics, drawn, counts, training=False)
+    expected, _ = encoder.encode_lane(parameters | statistics, resnet, drawn.double(), training=False)
+    pairs = {"encoded images": (found[:, copies].T, encoded.detach()), "encoded at evaluation": (answered.T, expected)}
+    pairs |= {name: (moved[name], value) for name, value in statistics.items()}
+    pairs |= {name: (gradients[name], leaf.grad) for name, leaf in leaves.items() if leaf.grad is not None}
+    apart = [Deviation(name, relative_error(*pair), _ENCODER_APART, "float64") for name, pair in pairs.items()]
+    judge(engine, "step", apart)
+    return apart
 
 
 def allowed(model: Model, numerics: str) -> float:
     """Return how many amounts an engine's result may be moved by rounding; see the top."""
-    return _ALLOWED[numerics] * (1.0 if model.depth <= 5 else (model.depth / 5) ** 0.5)
+    of_encoder = _OF_ENCODER if model.encodes_images else 1
+    return of_encoder * _ALLOWED[numerics] * (1.0 if model.depth <= 5 else (model.depth / 5) ** 0.5)
 
 
 def _numerics(numerics: str, device: torch.device) -> tuple[str, ...]:
@@ -153,10 +182,11 @@ def _sequences(run: Run) -> int:
 def normal_parameters(run: Run, like: Tensor) -> transformer.Parameters:
     """Draw a lane's weights for a check, name -> [1, …] in type and place of `like`: normal, norms and biases too."""
     generator = torch.Generator().manual_seed(0)
-    shapes = parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
     parameters = {}
-    for name, shape in shapes.items():
+    for name, shape in run.parameter_shapes.items():
         fan_in = shape[0] if len(shape) > 1 and name != "label_embedding" else 4
+        if len(shape) == 4:
+            fan_in = math.prod(shape[1:])
         value = name.endswith(".scale") + torch.randn(1, *shape, generator=generator) / fan_in**0.5
         parameters[name] = value.to(like)
     return parameters
@@ -171,8 +201,11 @@ def _loss_and_gradients(
         first_moments={name: torch.zeros_like(value) for name, value in parameters.items()},
         second_moments={name: torch.zeros_like(value) for name, value in parameters.items()},
         sequences_seen=start,
-        loss_sum=bank.new_zeros(1),
+        loss_sum=torch.zeros(1, dtype=DTYPES[pack.run.numerics], device=bank.device),
         diverged_at=torch.full((1,), NOT_DIVERGED),
+        statistics={
+            name: bank.new_ones(1, *shape, dtype=torch.float32) for name, shape in pack.run.running_shapes.items()
+        },
     )
     step = cast(_StepWithArrays, select.step_for(pack, state, bank, engine))
     (loss,) = step.losses(start, start + pack.run.batch_size)
@@ -185,7 +218,8 @@ def reference_gradients(
     """Return (values, amounts) of the loss ("loss", a number) and of each gradient (without a lane axis).
 
     values: in float64. amounts: how far rounding all inputs once moves a value, relative; see the top.
-    parameters: name -> [1, …]. exemplars [1, B, C+1, I], labels [1, B, C+1]. draws: how often inputs are rounded.
+    parameters: name -> [1, …]. exemplars [1, B, C+1, I], or images; labels [1, B, C+1]. draws: how often inputs are
+    rounded.
     """
     unit = UNIT[run.numerics]
     # Lane 0 is exact, the others have rounded inputs.
@@ -193,7 +227,11 @@ def reference_gradients(
     weights = {name: _rounded(value, unit, draws, generator).requires_grad_() for name, value in parameters.items()}
     inputs = _rounded(exemplars, unit, draws, generator).requires_grad_()
     geometry = transformer.Geometry(run.model, run.recipe.context, torch.float64, exemplars.device)
-    loss = query_loss(weights, run.model, geometry, inputs, labels.expand(1 + draws, *labels.shape[1:]))
+    read = inputs
+    if run.model.encodes_images:
+        read, _ = encoder.encode(weights, run.model.resnet, inputs.flatten(1, 2), training=True)
+        read = read.unflatten(1, inputs.shape[1:3])
+    loss = query_loss(weights, run.model, geometry, read, labels.expand(1 + draws, *labels.shape[1:]))
     leaves = [*weights.values(), inputs]
     found = torch.autograd.grad(loss.sum(), leaves, allow_unused=True, materialize_grads=True)
     gradients = dict(zip(weights, found, strict=False))
@@ -253,95 +291,3 @@ def _apart(found: Tensor, expected: Tensor, logits: Tensor) -> float:
     # Where the context has every label there are no others: both are -inf.
     difference = torch.where(found == expected, 0.0, found.double() - expected)
     return float(difference.norm() / logits.norm())
-
-
-# What is said where an engine deviates, and what is kept where it does not.
-
-# What is checked -> the stage of specs/code_digest.py whose files it proves.
-_STAGES = {"step": "training/{}", "answers": "metrics"}
-
-
-class _RefusedInWords:
-    """Turn what an engine raises that cannot compute the model as it stands into a StudyError."""
-
-    def __init__(self, engine: str, what: str):
-        self.engine, self.what = engine, what
-
-    def __enter__(self) -> None:
-        """Do nothing."""
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Raise StudyError in place of what a missing or misshapen parameter raises."""
-        stopped = isinstance(error, StudyError | torch.OutOfMemoryError)
-        if isinstance(error, KeyError | ValueError | RuntimeError) and not stopped:
-            raise _refusal(self.engine, self.what, f"cannot compute the model as it stands ({error!r})") from error
-
-
-def _judge(engine: str, what: str, found: list[Deviation]) -> None:
-    """Raise StudyError where the largest deviation is more than rounding; else keep which files were proven."""
-    worst = max(found, key=lambda deviation: deviation.excess)
-    if worst.excess >= 1:
-        part = worst.part if what == "answers" or worst.part == "loss" else f"the gradient of {worst.part}"
-        raise _refusal(
-            engine,
-            what,
-            f"does not compute what the model says: in {worst.numerics}, {part} is off by {worst.error:.2g} of its "
-            f"size, where rounding may move it by {worst.allowed:.2g}",
-        )
-    _keep_proof(engine, what)
-
-
-def _refusal(engine: str, what: str, problem: str) -> StudyError:
-    return StudyError(
-        f"engine: {engine} {problem}. {_changed_since(engine, what)} Set `engine: eager`, or mend the engine"
-    )
-
-
-def _changed_since(engine: str, what: str) -> str:
-    """Say which files have changed since the engine was last proven."""
-    try:
-        path = _proof(engine, what)
-    except OSError as error:
-        return f"There is no record of when it was last proven ({error}), so which file was edited is not known."
-    try:
-        proof = json.loads(path.read_text(encoding="utf-8"))
-        then, date, torch_then = proof["files"], proof["date"], proof["torch"]
-    except FileNotFoundError:
-        return f"There is no record of when it was last proven ({path}), so which file was edited is not known."
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return (
-            f"The record of when it was last proven cannot be read ({path}: {error}), so nor can which file was edited."
-        )
-    now = code_digest.file_digests(_STAGES[what].format(engine))
-    changed = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
-    if torch_then != torch.__version__:
-        changed.append(f"PyTorch ({torch_then} then, {torch.__version__} now)")
-    if changed:
-        return f"Changed since it was last proven ({date}): {', '.join(changed)}."
-    return f"None of its files has changed since it was last proven ({date}), for this model or for another."
-
-
-def _proof(engine: str, what: str) -> Path:
-    return cache_folder() / f"proven-{engine}-{what}.json"
-
-
-def _keep_proof(engine: str, what: str) -> None:
-    """Keep the digests of the files that were proven, unless they are kept already."""
-    try:
-        path = _proof(engine, what)
-    except OSError as error:
-        print(f"the proof of engine {engine} cannot be kept ({error})", file=sys.stderr)
-        return
-    proof = {"files": code_digest.file_digests(_STAGES[what].format(engine)), "torch": torch.__version__}
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if {name: known.get(name) for name in proof} == proof:
-            return
-    except (OSError, ValueError, AttributeError):
-        pass  # proven for the first time, or damaged: written anew
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(path, json.dumps(proof | {"date": datetime.now(UTC).date().isoformat()}, indent=1) + "\n")
-    except (OSError, StudyError) as error:
-        # It costs the next refusal its list of files, and nothing else.
-        print(f"{path}: the proof of engine {engine} cannot be kept ({error})", file=sys.stderr)

@@ -3,12 +3,19 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from icl_transience.specs.compute import context_of
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.identity import from_values
 from icl_transience.specs.runs import PackSpec
 from icl_transience.system import jobs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+_BANK = "the bank's HDF5 file, where it holds images"
 
 
 def add_commands(command: jobs.AddCommand) -> None:
@@ -18,12 +25,14 @@ def add_commands(command: jobs.AddCommand) -> None:
     evaluate.add_argument("--set", required=True, help="canonical JSON of the evaluator set")
     evaluate.add_argument("--segment", type=Path, required=True, help="the segment's HDF5 file")
     evaluate.add_argument("--sequences", type=Path, required=True, help="the set's HDF5 file")
+    evaluate.add_argument("--bank", type=Path, nargs="?", help=_BANK)
 
     circuits = command("circuits", _circuits, "Measure what is inside a segment's snapshots, and intervene on it.")
     jobs.add_arguments(circuits, "spec", "output", "device", "threads")
     circuits.add_argument("--circuits", required=True, help="canonical JSON of what to measure")
     circuits.add_argument("--segment", type=Path, required=True, help="the segment's HDF5 file")
     circuits.add_argument("--sequences", type=Path, required=True, help="the set's HDF5 file")
+    circuits.add_argument("--bank", type=Path, nargs="?", help=_BANK)
     circuits.add_argument("--others", type=Path, nargs="*", default=[], help="segments from which grafts come")
     circuits.add_argument("--peaks", type=Path, nargs="?", help="the file that says where the lanes have their peaks")
 
@@ -46,7 +55,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     for context in {context_of(sequence_set, name) for name in sequence_set.evaluators}:
         verify.check_answers(pack.run, device, context, select.chosen(options.engine, pack.run, device, context))
     arguments = output, pack, options.segment, sequence_set, options.sequences, options.device, options.engine
-    evaluate.write_metrics(*arguments)
+    evaluate.write_metrics(*arguments, bank=_images(options, pack))
 
 
 def _circuits(options: argparse.Namespace) -> None:
@@ -61,10 +70,22 @@ def _circuits(options: argparse.Namespace) -> None:
     others = inside.other_snapshots(pack, at, options.others, options.device)
     files = options.segment, options.sequences
     job = inside.CircuitsJob(
-        pack=pack, spec=spec, segment=files[0], sequences=files[1], others=others, device=options.device
+        pack=pack,
+        spec=spec,
+        segment=files[0],
+        sequences=files[1],
+        others=others,
+        device=options.device,
+        bank=_images(options, pack),
     )
     if hdf5.restore(options.output, "circuits", job.identity, job.made_of_all):
         jobs.say(options, f"{options.output}: measured before, taken from {layout.kept_name(options.output)}")
         return
     counts = inside.write_circuits(options.output, job)
     jobs.say(options, f"{options.output}: {counts['measured']} measured, {counts['taken']} taken from earlier files")
+
+
+def _images(options: argparse.Namespace, pack: PackSpec) -> "np.ndarray | None":
+    from icl_transience.store import bank_file
+
+    return bank_file.load(options.bank, pack.run.bank) if options.bank else None

@@ -6,19 +6,21 @@ model.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import h5py
+import numpy as np
 import torch
 from torch import Tensor
 
 from icl_transience.engines import select
 from icl_transience.engines.answers import Forward
 from icl_transience.engines.interface import DTYPES
+from icl_transience.evaluation.images import ImageExamples
 from icl_transience.evaluation.metrics import mean_and_error, metrics
 from icl_transience.model import transformer
 from icl_transience.specs.code_digest import digest
 from icl_transience.specs.compute import EVALUATION_BATCH
+from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import METRICS, SequenceSet, evaluator_parts
 from icl_transience.specs.runs import PackSpec
 from icl_transience.store import hdf5, segment_file
@@ -35,14 +37,14 @@ def evaluate(
 ) -> Tensor:
     """Return mean and standard error over the sequences of every metric: [S, len(METRICS), 2].
 
-    parameters: name -> [S, …]. examples [N, C+1, I] and labels int64 [N, C+1], the target last. A lane whose
-    parameters are not all finite has no answer: NaN throughout.
+    parameters: name -> [S, …]. examples [N, C+1, I], or of each lane [S, N, C+1, I], and labels int64 [N, C+1], the
+    target last. A lane whose parameters are not all finite has no answer: NaN throughout.
     """
     forward.load(parameters)
     parts = []
-    for first in range(0, len(examples), batch):
+    for first in range(0, len(labels), batch):
         part = slice(first, first + batch)
-        parts.append(metrics(forward(examples[part], labels[part]), labels[part]))
+        parts.append(metrics(forward(examples[..., part, :, :], labels[part]), labels[part]))
     result = torch.stack(mean_and_error(torch.cat(parts, dim=1)), dim=-1)
     result[~all_finite(parameters)] = torch.nan
     return result
@@ -61,12 +63,13 @@ def write_metrics(
     sequences_file: Path,
     device: str = "cpu",
     engine: str = "auto",
+    bank: np.ndarray | None = None,
 ) -> None:
     """Evaluate every snapshot of a segment, and its end, on every evaluator of a set, and write the metrics.
 
     sequences_seen [n], is_scheduled [n]: false at an end that is no snapshot; {evaluator}/mean and
     {evaluator}/standard_error [n, S, len(METRICS)], their columns named in the attribute `metrics`; the segment's
-    training loss and divergence are carried along for the tables.
+    training loss and divergence are carried along for the tables. bank: the images, where sequences are of images.
     """
     forwards = {
         context: select.forward_for(pack.run, torch.device(device), EVALUATION_BATCH, engine, context)
@@ -87,10 +90,13 @@ def write_metrics(
         file["train_loss/value"] = trained.loss
         file["diverged_at"] = trained.diverged_at
         sets = {name: read_sequences(frozen, name, pack, device) for name in sequence_set.evaluators}
+        images = images_of(pack, {name: inputs for name, (inputs, _) in sets.items()}, bank, device, engine)
         results: dict[str, list[Tensor]] = {name: [] for name in sets}
         for row in range(len(points)):
             parameters = {name: value.to(device) for name, value in trained.parameters_at(row).items()}
-            for name, (examples, labels) in sets.items():
+            encoded = images.of(parameters) if images else {}
+            for name, (inputs, labels) in sets.items():
+                examples = encoded.get(name, inputs)
                 forward = forwards[evaluator_parts(name)[1]]
                 results[name].append(evaluate(parameters, forward, examples, labels).cpu())
         for name, rows in results.items():
@@ -101,19 +107,39 @@ def write_metrics(
 def read_sequences(frozen: h5py.File, evaluator: str, pack: PackSpec, device: str) -> tuple[Tensor, Tensor]:
     """Read an evaluator's examples [N, C+1, I] and labels [N, C+1].
 
-    Raises StoreError where a label is none of the model's.
+    Of a bank of images, in place of examples: their rows in the bank, see ImageExamples. Raises StoreError where a
+    label is none of the model's.
     """
-    examples, labels = (cast(h5py.Dataset, frozen[f"{evaluator}/{part}"])[()] for part in ("examples", "labels"))
+    labels = hdf5.array(frozen, f"{evaluator}/labels")
     n_labels = pack.run.n_labels
     if labels.min() < 0 or labels.max() >= n_labels:
         raise hdf5.unusable(
             Path(frozen.filename),
             f"labels of {evaluator} lie outside 0 … {n_labels - 1}, the labels of {pack.id}",
         )
-    return (
-        torch.from_numpy(examples).to(device=device, dtype=DTYPES[pack.run.numerics]),
-        torch.from_numpy(labels).to(device=device, dtype=torch.int64),
-    )
+    labels = torch.from_numpy(labels).to(device=device, dtype=torch.int64)
+    if pack.run.bank.images:
+        classes, exemplars = (
+            torch.from_numpy(hdf5.array(frozen, f"{evaluator}/{part}")).to(device=device, dtype=torch.int64)
+            for part in ("classes", "exemplars")
+        )
+        return classes * pack.run.bank.shape.n_exemplars + exemplars, labels
+    examples = torch.from_numpy(hdf5.array(frozen, f"{evaluator}/examples"))
+    return examples.to(device=device, dtype=DTYPES[pack.run.numerics]), labels
+
+
+def images_of(
+    pack: PackSpec, inputs: Mapping[str, Tensor], bank: np.ndarray | None, device: str, engine: str = "auto"
+) -> ImageExamples | None:
+    """Return what encodes the images of sequences, None where exemplars are embeddings; inputs: as read.
+
+    Raises StudyError where the bank of images is not given.
+    """
+    if pack.run.bank.images is None:
+        return None
+    if bank is None:
+        raise StudyError(f"{pack.id}: its sequences are of images, in bank {pack.run.bank.id}: give its file as --bank")
+    return ImageExamples(pack.run, torch.from_numpy(bank).to(device), inputs, engine)
 
 
 def made_of(segment: Path, sequences_file: Path) -> str:

@@ -4,7 +4,7 @@ store/circuits_file.py has its layout. What another file of the segment holds al
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from icl_transience.circuits.interventions import logits
 from icl_transience.circuits.network import Network
 from icl_transience.engines.answers import answers
 from icl_transience.engines.interface import autocast, tensor_cores
-from icl_transience.evaluation.evaluate import all_finite, read_sequences
+from icl_transience.evaluation.evaluate import all_finite, images_of, read_sequences
 from icl_transience.evaluation.metrics import mean_and_error, metrics
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.circuits import (
@@ -42,15 +42,22 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class OtherSnapshot:
-    """A snapshot from which grafts come: parameters, name -> [S, …], and what they are made of."""
+    """A snapshot from which grafts come: parameters, name -> [S, …], and what they are made of.
+
+    exemplars: of each evaluator's sequences, what its image encoders make of them, [S, N, C+1, D], if it has any.
+    """
 
     parameters: Parameters
     made_of: str
+    exemplars: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CircuitsJob:
-    """What is to be measured, and from what. others: name -> snapshot, of as many lanes as the pack has."""
+    """What is to be measured, and from what.
+
+    others: name -> snapshot, of as many lanes as the pack has. bank: the images, where sequences are of images.
+    """
 
     pack: PackSpec
     spec: CircuitsSpec
@@ -58,6 +65,7 @@ class CircuitsJob:
     sequences: Path
     others: Mapping[str, OtherSnapshot] = field(default_factory=dict)
     device: str = "cpu"
+    bank: np.ndarray | None = None
 
     @cached_property
     def identity(self) -> str:
@@ -104,10 +112,16 @@ def write_circuits(path: Path, job: CircuitsJob) -> dict[str, int]:
         if not missing:
             return counts
         sequences = {name: EvaluatorSequences.read(frozen, name, job) for name in job.spec.circuits.evaluators}
+        images = images_of(job.pack, {name: one.examples for name, one in sequences.items()}, job.bank, job.device)
+        if images:
+            others = {name: replace(one, exemplars=images.of(one.parameters)) for name, one in job.others.items()}
+            job = replace(job, others=others)
         found: dict[str, list[np.ndarray]] = {}
         for row in range(len(points)):
             parameters = {name: value.to(job.device) for name, value in trained.parameters_at(row).items()}
-            for name, value in measured(job, parameters, sequences, missing).items():
+            encoded = images.of(parameters) if images else {}
+            read = {name: replace(one, examples=encoded.get(name, one.examples)) for name, one in sequences.items()}
+            for name, value in measured(job, parameters, read, missing).items():
                 found.setdefault(name, []).append(value)
         for name, rows in found.items():
             file[name] = np.stack(rows)
@@ -137,7 +151,10 @@ def parts_of(job: CircuitsJob) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class EvaluatorSequences:
-    """An evaluator's sequences: examples [N, C+1, I], labels int64 [N, C+1], same_class bool [N, C]."""
+    """An evaluator's sequences: examples [N, C+1, I], labels int64 [N, C+1], same_class bool [N, C].
+
+    examples: of each lane, [S, N, C+1, D], where image encoders made them.
+    """
 
     examples: Tensor
     labels: Tensor
@@ -174,7 +191,7 @@ def measured(
                 found |= {f"{top}/{name}": value for name, value in _measures(network, of_evaluator, names).items()}
             for one in job.spec.circuits.interventions:
                 if (name := f"interventions/{one.name}/{evaluator}") in missing:
-                    mean, error = _metrics(job, network, of_evaluator, one)
+                    mean, error = _metrics(job, network, of_evaluator, one, evaluator)
                     found |= {f"{name}/mean": mean, f"{name}/standard_error": error}
     names = [name for name in COMPOSITIONS if f"composition/{name}" in missing]
     if names:
@@ -210,16 +227,24 @@ def _measures(network: Network, sequences: EvaluatorSequences, names: Sequence[s
     return values | {f"{ATTRIBUTION}/{part}": value for part, value in (found.attribution or {}).items()}
 
 
+def _exemplars(other: OtherSnapshot, evaluator: str, part: slice) -> Tensor | None:
+    """Return what another snapshot's image encoders make of part of an evaluator's sequences."""
+    return other.exemplars[evaluator][:, part] if other.exemplars else None
+
+
 def _metrics(
-    job: CircuitsJob, network: Network, sequences: EvaluatorSequences, one: NamedIntervention
+    job: CircuitsJob, network: Network, sequences: EvaluatorSequences, one: NamedIntervention, evaluator: str
 ) -> tuple[Tensor, Tensor]:
     """Return mean and standard error over sequences of every metric under an intervention, [S, len(METRICS)] each."""
-    others = {name: sequences.network(other.parameters, job) for name, other in job.others.items()}
     parts = []
     # Split as evaluation splits them: another size of batch may round otherwise.
-    for examples, labels in zip(
-        sequences.examples.split(EVALUATION_BATCH), sequences.labels.split(EVALUATION_BATCH), strict=True
-    ):
+    for first in range(0, len(sequences.labels), EVALUATION_BATCH):
+        part = slice(first, first + EVALUATION_BATCH)
+        examples, labels = sequences.examples[..., part, :, :], sequences.labels[part]
+        others = {
+            name: replace(sequences.network(other.parameters, job), exemplars=_exemplars(other, evaluator, part))
+            for name, other in job.others.items()
+        }
         found = logits(network, examples, labels, one.intervention, others).to(examples.dtype)
         parts.append(metrics(answers(found, labels), labels))
     values = torch.cat(parts, dim=1)

@@ -16,7 +16,13 @@ _POSITION_BOUND = 32**-0.5
 
 
 def initial_parameters(
-    model: Model, input_width: int, n_labels: int, seed: int, context: int | None = None, redrawn: int = 0
+    model: Model,
+    input_width: int,
+    n_labels: int,
+    seed: int,
+    context: int | None = None,
+    redrawn: int = 0,
+    channels: int = 1,
 ) -> Parameters:
     """Draw one lane's initial weights (no lane axis), float32 on the CPU: a pure function of (seed, name, redrawn).
 
@@ -25,14 +31,17 @@ def initial_parameters(
     `pytorch`: weights and biases uniform on +-1/sqrt(fan-in), label table normal, sigma 0.02.
     Learned positions: uniform on +-1/sqrt(32), as the authors'.
     `model.init.scale` multiplies every weight matrix, the label table and learned positions, not biases or norms.
-    context: see `parameter_shapes`. redrawn: how often they have been drawn anew, each time independently.
+    Of an image encoder, the scale of each block's last norm is 0: a block begins as its shortcut.
+    context, channels: see `parameter_shapes`. redrawn: how often they have been drawn anew, each time independently.
     """
     parameters = {}
     fan_in = 0
     again = f"/{redrawn}" if redrawn else ""
-    for name, shape in parameter_shapes(model, input_width, n_labels, context).items():
+    for name, shape in parameter_shapes(model, input_width, n_labels, context, channels).items():
         count, key = math.prod(shape), philox.domain(f"initial weights/{name}{again}")
-        if name.endswith(".scale"):
+        if name.endswith("conv3.norm.scale"):
+            values = torch.zeros(count, dtype=torch.float64)
+        elif name.endswith(".scale"):
             values = torch.ones(count, dtype=torch.float64)
         elif name == "label_embedding":
             draw = philox.truncated_normal if model.init.distribution == "lecun_normal" else philox.normal
@@ -45,7 +54,7 @@ def initial_parameters(
             if model.init.distribution == "pytorch" and "norm" not in name:
                 values = (2 * philox.uniform(seed, key, count) - 1) / math.sqrt(fan_in)
         else:
-            fan_in = shape[0]
+            fan_in = shape[0] if len(shape) == 2 else math.prod(shape[1:])
             if model.init.distribution == "lecun_normal":
                 values = philox.truncated_normal(seed, key, count) / _TRUNCATED_STD
             else:

@@ -5,8 +5,8 @@ Letters used for shapes here and wherever the model is called:
     D width    H heads     A = D / H          F = mlp_ratio * D    K labels    N = B * T
 
 Every tensor has a leading lane axis S: a pack of lanes is one batched model, and a lone lane is S = 1.
-Architecture and initialisation follow the authors' released code (pre-LN, attention without biases, MLP
-with tanh-GELU, final LayerNorm, unembedding with bias); `mlp_ratio` 0 leaves the MLP out.
+Architecture and initialisation follow the authors' released code (pre-LN, attention without biases unless
+`attention_bias`, MLP with tanh-GELU, final LayerNorm, unembedding with bias); `mlp_ratio` 0 leaves the MLP out.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,15 @@ Parameters = dict[str, Tensor]
 LAYER_NORM_EPSILON = 1e-5
 
 
-def sinusoidal_positions(n_tokens: int, width: int, base: float) -> Tensor:
-    """[T, D] float64: sin(p / base^(2i/D)) at column 2i, the cosine of the same angle at 2i + 1."""
+def sinusoidal_positions(n_tokens: int, width: int, base: float, layout: str = "interleaved") -> Tensor:
+    """[T, D] float64: sin(p / base^(2i/D)) at column 2i, the cosine of the same angle at 2i + 1.
+
+    layout "halves": the sine at column i, its cosine at D/2 + i.
+    """
     exponent = torch.arange(0, width, 2, dtype=torch.float64) / width
     angle = torch.arange(n_tokens, dtype=torch.float64)[:, None] / base**exponent
+    if layout == "halves":
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
@@ -41,7 +46,7 @@ class Geometry:
 
     def __init__(self, model: Model, context: int, dtype: torch.dtype, device: torch.device | str = "cpu"):
         n_tokens, kind, base = 2 * context + 1, model.positions.kind, model.positions.base
-        positions = sinusoidal_positions(n_tokens, model.width, base)
+        positions = sinusoidal_positions(n_tokens, model.width, base, model.positions.layout)
         self.positions = (positions * (kind == "sinusoid")).to(device=device, dtype=dtype)
         self.rotations: tuple[Tensor, Tensor] | None = None
         if kind == "rotary":
@@ -85,7 +90,8 @@ def query_logits(
 ) -> Tensor:
     """Logits of the query's label.
 
-    parameters: tensors with a leading lane axis. exemplars [S, B, C+1, I], the query last.
+    parameters: tensors with a leading lane axis. exemplars [S, B, C+1, I], the query last; where an image encoder is
+    the embedder, what it made of them, I = D (see model/encoder.py).
     labels [S, B, C] int64, the context's. tap: what reads or sets activations on the way, see model/places.py.
     Returns [S, B, K].
 
@@ -104,7 +110,9 @@ def _tokens(
 ) -> Tensor:
     """Embedded sequences x1 l1 x2 l2 ... xC lC xq with their positions: [S, B, T, D]."""
     lanes, batch, n_exemplars, _ = exemplars.shape
-    embedded = _linear(parameters, "embedder", exemplars.flatten(1, 2)).view(lanes, batch, n_exemplars, -1)
+    embedded = exemplars
+    if "embedder.weight" in parameters:
+        embedded = _linear(parameters, "embedder", exemplars.flatten(1, 2)).view(lanes, batch, n_exemplars, -1)
     table = parameters["label_embedding"]
     first_rows = torch.arange(lanes, device=labels.device) * table.shape[1]
     label_rows = functional.embedding(labels + first_rows[:, None, None], table.flatten(0, 1))
@@ -152,10 +160,16 @@ def _attention(
     lanes, batch, n_tokens, width = x.shape
     heads, head_width = model.heads, width // model.heads
     normed = _norm(parameters, f"{name}.norm1", x.flatten(1, 2))
-    weight = parameters[f"{name}.attention.qkv"]
+    weight, out = parameters[f"{name}.attention.qkv"], parameters[f"{name}.attention.out"]
 
-    def by_head(projected: Tensor, tokens: int) -> Tensor:  # [S, B*R, n*D] -> [n, S*B*H, R, A]
-        split = projected.view(lanes * batch, tokens, -1, heads, head_width)
+    def projected(x: Tensor, first: int, last: int) -> Tensor:
+        part = weight[:, :, first:last]
+        if not model.attention_bias:
+            return torch.bmm(x, part)
+        return torch.baddbmm(_row(parameters, f"{name}.attention.qkv.bias")[..., first:last], x, part)
+
+    def by_head(x: Tensor, tokens: int) -> Tensor:  # [S, B*R, n*D] -> [n, S*B*H, R, A]
+        split = x.view(lanes * batch, tokens, -1, heads, head_width)
         return split.permute(2, 0, 3, 1, 4).reshape(-1, lanes * batch * heads, tokens, head_width)
 
     def at(part: str, x: Tensor) -> Tensor:  # [S*B*H, R, .]; a tap sees [S, B, H, R, .]
@@ -164,11 +178,11 @@ def _attention(
         return tap(f"block{layer}.{part}", x.unflatten(0, (lanes, batch, heads))).flatten(0, 2)
 
     if n_rows == n_tokens:
-        query, key, value = by_head(torch.bmm(normed, weight), n_tokens)
+        query, key, value = by_head(projected(normed, 0, 3 * width), n_tokens)
     else:
-        key, value = by_head(torch.bmm(normed, weight[:, :, width:]), n_tokens)
+        key, value = by_head(projected(normed, width, 3 * width), n_tokens)
         last = normed.view(x.shape)[:, :, -n_rows:].flatten(1, 2)
-        (query,) = by_head(torch.bmm(last, weight[:, :, :width]), n_rows)
+        (query,) = by_head(projected(last, 0, width), n_rows)
     if geometry.rotations:
         query, key = (_turned(part, geometry.rotations) for part in (query, key))
     query, key, value = at("queries", query), at("keys", key), at("values", value)
@@ -179,7 +193,10 @@ def _attention(
     pattern = at("pattern", scores.softmax(dim=-1))
     mixed = at("heads", torch.bmm(pattern, value))
     mixed = mixed.view(lanes, batch, heads, n_rows, head_width).transpose(2, 3).reshape(lanes, -1, width)
-    return torch.bmm(mixed, parameters[f"{name}.attention.out"]).view(lanes, batch, n_rows, width)
+    added = torch.bmm(mixed, out)
+    if model.attention_bias:
+        added = added + _row(parameters, f"{name}.attention.out.bias")
+    return added.view(lanes, batch, n_rows, width)
 
 
 def _turned(x: Tensor, rotations: tuple[Tensor, Tensor]) -> Tensor:

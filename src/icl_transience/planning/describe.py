@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
-from icl_transience.specs.model import COMPONENTS, Model
+from icl_transience.specs.model import COMPONENTS, PART_OF, Model
 from icl_transience.specs.recipes import Recipe, Relabelling
 from icl_transience.specs.runs import Run
 from icl_transience.specs.training import L2, ActivationIntervention, Optimizer
@@ -32,7 +32,11 @@ def describe(named: NamedRun) -> list[str]:
 
 def _describe_rest(model: Model) -> str:
     """Return what few models have."""
-    positions = "" if model.positions.kind == "sinusoid" else f", positions {model.positions.kind}"
+    layout = "" if model.positions.layout == "interleaved" else ", positions: sines, then cosines"
+    positions = layout if model.positions.kind == "sinusoid" else f", positions {model.positions.kind}"
+    positions += ", biases in attention" if model.attention_bias else ""
+    if model.encodes_images:
+        positions += f", image encoder of channels {' '.join(map(str, model.resnet.channels))}"
     return positions + (f", dropout {model.dropout:g}" if model.dropout else "")
 
 
@@ -56,7 +60,9 @@ def _describe_optimizer(optimizer: Optimizer) -> str:
 
 def _describe_l2(l2: L2) -> str:
     penalty = {"squared": "λ·Σθ² (squared)", "unsquared": "λ·Σ‖θ‖ (unsquared)"}[l2.form]
-    strengths = {part: l2.of(part) for part in COMPONENTS}
+    # An image encoder is named where it has a strength of its own.
+    parts = (part for part in COMPONENTS if part not in PART_OF or l2.of(part) != l2.of(PART_OF[part]))
+    strengths = {part: l2.of(part) for part in parts}
     if not any(strengths.values()):
         return "no L2"
     if len(set(strengths.values())) == 1:
@@ -133,6 +139,8 @@ def _describe_kind(recipe: Recipe) -> str:
         words.append(f"labels {recipe.labels}")
     if recipe.match:
         words.append(f"exemplars match with p = {recipe.match:g}")
+    if not recipe.distinct:
+        words.append("classes independent")
     if not recipe.replacement:
-        words.append("different exemplars")
+        words.append("different exemplars, free items apart" if recipe.separate_free else "different exemplars")
     return ", ".join(words)

@@ -22,7 +22,7 @@ from icl_transience.specs.errors import StudyError, did_you_mean
 from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.store import atomic
 from icl_transience.store.layout import Paths
-from icl_transience.study import document, json_schema, load, schema
+from icl_transience.study import bases, document, json_schema, load, schema
 from icl_transience.study.experiments import Study
 from icl_transience.system.cores import machine_cores
 
@@ -45,7 +45,7 @@ class Plan:
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
         self.base, self.study_path = base, _study_path(self.config["study"], base)
         folders = source_folders(self.config)
-        self.study: Study = load.load(self.study_path, folders)
+        self.study: Study = load.load(self.study_path, folders, bases_folder(base))
         self.paths = Paths(self.config["results"].rstrip("/"), self.study.name)
         limits.refuse_engine(self.config, self.study)
         self.rates = Rates(self.config, base)
@@ -79,6 +79,11 @@ class Plan:
         self.targets = Targets(
             self.paths, self.study, self.banks, self.packs, self.records, self.config["export_sequences"]
         )
+
+    def images(self, pack: str) -> list[str]:
+        """Return the bank's file where a pack's exemplars are images, which evaluation encodes, else nothing."""
+        bank = self.packs[pack].spec.run.bank
+        return [self.paths.bank(bank.id)] if bank.images else []
 
     def register(self) -> None:
         """Write down, before the first job, the packs and boundaries of this plan and what tables and figures read.
@@ -119,6 +124,11 @@ def study_files(base: Path) -> list[Path]:
     """Return the files of studies in workflow/studies, without what editors and file managers put beside them."""
     found = (base / "workflow/studies").glob("*.yaml")
     return sorted(path for path in found if not path.name.startswith((".", "#", "~")))
+
+
+def bases_folder(base: Path) -> Path:
+    """Return the folder of the bases that studies can name; base: the folder of the Snakefile."""
+    return base / "workflow/studies" / bases.FOLDER
 
 
 def config_here() -> dict[str, Any]:

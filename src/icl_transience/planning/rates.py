@@ -72,6 +72,8 @@ class Rates:
                 for case in machine["cases"]
                 if (case["numerics"], case["engine"], case["jobs"]) == (run.numerics, engine, 1)
             ]
+            # An image encoder's convolutions take other kernels than a transformer's products.
+            alike = [one for one in alike if bool(one.get("images")) == run.model.encodes_images] or alike
             if alike:
                 case = min(alike, key=distance)
                 return Rate(
@@ -79,11 +81,12 @@ class Rates:
                     source=f"{case['flops'] / 1e9:.0f} GFLOP/s, measured on {machine['machine']}, {machine['date']}: "
                     f"shape ({case['shape']}), {engine}, {run.numerics}, lanes a pack: {case['lanes']}",
                 )
-        return Rate(flops=math.nan, source=self._not_measured(engine, run.numerics))
+        return Rate(flops=math.nan, source=self._not_measured(engine, run.numerics, run.model.encodes_images))
 
-    def _not_measured(self, engine: str, numerics: str) -> str:
-        """Return that there is no rate, and what measures it."""
-        command = f"python benchmarks/throughput.py --device {self.kind} --shapes abcd --record"
+    def _not_measured(self, engine: str, numerics: str, images: bool) -> str:
+        """Return that there is no rate, and what measures it. images: whether the model encodes images."""
+        shapes = "ef" if images else "abcd"
+        command = f"python benchmarks/throughput.py --device {self.kind} --shapes {shapes} --record"
         command += f" --numerics {numerics}" if numerics != "float32" else ""
         command += f" --engine {engine}" if engine != _BY_DEFAULT[self.kind] else ""
         return (

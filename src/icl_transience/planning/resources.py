@@ -29,7 +29,9 @@ from icl_transience.specs.compute import (
     training_flop,
     training_passes,
 )
+from icl_transience.specs.encoder import stem
 from icl_transience.specs.evaluators import SequenceSet
+from icl_transience.specs.model import component
 from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import Snapshots
 from icl_transience.study.sources import files
@@ -216,7 +218,7 @@ def evaluate(
     pack: PackSpec, spec: SequenceSet, start: int, end: int, device: str = "cpu", gflops: float | None = None
 ) -> Job:
     """Estimate evaluating the snapshots of a segment (start, end], and its end, on a set. gflops: as in `train`."""
-    examples = sum(_numbers(spec, name) for name in spec.evaluators)
+    examples = _read(pack, spec, spec.evaluators)
     answers = len(pack.lanes) * EVALUATION_BATCH * pack.run.n_labels * 8
     megabytes = training_megabytes(pack) + number_bytes(pack.run) * (2 * examples + answers) // _MB
     seconds = answered(pack.run, start, end, [end]) * _snapshot_seconds(pack, spec, device, gflops)
@@ -233,7 +235,7 @@ def circuits(
     gflops: float | None = None,
 ) -> Job:
     """Estimate measuring the snapshots of a segment (start, end], and its end. gflops: as in `train`."""
-    examples = sum(_numbers(sequence_set, name) for name in spec.circuits.evaluators)
+    examples = _read(pack, sequence_set, spec.circuits.evaluators)
     run, lanes = pack.run, len(pack.lanes)
     # Of each sequence at a time: what every place of the model has, several times over, and patterns in float64.
     tokens = 2 * max(context_of(sequence_set, name) for name in spec.circuits.evaluators) + 1
@@ -248,6 +250,15 @@ def circuits(
     return _on(device, megabytes, seconds)
 
 
+def _read(pack: PackSpec, spec: SequenceSet, evaluators: Iterable[str]) -> int:
+    """Return how many numbers a snapshot's model reads of all exemplars: of images, what each lane's encoder makes."""
+    run = pack.run
+    if run.bank.images is None:
+        return sum(_numbers(spec, name) for name in evaluators)
+    exemplars = sum(spec.sequences * (context_of(spec, name) + 1) for name in evaluators)
+    return exemplars * len(pack.lanes) * run.model.width
+
+
 def _on(device: str, megabytes: int, seconds: float) -> Job:
     """Return a job on a device: with the GPU, and the memory for its libraries, that it needs."""
     gpu = int(device.startswith("cuda"))
@@ -256,14 +267,16 @@ def _on(device: str, megabytes: int, seconds: float) -> Job:
 
 def training_megabytes(pack: PackSpec) -> int:
     """Return about the MB that training a pack takes, of the device's memory where that is a GPU."""
-    run, shape = pack.run, pack.run.bank.shape
-    weights = run.model.width * (shape.width + 2 * run.n_labels)
+    run = pack.run
+    weights = run.model.width * (_embedded_width(run) + 2 * run.n_labels)
     weights += run.model.depth * run.model.width**2 * (4 + 2 * run.model.mlp_ratio)
     tokens = run.batch_size * (2 * run.recipe.context + 1)
     activations = tokens * run.model.width * run.model.depth * (12 + 4 * run.model.mlp_ratio)
     # Attention weights of every pair of tokens.
     activations += tokens * run.model.heads * run.model.depth * (2 * run.recipe.context + 1)
-    of_lane = 5 * weights + 2 * activations * training_passes(run) + 4 * run.batch_size * run.n_labels
+    of_lane = (
+        _encoder_numbers(run) + 5 * weights + 2 * activations * training_passes(run) + 4 * run.batch_size * run.n_labels
+    )
     # Of embeddings a copy as the study's numbers; images stay as they are.
     bank = bank_bytes(run.bank) if run.bank.images else number_bytes(run) * bank_bytes(run.bank) // 4
     needed = number_bytes(run) * len(pack.lanes) * of_lane + 2 * bank
@@ -272,6 +285,26 @@ def training_megabytes(pack: PackSpec) -> int:
     needed += 8 * (sum(pools) + 24 * max(pools))
     # 600 MB is an idle torch process.
     return 600 + needed // _MB
+
+
+def _embedded_width(run: Run) -> int:
+    """Return about how many parameters the embedder has for each coordinate of the residual stream."""
+    if not run.model.encodes_images:
+        return run.bank.shape.width
+    encoder = sum(math.prod(shape) for name, shape in run.parameter_shapes.items() if component(name) == "encoder")
+    return math.ceil(encoder / run.model.width)
+
+
+def _encoder_numbers(run: Run) -> int:
+    """Return about how many numbers an image encoder keeps of a training batch, in the engine that keeps most.
+
+    Of the stem six times what it makes, before pooling; what blocks keep is a small part of that.
+    """
+    if run.bank.images is None or not run.model.encodes_images:
+        return 0
+    side = stem(run.model.resnet, run.bank.images.channels).side(run.bank.images.side)
+    images = run.batch_size * (run.recipe.context + 1)
+    return images * (2 * run.bank.images.width + 6 * run.model.resnet.stem * side**2)
 
 
 def segment_end(

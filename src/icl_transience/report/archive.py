@@ -5,7 +5,7 @@
                               and in circuits/ what is inside its models
 {study}/verdicts.csv         how the study's claims stand, if it makes any; evidence.*: how they came to stand so
 {study}/banks/{bank}.*       quality cards, and the little of each bank that its card is drawn from
-{study}/study.yaml, config.json, provenance.json, report.html (if Snakemake can make it)
+{study}/study.yaml, bases/ (what it extends), config.json, provenance.json, report.html (if Snakemake can make it)
 {study}/src, envs            the library that made it, and the versions it was tested with
 {study}/SHA256SUMS           of every other file
 Members are sorted, and their times and owners fixed: equal results give equal bytes.
@@ -52,7 +52,7 @@ Made by icl-transience {version} ({date}); provenance.json says from what, with 
 | `evidence.csv` | the evidence for and against them after every seed; `evidence.svg`, `.png`: the figure |
 | `banks/{{bank}}.svg`, `.png` | quality cards; `.card.h5`: what they are drawn from |
 | `report.html` | all figures in one page |
-| `study.yaml`, `config.json` | what was asked for, and how it was executed |
+| `study.yaml`, `bases/`, `config.json` | what was asked for, what it extends, and how it was executed |
 | `src/`, `envs/` | the library that made it, and the versions of what it needs |
 | `SHA256SUMS` | `sha256sum -c SHA256SUMS` checks every file |
 
@@ -110,6 +110,8 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
     yield "provenance.json", _json(entry)
     yield "config.json", _json(plan.config)
     yield "study.yaml", plan.study_path.read_bytes()
+    for base in plan.study.bases:
+        yield base.name, base.path.read_bytes()
     yield (
         "README.md",
         _README.format(

@@ -93,6 +93,7 @@ class Captions(dict):
         parts.append("<h2>How it was made</h2>" + self._made())
         asked = self.plan.study_path.read_text(encoding="utf-8")
         parts.append(f"<h2>What was asked for</h2><pre>{escape(asked)}</pre>")
+        parts += [f"<p>It extends {base.name}:</p><pre>{escape(base.text)}</pre>" for base in study.bases]
         return _html("\n".join(parts))
 
     def minimal_model(self) -> str:

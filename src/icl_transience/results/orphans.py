@@ -18,7 +18,7 @@ from typing import Any
 from icl_transience.planning import registry
 from icl_transience.planning.circuits import specs_where
 from icl_transience.planning.packs import Pack, other_sources
-from icl_transience.planning.plan import Plan, study_files
+from icl_transience.planning.plan import Plan, bases_folder, study_files
 from icl_transience.planning.registry import Registered
 from icl_transience.results.status import training
 from icl_transience.specs.banks import SOURCES
@@ -26,7 +26,7 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import Lane
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store import atomic, layout, locks
-from icl_transience.study import load
+from icl_transience.study import bases, load
 from icl_transience.study.document import read_yaml
 from icl_transience.study.experiments import Study
 from icl_transience.system.formatting import format_bytes, format_path
@@ -127,7 +127,7 @@ def _load(plan: Plan) -> tuple[_Known, list[_Unknown]]:
     def add(loaded: Study, path: Path) -> None:
         known.add(loaded)
         for name, one in loaded.left_out.items():
-            unknown.append(_Unknown(loaded.name, one.reason, _mentioned(path, name)))
+            unknown.append(_Unknown(loaded.name, one.reason, _mentioned(path, bases_folder(plan.base), name)))
 
     add(plan.study, plan.study_path)
     folders = plan.sources.folders
@@ -135,16 +135,19 @@ def _load(plan: Plan) -> tuple[_Known, list[_Unknown]]:
         if path.resolve() == plan.study_path.resolve():
             continue
         try:
-            add(load.load(path, folders), path)
+            add(load.load(path, folders, bases_folder(plan.base)), path)
         except StudyError as error:
             problem, *others = str(error).splitlines()
             more = f" (and {len(others)} more)" if others else ""
-            unknown.append(_Unknown(path.stem, problem + more, _mentioned(path)))
+            unknown.append(_Unknown(path.stem, problem + more, _mentioned(path, bases_folder(plan.base))))
     return known, unknown
 
 
-def _mentioned(path: Path, experiment: str | None = None) -> tuple[str, ...]:
-    """Return the sources that a study file mentions, anywhere or for one experiment; () where nothing says which."""
+def _mentioned(path: Path, of_bases: Path, experiment: str | None = None) -> tuple[str, ...]:
+    """Return the sources that a study file mentions, anywhere or for one experiment; () where nothing says which.
+
+    of_bases: the folder of the bases that it can name, which count as its own defaults.
+    """
 
     def words(value: Any) -> Iterator[str]:
         if isinstance(value, dict):
@@ -158,7 +161,8 @@ def _mentioned(path: Path, experiment: str | None = None) -> tuple[str, ...]:
 
     try:
         document = read_yaml(path)
-    except StudyError:
+        document = document | {"defaults": bases.defaults_of(document, path, of_bases)[0]}
+    except (StudyError, AttributeError, TypeError):  # what is no mapping has no sections either
         return ()
     asked, defaults = document, _section(document, "defaults")
     if experiment is not None:

@@ -3,6 +3,7 @@
 studies/{study}:
     date                 of the first run after which the rest of the entry read as it does
     file                 the study file's text
+    bases                of the files that it extends, name -> text
     experiments          question, axes, statistics, horizon, seeds; runs by name: axes, id, evaluator set
     minimal_model        where the study has one: its values, and the runs beside it
     runs                 id -> the resolved run as plain values
@@ -71,7 +72,13 @@ def last(plan: Plan) -> Entry:
     Unlike `record`, it does not take the software that is installed today for the one that made results.
     """
     entry = known(plan)
-    return entry if entry and entry.get("file") == plan.study_path.read_text(encoding="utf-8") else record(plan)
+    return entry if entry and all(entry.get(key) == text for key, text in _asked(plan).items()) else record(plan)
+
+
+def _asked(plan: Plan) -> Entry:
+    """Return the texts of the study file and of its bases; without any, nothing of them."""
+    texts = {base.name: base.text for base in plan.study.bases}
+    return {"file": plan.study_path.read_text(encoding="utf-8")} | ({"bases": texts} if texts else {})
 
 
 def known(plan: Plan) -> Entry:
@@ -112,7 +119,7 @@ def describe(plan: Plan, before: Entry) -> Entry:
         json.dumps(
             {
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "file": plan.study_path.read_text(encoding="utf-8"),
+                **_asked(plan),
                 "experiments": {name: _experiment(plan, name) for name in plan.study.experiments},
                 **({"minimal_model": identity_values(model)} if (model := plan.study.minimal_model) else {}),
                 "runs": {run_id: identity_values(run) for run_id, run in runs.items()},

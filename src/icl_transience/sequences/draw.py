@@ -5,7 +5,7 @@ seed is always the same, whatever batch it falls in and whatever device draws it
 
 The bursty recipe (Chan et al. 2022; Singh et al. 2023): the query's class q, a distractor class d != q, B
 context items of each, C - 2B items of any class, the context shuffled. Each item's exemplar is drawn
-uniformly with replacement.
+uniformly with replacement. What the code of Chan et al. does instead is in `distinct`, `replacement`, `separate_free`.
 """
 
 import functools
@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from icl_transience import philox
 from icl_transience.sequences import classes as sequences_classes
@@ -95,7 +96,7 @@ def _draw(recipe: Recipe, bank: BankShape, key: tuple[int, int], numbers: Tensor
     )
     none = numbers.new_empty(len(numbers), 0)
     query = choice.draw(query_word, low_query, none)
-    distractor = choice.draw(distractor_word, low_distractor, query[:, None])
+    distractor = choice.draw(distractor_word, low_distractor, query[:, None] if recipe.distinct else none)
     if recipe.support == "none":
         others = zip(words(_OTHERS, context), low_others, strict=True)
         items, order = _of_other_labels(choice, others, query), None
@@ -142,14 +143,18 @@ def _exemplars(
 ) -> Tensor:
     """Exemplars [N, C+1] of the classes at `positions`; order: the context's, where it was shuffled."""
     own = words(_EXEMPLARS, recipe.context + 1)
+    n_bursty = (1 + recipe.distractor) * recipe.burstiness
     if not recipe.replacement:
+        if recipe.separate_free and order is not None:
+            # As if they were of classes of their own.
+            free = functional.pad(order >= n_bursty, (0, 1))
+            positions = torch.where(free, ~positions, positions)
         return _different_of_a_class(own, positions, n_exemplars)
     exemplars = torch.stack([philox.randint(word, n_exemplars) for word in own], dim=1)
     if not recipe.match or order is None:
         return exemplars
     coin, of_distractor = (word[:, None] for word in words(_MATCH, 2))
     matched = philox.bernoulli(coin, recipe.match)
-    n_bursty = (1 + recipe.distractor) * recipe.burstiness
     repeated = torch.where(order < recipe.burstiness, exemplars[:, -1:], philox.randint(of_distractor, n_exemplars))
     context = torch.where(matched & (order < n_bursty), repeated, exemplars[:, :-1])
     return torch.cat([context, exemplars[:, -1:]], dim=1)

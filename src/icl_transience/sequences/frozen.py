@@ -21,7 +21,7 @@ def write_sequences(path: Path, sequence_set: SequenceSet, bank: np.ndarray) -> 
     with hdf5.writing(path, "sequences", sequence_set.id) as file:
         file.attrs["spec"] = canonical(identity_values(sequence_set))
         for name in sequence_set.evaluators:
-            recipe = evaluator_recipe(name, sequence_set.recipe)
+            recipe = evaluator_recipe(name, sequence_set.recipe, sequence_set.replacement)
             numbers = torch.arange(sequence_set.sequences)
             source = sequence_set.seed, f"evaluator/{name}", numbers
             drawn = draw.draw(recipe, sequence_set.bank.shape, *source)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from functools import cache
 
 from icl_transience.specs.circuits import CircuitsSpec
+from icl_transience.specs.encoder import encoder_flop
 from icl_transience.specs.evaluators import SequenceSet, evaluator_parts
-from icl_transience.specs.model import Model, parameter_shapes
 from icl_transience.specs.runs import Run
 
 
@@ -50,12 +50,20 @@ def _not_graph(run: Run) -> Iterator[str]:
         yield "knows no learning-rate schedules, interventions or forgetting"
     if run.freeze.from_ or run.freeze.until:
         yield "freezes parameters throughout or not at all (freeze.from, freeze.until)"
+    yield from _embeddings_alone(run)
     yield from _plain_pass(run)
+
+
+def _embeddings_alone(run: Run) -> Iterator[str]:
+    if run.model.encodes_images:
+        yield "encodes no images"
 
 
 # Sequences that evaluation answers at a time, and of which measures of circuits are taken at a time.
 EVALUATION_BATCH = 64
 MEASURED_AT_A_TIME = 128
+# Images that an encoder encodes at a time at evaluation.
+ENCODED_AT_A_TIME = 256
 # A pass in which places are read or set takes so many times what its FLOP take in training with the fastest engine:
 # an estimate from runs of the model of the study `laptop` on a busy CPU.
 PASS_SLOWER = 4
@@ -69,13 +77,20 @@ def lane_bytes(run: Run, snapshots: int, segments: int = 1) -> int:
     As many times its parameters as there are snapshots, and three times in each checkpoint. The training loss (12 bytes
     every 1,024 sequences at batch 32) and HDF5's own (a kilobyte or two an array) come on top.
     """
-    parameters = _n_parameters(run.model, run.bank.shape.width, run.n_labels, run.recipe.context)
-    return (snapshots + len(STATE_PARTS) * segments) * parameters * number_bytes(run)
+    parameters, statistics = _n_numbers(run)
+    files = snapshots + len(STATE_PARTS) * segments
+    return (files * parameters + (snapshots + segments) * statistics) * number_bytes(run)
+
+
+def n_parameters(run: Run) -> int:
+    """Return the number of parameters of a lane, running statistics of an image encoder not among them."""
+    return _n_numbers(run)[0]
 
 
 @cache
-def _n_parameters(model: Model, input_width: int, n_labels: int, context: int) -> int:
-    return sum(map(math.prod, parameter_shapes(model, input_width, n_labels, context).values()))
+def _n_numbers(run: Run) -> tuple[int, int]:
+    """Return how many numbers (parameters, running statistics) of a lane are."""
+    return sum(map(math.prod, run.parameter_shapes.values())), sum(map(math.prod, run.running_shapes.values()))
 
 
 def context_of(spec: SequenceSet, evaluator: str) -> int:
@@ -107,7 +122,7 @@ def training_passes(run: Run) -> int:
 
 def evaluation_flop(run: Run, spec: SequenceSet) -> int:
     """Return the FLOP of evaluating one snapshot of a lane on every sequence of a set."""
-    return sum(spec.sequences * forward_flop(run, context_of(spec, name)) for name in spec.evaluators)
+    return _answers_flop(run, spec, spec.evaluators, 1)
 
 
 def circuits_flop(run: Run, spec: CircuitsSpec, sequence_set: SequenceSet) -> int:
@@ -121,9 +136,19 @@ def circuits_flop(run: Run, spec: CircuitsSpec, sequence_set: SequenceSet) -> in
         1 + bool(one.intervention.keep) + len(one.intervention.graft) + len(one.intervention.patch)
         for one in circuits.interventions
     )
-    return passes * sum(
-        sequence_set.sequences * forward_flop(run, context_of(sequence_set, name)) for name in circuits.evaluators
-    )
+    return _answers_flop(run, sequence_set, circuits.evaluators, passes)
+
+
+def _answers_flop(run: Run, spec: SequenceSet, evaluators: tuple[str, ...], passes: int) -> int:
+    """Return the FLOP of so many passes of a snapshot on evaluators' sequences, whose images are encoded once each."""
+    flop, exemplars = 0, 0
+    for context in (context_of(spec, name) for name in evaluators):
+        flop += passes * spec.sequences * forward_flop(run, context)
+        exemplars += spec.sequences * (context + 1)
+    if run.bank.images is None:
+        return flop
+    shape, of_image = run.bank.shape, _embedder_flop(run)
+    return flop + (min(exemplars, shape.n_classes * shape.n_exemplars) - passes * exemplars) * of_image
 
 
 def forward_flop(run: Run, context: int | None = None) -> int:
@@ -135,11 +160,18 @@ def forward_flop(run: Run, context: int | None = None) -> int:
 
     What the model as written down needs, of which engines save some (the embedder's input gradient; native: keys and
     values of the last block): blocks over all tokens, causal; of the last block keys and values of all tokens, the
-    rest for the query's alone.
+    rest for the query's alone. An image encoder's convolutions stand in place of 2 I D.
     """
     model, context = run.model, context or run.recipe.context
     tokens, square = 2 * context + 1, model.width**2
     block = tokens * (8 + 4 * model.mlp_ratio) * square + 2 * model.width * tokens * (tokens + 1)
     last = (4 * tokens + 4 + 4 * model.mlp_ratio) * square + 4 * model.width * tokens
-    ends = 2 * (context + 1) * run.bank.shape.width * model.width + 2 * model.width * run.n_labels
+    ends = (context + 1) * _embedder_flop(run) + 2 * model.width * run.n_labels
     return ends + (model.depth - 1) * block + last
+
+
+def _embedder_flop(run: Run) -> int:
+    """Return the FLOP that embed one exemplar."""
+    if images := run.bank.images:
+        return encoder_flop(run.model.resnet, images.side, images.channels)
+    return 2 * run.bank.shape.width * run.model.width

@@ -6,6 +6,7 @@ from typing import Any
 
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.identity import Identified, identity
+from icl_transience.specs.keys import neutral
 from icl_transience.specs.recipes import Recipe
 
 EVALUATORS = ("train", "icl", "iwl", "ciwl", "flip", "icl_holdout", "icl_new_exemplar", "icl_holdout_pairs")
@@ -65,18 +66,18 @@ def default_metric(evaluator: str) -> str:
     return DEFAULT_METRIC[evaluator_parts(evaluator)[0]]
 
 
-def evaluator_recipe(evaluator: str, training: Recipe) -> Recipe:
+def evaluator_recipe(evaluator: str, training: Recipe, replacement: bool = True) -> Recipe:
     """Return the recipe of an evaluator, for runs trained on `training`; without input noise, except for `train`.
 
     train: as trained, from an endless stream. icl: half the context is the query's class, half one distractor,
     relabelled at random with a pair of labels to train on, as a rule 0 and 1; icl_holdout, icl_new_exemplar and
     icl_holdout_pairs the same on classes, exemplars or pairs of labels never trained on.
     iwl: no support. ciwl: as iwl, one context label overwritten with the query's. flip: as icl, the two classes'
-    labels exchanged.
+    labels exchanged. replacement: whether the items of these two classes are drawn independently, or differ.
     """
     name, other_context = evaluator_parts(evaluator)
     context = other_context or training.context
-    two_classes: dict[str, Any] = {"context": context, "burstiness": context // 2}
+    two_classes: dict[str, Any] = {"context": context, "burstiness": context // 2, "replacement": replacement}
     relabelled: dict[str, Any] = {**two_classes, "labels": "relabelled", "relabelling": training.relabelling}
     # Classes that were never trained on have no labels to share.
     trained: dict[str, Any] = {**relabelled, "labelling": training.labelling}
@@ -118,7 +119,8 @@ TRAINING = "training"
 class SequenceSet(Identified):
     """The frozen sequences of all evaluators of one study on one bank.
 
-    recipe: the training one. evaluators: names as of `evaluator_at`, or of EVALUATORS alone.
+    recipe: the training one. evaluators: names as of `evaluator_at`, or of EVALUATORS alone. replacement: as of
+    `evaluator_recipe`.
     """
 
     bank: BankSpec
@@ -126,6 +128,7 @@ class SequenceSet(Identified):
     evaluators: tuple[str, ...]
     sequences: int
     seed: int
+    replacement: bool = neutral(True)
 
     @property
     def id(self) -> str:

@@ -111,6 +111,20 @@ class _Composition:
     replacement: Annotated[
         bool, Key("whether items of one class are drawn independently; otherwise their exemplars differ")
     ] = neutral(True)
+    distinct: Annotated[
+        bool,
+        Key(
+            "whether the distractor's class bears another label than the query's; otherwise both are drawn "
+            "independently, and may be the same, as in Chan et al.'s code"
+        ),
+    ] = neutral(True)
+    separate_free: Annotated[
+        bool,
+        Key(
+            "whether, without replacement, the free items are drawn apart from the other items, so that they may "
+            "repeat an exemplar of these, as in Chan et al.'s code"
+        ),
+    ] = neutral(False)
 
 
 COMPOSITION = tuple(f.name for f in dataclasses.fields(_Composition))
@@ -133,7 +147,9 @@ class Recipe(_Composition):
     "swapped" (the two exchange labels, the target with them); both need a context of these two alone, 2 * burstiness =
     context; "copied" (one context label is overwritten with the query's).
     match: the probability that a sequence's bursty items are all the query's exemplar, and the distractor's all one.
-    replacement: whether items of one class are drawn independently; otherwise their exemplars differ pairwise.
+    replacement: whether items of one class are drawn independently; otherwise their exemplars differ pairwise, and
+    with separate_free those of free items only from each other's.
+    distinct: whether query and distractor must bear different labels.
     classes, exemplars, label_pairs: the part of the bank and of `relabelling` to draw from, "train" or "holdout".
     zipf, labelling: how often a class comes, and what it is called.
     relabelling: what the two classes of a relabelled sequence are called, in training and in evaluators.

@@ -12,7 +12,7 @@ from icl_transience.specs.identity import Identified, canonical, from_values, id
 from icl_transience.specs.interventions import Intervention as Operations
 from icl_transience.specs.interventions import together
 from icl_transience.specs.keys import Key, SeedNumber, neutral
-from icl_transience.specs.model import Model, parameter_shapes
+from icl_transience.specs.model import Model, component, parameter_shapes, running_shapes
 from icl_transience.specs.recipes import Recipe
 from icl_transience.specs.training import (
     ActivationIntervention,
@@ -93,6 +93,21 @@ class Run:
         return self.recipe.n_labels(self.bank.shape.n_train_classes)
 
     @property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name -> shape of every parameter of a lane, in forward order."""
+        sizes = self.bank.shape.width, self.n_labels, self.recipe.context, self._channels
+        return parameter_shapes(self.model, *sizes)
+
+    @property
+    def running_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name -> shape of the running statistics of a lane; snapshots hold them beside the parameters."""
+        return running_shapes(self.model, self._channels)
+
+    @property
+    def _channels(self) -> int:
+        return self.bank.images.channels if self.bank.images else 1
+
+    @property
     def tensor_shape(self) -> str:
         """Return what is equal in runs that can train as one batched model: all but what each lane has of its own."""
         values = identity_values(self)
@@ -116,6 +131,14 @@ class Run:
             if round_up(change.at, self.batch_size) <= seen:
                 recipe, optimizer = change.recipe, change.optimizer
         return dataclasses.replace(self, recipe=recipe, optimizer=optimizer, interventions=())
+
+    def encoder_frozen_at(self, seen: int) -> bool:
+        """Return whether nothing of the image encoder moves in the batch that begins at `seen` sequences seen.
+
+        It then encodes as at evaluation, by its running statistics, which stay too.
+        """
+        encoder = {name for name in self.parameter_shapes if component(name) == "encoder"}
+        return encoder <= set(self.freeze.parameters) and self.freeze.holds(self.batch_size, seen)
 
     def activations_at(self, seen: int) -> Operations:
         """Return what is done to the activations of the batch that begins at `seen` sequences seen."""
@@ -211,5 +234,9 @@ def seed_labels(pack: PackSpec) -> str:
 
 def parameter_names(pack: PackSpec) -> list[str]:
     """Return the names of the parameters, in forward order."""
-    run = pack.run
-    return list(parameter_shapes(run.model, run.bank.shape.width, run.n_labels, run.recipe.context))
+    return list(pack.run.parameter_shapes)
+
+
+def snapshot_names(pack: PackSpec) -> list[str]:
+    """Return the names of what a snapshot holds: parameters, and running statistics after them."""
+    return [*pack.run.parameter_shapes, *pack.run.running_shapes]

@@ -42,6 +42,14 @@ class Evaluation:
             each=tuple(name for name in EVALUATORS if name != "train"),
         ),
     ]
+    replacement: Annotated[
+        bool,
+        Key(
+            "whether items of one class are drawn independently in icl, icl_holdout and the like, and flip; otherwise "
+            "their exemplars differ, as in Chan et al.'s code; `train` follows the recipe",
+            default=True,
+        ),
+    ]
     sequences: Annotated[int, Key("sequences of each evaluator", default=1000, unit="sequences", minimum=1)]
     seed: Annotated[SeedNumber, Key("draws them; the same for all lanes", default=0)]
 
@@ -185,11 +193,28 @@ class MinimalModelSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaseSection:
+    """A base file: defaults that studies share, see study/bases.py; a study file begins alike."""
+
+    description: Annotated[str, Key("what the file is for, in a sentence", default="")]
+    extends: Annotated[
+        str,
+        Key(
+            "a base, whose defaults hold where these say nothing: a file in workflow/studies/bases without its .yaml, "
+            "or with it one in the folder of this file; part of no identity",
+            default="",
+            pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.+-]*)?$",
+            longest=100,
+        ),
+    ]
+    defaults: Annotated[Settings, Key("values that hold for every experiment unless it says otherwise")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudySection:
     """A study file."""
 
-    description: Annotated[str, Key("what the study is for, in a sentence", default="")]
-    defaults: Annotated[Settings, Key("values that hold for every experiment unless it says otherwise")]
+    base: Annotated[BaseSection, Key(beside=True)]
     experiments: Annotated[
         Mapping[_Name, ExperimentSection],
         Key("one question each, under its name (lower case, digits, underscores)", fewest=1, required=True),

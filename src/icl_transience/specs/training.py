@@ -12,6 +12,7 @@ from typing import Annotated
 from icl_transience.specs import interventions
 from icl_transience.specs.identity import round_up
 from icl_transience.specs.keys import Key, neutral
+from icl_transience.specs.model import PART_OF
 from icl_transience.specs.recipes import Recipe
 
 
@@ -33,7 +34,14 @@ class L2:
     ] = "squared"
     embedder: Annotated[
         float | None,
-        Key("lambda of the exemplar projection, the label table and learned positions; null = strength", minimum=0),
+        Key(
+            "lambda of the exemplar projection or image encoder, label table and learned positions; null = strength",
+            minimum=0,
+        ),
+    ] = None
+    encoder: Annotated[
+        float | None,
+        Key("lambda of the image encoder alone (`model.embedder: resnet`); null = that of embedder", minimum=0),
     ] = None
     attention: Annotated[float | None, Key("lambda of the attentions' weights; null = strength", minimum=0)] = None
     mlp: Annotated[float | None, Key("lambda of the MLPs' weights and biases; null = strength", minimum=0)] = None
@@ -45,6 +53,8 @@ class L2:
     def of(self, component: str) -> float:
         """Return the strength for a component of the model."""
         own = getattr(self, component)
+        if own is None and component in PART_OF:
+            return self.of(PART_OF[component])
         return self.strength if own is None else own
 
 
@@ -203,8 +213,8 @@ class Freeze:
     parameters: Annotated[
         tuple[str, ...],
         Key(
-            "which do not move: embedder, attention, mlp, norm, unembedding (components, as of L2), parameters by "
-            "name, or blocks.0.*; [] = none",
+            "which do not move: embedder, encoder, attention, mlp, norm, unembedding (components, as of L2), "
+            "parameters by name, or blocks.0.*; [] = none",
             unique=True,
         ),
     ] = ()

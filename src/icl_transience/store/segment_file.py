@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import torch
 
-from icl_transience.specs.runs import PackSpec, parameter_names
+from icl_transience.specs.runs import PackSpec, snapshot_names
 from icl_transience.store import hdf5
 
 
@@ -52,12 +52,16 @@ def opened(path: Path, pack: PackSpec, *, aside: bool = True, whole: bool = Fals
         check_pack(path, file, pack)
 
         def parameters(row: int) -> dict[str, torch.Tensor]:
-            names = parameter_names(pack)
+            names = snapshot_names(pack)
             return {name: torch.from_numpy(hdf5.dataset(file, f"snapshots/parameters/{name}")[row]) for name in names}
 
         def end_parameters() -> dict[str, torch.Tensor]:
-            names = parameter_names(pack)
-            return {name: torch.from_numpy(hdf5.array(file, f"checkpoint/parameters/{name}")) for name in names}
+            parts = {"parameters": pack.run.parameter_shapes, "statistics": pack.run.running_shapes}
+            return {
+                name: torch.from_numpy(hdf5.array(file, f"checkpoint/{part}/{name}"))
+                for part, names in parts.items()
+                for name in names
+            }
 
         yield SegmentReader(
             sequences_seen=hdf5.array(file, "snapshots/sequences_seen"),

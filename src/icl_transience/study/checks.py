@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from icl_transience.specs.banks import BankSpec, Images, Omniglot, OneHot, Tokens
+from icl_transience.specs.encoder import ResNet
 from icl_transience.specs.errors import did_you_mean
 from icl_transience.specs.evaluators import evaluator_parts
 from icl_transience.specs.identity import from_values, round_up
@@ -87,9 +88,16 @@ def _impossible_kind(
             f"`{path}.labels` is {labels}, which needs a context of two classes alone: make `burstiness` half of "
             f"`recipe.context`, {context}, with `support: bursty` and `distractor: true`"
         )
+    if labels in ("relabelled", "swapped") and not kind["distinct"]:
+        yield (
+            f"`{path}.labels` is {labels}, which needs two classes, and `{path}.distinct` is false, so they may be "
+            "one: leave one of them out"
+        )
     if bursty and not kind["replacement"]:
-        # Free items may all coincide with the query's class.
-        most = 1 + context - (burstiness if kind["distractor"] else 0)
+        # Free items may all coincide with the query's class, the distractor too unless its class must differ.
+        items = (1 + kind["distractor"]) * burstiness
+        alike = 1 + (burstiness if kind["distinct"] else items)
+        most = max(alike, context - items) if kind["separate_free"] else alike + context - items
         if most > n_exemplars:
             yield (
                 f"`{path}.replacement` is false: up to {most} items of a sequence can be of one class, but the bank "
@@ -167,10 +175,13 @@ def impossible(run: Run, evaluators: Iterable[str], evaluation: Mapping[str, Any
     evaluators: names as of `evaluator_at`. evaluation: the study's section of that name.
     """
     yield from _impossible_model(run.model)
+    yield from _impossible_encoder(run)
     for name, contexts in evaluation["contexts"].items():
         yield from _impossible_contexts(name, contexts, run, evaluation["evaluators"])
     for evaluator in evaluators:
         yield from _impossible_evaluator(evaluator, run)
+        if not evaluation["replacement"]:
+            yield from _too_few_exemplars(evaluator, run)
     yield from _impossible_bank(run.bank)
 
 
@@ -181,6 +192,47 @@ def _impossible_model(model: Model) -> Iterable[str]:
         yield (
             f"`model.positions.kind` is rotary, which turns pairs of coordinates, but a head has {model.width} / "
             f"{model.heads}: make `model.width` / `model.heads` even"
+        )
+
+
+def _impossible_encoder(run: Run) -> Iterable[str]:
+    """Yield what does not fit each other of the bank's images and the embedder that is to encode them."""
+    model, resnet, l2 = run.model, run.model.resnet, run.optimizer.l2
+    if run.bank.images and not model.encodes_images:
+        yield (
+            f"`model.embedder` is {model.embedder}, but the bank holds images (`bank.{run.bank.source}.encoder: "
+            "none`): say `model.embedder: resnet`, or choose an encoder that makes embeddings of them"
+        )
+    if not run.bank.images and model.encodes_images:
+        yield (
+            "`model.embedder` is resnet, which encodes images, but the bank holds embeddings: leave it out, or let a "
+            "bank of omniglot or images have `encoder: none`"
+        )
+    if not model.encodes_images:
+        if resnet != ResNet():
+            yield "`model.resnet` is given, but `model.embedder` is linear: say `embedder: resnet`, or leave it out"
+        if l2.encoder is not None:
+            yield (
+                f"`optimizer.l2.encoder` is {l2.encoder:g}, but `model.embedder` is linear: say `optimizer.l2.embedder`"
+            )
+        return
+    if len({len(resnet.channels), len(resnet.blocks), len(resnet.strides)}) > 1:
+        yield (
+            f"`model.resnet` has {len(resnet.channels)} channels, {len(resnet.blocks)} blocks and "
+            f"{len(resnet.strides)} strides: expected one of each for every group of blocks"
+        )
+    if resnet.channels[-1] != model.width:
+        yield (
+            f"`model.resnet.channels` ends in {resnet.channels[-1]}, but their means over the image go into the "
+            f"residual stream, `model.width` {model.width}: make them equal"
+        )
+    for key, value in (("kernel", resnet.kernel), ("pool", resnet.pool)):
+        if value % 2 == 0:
+            yield f"`model.resnet.{key}` is {value}: expected an odd number, which has a middle"
+    if any(recipe.input_noise for recipe in run.recipes):
+        yield (
+            "`recipe.input_noise` is added to embeddings, but `model.embedder: resnet` makes them of images while it "
+            "trains: leave it out"
         )
 
 
@@ -228,6 +280,19 @@ def _impossible_evaluator(evaluator: str, run: Run) -> Iterable[str]:
         one_hot = isinstance(bank.parameters, OneHot)
         key = "a one-hot class has one exemplar" if one_hot else f"`{section}.holdout_exemplars` is 0"
         yield f"`evaluation.evaluators` has `icl_new_exemplar`, but {key}"
+
+
+def _too_few_exemplars(evaluator: str, run: Run) -> Iterable[str]:
+    """Yield whether a class has fewer exemplars than an evaluator without replacement shows of it."""
+    name, other_context = evaluator_parts(evaluator)
+    items = (other_context or run.recipe.context) // 2 + 1
+    part = "holdout" if name == "icl_new_exemplar" else "train"
+    found = run.bank.shape.exemplar_range(part)[1]
+    if (name.startswith("icl") or name == "flip") and found < items:
+        yield (
+            f"`evaluation.replacement` is false, and `{evaluator}` shows {items} items of the query's class, but there "
+            f"are {found} {part} exemplars of it: ask for more of them, or leave `{name}` out"
+        )
 
 
 def _impossible_bank(bank: BankSpec) -> Iterable[str]:

@@ -10,6 +10,7 @@ from icl_transience.specs.experiment import Claim, Statistics, levels
 from icl_transience.specs.figures import Figures
 from icl_transience.specs.runs import Lane, Run, Seed
 from icl_transience.specs.theory import MinimalModelRecord
+from icl_transience.study.bases import Base
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +69,17 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A study: its experiments by name, those that were left out, and its minimal model if it has one."""
+    """A study: its experiments by name, those that were left out, and its minimal model if it has one.
+
+    bases: the files whose defaults are beneath its own.
+    """
 
     name: str
     description: str
     experiments: Mapping[str, Experiment]
     left_out: Mapping[str, LeftOut]
     minimal_model: MinimalModelRecord | None = None
+    bases: tuple[Base, ...] = ()
 
     def left_out_in_words(self) -> list[str]:
         """Return a line for every reason for which experiments are left out; it tells that of the first of them."""

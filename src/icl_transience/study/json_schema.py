@@ -1,4 +1,4 @@
-"""The JSON schemas of studies and of config.yaml, made from what the dataclasses of specs/ declare.
+"""The JSON schemas of studies, of their bases and of config.yaml, made from what the dataclasses of specs/ declare.
 
 `schema.check` reads them; editors read the same from workflow/schemas/, where `icl_transience keys` writes them.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from icl_transience.specs.config import Config
 from icl_transience.specs.keys import NOTHING, Declared, Key, declared, split
 from icl_transience.specs.runs import Run
-from icl_transience.specs.settings import ExperimentSection, Settings, StudySection
+from icl_transience.specs.settings import BaseSection, ExperimentSection, Settings, StudySection
 
 Schema = dict[str, Any]
 
@@ -50,6 +50,15 @@ def study_schema() -> Schema:
             **definitions,
         }
     }
+
+
+@functools.cache
+def base_schema() -> Schema:
+    """Return the schema of a base file: of a study's keys those that it has, and the definitions of what they hold."""
+    study = study_schema()
+    of_base = {each.name: study["properties"][each.name] for each in declared(BaseSection)}
+    definitions = {name: part for name, part in study["$defs"].items() if name != "experiment"}
+    return _document("base", _object(of_base)) | {"$defs": definitions}
 
 
 @functools.cache

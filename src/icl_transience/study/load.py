@@ -14,7 +14,7 @@ from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.model import Model
 from icl_transience.specs.runs import Run, Seed
 from icl_transience.specs.theory import MINIMAL_MODEL
-from icl_transience.study import circuits, claims, figures, json_schema, minimal_model, schema, while_training
+from icl_transience.study import bases, circuits, claims, figures, json_schema, minimal_model, schema, while_training
 from icl_transience.study.axes import leaves, nested, plain, short_axis, value_at
 from icl_transience.study.checks import impossible, impossible_interventions, impossible_parts
 from icl_transience.study.claims import Claimant
@@ -58,16 +58,18 @@ MOST_SNAPSHOTS = 10_000
 _NO_KIND = ": give the mixture a kind of that name first, say with `share: 0`, then sweep `recipe.mixture.{name}.share`"
 
 
-def load(path: Path, folders: Mapping[str, Path | None]) -> Study:
+def load(path: Path, folders: Mapping[str, Path | None], bases_folder: Path | None = None) -> Study:
     """Return the study in the YAML file `path`.
 
     folders: folder of the files of each source that reads any (resolve.WITH_FILES), or None where none is configured.
+    bases_folder: of the bases that it can name; None is `bases` beside it.
     Raises StudyError that lists every problem found, each with its key path.
     """
     study_schema = json_schema.study_schema()
     document = read_yaml(path)
     schema.check(document, study_schema, str(path))
-    resolver = _Resolver(study_schema, document.get("defaults", {}), folders)
+    defaults, extended = bases.defaults_of(document, path, bases_folder)
+    resolver = _Resolver(study_schema, defaults, folders)
     _refuse_too_many_lanes(path, document["experiments"], resolver.base["seeds"])
     experiments, left_out, problems = {}, {}, []
     for name, section in document["experiments"].items():
@@ -99,7 +101,11 @@ def load(path: Path, folders: Mapping[str, Path | None]) -> Study:
     if problems:
         raise StudyError("\n".join(dict.fromkeys(problems)))
     study = Study(
-        name=path.stem, description=document.get("description", ""), experiments=experiments, left_out=left_out
+        name=path.stem,
+        description=document.get("description", ""),
+        experiments=experiments,
+        left_out=left_out,
+        bases=extended,
     )
     if MINIMAL_MODEL in document:
         given = schema.defaults(study_schema["properties"][MINIMAL_MODEL], study_schema)
@@ -307,6 +313,7 @@ class _Resolver:
             evaluators=evaluators,
             sequences=evaluation["sequences"],
             seed=evaluation["seed"],
+            replacement=evaluation["replacement"],
         )
         return NamedRun(
             name=name, axes={axis: value_at(run, values, axis) for axis in axes}, run=run, sequence_set=sequence_set

@@ -5,7 +5,7 @@ from typing import Any
 
 from icl_transience.specs.evaluators import evaluator_at, in_order
 from icl_transience.specs.identity import canonical, from_values, identity_values
-from icl_transience.specs.model import COMPONENTS
+from icl_transience.specs.model import COMPONENTS, PART_OF
 from icl_transience.specs.recipes import COMPOSITION, Component
 from icl_transience.study import schema
 
@@ -43,8 +43,10 @@ def resolved_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     schedule, l2 = optimizer["schedule"], dict(optimizer["l2"])
     if schedule["kind"] != "cosine":
         schedule = {key: schedule[key] for key in ("kind", "warmup")}
-    for component in COMPONENTS:
-        if l2[component] == l2["strength"]:
+    # What is part of another component first, while that one's own word still stands.
+    for component in sorted(COMPONENTS, key=lambda one: one not in PART_OF):
+        above = l2[PART_OF[component]] if component in PART_OF else None
+        if l2[component] == (l2["strength"] if above is None else above):
             l2[component] = None
     unread = ("beta1", "beta2", "epsilon") if optimizer["name"] == "sgd" else ()
     read = {key: value for key, value in optimizer.items() if key not in unread}
@@ -52,10 +54,12 @@ def resolved_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolved_model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a Model, without a wavelength that its positions do not read."""
+    """Return the values of a Model, without a wavelength or layout that its positions do not read."""
     positions = model["positions"]
     if positions["kind"] in ("learned", "none"):
         positions = {"kind": positions["kind"]}
+    elif positions["kind"] == "rotary":
+        positions = {key: value for key, value in positions.items() if key != "layout"}
     return {**model, "positions": positions}
 
 
@@ -82,7 +86,11 @@ def _composition(kind: Mapping[str, Any]) -> dict[str, Any]:
     if kind["support"] == "none":
         resolved |= {"burstiness": 0, "replacement": True}
     if not resolved["burstiness"]:
-        resolved |= {"distractor": True, "match": 0}
+        resolved |= {"distractor": True, "match": 0, "separate_free": False}
+    if not resolved["burstiness"] or not resolved["distractor"]:
+        resolved |= {"distinct": True}
+    if resolved["replacement"]:
+        resolved |= {"separate_free": False}
     return resolved
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from icl_transience.specs.theory import MINIMAL_MODEL
-from icl_transience.study.json_schema import config_schema, study_schema
+from icl_transience.study.json_schema import base_schema, config_schema, study_schema
 
 _COMMAND = "python -m icl_transience keys"
 _BOUNDS = {
@@ -34,6 +34,9 @@ optimizer:
   l2:
     strength: 1e-5
 ```
+
+What several studies have in common stands in a base, a file in `workflow/studies/bases/` with `description`, `extends`
+and `defaults`. A study that says `extends: omniglot` has its defaults beneath its own; a base may extend another one.
 """
 _Section = tuple[str, Mapping[str, Any]]
 
@@ -49,6 +52,7 @@ def pages() -> dict[str, str]:
     """Return what is generated: path from the root of the repository -> text."""
     return {
         "workflow/schemas/study.schema.yaml": _schema_page(study_schema()),
+        "workflow/schemas/base.schema.yaml": _schema_page(base_schema()),
         "workflow/schemas/config.schema.yaml": _schema_page(config_schema()),
         "docs/reference.md": reference(),
     }

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from icl_transience.specs.errors import MissingSourceError, StudyError, did_you_mean
-from icl_transience.specs.model import parameter_shapes
 from icl_transience.specs.runs import Run
 from icl_transience.specs.training import StartFrom
 from icl_transience.study.experiments import Experiment, LeftOut, NamedRun
@@ -92,9 +91,7 @@ class Starts:
 
 
 def _refuse_other_shapes(where: str, run: Run, source: NamedRun) -> None:
-    own, others = (
-        parameter_shapes(one.model, one.bank.shape.width, one.n_labels, one.recipe.context) for one in (run, source.run)
-    )
+    own, others = run.parameter_shapes, source.run.parameter_shapes
     differing = [name for name in [*own, *others] if own.get(name) != others.get(name)]
     if differing:
         name = differing[0]

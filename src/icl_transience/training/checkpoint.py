@@ -44,7 +44,7 @@ def write_state(file: h5py.File, state: State, losses: loop.Losses) -> None:
     values = torch.stack(losses.values) if losses.values else state.loss_sum.new_empty(0, len(state.loss_sum))
     file["train_loss/value"] = values.cpu().numpy()
     file["diverged_at"] = state.diverged_at.numpy()
-    for part in STATE_PARTS:
+    for part in (*STATE_PARTS, "statistics"):
         for name, tensor in getattr(state, part).items():
             file[f"checkpoint/{part}/{name}"] = tensor.cpu().numpy()
     file["checkpoint/loss_sum"] = state.loss_sum.cpu().numpy()
@@ -60,7 +60,9 @@ def _read_state(file: h5py.File, pack: PackSpec, sequences_seen: int, device: st
         return {name: _tensor(file, f"checkpoint/{part}/{name}").to(device) for name in parameter_names(pack)}
 
     parameters, first_moments, second_moments = (tensors(part) for part in STATE_PARTS)
+    statistics = {name: _tensor(file, f"checkpoint/statistics/{name}").to(device) for name in pack.run.running_shapes}
     return State(
+        statistics=statistics,
         parameters=parameters,
         first_moments=first_moments,
         second_moments=second_moments,

@@ -3,6 +3,7 @@
 snapshots/sequences_seen [n], snapshots/parameters/{name} [n, S, …]
 train_loss/sequences_seen [m], train_loss/value [m, S]: means over LOSS_BATCHES batches that end there
 checkpoint/{parameters, first_moments, second_moments}/{name} [S, …], checkpoint/loss_sum [S]
+of an image encoder the running statistics too: among snapshots/parameters, and in checkpoint/statistics/{name} [S, …]
 diverged_at [S]: sequences seen when the lane's loss was no longer finite, or -1
 attributes: spec (the pack's lanes, as JSON), semantics (of training), from, to; made_training_code: all the code that
 has trained the lanes from 0 on, and those that they start from, "ENGINE DIGEST, …" (see specs/code_digest.py)
@@ -43,8 +44,9 @@ class InterruptedTrainingError(StudyError):
 class SegmentJob:
     """A segment (start, end] of a pack's training, in sequences seen, and what it is made from.
 
-    path: where its file is to stand. bank: embeddings [classes, exemplars, I]. previous: the file of the segment that
-    ends at `start`, None at 0. sources: the segments of other packs that hold the snapshots from which lanes start.
+    path: where its file is to stand. bank: embeddings [classes, exemplars, I], or images, uint8. previous: the file of
+    the segment that ends at `start`, None at 0. sources: the segments of other packs that hold the snapshots from which
+    lanes start.
     """
 
     path: Path
@@ -102,7 +104,9 @@ def run_segment(
     job.check()
     begun = time.perf_counter()
     engine = select.chosen(job.engine, job.pack.run, torch.device(job.device))
-    embeddings = torch.from_numpy(job.bank).to(device=job.device, dtype=DTYPES[job.pack.run.numerics])
+    embeddings = torch.from_numpy(job.bank).to(job.device)
+    if not job.pack.run.bank.images:
+        embeddings = embeddings.to(DTYPES[job.pack.run.numerics])
     verify.check_step(job.pack, embeddings, job.start, engine)
     beginning = _load_beginning(job)
     state = beginning.state
@@ -146,7 +150,7 @@ def _prepare(file: hdf5.Written, job: SegmentJob, beginning: Beginning) -> None:
     file.attrs["semantics"] = canonical(semantics_of("training"))
     file.attrs["from"], file.attrs["to"] = job.start, job.end
     file["snapshots/sequences_seen"] = np.array(points, dtype=np.int64)
-    for name, tensor in beginning.state.parameters.items():
+    for name, tensor in beginning.state.weights.items():
         file.create_dataset(
             f"snapshots/parameters/{name}",
             (len(points), *tensor.shape),
@@ -173,7 +177,7 @@ def _train(
 
     def write_snapshot(state: State) -> None:
         row = points.index(state.sequences_seen)
-        for name, tensor in state.parameters.items():
+        for name, tensor in state.weights.items():
             checkpoint.dataset(file, f"snapshots/parameters/{name}")[row] = tensor.cpu().numpy()
         file.check_disk()
 

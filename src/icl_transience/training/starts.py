@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from icl_transience.engines.state import State
-from icl_transience.specs.runs import Lane, PackSpec, parameter_names
+from icl_transience.specs.runs import Lane, PackSpec, snapshot_names
 from icl_transience.store import hdf5
 from icl_transience.training import checkpoint
 
@@ -53,9 +53,9 @@ def _copied(file: h5py.File, lane: Lane, state: State, place: int) -> bool:
     source = places.get((start.run, lane.seed))
     if source is None or not len(rows):
         return False
-    for name in parameter_names(PackSpec(lanes=(lane,))):
+    for name in snapshot_names(PackSpec(lanes=(lane,))):
         weights = cast(np.ndarray, hdf5.dataset(file, f"snapshots/parameters/{name}")[rows[0], source])
-        state.parameters[name][place].copy_(torch.from_numpy(weights))
+        state.weights[name][place].copy_(torch.from_numpy(weights))
     return True
 
 

@@ -19,6 +19,7 @@ from icl_transience.store.cache import cache_folder
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 # What it includes; part of what a compiled library is made from.
 _PARTS = (_SOURCE, Path(__file__).with_name("attention.cpp"))
+_ENCODER_PARTS = (Path(__file__).with_name("encoder.cpp"), Path(__file__).with_name("stem.cpp"))
 # No -ffast-math: NaN must stay NaN, or a lane that diverged would not be seen.
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
 # Columns of a buffer come in multiples of this: a whole number of vectors on every machine, see kernels.cpp.
@@ -38,6 +39,17 @@ def library(model: Model, context: int) -> ctypes.CDLL:
         "TOKENS": 2 * context + 1,
         "LAYER_NORM_EPSILON": f"{transformer.LAYER_NORM_EPSILON}f",
     }
+    return _library(_PARTS, defines)
+
+
+@functools.cache
+def encoder_library(double: bool) -> ctypes.CDLL:
+    """Return the kernels of image encoders, in float64 if `double`, else in float32. Raises UnavailableError."""
+    return _library(_ENCODER_PARTS, {"REAL": "double" if double else "float"})
+
+
+def _library(parts: tuple[Path, ...], defines: dict[str, str | int]) -> ctypes.CDLL:
+    """Return the first of `parts`, which includes the others, compiled with these macros."""
     compiler, *options = _compiler()
     if shutil.which(compiler) is None:
         raise UnavailableError("no C++ compiler (c++, or what CXX names) was found")
@@ -53,7 +65,7 @@ def library(model: Model, context: int) -> ctypes.CDLL:
                 version,
                 _processor(),
                 platform.platform(),
-                *(part.read_text(encoding="utf-8") for part in _PARTS),
+                *(part.read_text(encoding="utf-8") for part in parts),
             ]
         )
         path = cache_folder() / f"native-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.so"
@@ -62,7 +74,7 @@ def library(model: Model, context: int) -> ctypes.CDLL:
                 return ctypes.CDLL(str(path))
             except OSError:  # empty: made once more
                 path.unlink()
-        _compile(command, path)
+        _compile(command, parts[0], path)
         return ctypes.CDLL(str(path))
     except (OSError, RuntimeError) as error:  # no home, no room, no right to write or to load what was written
         raise (
@@ -83,14 +95,14 @@ def _compiler() -> list[str]:
     return words if words and words[0] else ["c++"]
 
 
-def _compile(command: list[str], path: Path) -> None:
+def _compile(command: list[str], source: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         # The compiler's own temporary files too: elsewhere there may be no room.
         environment = os.environ | {"TMPDIR": folder}
         done = subprocess.run(
-            [*command, _SOURCE, "-o", made],
+            [*command, source, "-o", made],
             env=environment,
             capture_output=True,
             text=True,
@@ -100,11 +112,11 @@ def _compile(command: list[str], path: Path) -> None:
         if done.returncode < 0 or "terminated program" in done.stderr:
             # Told to end, or short of memory: another engine now would train other bits than the next call.
             raise StudyError(
-                f"{command[0]} was killed while it compiled {_SOURCE.name}: run the same snakemake command again, or "
+                f"{command[0]} was killed while it compiled {source.name}: run the same snakemake command again, or "
                 "set `engine: eager`"
             )
         if done.returncode:
-            raise UnavailableError(f"{command[0]} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
+            raise UnavailableError(f"{command[0]} could not compile {source.name}: {done.stderr.strip()[-500:]}")
         made.replace(path)
 
 

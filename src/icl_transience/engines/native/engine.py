@@ -8,7 +8,9 @@ from torch.nn import functional
 
 from icl_transience.engines.lanes import Batch, batches, begin_interval, input_noise, lane_optimizers, select_lane
 from icl_transience.engines.native import compiler
+from icl_transience.engines.native.encoding import LaneEncoder
 from icl_transience.engines.native.program import Recording, program_for
+from icl_transience.engines.native.resnet import resnet_for
 from icl_transience.engines.optimizers import LaneArrays
 from icl_transience.engines.state import State
 from icl_transience.model.transformer import Parameters
@@ -26,6 +28,9 @@ class NativeStep:
         run = pack.run
         self.pack, self.state, self.embeddings = pack, state, embeddings
         self.bank = embeddings.flatten(0, 1)
+        self.encoders: list[LaneEncoder] = []
+        if run.model.encodes_images:
+            resnet = resnet_for(run, run.batch_size * (run.recipe.context + 1))
         self.program = program_for(run, run.batch_size, run.recipe.context)
         spans = flat_spans(state.parameters)
         # One lane's at a time: the optimizer's step follows a lane's backward.
@@ -39,6 +44,10 @@ class NativeStep:
             parameters, of_loss, first, second = (select_lane(kind, row) for kind, row in zip(kinds, rows, strict=True))
             flat_rows = [kind[row] for kind, row in zip(flat, rows, strict=True)]
             self.arrays.append(LaneArrays(parameters, of_loss, first, second, flat_rows, spans))
+            if run.model.encodes_images:
+                statistics = select_lane(state.statistics, number)
+                lane = embeddings, parameters, of_loss, statistics
+                self.encoders.append(LaneEncoder(run, self.program, resnet, *lane))
             recording = Recording(self.program, parameters, of_loss, self.loss[number : number + 1])
             self.calls.append([*recording.forward, *recording.backward])
         self.optimizers = lane_optimizers(pack, self.arrays, state.sequences_seen)
@@ -57,6 +66,8 @@ class NativeStep:
             self._load(batch, number)
             for call in calls:  # forward and backward; gradients are overwritten
                 call()
+            if self.encoders and not batch.lanes[number].run.encoder_frozen_at(batch.start):
+                self.encoders[number].backward()
             optimizer.add_l2()
             optimizer.clip_gradients()
             optimizer.step(end)
@@ -65,7 +76,10 @@ class NativeStep:
     def _load(self, batch: Batch, number: int) -> None:
         """Fill the program's inputs with a lane's exemplars and labels."""
         program, lane = self.program, batch.lanes[number]
-        torch.index_select(self.bank, 0, batch.rows[number].view(-1), out=program.exemplars)
+        if self.encoders:
+            self.encoders[number].forward(batch.rows[number], lane.run.encoder_frozen_at(batch.start))
+        else:
+            torch.index_select(self.bank, 0, batch.rows[number].view(-1), out=program.exemplars)
         if lane.run.recipe.input_noise:
             items = program.exemplars.view(-1, program.columns, self.bank.shape[1])
             items[:, : program.batch_size] += input_noise(lane, batch.start, self.bank).transpose(0, 1)

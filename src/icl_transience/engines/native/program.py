@@ -55,6 +55,9 @@ class Program:
         self.targets = torch.zeros(self.columns, dtype=torch.int64)
         self.logits = torch.zeros(n_labels, self.columns)
         self._buffers: dict[str, Tensor] = {}
+        # [D, (C+1) * B'], of exemplars: where an image encoder is the embedder, the caller's to fill in their place; a
+        # lane's backward leaves the gradient there.
+        self.embedded = self.buffer("embedded", model.width, (context + 1) * self.columns)
 
     def answers(
         self, context_logits: Tensor, max_logit: Tensor, max_label: Tensor, log_sum: Tensor, target: Tensor
@@ -66,6 +69,11 @@ class Program:
         outputs = context_logits, max_logit, max_label, log_sum, target
         sizes = len(self.labels), *self.logits.shape
         self.kernel("answers", *outputs, self.logits, self.labels, self.targets, *sizes)()
+
+    @property
+    def encoded(self) -> Tensor:
+        """`embedded` as [D, C+1, B']."""
+        return self.embedded.view(len(self.embedded), -1, self.columns)
 
     def kernel(self, name: str, *arguments: Tensor | int | float) -> "KernelCall":
         """Return a call of a kernel of kernels.cpp on contiguous tensors and numbers, converted once."""
@@ -110,7 +118,7 @@ class Recording:
     def embed(self) -> Tensor:
         """X [D, T * B] from the program's exemplars and labels."""
         program = self.program
-        embedded = self.buffer("embedded", self.width, len(program.exemplars))
+        embedded = program.embedded
         dtable = self.gradients["label_embedding"]
         x = self.buffer("x", self.width, self.tokens * self.batch)
         positions = program.positions
@@ -118,13 +126,17 @@ class Recording:
             # Shorter sequences than those of training have its first places, and no backward.
             positions = self.parameters["positions"][: self.tokens]
             self.call(self.backward, "positions_backward", self.gradients["positions"], self.dx, self.batch)
-        self.linear("embedder.weight", embedded, program.exemplars.T, embedded, None)
+        if self.model.encodes_images:
+            bias, dbias = self.buffer("no bias", self.width), self.buffer("its gradient", self.width)
+        else:
+            bias, dbias = self.parameters["embedder.bias"], self.gradients["embedder.bias"]
+            self.linear("embedder.weight", embedded, program.exemplars.T, embedded, None)
         self.call(
             self.forward,
             "embed",
             x,
             embedded,
-            self.parameters["embedder.bias"],
+            bias,
             self.parameters["label_embedding"],
             program.labels,
             positions,
@@ -134,7 +146,7 @@ class Recording:
             self.backward,
             "embed_backward",
             embedded,
-            self.gradients["embedder.bias"],
+            dbias,
             dtable,
             self.dx,
             program.labels,
@@ -153,9 +165,11 @@ class Recording:
         sizes = self.batch, self.scale
         y, dy = self.norm(f"{name}.norm1", x, self.dx)
         self.linear(f"{name}.attention.qkv", qkv, y, dqkv, dy)
+        self.add_bias(f"{name}.attention.qkv.bias", slice(None), qkv, dqkv)
         self.call(self.forward, "attention", mixed, weights, qkv, *sizes)
         self.call(self.backward, "attention_backward", dqkv, dmixed, weights, qkv, *sizes)
         self.linear(f"{name}.attention.out", after, mixed, self.dx, dmixed, onto=x)
+        self.add_bias(f"{name}.attention.out.bias", slice(None), after, self.dx)
         return self.mlp(name, after, self.dx) if self.model.mlp_ratio else after
 
     def last_block(self, name: str, x: Tensor) -> Tensor:
@@ -181,18 +195,32 @@ class Recording:
             functools.partial(dy_row.addmm_, weight[:, :width], dquery),
             functools.partial(torch.mm, y_row, dquery.T, out=dto_query),
         ]
+        # A bias of the keys moves all scores of a query alike, which softmax does not see; one of the values comes
+        # through whole, since a pattern sums to 1.
+        of_query, of_key, of_value = (slice(part * width, (part + 1) * width) for part in range(3))
+        self.add_bias(f"{name}.attention.qkv.bias", of_query, query, dquery)
+        if self.model.attention_bias:
+            self.backward.append(self.gradients[f"{name}.attention.qkv.bias"][of_key].zero_)
         self.bmm(self.forward, lookup, to_key, self.heads_of(query))
         self.bmm(self.backward, self.heads_of(dquery), to_key.transpose(1, 2), dlookup)
         self.weight_of_heads(dto_key, dlookup, self.heads_of(query))
         self.call(self.forward, "last_attention", found, weights, lookup, y, *sizes)
         self.call(self.backward, "last_attention_backward", dlookup, dy, dscores, dfound, weights, lookup, y, *sizes)
         self.bmm(self.forward, self.heads_of(mixed), to_value.transpose(1, 2), found)
+        self.add_bias(f"{name}.attention.qkv.bias", of_value, mixed, dmixed)
         self.bmm(self.backward, dfound, to_value, self.heads_of(dmixed))
         self.weight_of_heads(dto_value, found, self.heads_of(dmixed))
         self.forward.append(functools.partial(row.copy_, x_row))
         self.backward += [functools.partial(dx_row.copy_, self.drow), self.dx.zero_]
         self.linear(f"{name}.attention.out", after, mixed, self.drow, dmixed, onto=row)
+        self.add_bias(f"{name}.attention.out.bias", slice(None), after, self.drow)
         return self.mlp(name, after, self.drow) if self.model.mlp_ratio else after
+
+    def add_bias(self, name: str, part: slice, x: Tensor, dx: Tensor) -> None:
+        """Record x [R, N] += that part [R] of an attention's bias, which is none where the model has none."""
+        if self.model.attention_bias:
+            self.call(self.forward, "add_bias", x, self.parameters[name][part], *x.shape)
+            self.call(self.backward, "bias_backward", self.gradients[name][part], dx, *x.shape)
 
     def head(self, row: Tensor) -> None:
         """Record the final norm and the logits of row [D, B], and the loss with its gradient."""
@@ -322,5 +350,7 @@ def _converted(argument: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_lon
 
 def program_for(run: Run, batch_size: int, context: int) -> Program:
     """Return a program for a run's model. Raises compiler.UnavailableError."""
-    width, half = run.bank.shape.width, run.numerics == "bfloat16"
+    half = run.numerics == "bfloat16"
+    # What an image encoder makes goes around the embedder's weight, which there is none.
+    width = 1 if run.model.encodes_images else run.bank.shape.width
     return Program(run.model, width, run.n_labels, context, batch_size, half)
