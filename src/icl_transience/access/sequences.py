@@ -33,7 +33,7 @@ class Sequences:
         if self.examples.ndim not in (3, 5) or self.labels.shape != self.examples.shape[:2]:
             raise StudyError(
                 f"sequences: examples are {list(self.examples.shape)} and labels {list(self.labels.shape)}, expected "
-                "[N, C+1, I], or images [N, C+1, side, side, channels], and [N, C+1]"
+                "[N, C+1, I] and [N, C+1], or images [N, C+1, side, side, channels]"
             )
 
     def __len__(self) -> int:
