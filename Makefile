@@ -63,7 +63,9 @@ test-quick: .venv/.installed
 
 # Elsewhere jobs are forks of a process that has torch loaded (tests/warm); here it is shown that this hides nothing.
 test-all: .venv/.installed-gpu-test
-	export PLAIN=1; $(RUN) pytest -n auto
+	export PLAIN=1; $(RUN) pytest -n auto --ignore-glob='*/test_triton_*'
+	@# Triton reads once, when it is imported, whether to interpret: these have processes of their own.
+	$(RUN) pytest -n auto tests/test_triton_*.py
 
 # pyright would ask npm whether there is a newer version, and say so.
 lint: .venv/.installed

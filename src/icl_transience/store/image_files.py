@@ -40,6 +40,8 @@ _PNG_DEPTH = 24
 # What Pillow raises on files that are no images or damaged ones.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 _ADVICE = "write it again as PNG or JPEG with 8 bits a channel, or take it away"
+# To be raised where more is refused, or files are counted otherwise: images that were checked are then checked again.
+_CHECKS = 1
 # So many images are said to be checked: it takes a while.
 _MANY = 5000
 # Of sizes, so many are told of.
@@ -197,7 +199,7 @@ def checked(path: Path) -> ImageFiles:
         states = images.names()
         classes = _classes(path, states)
         own = [] if path.is_dir() else [path.stat().st_size, path.stat().st_mtime_ns]
-        known = [str(path.resolve()), *own, sorted((name, *state) for name, state in states.items())]
+        known = [_CHECKS, str(path.resolve()), *own, sorted((name, *state) for name, state in states.items())]
         note = cache.note("images", known)
         if (said := cache.read_note(note)) is None:
             if len(states) >= _MANY:
@@ -239,6 +241,8 @@ def _decoded(content: bytes, where: str, *, draft: bool = True) -> Iterator[tupl
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            # A camera's notes that cannot be read say nothing of the pixels.
+            warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
             with PIL.Image.open(io.BytesIO(content), formats=["PNG", "JPEG"]) as image:
                 _refuse_unusable(image, content, where)
                 width, height = image.size
