@@ -495,7 +495,7 @@ def test_an_entry_says_what_was_asked_for_from_what_and_with_which_software(tiny
         assert from_values(Run, values).id == run_id
     assert {run["run"] for run in runs.values()} == set(entry["runs"])
     assert entry["versions"]["h5py"] == h5py.__version__
-    trained = {"training/native", "training/graph", "training/eager"}
+    trained = {f"training/{engine}" for engine in ("native", "triton", "graph", "eager")}
     inside = {"circuits", "peaks", "circuits_tables", "circuits_figures"}
     theory = {"minimal_model", "minimal_model_figure"}
     judged = {"verdicts", "evidence"}
