@@ -87,8 +87,8 @@ REFUSED = {
         r"two\.yaml: `extends` comes back to itself \(mine\.yaml -> bases/one\.yaml -> bases/two\.yaml -> bases/one",
     ),
     "an unknown key in the base": (
-        {"mine.yaml": "extends: one", "bases/one.yaml": "defaults: {modle: {}}"},
-        r"bases/one\.yaml: unknown key `defaults\.modle` \(did you mean `model`\?\)",
+        {"mine.yaml": "extends: one", "bases/one.yaml": "defaults: {models: {}}"},
+        r"bases/one\.yaml: unknown key `defaults\.models` \(did you mean `model`\?\)",
     ),
     "experiments in the base": (
         {"mine.yaml": "extends: one", "bases/one.yaml": "experiments: {a: {}}"},
