@@ -49,6 +49,9 @@ RUN = PATH="$$PWD/.venv/bin:$$PATH" python -m
 # Snakemake reads a value as YAML, a number where it is one, once it has taken quotes from its ends: spaces keep them.
 CONFIG = $${STUDY:+--config "study= '$${STUDY//$$QUOTE/$$QUOTE$$QUOTE}' "}
 
+# Of the engine triton: of `make test-all` alone, in processes of their own.
+WITHOUT_TRITON = --ignore-glob='*/test_triton_*'
+
 .PHONY: study test test-quick test-all lint docs-figures docs-tables unlock clean place
 .DEFAULT_GOAL := study
 
@@ -56,15 +59,14 @@ study: .venv/.installed
 	QUOTE=\'; $(RUN) snakemake $(CONFIG)
 
 test: .venv/.installed
-	$(RUN) pytest -n auto -m 'not heavy'
+	$(RUN) pytest -n auto -m 'not heavy' $(WITHOUT_TRITON)
 
 test-quick: .venv/.installed
-	$(RUN) pytest -n auto -m 'not slow and not heavy'
+	$(RUN) pytest -n auto -m 'not slow and not heavy' $(WITHOUT_TRITON)
 
 # Elsewhere jobs are forks of a process that has torch loaded (tests/warm); here it is shown that this hides nothing.
 test-all: .venv/.installed-gpu-test
-	export PLAIN=1; $(RUN) pytest -n auto --ignore-glob='*/test_triton_*'
-	@# Triton reads once, when it is imported, whether to interpret: these have processes of their own.
+	export PLAIN=1; $(RUN) pytest -n auto $(WITHOUT_TRITON)
 	$(RUN) pytest -n auto tests/test_triton_*.py
 
 # pyright would ask npm whether there is a newer version, and say so.

@@ -133,7 +133,9 @@ def test_cost_is_told_before_anything_is_made(tmp_path):
     assert said.returncode == 0, said.stderr
     (row,) = (line for line in said.stdout.splitlines() if line.startswith("l2 "))
     assert row.split()[1:4] == ["2", "2", "2.05k"]
-    assert row.endswith("not measured")
+    # Nobody has measured this GPU: hours are those of the model, and said to be.
+    assert not row.endswith("not measured")
+    assert "GPU-hours, modelled" in said.stdout
     # On this machine, as if the benchmark had been recorded there.
     shutil.copytree(ROOT / "benchmarks", clone.folder / "benchmarks")
     said = clone.snakemake("cost")

@@ -39,5 +39,5 @@ rule train:
         "exec python -m icl_transience train --spec {params.spec:q} --bank {input.bank:q} --previous {input.previous:q}"
         " --sources {input.sources:q}"
         " --from {wildcards.start} --to {wildcards.end} --output {output:q}"
-        " --device {resources.device:q} --gpu-percent {resources.gpu_percent} --engine {resources.engine:q}"
+        " --device {resources.device:q} --gpu-percent {resources.gpu_percent:q} --engine {resources.engine:q}"
         " --threads {threads} --log {log:q}"
