@@ -34,7 +34,7 @@ from icl_transience.model import encoder, transformer
 from icl_transience.specs.compute import training_flop
 from icl_transience.specs.model import Model, component
 from icl_transience.specs.runs import PackSpec, Run
-from icl_transience.specs.training import Forgetting, Optimizer
+from icl_transience.specs.training import Forgetting, Freeze, Optimizer
 
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
 # Images on which an encoder's kernels are held against the model, and how far they may be apart in float64: some
@@ -67,7 +67,9 @@ def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> l
     # What is left out is no part of the gradient, and the same code in every engine.
     # With beta1 = 0 Adam's first moment is the gradient, to the last bit.
     plain = Optimizer(learning_rate=lane.run.optimizer.learning_rate, beta1=0.0)
-    run = replace(lane.run.at(start), optimizer=plain, forgetting=Forgetting(), batch_size=_sequences(lane.run))
+    run = replace(
+        lane.run.at(start), optimizer=plain, forgetting=Forgetting(), freeze=Freeze(), batch_size=_sequences(lane.run)
+    )
     found: list[Deviation] = []
     expected, moved, finest = {}, {}, ""
     for numerics in _numerics(run.numerics, embeddings.device):
