@@ -84,7 +84,7 @@ def valid(part: Mapping[str, Any]) -> st.SearchStrategy:
         return st.one_of(*map(valid, part["oneOf"]))
     kind = part.get("type")
     if kind is None:
-        return st.just(part["default"]) | st.sampled_from(ANY_FORM)
+        return (st.just(part["default"]) if "default" in part else st.nothing()) | st.sampled_from(ANY_FORM)
     if isinstance(kind, list):
         return st.none() | valid({key: value for key, value in part.items() if key != "default"} | {"type": kind[0]})
     if kind == "object":
