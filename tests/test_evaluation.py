@@ -472,9 +472,9 @@ def test_snapshots_that_a_gpu_answers_for_together_answer_as_one_by_one(
 
 
 def test_a_gpu_answers_for_as_many_snapshots_as_make_64_lanes():
-    assert evaluate.snapshots_at_a_time(PACK, "cpu") == 1
-    assert evaluate.snapshots_at_a_time(PACK, "cuda:1") == 32
-    assert evaluate.snapshots_at_a_time(PackSpec(lanes=PACK.lanes * 50), "cuda") == 1
+    assert evaluate.snapshots_at_a_time(len(PACK.lanes), "cpu") == 1
+    assert evaluate.snapshots_at_a_time(len(PACK.lanes), "cuda:1") == 32
+    assert evaluate.snapshots_at_a_time(50 * len(PACK.lanes), "cuda") == 1
 
 
 def test_metrics_carry_the_training_loss_and_the_divergence_of_their_segment(tmp_path, segment_file, sequences_file):

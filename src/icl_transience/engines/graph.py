@@ -15,17 +15,16 @@ from torch import Tensor
 
 from icl_transience.engines.eager import query_loss
 from icl_transience.engines.interface import autocast, tensor_cores
-from icl_transience.engines.lanes import DRAW_BATCHES, draw_indices, lane_steps, select_lane
-from icl_transience.engines.optimizers import LaneArrays, PackOptimizer
+from icl_transience.engines.lanes import DRAW_BATCHES, draw_indices, lane_steps
+from icl_transience.engines.optimizers import PackOptimizer
 from icl_transience.engines.state import State
 from icl_transience.model import transformer
+from icl_transience.specs.compute import MOST_PRODUCTS
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec
 
 # Steps that one graph replays: its launch, some 10 us, is then shared by them.
 STEPS_A_GRAPH = 16
-# Products of attention that one call multiplies: above, CUDA's grids have no room on their last axis.
-MOST_PRODUCTS = 65_535
 
 
 class GraphStep:
@@ -133,20 +132,6 @@ class GraphStep:
         self.gradients["label_embedding"] = label_gradient(of_labels, labels[:, :, :-1].flatten(1, 2), n_labels)
         self.optimizer.step(self.gradients, run.batch_size)
         return loss.detach()
-
-    @property
-    def arrays(self) -> list[LaneArrays]:
-        """Each lane's arrays; gradients of the last step that was taken by itself."""
-        kinds = (self.state.parameters, self.gradients, self.state.first_moments, self.state.second_moments)
-        return [
-            LaneArrays(
-                parameters=select_lane(kinds[0], number),
-                gradients=select_lane(kinds[1], number),
-                first_moments=select_lane(kinds[2], number),
-                second_moments=select_lane(kinds[3], number),
-            )
-            for number in range(len(self.pack.lanes))
-        ]
 
     def _changed(self) -> list[Tensor]:
         """Return every tensor that a step changes and that the next one reads."""

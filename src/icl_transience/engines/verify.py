@@ -64,7 +64,8 @@ def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> l
         return []
     check_encoder(pack.run, engine)
     lane = pack.lanes[0]
-    # What is left out is no part of the gradient, and the same code in every engine.
+    # What is left out is no part of the gradient, and the same code in every engine. Nor is an encoder's freezing:
+    # check_encoder compares both of its ways to encode.
     # With beta1 = 0 Adam's first moment is the gradient, to the last bit.
     plain = Optimizer(learning_rate=lane.run.optimizer.learning_rate, beta1=0.0)
     run = replace(

@@ -19,7 +19,7 @@ from icl_transience.evaluation.images import ImageExamples
 from icl_transience.evaluation.metrics import mean_and_error, metrics
 from icl_transience.model import transformer
 from icl_transience.specs.code_digest import digest
-from icl_transience.specs.compute import EVALUATED_LANES, EVALUATION_BATCH
+from icl_transience.specs.compute import EVALUATION_BATCH, snapshots_at_a_time
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import METRICS, SequenceSet, evaluator_parts
 from icl_transience.specs.runs import PackSpec
@@ -92,7 +92,7 @@ def write_metrics(
         sets = {name: read_sequences(frozen, name, pack, device) for name in sequence_set.evaluators}
         images = images_of(pack, {name: inputs for name, (inputs, _) in sets.items()}, bank, device, engine)
         results: dict[str, list[Tensor]] = {name: [] for name in sets}
-        together = snapshots_at_a_time(pack, device)
+        together = snapshots_at_a_time(len(pack.lanes), device)
         for first in range(0, len(points), together):
             rows = range(first, min(first + together, len(points)))
             # Of all snapshots one after another, [n * S, …]: to the model they are lanes.
@@ -107,14 +107,6 @@ def write_metrics(
         for name, rows in results.items():
             stacked = torch.stack(rows).numpy()
             file[f"{name}/mean"], file[f"{name}/standard_error"] = stacked[..., 0], stacked[..., 1]
-
-
-def snapshots_at_a_time(pack: PackSpec, device: str) -> int:
-    """Return how many snapshots are evaluated as lanes of one model: on a GPU, which small models leave idle, some.
-
-    On a CPU one, whose lanes are computed one after the other in any case.
-    """
-    return 1 if device.startswith("cpu") else max(1, EVALUATED_LANES // len(pack.lanes))
 
 
 def read_sequences(frozen: h5py.File, evaluator: str, pack: PackSpec, device: str) -> tuple[Tensor, Tensor]:

@@ -20,14 +20,15 @@ from functools import cache
 from icl_transience.specs.banks import BankSpec, Images, Manifold, Omniglot, Tokens
 from icl_transience.specs.circuits import CircuitsSpec
 from icl_transience.specs.compute import (
-    EVALUATED_LANES,
     EVALUATION_BATCH,
     MEASURED_AT_A_TIME,
+    MOST_PRODUCTS,
     PASS_SLOWER,
     circuits_flop,
     context_of,
     evaluation_flop,
     number_bytes,
+    snapshots_at_a_time,
     training_flop,
     training_passes,
 )
@@ -44,8 +45,6 @@ GUESSED_GFLOPS = {"cpu": 20.0, "cuda": 200.0}
 # A batch costs so many seconds a block, and as many again, on top of its FLOP: calls and kernel launches. Of a GPU in
 # evaluation alone: its rate of training has them. 30 launches a block, of 10 us each.
 OVERHEAD_SECONDS = {"cpu": 0.001, "cuda": 0.0003}
-# Products of attention that CUDA multiplies in one call, lanes x batch x heads; see engines/graph.py.
-MOST_PRODUCTS = 65_535
 SAFETY = 3
 # Modules from a network file system, the compiler, the first CUDA call, Snakemake itself.
 START_MINUTES = 10
@@ -226,8 +225,7 @@ def evaluate(
 ) -> Job:
     """Estimate evaluating the snapshots of a segment (start, end], and its end, on a set. gflops: as in `train`."""
     examples = _read(pack, spec, spec.evaluators)
-    lanes = max(len(pack.lanes), EVALUATED_LANES) if device.startswith("cuda") else len(pack.lanes)
-    answers = lanes * EVALUATION_BATCH * pack.run.n_labels * 8
+    answers = len(pack.lanes) * snapshots_at_a_time(len(pack.lanes), device) * EVALUATION_BATCH * pack.run.n_labels * 8
     megabytes = training_megabytes(pack) + number_bytes(pack.run) * (2 * examples + answers) // _MB
     seconds = answered(pack.run, start, end, [end]) * _snapshot_seconds(pack, spec, device, gflops)
     return _on(device, megabytes, seconds)
@@ -353,7 +351,7 @@ def _snapshot_seconds(pack: PackSpec, spec: SequenceSet, device: str, gflops: fl
     flop = evaluation_flop(pack.run, spec)
     batches = len(spec.evaluators) * math.ceil(spec.sequences / EVALUATION_BATCH)
     # On a GPU several snapshots at a time.
-    together = max(1, EVALUATED_LANES // len(pack.lanes)) if device.startswith("cuda") else 1
+    together = snapshots_at_a_time(len(pack.lanes), device)
     return len(pack.lanes) * flop / _flop_per_second(device, gflops) + batches * _overhead(pack.run, device) / together
 
 

@@ -98,8 +98,11 @@ def _not_triton(run: Run) -> Iterator[str]:
 
 # Sequences that evaluation answers at a time, and of which measures of circuits are taken at a time.
 EVALUATION_BATCH = 64
+# Products of attention, lanes x batch x heads, that CUDA multiplies in one call: its grids have no room for more on
+# their last axis.
+MOST_PRODUCTS = 65_535
 # Lanes of one or several snapshots that a GPU answers for at a time.
-EVALUATED_LANES = 64
+_EVALUATED_LANES = 64
 MEASURED_AT_A_TIME = 128
 # Images that an encoder encodes at a time at evaluation.
 ENCODED_AT_A_TIME = 256
@@ -214,3 +217,12 @@ def _embedder_flop(run: Run) -> int:
     if images := run.bank.images:
         return encoder_flop(run.model.resnet, images.side, images.channels)
     return 2 * run.bank.shape.width * run.model.width
+
+
+def snapshots_at_a_time(n_lanes: int, device: str) -> int:
+    """Return how many snapshots of so many lanes are evaluated as lanes of one model.
+
+    On a GPU, which small models leave idle, some; on a CPU one, whose lanes are computed one after the other in any
+    case.
+    """
+    return 1 if device.startswith("cpu") else max(1, _EVALUATED_LANES // n_lanes)
