@@ -49,9 +49,6 @@ RUN = PATH="$$PWD/.venv/bin:$$PATH" python -m
 # Snakemake reads a value as YAML, a number where it is one, once it has taken quotes from its ends: spaces keep them.
 CONFIG = $${STUDY:+--config "study= '$${STUDY//$$QUOTE/$$QUOTE$$QUOTE}' "}
 
-# Of the engine triton: of `make test-all` alone, in processes of their own.
-WITHOUT_TRITON = --ignore-glob='*/test_triton_*'
-
 .PHONY: study test test-quick test-all lint docs-figures docs-tables unlock clean place
 .DEFAULT_GOAL := study
 
@@ -59,15 +56,14 @@ study: .venv/.installed
 	QUOTE=\'; $(RUN) snakemake $(CONFIG)
 
 test: .venv/.installed
-	$(RUN) pytest -n auto -m 'not heavy' $(WITHOUT_TRITON)
+	$(RUN) pytest -n auto -m 'not heavy'
 
 test-quick: .venv/.installed
-	$(RUN) pytest -n auto -m 'not slow and not heavy' $(WITHOUT_TRITON)
+	$(RUN) pytest -n auto -m 'not slow and not heavy'
 
 # Elsewhere jobs are forks of a process that has torch loaded (tests/warm); here it is shown that this hides nothing.
 test-all: .venv/.installed-gpu-test
-	export PLAIN=1; $(RUN) pytest -n auto $(WITHOUT_TRITON)
-	$(RUN) pytest -n auto tests/test_triton_*.py
+	export PLAIN=1; $(RUN) pytest -n auto
 
 # pyright would ask npm whether there is a newer version, and say so.
 lint: .venv/.installed

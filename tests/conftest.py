@@ -16,6 +16,10 @@ import torch
 from pipeline import Clone, made_once
 
 torch.set_num_threads(1)
+# Triton asks once, when it is imported, and more than its own tests import it: without a GPU its kernels are
+# interpreted.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # The files that take longest come first, so that no process is left with one of them at the end.
 LONGEST = (

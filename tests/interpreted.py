@@ -1,16 +1,13 @@
 """Engine `triton` on a CPU: where there is no CUDA device its kernels run in Triton's interpreter.
 
-To be imported before anything else that imports triton. Skips the importing file where triton is missing.
+conftest.py says so before anything imports triton. Skips the importing file where triton is missing.
 """
 
-import os
 from typing import Any
 
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="triton is not installed (envs/requirements-gpu-test.txt; `make test-all` does)")
 
 from builders import changed, tiny_run
