@@ -33,8 +33,90 @@ _Zip = Annotated[
 ]
 
 
+# Keys that both sources have.
+_Encoder = Annotated[
+    str,
+    Key(
+        "from pixels to embeddings: principal components; the pixels; ResNet-18 trained on "
+        "ImageNet; a small ResNet trained here on the bank's training classes; none = the bank holds images, each "
+        "drawing once, for a model whose embedder is trained with it",
+        default="pca",
+        choices=("pca", "pixels", "resnet18", "trained", "none"),
+    ),
+]
+_Dim = Annotated[
+    int,
+    Key(
+        "coordinates of an exemplar after encoding: side x side (x channels) for pixels, 512 for resnet18; of no "
+        "effect for none",
+        default=64,
+        unit="coordinates",
+        minimum=1,
+    ),
+]
+_Scale = Annotated[
+    str,
+    Key(
+        "centred and divided by one number (a coordinate's mean square is 1), or as the encoder "
+        "gives them; pca has its own",
+        choices=("standard", "raw"),
+    ),
+]
+_Weights = Annotated[
+    str, Key("of resnet18: torchvision's published file, beside the source's own", default="resnet18-f37072fd.pth")
+]
+
+
+class _Pictures:
+    """What both sources are: images of a number of classes, stored once, under one or several views."""
+
+    variants: int
+    exemplars: int
+    holdout_exemplars: int
+    side: int
+    encoder: str
+    dim: int
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Return how many classes are stored to train on, and in all; each is as many classes as it has variants."""
+        raise NotImplementedError
+
+    @property
+    def n_channels(self) -> int:
+        """Return the numbers of a pixel."""
+        raise NotImplementedError
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """Return the sizes of the images that the bank holds or that are embedded."""
+        return ImageShape(side=self.side, channels=self.n_channels, views=self.variants)
+
+    @property
+    def images(self) -> ImageShape | None:
+        """Return the sizes of its images where the bank holds images; None where it holds embeddings."""
+        return self.image_shape if self.encoder == "none" else None
+
+    @property
+    def stored_classes(self) -> int:
+        """Return how many classes are stored in all."""
+        return self.stored[1]
+
+    @property
+    def shape(self) -> BankShape:
+        """Return the sizes of the bank."""
+        n_train, n_all = self.stored
+        return BankShape(
+            n_classes=n_all * self.variants,
+            n_exemplars=self.exemplars + self.holdout_exemplars,
+            n_train_classes=n_train * self.variants,
+            n_train_exemplars=self.exemplars,
+            width=self.images.width if self.images else self.dim,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
-class Omniglot:
+class Omniglot(_Pictures):
     """Drawings of characters; a character is as many classes as it has variants, turned and flipped, or as drawn."""
 
     source: ClassVar[str] = "omniglot"
@@ -70,34 +152,9 @@ class Omniglot:
         int, Key("drawings kept back, for icl_new_exemplar", default=10, unit="drawings", minimum=0, maximum=19)
     ]
     side: Annotated[int, Key("pixels a side after box downsampling", default=28, unit="pixels", minimum=4, maximum=105)]
-    encoder: Annotated[
-        str,
-        Key(
-            "from pixels to embeddings: principal components; the pixels; ResNet-18 trained on "
-            "ImageNet; a small ResNet trained here on the bank's training classes; none = the bank holds images, each "
-            "drawing once, for a model whose embedder is trained with it",
-            default="pca",
-            choices=("pca", "pixels", "resnet18", "trained", "none"),
-        ),
-    ]
-    dim: Annotated[
-        int,
-        Key(
-            "coordinates of an exemplar after encoding: side x side for pixels, 512 for resnet18; of no effect for "
-            "none",
-            default=64,
-            unit="coordinates",
-            minimum=1,
-        ),
-    ]
-    scale: Annotated[
-        str,
-        Key(
-            "centred and divided by one number (a coordinate's mean square is 1), or as the encoder "
-            "gives them; pca has its own",
-            choices=("standard", "raw"),
-        ),
-    ] = neutral("standard")
+    encoder: _Encoder
+    dim: _Dim
+    scale: _Scale = neutral("standard")
     layout: Annotated[
         str,
         Key(
@@ -107,44 +164,22 @@ class Omniglot:
             choices=("corrected", "released"),
         ),
     ] = neutral("corrected")
-    weights: Annotated[
-        str,
-        Key(
-            "of resnet18: torchvision's published file, beside the zips",
-            default="resnet18-f37072fd.pth",
-        ),
-    ] = neutral("")
+    weights: _Weights = neutral("")
     trained: Annotated[Trained | None, Key("how the encoder `trained` is trained")] = None
 
     @property
-    def images(self) -> ImageShape | None:
-        """Return the sizes of its images where the bank holds images; None where it holds embeddings."""
-        return self.image_shape if self.encoder == "none" else None
+    def stored(self) -> tuple[int, int]:
+        """See _Pictures."""
+        return self.characters, self.characters + self.holdout_characters
 
     @property
-    def image_shape(self) -> ImageShape:
-        """Return the sizes of the drawings that the bank holds or that are embedded."""
-        return ImageShape(side=self.side, channels=1, views=self.variants)
-
-    @property
-    def stored_classes(self) -> int:
-        """Return the number of characters, of which each is as many classes as it has variants."""
-        return self.characters + self.holdout_characters
-
-    @property
-    def shape(self) -> BankShape:
-        """Return the sizes of the bank."""
-        return BankShape(
-            n_classes=self.stored_classes * self.variants,
-            n_exemplars=self.exemplars + self.holdout_exemplars,
-            n_train_classes=self.characters * self.variants,
-            n_train_exemplars=self.exemplars,
-            width=self.images.width if self.images else self.dim,
-        )
+    def n_channels(self) -> int:
+        """See _Pictures."""
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class Images(_Pictures):
     """Pictures in a folder for each class, as most data sets of images are kept; see banks/images.py."""
 
     source: ClassVar[str] = "images"
@@ -203,62 +238,18 @@ class Images:
             choices=("resized", "refused"),
         ),
     ]
-    encoder: Annotated[
-        str,
-        Key(
-            "from pixels to embeddings, as of bank.omniglot; none = the bank holds images, each once, for a model "
-            "whose embedder is trained with it",
-            default="pca",
-            choices=("pca", "pixels", "resnet18", "trained", "none"),
-        ),
-    ]
-    dim: Annotated[
-        int,
-        Key(
-            "coordinates of an exemplar after encoding: side x side x channels for pixels, 512 for resnet18; of no "
-            "effect for none",
-            default=64,
-            unit="coordinates",
-            minimum=1,
-        ),
-    ]
-    scale: Annotated[
-        str,
-        Key(
-            "centred and divided by one number (a coordinate's mean square is 1), or as the encoder gives them; pca "
-            "has its own",
-            default="standard",
-            choices=("standard", "raw"),
-        ),
-    ]
-    weights: Annotated[
-        str,
-        Key("of resnet18: torchvision's published file, in the folder `images`", default="resnet18-f37072fd.pth"),
-    ] = neutral("")
+    encoder: _Encoder
+    dim: _Dim
+    scale: Annotated[_Scale, Key(default="standard")]
+    weights: _Weights = neutral("")
     trained: Annotated[Trained | None, Key("how the encoder `trained` is trained")] = None
 
     @property
-    def images(self) -> ImageShape | None:
-        """Return the sizes of its images where the bank holds images; None where it holds embeddings."""
-        return self.image_shape if self.encoder == "none" else None
+    def stored(self) -> tuple[int, int]:
+        """See _Pictures."""
+        return self.classes, self.classes + self.holdout_classes
 
     @property
-    def image_shape(self) -> ImageShape:
-        """Return the sizes of the images that the bank holds or that are embedded."""
-        return ImageShape(side=self.side, channels=self.channels, views=self.variants)
-
-    @property
-    def stored_classes(self) -> int:
-        """Return the number of folders, of which each is as many classes as it has variants."""
-        return self.classes + self.holdout_classes
-
-    @property
-    def shape(self) -> BankShape:
-        """Return the sizes of the bank."""
-        return BankShape(
-            n_classes=self.stored_classes * self.variants,
-            n_exemplars=self.exemplars + self.holdout_exemplars,
-            n_train_classes=self.classes * self.variants,
-            n_train_exemplars=self.exemplars,
-            width=self.images.width if self.images else self.dim,
-        )
+    def n_channels(self) -> int:
+        """See _Pictures."""
+        return self.channels
