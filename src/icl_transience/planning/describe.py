@@ -19,8 +19,10 @@ def describe(named: NamedRun) -> list[str]:
         "pytorch": "uniform ±1/√fan-in (PyTorch's default)",
         "lecun_normal": "LeCun normal",
     }[model.init.distribution]
+    images = run.bank.images
+    width = f"{images.side} × {images.side} pixels" if images else f"{shape.width}-d"
     return [
-        f"{run.bank.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, {shape.width}-d",
+        f"{run.bank.source}, {shape.n_train_classes:,} classes × {shape.n_train_exemplars} exemplars, {width}",
         *_describe_recipe(run.recipe),
         f"{model.depth} layers, width {model.width}, {mlp}" + _describe_rest(model),
         f"initial weights {weights} × {model.init.scale:g}",

@@ -197,7 +197,9 @@ def _spectrum(axes: Axes, shares: np.ndarray) -> None:
     axes.plot(np.arange(1, len(shares) + 1), shares, color="#0072B2", marker="." if len(shares) < 100 else "")
     axes.set(xscale="log", yscale="log", xlabel="principal component", ylabel="share of the variance", title="spectrum")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+        # Between decades names have room below a hundred components.
+        subs = (1,) if axis is axes.xaxis and len(shares) > 100 else (1, 2, 5)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=9))
         # The usual ones write formulas, which are plain text here (see style.STYLE).
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
