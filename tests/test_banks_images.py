@@ -220,6 +220,12 @@ def test_a_camera_held_sideways_is_followed():
     np.testing.assert_array_equal(image_files.pixels(file.getvalue(), "it", 24, 3), np.rot90(picture(3), -1))
 
 
+def test_what_a_camera_said_and_nobody_can_read_says_nothing_of_the_pixels():
+    file = io.BytesIO()
+    Image.fromarray(picture(3)).save(file, "PNG", exif=b"Exif\x00\x00no such block")
+    np.testing.assert_array_equal(image_files.pixels(file.getvalue(), "it", 24, 3), picture(3))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_fixed_encoder_takes_images(folder, tmp_path, channels):
     assert build(folder, encoder="pca", dim=5, channels=channels).embeddings.shape == (48, 4, 5)
@@ -274,6 +280,10 @@ def test_moving_the_folder_or_what_else_lies_in_it_changes_nothing(folder, tmp_p
     (moved / "__MACOSX" / "a.png").write_text("no image")
     (moved / "Thumbs.db").write_text("no image")
     assert spec_of(moved).id == first
+    renamed = moved.rename(moved.parent / "beasts")
+    assert spec_of(renamed).id == first
+    (tmp_path / "link").symlink_to(renamed)
+    assert spec_of(tmp_path / "link").id == first
 
 
 def test_an_edited_renamed_or_added_image_makes_another_bank(folder):
@@ -449,6 +459,10 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link that leads nowhere": (
         lambda folder: (folder / "class a" / "x.png").symlink_to("gone.png"),
         "a link to a file that is not there",
+    ),
+    "a link to itself": (
+        lambda folder: (folder / "class a" / "x.png").symlink_to("x.png"),
+        "a link to a file that is not there (Too many levels of symbolic links)",
     ),
     "a name that is no text": (
         lambda folder: os.rename(folder / "class a" / "0.png", os.fsencode(folder) + b"/class a/\xff.png"),

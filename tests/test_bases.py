@@ -81,6 +81,18 @@ REFUSED = {
         r"'own\.yaml', but there is no such file beside it",
     ),
     "a path to elsewhere": ({"mine.yaml": "extends: ../own.yaml"}, r"`extends`: '\.\./own\.yaml' does not match"),
+    "a name that archives give the study": (
+        {"mine.yaml": "extends: study.yaml", "study.yaml": "defaults: {}"},
+        r"`extends` is 'study\.yaml', which is what archives call the study itself: rename the base",
+    ),
+    "groups that are not all described, named by a freeze": (
+        {
+            "mine.yaml": "extends: one",
+            "bases/one.yaml": "defaults: {model: {embedder: resnet, resnet: {blocks: [1, 1], channels: [8]}}, "
+            "freeze: {parameters: [encoder]}}",
+        },
+        r"`model\.resnet` has 1 `channels`, 2 `blocks` and 4 `strides`: expected one of each .* set all three",
+    ),
     "itself": ({"mine.yaml": "extends: mine.yaml"}, r"comes back to itself \(mine\.yaml -> mine\.yaml\)"),
     "two that extend each other": (
         {"mine.yaml": "extends: one", "bases/one.yaml": "extends: two", "bases/two.yaml": "extends: one"},

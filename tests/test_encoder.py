@@ -260,6 +260,53 @@ def test_a_lane_learns_in_a_pack_what_it_learns_alone():
             torch.testing.assert_close(packed.weights[name][number], value[0], rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_a_lane_that_diverges_changes_no_bit_of_the_one_behind_it(batch_size):
+    """At 3 the native engine's batch is padded to a whole vector; what stands there must not be the other's."""
+    wild, tame = (
+        image_run(batch_size=batch_size, optimizer=Optimizer(name="sgd", learning_rate=rate)) for rate in (1e30, 0.01)
+    )
+    packed, losses = trained(pack_of(wild, tame), 5, "native")
+    assert not losses[:, 0].isfinite().all()
+    alone, _ = trained(PackSpec(lanes=(lane(tame, 1),)), 5, "native")
+    for name, value in alone.weights.items():
+        assert torch.equal(packed.weights[name][1], value[0]), name
+
+
+def test_no_convolution_takes_steps_over_single_pixels(monkeypatch):
+    """Its backward pass writes outside its memory in PyTorch 2.13, channels last, with 3 to 6 channels."""
+    steps, convolve = [], encoder.functional.conv2d
+
+    def seen(x, weight, stride, padding):
+        steps.append((weight.shape[-1], stride))
+        return convolve(x, weight, stride=stride, padding=padding)
+
+    monkeypatch.setattr(encoder.functional, "conv2d", seen)
+    small = replace(SMALL, kernel=1, stride=2)
+    model = Model(depth=2, width=16, heads=2, mlp_ratio=1, embedder="resnet", resnet=small)
+    trained(pack_of(image_run(model)), 1)
+    assert (3, 2) in steps
+    assert not [kernel for kernel, stride in steps if kernel == 1 and stride > 1]
+
+
+def test_a_gradient_that_is_nothing_but_rounding_refuses_no_engine():
+    """All that is pooled is positive, so that the norm behind it takes out what the stem's bias adds."""
+    resnet = ResNet(kernel=7, stem=3, pool=5, channels=(8, 8), blocks=(2, 1), strides=(1, 2))
+    model = Model(depth=1, width=8, heads=2, mlp_ratio=0, embedder="resnet", resnet=resnet)
+    bank = BankSpec(seed=0, parameters=replace(BANK, side=8, dim=64))
+    run = image_run(model, bank=bank, batch_size=2)
+    leaves = {
+        name: value[0].double().requires_grad_()
+        for name, value in verify.normal_parameters(run, torch.empty(0, dtype=torch.float64)).items()
+        if component(name) == "encoder"
+    }
+    encoded, _ = encoder.encode_lane(leaves, resnet, torch.rand(20, 8, 8, 1, dtype=torch.float64), training=True)
+    encoded.square().sum().backward()
+    sizes = {name: float(leaf.grad.norm()) for name, leaf in leaves.items() if leaf.grad is not None}
+    assert sizes["embedder.stem.norm.bias"] < 1e-10 * max(sizes.values())
+    assert verify.check_step(pack_of(run), images_of(run), 0, "native")
+
+
 @pytest.mark.parametrize("engine", ["eager", "native"])
 def test_resumed_equals_uninterrupted_bit_for_bit(engine, tmp_path):
     pack, batch = pack_of(image_run(), image_run()), TINY_RUN.batch_size

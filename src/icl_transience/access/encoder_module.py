@@ -6,14 +6,20 @@ from icl_transience.model.encoder import BATCH_NORM_EPSILON, MOMENTUM
 from icl_transience.specs.encoder import Block, Convolution, ResNet, blocks, stem
 
 
-class Normed(nn.Sequential):
+class Normed(nn.Module):
     """A convolution and its batch norm: `conv`, `norm`."""
 
     def __init__(self, one: Convolution):
         super().__init__()
-        sizes = one.inputs, one.outputs, one.kernel, one.stride, (one.kernel - 1) // 2
+        # Single pixels are chosen before the convolution; see model.encoder.encode_lane.
+        self.step = one.stride if one.kernel == 1 else 1
+        sizes = one.inputs, one.outputs, one.kernel, one.stride // self.step, (one.kernel - 1) // 2
         self.conv = nn.Conv2d(*sizes, bias=False)
         self.norm = nn.BatchNorm2d(one.outputs, BATCH_NORM_EPSILON, MOMENTUM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of x [U, channels, side, side], normalised."""
+        return self.norm(self.conv(x[:, :, :: self.step, :: self.step]))
 
 
 class Bottleneck(nn.Module):

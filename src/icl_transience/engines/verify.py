@@ -45,6 +45,13 @@ _OF_ENCODER = 4
 # A rectifier or a pooling that meets two numbers which are equal but for rounding passes the gradient elsewhere: that
 # of one of thousands of activations, so less than a hundredth of an image encoder's. check_encoder sees less.
 _SWITCHED = 0.01
+# A batch norm takes out what shifts or scales all of its input: the gradient of such an array is nothing but rounding
+# of larger ones. Under this share of the encoder's largest, an array's deviation is relative to that share: some
+# roundings of 2^-53 in check_encoder, which sees smaller ones, and of 2^-24 elsewhere.
+_NOUGHT, _NOUGHT_IN_FLOAT64 = 1e-3, 1e-5
+# Images over whose pixels norms of a check are taken at least: of a handful of numbers they magnify rounding without
+# end.
+_NORMED_IMAGES = 64
 _ALLOWED = {"float64": 16, "float32": 16, "tf32": 8, "bfloat16": 8}
 # Inputs rounded that often; their amounts are averaged.
 _DRAWS = 2
@@ -86,10 +93,15 @@ def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> l
             expected, moved = reference_gradients(one.run, *inputs)
         # Small roundings move a result in proportion to their size.
         may = allowed(run.model, numerics) * UNIT[numerics] / UNIT[finest]
-        results = {"loss": loss, **gradients}
+        results, least = {"loss": loss, **gradients}, _NOUGHT * _largest_of_encoder(expected)
         for part, value in expected.items():
-            least = _SWITCHED if part != "loss" and component(part) == "encoder" else 0.0
-            found.append(Deviation(part, relative_error(results[part], value), max(may * moved[part], least), numerics))
+            if part == "loss" or component(part) != "encoder":
+                found.append(Deviation(part, relative_error(results[part], value), may * moved[part], numerics))
+                continue
+            # `moved` is relative to the gradient itself.
+            share = min(1.0, float(value.norm()) / least) if least else 1.0
+            error = relative_error(results[part], value, least)
+            found.append(Deviation(part, error, max(may * moved[part] * share, _SWITCHED), numerics))
     judge(engine, "step", found)
     return found
 
@@ -152,7 +164,11 @@ def check_encoder(run: Run, engine: str) -> list[Deviation]:
     pairs = {"encoded images": (found[:, copies].T, encoded.detach()), "encoded at evaluation": (answered.T, expected)}
     pairs |= {name: (moved[name], value) for name, value in statistics.items()}
     pairs |= {name: (gradients[name], leaf.grad) for name, leaf in leaves.items() if leaf.grad is not None}
-    apart = [Deviation(name, relative_error(*pair), _ENCODER_APART, "float64") for name, pair in pairs.items()]
+    least = _NOUGHT_IN_FLOAT64 * _largest_of_encoder({name: one for name, (_, one) in pairs.items() if name in leaves})
+    apart = [
+        Deviation(name, relative_error(*pair, least if name in leaves else 0.0), _ENCODER_APART, "float64")
+        for name, pair in pairs.items()
+    ]
     judge(engine, "step", apart)
     return apart
 
@@ -172,7 +188,15 @@ def _numerics(numerics: str, device: torch.device) -> tuple[str, ...]:
 
 def _sequences(run: Run) -> int:
     """Return how many sequences are compared: a batch where it is cheap, fewer for large models."""
-    return min(run.batch_size, max(_FEWEST, min(_MOST, int(_FLOP / training_flop(run)))))
+    cheap = max(_FEWEST, min(_MOST, int(_FLOP / training_flop(run))))
+    if run.model.encodes_images:
+        return max(cheap, -(-_NORMED_IMAGES // (run.recipe.context + 1)))
+    return min(run.batch_size, cheap)
+
+
+def _largest_of_encoder(values: Mapping[str, Tensor]) -> float:
+    """Return the norm of the largest array of an image encoder; 0 where there is none."""
+    return max((float(one.norm()) for name, one in values.items() if component(name) == "encoder"), default=0.0)
 
 
 def normal_parameters(run: Run, like: Tensor) -> transformer.Parameters:
@@ -249,9 +273,12 @@ def _rounded(value: Tensor, unit: float, draws: int, generator: torch.Generator)
     return torch.cat([exact, exact * (1 + unit * (2 * noise.double() - 1))])
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Return the norm of the difference over the norm of `expected`; the difference's own norm where that is 0."""
-    norm = float(expected.norm())
+def relative_error(found: Tensor, expected: Tensor, least: float = 0.0) -> float:
+    """Return the norm of the difference over that of `expected`, or over `least` where that is larger.
+
+    Where both are 0: the difference's own norm.
+    """
+    norm = max(float(expected.norm()), least)
     return float((found.double() - expected).norm()) / (norm or 1.0)
 
 

@@ -109,7 +109,7 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
     entry = provenance.last(plan)
     yield "provenance.json", _json(entry)
     yield "config.json", _json(plan.config)
-    yield "study.yaml", plan.study_path.read_bytes()
+    yield layout.ARCHIVED_STUDY, plan.study_path.read_bytes()
     for base in plan.study.bases:
         yield base.name, base.path.read_bytes()
     yield (

@@ -97,17 +97,18 @@ def _walk(folder: str, below: str, depth: int) -> Iterator[tuple[str, tuple[int,
             name = f"{below}{entry.name}"
             if not _counts(name):
                 continue
-            if depth and entry.is_dir():
+            try:
+                folder_inside = bool(depth) and entry.is_dir()
+                state = entry.stat() if folder_inside or _is_image(name) else None
+            except OSError as error:
+                raise StudyError(
+                    f"{entry.path}: a link to a file that is not there ({error.strerror}): put it there, or take the "
+                    "link away"
+                ) from error
+            if folder_inside:
                 yield from _walk(entry.path, f"{name}/", depth - 1)
-            elif _is_image(name):
-                try:
-                    state = entry.stat()
-                except FileNotFoundError as error:
-                    raise StudyError(
-                        f"{entry.path}: a link to a file that is not there: put it there, or take the link away"
-                    ) from error
-                if stat.S_ISREG(state.st_mode):
-                    yield name, (state.st_size, state.st_mtime_ns)
+            elif state and stat.S_ISREG(state.st_mode):
+                yield name, (state.st_size, state.st_mtime_ns)
 
 
 class _Zip:
@@ -291,13 +292,23 @@ def pixels(content: bytes, where: str, side: int, channels: int) -> "np.ndarray"
     taken. A larger one is averaged over boxes, a smaller one enlarged bilinearly. where: for messages.
     """
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with _decoded(content, where, draft=False) as (image, _):
-        upright = ImageOps.exif_transpose(image).convert("RGB").convert({1: "L", 3: "RGB"}[channels])
+        upright = _upright(image).convert("RGB").convert({1: "L", 3: "RGB"}[channels])
         width, height = upright.size
         square = min(width, height)
         left, top = (width - square) // 2, (height - square) // 2
         kind = Image.Resampling.BOX if square >= side else Image.Resampling.BILINEAR
         box = (left, top, left + square, top + square)
         return np.asarray(upright.resize((side, side), kind, box=box), np.uint8).reshape(side, side, channels)
+
+
+def _upright(image: "Image") -> "Image":
+    """Turn an image as its camera was held; what cannot be read of that says nothing of the pixels."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DAMAGE:
+        return image

@@ -8,6 +8,8 @@ from icl_transience.specs.theory import MINIMAL_MODEL
 
 # The folder beside finished files that holds them under a second name; see hdf5.restore.
 KEPT = ".kept"
+# What a study's own file is called in its archive, where bases stand beside it.
+ARCHIVED_STUDY = "study.yaml"
 # The tables of an experiment, and those of a study: how its claims stand, and how they came to stand so.
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 VERDICTS = "verdicts.csv"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.specs.errors import StudyError, did_you_mean
+from icl_transience.store import layout
 from icl_transience.study import json_schema, schema
 from icl_transience.study.document import read_yaml
 
@@ -56,6 +57,10 @@ def _find(extended: str, named_by: Path, inside: str, folder: Path) -> Base:
     """Return the base that the file `named_by` extends. inside: where that stands beside the study, "" or "bases/"."""
     if extended.endswith((".yaml", ".yml")):
         base = Base(inside + extended, named_by.parent / extended)
+        if base.name == layout.ARCHIVED_STUDY:
+            raise StudyError(
+                f"{named_by}: `extends` is {extended!r}, which is what archives call the study itself: rename the base"
+            )
         if not base.path.is_file():
             raise StudyError(f"{named_by}: `extends` is {extended!r}, but there is no such file beside it: correct it")
         return base

@@ -195,6 +195,16 @@ def _impossible_model(model: Model) -> Iterable[str]:
         )
 
 
+def unequal_groups(model: Model) -> Iterable[str]:
+    """Yield that an encoder's groups of blocks are not all described: then it has no parameters to be named."""
+    resnet = model.resnet
+    if model.encodes_images and len({len(resnet.channels), len(resnet.blocks), len(resnet.strides)}) > 1:
+        yield (
+            f"`model.resnet` has {len(resnet.channels)} `channels`, {len(resnet.blocks)} `blocks` and "
+            f"{len(resnet.strides)} `strides`: expected one of each for every group of blocks, so set all three"
+        )
+
+
 def _impossible_encoder(run: Run) -> Iterable[str]:
     """Yield what does not fit each other of the bank's images and the embedder that is to encode them."""
     model, resnet, l2 = run.model, run.model.resnet, run.optimizer.l2
@@ -216,11 +226,7 @@ def _impossible_encoder(run: Run) -> Iterable[str]:
                 f"`optimizer.l2.encoder` is {l2.encoder:g}, but `model.embedder` is linear: say `optimizer.l2.embedder`"
             )
         return
-    if len({len(resnet.channels), len(resnet.blocks), len(resnet.strides)}) > 1:
-        yield (
-            f"`model.resnet` has {len(resnet.channels)} channels, {len(resnet.blocks)} blocks and "
-            f"{len(resnet.strides)} strides: expected one of each for every group of blocks"
-        )
+    yield from unequal_groups(model)
     if resnet.channels[-1] != model.width:
         yield (
             f"`model.resnet.channels` ends in {resnet.channels[-1]}, but their means over the image go into the "

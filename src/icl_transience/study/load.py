@@ -16,7 +16,7 @@ from icl_transience.specs.runs import Run, Seed
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.study import bases, circuits, claims, figures, json_schema, minimal_model, schema, while_training
 from icl_transience.study.axes import leaves, nested, plain, short_axis, value_at
-from icl_transience.study.checks import impossible, impossible_interventions, impossible_parts
+from icl_transience.study.checks import impossible, impossible_interventions, impossible_parts, unequal_groups
 from icl_transience.study.claims import Claimant
 from icl_transience.study.document import read_yaml
 from icl_transience.study.experiments import Experiment, LeftOut, NamedRun, Study
@@ -277,6 +277,8 @@ class _Resolver:
             raise StudyError("\n".join(f"{where}: `interventions.{name}` lacks `at`: add it" for name in timeless))
         periods = periods_of(values)
         model = resolved_model(values["model"])
+        if unequal := list(unequal_groups(from_values(Model, model))):
+            raise StudyError(f"{where}: {unequal[0]}")
         try:
             done = while_training.activation_interventions(values["activation_interventions"])
             frozen = while_training.freeze(values["freeze"], from_values(Model, model))

@@ -47,6 +47,8 @@ class LaneEncoder:
         for name, value in statistics.items():
             encoder.moved(self.statistics[name], value)
         program.encoded[:, :, : program.batch_size] = encoded[:, self.places].unflatten(1, (len(rows), -1))
+        # What the lane before left beside the batch may be no number, and 0 times that is none either.
+        program.encoded[:, :, program.batch_size :] = 0
 
     def backward(self) -> None:
         """Write the encoder's gradients, from what the program's backward left in `embedded`."""

@@ -34,7 +34,8 @@ def resolve_images(parameters: dict[str, Any], folder: Path) -> tuple[dict[str, 
             f"`bank.images.classes` + `holdout_classes` is {classes}, but {path} has {there} folders with {wanted} "
             "images or more: ask for fewer classes or exemplars"
         )
-    return settled(parameters, "images", folder, [path])
+    # By what the images hold, not by what their folder is called.
+    return settled(parameters | {"file": ""}, "images", folder, [path])
 
 
 def _found(name: str, folder: Path) -> Path:
