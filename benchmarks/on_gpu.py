@@ -1,6 +1,6 @@
 """What benchmarks/gpu.sh runs; see there. Imports the library, torch, numpy and h5py, and nothing else.
 
-Each step has its part of the time; what is not reached is said. Cases of a shape run in one process, one after the
+Proofs run side by side, then cases alone on the machine; what is not reached in time is said. Cases of a shape run in one process, one after the
 other, the most telling first, and are kept as they come: a kernel that breaks its process costs that case alone.
 """
 
@@ -12,13 +12,17 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import throughput
 
 ROOT = Path(__file__).resolve().parents[1]
+TESTS = ("tests/test_gpu.py", "tests/test_triton_device.py")
+_TESTERS = 8
 # Of what is printed by steps and profiles, so many characters are kept.
 _KEPT = 20_000
 
@@ -42,8 +46,7 @@ def main() -> None:
     end = time.monotonic() + 60 * options.minutes
     found: dict[str, Any] = {"device": options.device.split(":")[0], "date": time.strftime("%Y-%m-%d")}
     found |= {"machine": throughput.machine_name(options.device), "versions": versions(), "cases": []}
-    found["selfcheck"] = run(["-m", "icl_transience", "selfcheck", "--device", options.device], 0.2 * options.minutes)
-    found["tests"] = tests(0.2 * options.minutes)
+    found |= proofs(options)
     write(options.output, found)
     found["left_out"] = []
     for group in groups(options):
@@ -77,28 +80,54 @@ def write(path: Path, found: dict[str, Any]) -> None:
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def run(arguments: list[str], minutes: float) -> dict[str, Any]:
-    """What a Python program says: its exit status, None where it took too long, and the end of its output."""
-    begun = time.monotonic()
-    command = [sys.executable, *arguments]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    try:
-        done = subprocess.run(command, cwd=ROOT, timeout=60 * minutes, check=False, **pipes)
-        status, text = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as error:
-        said = error.stdout or b""
-        status, text = None, said.decode(errors="replace") if isinstance(said, bytes) else said
-    print(text, flush=True)
-    return {"status": status, "seconds": round(time.monotonic() - begun, 1), "output": text[-_KEPT:]}
+def proofs(options: argparse.Namespace) -> dict[str, Any]:
+    """Self-check and tests, side by side with what compiles kernels: a GPU is shared, and each takes a core."""
+    programs = {"selfcheck": ["-m", "icl_transience", "selfcheck", "--device", options.device]}
+    if importlib.util.find_spec("pytest"):
+        # Without the project's settings, which name plug-ins.
+        plain = ["-c", os.devnull, "--rootdir", str(ROOT), "--noconftest", "-p", "no:cacheprovider"]
+        plain += ["-n", str(_TESTERS)] if importlib.util.find_spec("xdist") else []
+        programs["tests"] = ["-m", "pytest", *plain, "-q", "-rs", "--durations=5", *TESTS]
+    for case in [one for group in groups(options) for one in group]:
+        if case["engine"] == "triton" and options.device != "cpu":
+            # Kernels are the same whatever the number of lanes.
+            named = f"compiled ({case['shape']}), {case['numerics']}"
+            programs[named] = worker_of([case | {"lanes": 1, "only_compile": True}], options)
+    found = side_by_side(programs, 0.4 * options.minutes)
+    if "tests" not in programs:
+        found["tests"] = {"status": None, "seconds": 0.0, "output": "skipped: pytest is not installed"}
+    compiled = {name: report for name, report in found.items() if name.startswith("compiled")}
+    kept = {name: report for name, report in found.items() if name not in compiled}
+    for name, report in kept.items():
+        print(f"{name}, {report['seconds']:.0f} s: {report['output']}", flush=True)
+    for name, report in compiled.items():
+        said = "" if report["status"] == 0 else f": {report['output'][-300:]}"
+        print(f"{name}: {report['seconds']:.0f} s{said}", flush=True)
+    return kept | {"compiled": {name: report["seconds"] for name, report in compiled.items()}}
 
 
-def tests(minutes: float) -> dict[str, Any]:
-    if not importlib.util.find_spec("pytest"):
-        print("tests: skipped, since pytest is not installed")
-        return {"status": None, "seconds": 0.0, "output": "skipped: pytest is not installed"}
-    # Without the project's settings, which name plug-ins.
-    plain = ["-c", os.devnull, "--rootdir", str(ROOT), "--noconftest", "-p", "no:cacheprovider"]
-    return run(["-m", "pytest", *plain, "-q", "-rs", "tests/test_gpu.py"], minutes)
+def side_by_side(programs: dict[str, list[str]], minutes: float) -> dict[str, Any]:
+    """What Python programs say: exit status, None where one took too long, seconds, and the end of its output."""
+    begun, found = time.monotonic(), dict[str, Any]()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        running, outputs = dict[str, subprocess.Popen](), dict[str, Any]()
+        for number, (name, arguments) in enumerate(programs.items()):
+            outputs[name] = stack.enter_context((Path(folder) / str(number)).open("w+", errors="replace"))
+            command = [sys.executable, *arguments]
+            running[name] = subprocess.Popen(command, cwd=ROOT, stdout=outputs[name], stderr=subprocess.STDOUT)
+        while running:
+            late = time.monotonic() - begun > 60 * minutes
+            for name, process in list(running.items()):
+                if late:
+                    process.kill()
+                    process.wait()
+                if process.poll() is not None:
+                    outputs[name].seek(0)
+                    seconds, text = round(time.monotonic() - begun, 1), outputs[name].read()[-_KEPT:]
+                    found[name] = {"status": None if late else process.returncode, "seconds": seconds, "output": text}
+                    del running[name]
+            time.sleep(0.1)
+    return {name: found[name] for name in programs}
 
 
 def groups(options: argparse.Namespace) -> list[list[dict[str, Any]]]:
@@ -117,10 +146,15 @@ def groups(options: argparse.Namespace) -> list[list[dict[str, Any]]]:
     return found
 
 
+def worker_of(cases: list[dict[str, Any]], options: argparse.Namespace) -> list[str]:
+    """Arguments of the interpreter with which this file measures cases."""
+    command = [__file__, "--output", str(options.output), "--device", options.device]
+    return [*command, "--seconds", str(options.seconds), "--worker", json.dumps(cases)]
+
+
 def of_worker(cases: list[dict[str, Any]], options: argparse.Namespace, end: float) -> list[dict[str, Any]]:
     """Measure cases in a process of their own: as many as it gets through, and the one that ends it, with its error."""
-    command = [sys.executable, __file__, "--output", str(options.output), "--device", options.device]
-    command += ["--seconds", str(options.seconds), "--worker", json.dumps(cases)]
+    command = [sys.executable, *worker_of(cases, options)]
     found: list[dict[str, Any]] = []
     errors: Any = ROOT / f".gpu-{os.getpid()}.log"
     with errors.open("w+") as log:
@@ -160,6 +194,8 @@ def measured(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any
     ours = throughput.Training(shape, lanes, given)
     ours(1)
     first_step = time.perf_counter() - begun
+    if case.get("only_compile"):
+        return case | {"first_step": first_step}
     ours(33)
     # As many as take a third of the time, in whole recordings of the loss.
     chunk = 32 * max(1, round(options.seconds / 3 / max(ours(32), 1e-6)))

@@ -10,7 +10,7 @@ from icl_transience.specs.evaluators import SequenceSet, evaluator_parts
 from icl_transience.specs.runs import Run
 
 # Kind of device -> what `engine: auto` tries, the fastest first. Eager computes everything, everywhere.
-AUTOMATIC = {"cpu": ("native", "eager"), "cuda": ("graph", "eager")}
+AUTOMATIC = {"cpu": ("native", "eager"), "cuda": ("triton", "graph", "eager")}
 
 
 def automatic_engines(device: str, run: Run) -> tuple[str, ...]:
