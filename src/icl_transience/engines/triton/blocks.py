@@ -1,34 +1,59 @@
 """The blocks: forward through all of them in one kernel, backward a block, and its weight gradients with their step.
 
 A program of the first two is a lane (second axis of the grid) and G whole sequences in R >= G * T rows. It takes
-columns of matrices FC at a time. A block's parameters lie one behind another: scale1 bias1 qkv out scale2 bias2 in bin
-out bout; F = 0 is a block without MLP.
+columns of matrices FC at a time, and attention of NB pairs of a sequence and a head, each of its own in TP >= T rows:
+what one step hands to the next in other tiles goes through memory, which is its own. A block's parameters lie one
+behind another: scale1 bias1 qkv out scale2 bias2 in bin out bout; F = 0 is a block without MLP.
 
-`operands` [S, N, W] holds what weight gradients of one block are products of, a row a token:
+`operands` [S, N, W], or [S, W, N] as their strides say, holds what weight gradients of one block are products of, a row
+a token:
     y1 [D]  dqkv [3D]  mixed [D]  dmid [D]  y2 [D]  du [F]  g [F]  dout [D]     W = 6 D, or 8 D + 2 F with an MLP
 """
 
 import triton
 import triton.language as tl
 
-from icl_transience.engines.triton.parts import dot, gelu, gelu_backward, norm, norm_backward, update
+from icl_transience.engines.triton.parts import dot, exp, gelu, gelu_backward, norm, norm_backward, update
+
+
+@triton.jit
+def pairs(i, H: tl.constexpr, NB: tl.constexpr):
+    """Return (sequence of the program [NB], head [NB]) of the i-th NB pairs of a sequence and a head."""
+    HB: tl.constexpr = H if H < NB else NB
+    j = tl.arange(0, NB)
+    return (i // (H // HB)) * (NB // HB) + j // HB, (i % (H // HB)) * HB + j % HB
+
+
+@triton.jit
+def pattern(q, k, scale, TP: tl.constexpr, PREC: tl.constexpr):
+    """Return attention [NB, TP, TP] of queries and keys [NB, TP, AP] in their order: each token sees those before."""
+    t = tl.arange(0, TP)
+    sees = (t[:, None] >= t[None, :])[None, :, :]
+    s = tl.where(sees, dot(q, tl.permute(k, 0, 2, 1), None, PREC) * scale, float("-inf"))
+    p = exp(s - tl.max(s, 2)[:, :, None], PREC)
+    return p / tl.sum(p, 2)[:, :, None]
 
 
 @triton.jit
 def blocks_forward(
     xs,
     qkv,
+    mixed,
     mids,
     parameters,
+    matrices,
     lane_stride,
+    matrix_stride,
     first,
     block_stride,
     layers,
     batch,
     scale,
     T: tl.constexpr,
+    TP: tl.constexpr,
     G: tl.constexpr,
     R: tl.constexpr,
+    NB: tl.constexpr,
     D: tl.constexpr,
     H: tl.constexpr,
     A: tl.constexpr,
@@ -41,56 +66,58 @@ def blocks_forward(
 ):
     """Fill xs [S, L+1, N, D] float32 but its first part, which is given; qkv [S, L, N, 3D] DT; mids [S, L, N, D].
 
-    mids: what stands between attention and MLP, float32. first: where the first block's parameters begin.
+    mids: what stands between attention and MLP, float32. mixed [S, L, N, D] DT: what heads mix of the values. first:
+    where the first block's parameters begin. matrices DT: the blocks' parameters, lanes matrix_stride apart.
     """
     tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    row, d, a, f = tl.arange(0, R), tl.arange(0, D), tl.arange(0, AP), tl.arange(0, FC)
-    seq, token = row // T, row % T
+    row, d, f = tl.arange(0, R), tl.arange(0, D), tl.arange(0, FC)
+    t, a = tl.arange(0, TP)[None, :, None], tl.arange(0, AP)[None, None, :]
+    seq = row // T
     ok = ((row < G * T) & (tile * G + seq < batch))[:, None]
     n = batch * T
     here = tile * (G * T) + row
     at = here[:, None] * D + d[None, :]
-    head = a < A
     x = tl.load(xs + lane * (layers + 1) * n * D + at, mask=ok, other=0.0)
-    sees = (seq[:, None] == seq[None, :]) & (token[:, None] >= token[None, :])
+    HB: tl.constexpr = H if H < NB else NB
+    GA: tl.constexpr = NB // HB
     for layer in range(layers):
         w = parameters + lane * lane_stride + first + layer * block_stride
+        m = matrices + lane * matrix_stride + layer * block_stride
         part = qkv + (lane * layers + layer) * n * 3 * D
+        into = mixed + (lane * layers + layer) * n * D
         normed, _rstd = norm(x, EPS)
         y = (normed * tl.load(w + d)[None, :] + tl.load(w + D + d)[None, :]).to(DT)
-        w += 2 * D
         for i in tl.static_range(3 * D // FC):
-            weight = tl.load(w + d[:, None] * (3 * D) + i * FC + f[None, :]).to(DT)
+            weight = tl.load(m + 2 * D + d[:, None] * (3 * D) + i * FC + f[None, :]).to(DT)
             to = part + here[:, None] * (3 * D) + i * FC + f[None, :]
             tl.store(to, dot(y, weight, None, PREC).to(DT), mask=ok)
-        w += 3 * D * D
         tl.debug_barrier()  # what other threads of this program stored is read
-        for h in range(H):
-            rows = part + here[:, None] * (3 * D) + h * A + a[None, :]
-            q = tl.load(rows, mask=ok & head[None, :], other=0.0)
-            k = tl.load(
-                part + here[None, :] * (3 * D) + D + h * A + a[:, None], mask=tl.trans(ok) & head[:, None], other=0.0
-            )
-            v = tl.load(rows + 2 * D, mask=ok & head[None, :], other=0.0)
-            s = tl.where(sees, dot(q, k, None, PREC) * scale, float("-inf"))
-            p = tl.exp(s - tl.max(s, 1)[:, None])
-            p = p / tl.sum(p, 1)[:, None]
-            mixed = dot(p.to(DT), v, None, PREC).to(DT)
-            out = tl.load(w + (h * A + a)[:, None] * D + d[None, :], mask=head[:, None], other=0.0).to(DT)
-            x = dot(mixed, out, x, PREC)
-        w += D * D
+        for i in range((G + GA - 1) // GA * (H // HB)):
+            sequence, head = pairs(i, H, NB)
+            inside = ((sequence < G) & (tile * G + sequence < batch))[:, None, None] & (t < T) & (a < A)
+            rows, head = ((tile * G + sequence) * T)[:, None, None] + t, (head * A)[:, None, None]
+            q = tl.load(part + rows * (3 * D) + head + a, mask=inside, other=0.0)
+            k = tl.load(part + rows * (3 * D) + head + D + a, mask=inside, other=0.0)
+            v = tl.load(part + rows * (3 * D) + head + 2 * D + a, mask=inside, other=0.0)
+            p = pattern(q, k, scale, TP, PREC).to(DT)
+            tl.store(into + rows * D + head + a, dot(p, v, None, PREC).to(DT), mask=inside)
+        tl.debug_barrier()  # and once more
+        for c in range(D // FC):
+            of_heads = tl.load(into + here[:, None] * D + c * FC + f[None, :], mask=ok, other=0.0)
+            out = tl.load(m + 2 * D + 3 * D * D + (c * FC + f)[:, None] * D + d[None, :]).to(DT)
+            x = dot(of_heads, out, x, PREC)
         tl.store(mids + (lane * layers + layer) * n * D + at, x, mask=ok)
         if F:
             normed, _rstd = norm(x, EPS)
-            y = (normed * tl.load(w + d)[None, :] + tl.load(w + D + d)[None, :]).to(DT)
-            w += 2 * D
+            mlp = 4 * D + 4 * D * D
+            y = (normed * tl.load(w + mlp - 2 * D + d)[None, :] + tl.load(w + mlp - D + d)[None, :]).to(DT)
             for c in range(F // FC):
-                into = tl.load(w + d[:, None] * F + c * FC + f[None, :]).to(DT)
-                u = dot(y, into, None, PREC) + tl.load(w + D * F + c * FC + f)[None, :]
+                into_mlp = tl.load(m + mlp + d[:, None] * F + c * FC + f[None, :]).to(DT)
+                u = dot(y, into_mlp, None, PREC) + tl.load(w + mlp + D * F + c * FC + f)[None, :]
                 g, _tanh = gelu(u)
-                back = tl.load(w + D * F + F + (c * FC + f)[:, None] * D + d[None, :]).to(DT)
+                back = tl.load(m + mlp + D * F + F + (c * FC + f)[:, None] * D + d[None, :]).to(DT)
                 x = dot(g.to(DT), back, x, PREC)
-            x += tl.load(w + 2 * D * F + F + d)[None, :]
+            x += tl.load(w + mlp + 2 * D * F + F + d)[None, :]
         tl.store(xs + (lane * (layers + 1) + layer + 1) * n * D + at, x, mask=ok)
 
 
@@ -99,11 +126,16 @@ def block_backward(
     dx,
     xs,
     qkv,
+    mixed,
     mids,
     operands,
+    row_stride,
+    column_stride,
     dnorms,
     parameters,
+    matrices,
     lane_stride,
+    matrix_stride,
     first,
     block_stride,
     layer,
@@ -111,8 +143,10 @@ def block_backward(
     batch,
     scale,
     T: tl.constexpr,
+    TP: tl.constexpr,
     G: tl.constexpr,
     R: tl.constexpr,
+    NB: tl.constexpr,
     D: tl.constexpr,
     H: tl.constexpr,
     A: tl.constexpr,
@@ -126,76 +160,87 @@ def block_backward(
     """Turn dx [S, N, D] float32, towards the block's result, into that towards its input.
 
     Fills operands, and dnorms [S, L, tiles, 4, D] float32: the tile's part of the gradients of scale1 bias1 scale2
-    bias2. xs, qkv, mids: of the forward pass.
+    bias2. xs, qkv, mixed, mids: of the forward pass.
     """
     W: tl.constexpr = 8 * D + 2 * F if F else 6 * D
     tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    row, d, a, f = tl.arange(0, R), tl.arange(0, D), tl.arange(0, AP), tl.arange(0, FC)
-    seq, token = row // T, row % T
+    row, d, f = tl.arange(0, R), tl.arange(0, D), tl.arange(0, FC)
+    t, a = tl.arange(0, TP)[None, :, None], tl.arange(0, AP)[None, None, :]
+    seq = row // T
     ok = ((row < G * T) & (tile * G + seq < batch))[:, None]
     n = batch * T
     here = tile * (G * T) + row
     at = here[:, None] * D + d[None, :]
     dnorms += ((lane * layers + layer) * tl.num_programs(0) + tile) * 4 * D
     w = parameters + lane * lane_stride + first + layer * block_stride
-    wide = operands + lane * n * W + here[:, None] * W
+    m = matrices + lane * matrix_stride + layer * block_stride
+    operands += lane * n * W
+    # Of the first columns, and of the first FC; others stand so many columns behind.
+    wide = operands + here[:, None] * row_stride + d[None, :] * column_stride
+    part_of_wide = operands + here[:, None] * row_stride + f[None, :] * column_stride
     dout = tl.load(dx + lane * n * D + at, mask=ok, other=0.0)
     if F:
-        mlp = w + 4 * D + 4 * D * D
+        mlp = 4 * D + 4 * D * D
         mid = tl.load(mids + (lane * layers + layer) * n * D + at, mask=ok, other=0.0)
         normed, rstd = norm(mid, EPS)
-        gain = tl.load(mlp - 2 * D + d)[None, :]
-        y = (normed * gain + tl.load(mlp - D + d)[None, :]).to(DT)
-        tl.store(wide + 6 * D + d[None, :], y, mask=ok)
+        gain = tl.load(w + mlp - 2 * D + d)[None, :]
+        y = (normed * gain + tl.load(w + mlp - D + d)[None, :]).to(DT)
+        tl.store(wide + 6 * D * column_stride, y, mask=ok)
         dy = tl.zeros([R, D], tl.float32)
         half = dout.to(DT)
-        tl.store(wide + 7 * D + 2 * F + d[None, :], half, mask=ok)
+        tl.store(wide + (7 * D + 2 * F) * column_stride, half, mask=ok)
         for c in range(F // FC):
-            into = tl.load(mlp + d[:, None] * F + c * FC + f[None, :]).to(DT)
-            u = dot(y, into, None, PREC) + tl.load(mlp + D * F + c * FC + f)[None, :]
-            g, t = gelu(u)
-            back = tl.load(mlp + D * F + F + (c * FC + f)[None, :] * D + d[:, None]).to(DT)
-            du = (dot(half, back, None, PREC) * gelu_backward(u, t)).to(DT)
-            to = wide + 7 * D + c * FC + f[None, :]
+            into = tl.load(m + mlp + d[:, None] * F + c * FC + f[None, :]).to(DT)
+            u = dot(y, into, None, PREC) + tl.load(w + mlp + D * F + c * FC + f)[None, :]
+            g, tanh = gelu(u)
+            back = tl.load(m + mlp + D * F + F + (c * FC + f)[None, :] * D + d[:, None]).to(DT)
+            du = (dot(half, back, None, PREC) * gelu_backward(u, tanh)).to(DT)
+            to = part_of_wide + (7 * D + c * FC) * column_stride
             tl.store(to, du, mask=ok)
-            tl.store(to + F, g.to(DT), mask=ok)
+            tl.store(to + F * column_stride, g.to(DT), mask=ok)
             dy = dot(du, tl.trans(into), dy, PREC)
         # Rows that stand for no token have a gradient of 0 here: dout was.
         tl.store(dnorms + 2 * D + d, tl.sum(dy * normed, 0))
         tl.store(dnorms + 3 * D + d, tl.sum(dy, 0))
         dout += norm_backward(dy * gain, normed, rstd)
     half = dout.to(DT)
-    tl.store(wide + 5 * D + d[None, :], half, mask=ok)
+    tl.store(wide + 5 * D * column_stride, half, mask=ok)
+    of_heads = tl.load(mixed + (lane * layers + layer) * n * D + at, mask=ok, other=0.0)
+    tl.store(wide + 4 * D * column_stride, of_heads, mask=ok)
+    for c in range(D // FC):
+        # Towards what heads mix; it stands where y1 is to be.
+        out = tl.load(m + 2 * D + 3 * D * D + (c * FC + f)[None, :] * D + d[:, None]).to(DT)
+        tl.store(part_of_wide + c * FC * column_stride, dot(half, out, None, PREC).to(DT), mask=ok)
     part = qkv + (lane * layers + layer) * n * 3 * D
-    sees = (seq[:, None] == seq[None, :]) & (token[:, None] >= token[None, :])
-    head = (a < A)[None, :]
-    for h in range(H):
-        rows = part + here[:, None] * (3 * D) + h * A + a[None, :]
-        to = wide + D + h * A + a[None, :]
-        q = tl.load(rows, mask=ok & head, other=0.0)
-        k = tl.load(rows + D, mask=ok & head, other=0.0)
-        v = tl.load(rows + 2 * D, mask=ok & head, other=0.0)
-        s = tl.where(sees, dot(q, tl.trans(k), None, PREC) * scale, float("-inf"))
-        p = tl.exp(s - tl.max(s, 1)[:, None])
-        p = p / tl.sum(p, 1)[:, None]
-        ph = p.to(DT)
-        tl.store(to + 3 * D, dot(ph, v, None, PREC).to(DT), mask=ok & head)
-        out = tl.load(w + 2 * D + 3 * D * D + (h * A + a)[None, :] * D + d[:, None], mask=head, other=0.0).to(DT)
-        do = dot(half, out, None, PREC).to(DT)
-        tl.store(to + 2 * D, dot(tl.trans(ph), do, None, PREC).to(DT), mask=ok & head)
-        dp = dot(do, tl.trans(v), None, PREC)
-        ds = (p * (dp - tl.sum(dp * p, 1)[:, None]) * scale).to(DT)
-        tl.store(to, dot(ds, k, None, PREC).to(DT), mask=ok & head)
-        tl.store(to + D, dot(tl.trans(ds), q, None, PREC).to(DT), mask=ok & head)
+    HB: tl.constexpr = H if H < NB else NB
+    GA: tl.constexpr = NB // HB
+    tl.debug_barrier()  # what other threads of this program stored is read
+    for i in range((G + GA - 1) // GA * (H // HB)):
+        sequence, head = pairs(i, H, NB)
+        inside = ((sequence < G) & (tile * G + sequence < batch))[:, None, None] & (t < T) & (a < A)
+        rows, column = ((tile * G + sequence) * T)[:, None, None] + t, (head * A)[:, None, None] + a
+        q = tl.load(part + rows * (3 * D) + column, mask=inside, other=0.0)
+        k = tl.load(part + rows * (3 * D) + D + column, mask=inside, other=0.0)
+        v = tl.load(part + rows * (3 * D) + 2 * D + column, mask=inside, other=0.0)
+        to = operands + rows * row_stride + column * column_stride
+        do = tl.load(to, mask=inside, other=0.0)
+        p = pattern(q, k, scale, TP, PREC)
+        dv = dot(tl.permute(p.to(DT), 0, 2, 1), do, None, PREC).to(DT)
+        tl.store(to + 3 * D * column_stride, dv, mask=inside)
+        dp = dot(do, tl.permute(v, 0, 2, 1), None, PREC)
+        ds = (p * (dp - tl.sum(dp * p, 2)[:, :, None]) * scale).to(DT)
+        tl.store(to + D * column_stride, dot(ds, k, None, PREC).to(DT), mask=inside)
+        dk = dot(tl.permute(ds, 0, 2, 1), q, None, PREC).to(DT)
+        tl.store(to + 2 * D * column_stride, dk, mask=inside)
     x = tl.load(xs + (lane * (layers + 1) + layer) * n * D + at, mask=ok, other=0.0)
     normed, rstd = norm(x, EPS)
     gain = tl.load(w + d)[None, :]
-    tl.store(wide + d[None, :], (normed * gain + tl.load(w + D + d)[None, :]).to(DT), mask=ok)
     dy = tl.zeros([R, D], tl.float32)
-    tl.debug_barrier()  # what other threads of this program stored is read
-    for i in tl.static_range(3 * D // FC):
-        weight = tl.load(w + 2 * D + d[None, :] * (3 * D) + i * FC + f[:, None]).to(DT)
-        of = tl.load(wide + D + i * FC + f[None, :], mask=ok, other=0.0)
+    tl.debug_barrier()  # once more; and every thread has read what y1 overwrites
+    tl.store(wide, (normed * gain + tl.load(w + D + d)[None, :]).to(DT), mask=ok)
+    for i in range(3 * D // FC):
+        weight = tl.load(m + 2 * D + d[None, :] * (3 * D) + i * FC + f[:, None]).to(DT)
+        of = tl.load(part_of_wide + (D + i * FC) * column_stride, mask=ok, other=0.0)
         dy = dot(of, weight, dy, PREC)
     tl.store(dnorms + d, tl.sum(dy * normed, 0))
     tl.store(dnorms + D + d, tl.sum(dy, 0))
@@ -205,6 +250,8 @@ def block_backward(
 @triton.jit(do_not_specialize=["array"])
 def block_step(
     operands,
+    row_stride,
+    column_stride,
     n,
     first,
     array,
@@ -254,8 +301,10 @@ def block_step(
     acc, columns = tl.zeros([M, M], tl.float32), tl.zeros([M], tl.float32)
     for start in range(0, n, K):
         inside = start + k < n
-        x = tl.load(operands + (start + k)[None, :] * W + left + m[:, None], mask=inside[None, :], other=0.0)
-        y = tl.load(operands + (start + k)[:, None] * W + right + m[None, :], mask=inside[:, None], other=0.0)
+        at_x = (start + k)[None, :] * row_stride + (left + m)[:, None] * column_stride
+        at_y = (start + k)[:, None] * row_stride + (right + m)[None, :] * column_stride
+        x = tl.load(operands + at_x, mask=inside[None, :], other=0.0)
+        y = tl.load(operands + at_y, mask=inside[:, None], other=0.0)
         acc = dot(x, y, acc, PREC)
         if F:
             columns += tl.sum(y.to(tl.float32), 0)

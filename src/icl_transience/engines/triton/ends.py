@@ -6,7 +6,7 @@ rows, labels: int32 [S, batches, B, C+1], what is drawn; counter: which batch it
 import triton
 import triton.language as tl
 
-from icl_transience.engines.triton.parts import dot, norm, norm_backward, update
+from icl_transience.engines.triton.parts import dot, exp, log, norm, norm_backward, update
 
 
 @triton.jit
@@ -119,7 +119,7 @@ def head_stats(
     best = tl.max(logits, 1)
     to = stats + (lane * tl.num_programs(0) + tile) * 2 * B + b
     tl.store(to, best)
-    tl.store(to + B, tl.sum(tl.exp(logits - best[:, None]), 1))
+    tl.store(to + B, tl.sum(exp(logits - best[:, None], PREC), 1))
     at = ((lane * batches + tl.load(counter)) * batch + b) * (C + 1) + C
     target = tl.load(labels + at, mask=b < batch, other=-1)
     hit = target[:, None] == k[None, :]
@@ -139,9 +139,9 @@ def head_sums(stats, at_target, log_sums, of_sequences, tiles, batch, B: tl.cons
         bests = tl.load(part, mask=inside, other=float("-inf"))
         sums = tl.load(part + B, mask=inside, other=0.0)
         larger = tl.maximum(best, tl.max(bests, 0))
-        total = total * tl.exp(best - larger) + tl.sum(sums * tl.exp(bests - larger[None, :]), 0)
+        total = total * exp(best - larger, "ieee") + tl.sum(sums * exp(bests - larger[None, :], "ieee"), 0)
         best = larger
-    log_sum = best + tl.log(total)
+    log_sum = best + log(total)
     tl.store(log_sums + lane * B + b, log_sum)
     loss = log_sum - tl.load(at_target + lane * B + b, mask=b < batch, other=0.0)
     tl.store(of_sequences + lane * B + b, tl.where(b < batch, loss, 0.0))
@@ -193,7 +193,7 @@ def head_step(
     log_sum = tl.load(log_sums + lane * B + b)
     place = ((lane * batches + tl.load(counter)) * batch + b) * (C + 1) + C
     target = tl.load(labels + place, mask=b < batch, other=-1)
-    slope = (tl.exp(logits - log_sum[:, None]) - (target[:, None] == k[None, :]).to(tl.float32)) / batch
+    slope = (exp(logits - log_sum[:, None], PREC) - (target[:, None] == k[None, :]).to(tl.float32)) / batch
     slope = tl.where((b < batch)[:, None], slope, 0.0)
     half = slope.to(DT)
     to = dxs + ((lane * tl.num_programs(0) + tile) * B + b)[:, None] * D + d[None, :]

@@ -64,6 +64,7 @@ class TritonStep:
         self.buffers = {
             "xs": empty(depth + 1, n, width),
             "qkv": empty(depth, n, 3 * width, dtype=self.operand_type),
+            "mixed": empty(depth, n, width, dtype=self.operand_type),
             "mids": empty(depth, n, width),
             "stats": empty(layout.label_tiles, 2, layout.batch),
             "at_target": empty(layout.batch),
@@ -77,6 +78,10 @@ class TritonStep:
             "weights": empty(len(layout.chunks)),
             "sums": empty(len(layout.chunks)),
         }
+        # Blocks as operands of products: parameters themselves, or rounded once a step.
+        first, blocks_end = layout.offsets["blocks.0.norm1.scale"], layout.offsets["norm.scale"]
+        self.blocks = self.parameters[:, first:blocks_end]
+        self.matrices = self.blocks if self.operand_type == torch.float32 else empty(blocks_end - first, dtype=torch.bfloat16)
         self.gradients: Tensor | None = None
         indices = lanes, DRAW_BATCHES, run.batch_size, run.recipe.context + 1
         self.rows, self.labels = torch.zeros(2, *indices, dtype=torch.int32, device=device)
@@ -130,6 +135,8 @@ class TritonStep:
         grid = len(self.pack.lanes)
 
         def work() -> None:
+            if self.matrices is not self.blocks:
+                self.matrices.copy_(self.blocks)
             for kernel, programs, arguments, constants, warps in launches:
                 kernel[(programs, grid)](**arguments, **constants, num_warps=warps, num_stages=2)
             self.counter.add_(1)
@@ -186,10 +193,13 @@ class TritonStep:
             "arrays": arrays,
         }
         block = {
-            "T": layout.tokens, "D": width, "H": model.heads, "A": heads, "AP": power_of_two(heads),
-            "F": layout.hidden, "FC": layout.column_tile, **epsilon, **numerics,
+            "T": layout.tokens, "TP": power_of_two(layout.tokens), "D": width, "H": model.heads, "A": heads,
+            "AP": power_of_two(heads), "F": layout.hidden, "FC": layout.column_tile, **epsilon, **numerics,
         }  # fmt: skip
+        row_stride, column_stride = layout.operand_strides
+        strides = {"row_stride": row_stride, "column_stride": column_stride}
         blocks_at = {"first": offsets["blocks.0.norm1.scale"], "block_stride": layout.block_stride}
+        products = {"matrices": self.matrices, "matrix_stride": self.matrices.stride(0)}
         head = {"C": context, "B": layout.batch, "D": width, "KT": layout.label_tile, **epsilon, **numerics}
         head_at = {
             "at_norm": offsets["norm.scale"], "at_head": offsets["unembedding.weight"], "n_labels": run.n_labels,
@@ -216,8 +226,8 @@ class TritonStep:
         launch(
             blocks.blocks_forward,
             layout.programs(rows),
-            common | blocks_at | {"parameters": self.parameters, "scale": heads**-0.5},
-            {"G": layout.sequences(rows), "R": rows, **block},
+            common | blocks_at | products | {"parameters": self.parameters, "scale": heads**-0.5},
+            {"G": layout.sequences(rows), "R": rows, "NB": layout.attended(rows), **block},
             tiles.forward_warps,
         )
         launch(
@@ -249,15 +259,17 @@ class TritonStep:
             launch(
                 blocks.block_backward,
                 layout.programs(rows),
-                common | blocks_at | {"parameters": self.parameters, "scale": heads**-0.5, "layer": layer},
-                {"G": layout.sequences(rows), "R": rows, **block},
+                common | blocks_at | products | strides | {
+                    "parameters": self.parameters, "scale": heads**-0.5, "layer": layer,
+                },
+                {"G": layout.sequences(rows), "R": rows, "NB": layout.attended(rows), **block},
                 tiles.backward_warps,
             )
             name = f"blocks.{layer}.norm1.scale"
             launch(
                 blocks.block_step,
                 layout.block_tiles,
-                step | {"n": layout.rows, "first": offsets[name], "array": layout.names.index(name)},
+                step | strides | {"n": layout.rows, "first": offsets[name], "array": layout.names.index(name)},
                 {
                     "D": width, "F": layout.hidden, "M": layout.matrix_tile, "K": 32, "PREC": numerics["PREC"],
                 },

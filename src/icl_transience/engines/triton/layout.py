@@ -13,6 +13,8 @@ from icl_transience.specs.runs import Run
 
 # Arrays begin at multiples of so many numbers: 64 bytes, so that every load of a tile is of whole vectors.
 ALIGNED = 16
+# Scores that a program holds at a time.
+ATTENTION = 8192
 # Numbers that a program takes where all arrays are gone over alike.
 CHUNK = 4096
 
@@ -107,6 +109,17 @@ class Layout:
         """Return G, how many whole sequences a program of so many rows takes."""
         return rows // self.tokens
 
+    def attended(self, rows: int) -> int:
+        """Return NB, of how many pairs of a sequence and a head such a program takes attention at a time."""
+        heads = self.run.model.heads
+        most = max(1, ATTENTION // power_of_two(self.tokens) ** 2)
+        return min(most, heads * power_of_two(self.sequences(rows), 1))
+
+    @property
+    def operand_strides(self) -> tuple[int, int]:
+        """Return how far rows, and columns, of `operands` are apart."""
+        return self.operand_width, 1
+
     def programs(self, rows: int) -> int:
         """Return how many programs of so many rows a lane has."""
         return -(-self.run.batch_size // self.sequences(rows))
@@ -190,16 +203,16 @@ class Layout:
 
         More than specs.compute.training_flop, which counts what the model needs: here all rows leave the last block,
         attention takes future tokens too, and backward computes again what it does not find in memory: the scores,
-        what they mix, the MLP's input, and the logits.
+        the MLP's input, and the logits.
 
             forward   2 (C+1) I D + L T [8 D^2 + 4 m D^2 + 4 D T] + 2 D K
-            backward  2 (C+1) I D + L T [(16 + 12 m) D^2 + 12 D T] + 6 D K
+            backward  2 (C+1) I D + L T [(16 + 10 m) D^2 + 10 D T] + 6 D K
         """
         model, tokens = self.run.model, self.tokens
         width, ratio, square = model.width, model.mlp_ratio, model.width**2
         embedder = 2 * (self.run.recipe.context + 1) * self.run.bank.shape.width * width
         head = 2 * width * self.run.n_labels
         forward = tokens * ((8 + 4 * ratio) * square + 4 * width * tokens)
-        # Towards the input, weight gradients, and what is computed again: u of the MLP, scores and what they mix.
-        backward = tokens * ((16 + 8 * ratio + 2 * ratio) * square + 12 * width * tokens)
+        # Towards the input, weight gradients, and what is computed again: u of the MLP, and scores.
+        backward = tokens * ((16 + 8 * ratio + 2 * ratio) * square + 10 * width * tokens)
         return 2 * embedder + 4 * head + model.depth * (forward + backward)

@@ -8,6 +8,7 @@ import os
 
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
 from icl_transience.engines.triton import tables
 
@@ -24,6 +25,25 @@ def dot(a, b, acc, PREC: tl.constexpr):
     if INTERPRETED:
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, acc, input_precision=PREC)
+
+
+@triton.jit
+def exp(x, PREC: tl.constexpr):
+    """Return e^x: to the last bits where products are taken in full float32, else by the GPU's own function.
+
+    That one is off by 2^-22 and by a rounding of x log2(e).
+    """
+    if INTERPRETED or PREC != "ieee":
+        return tl.exp(x)
+    return libdevice.exp(x)
+
+
+@triton.jit
+def log(x):
+    """Return the natural logarithm to the last bits; the GPU's own is off by 2^-22, and so would be all of a softmax."""
+    if INTERPRETED:
+        return tl.log(x)
+    return libdevice.log(x)
 
 
 @triton.jit
