@@ -87,7 +87,7 @@ def proofs(options: argparse.Namespace) -> dict[str, Any]:
         # Without the project's settings, which name plug-ins.
         plain = ["-c", os.devnull, "--rootdir", str(ROOT), "--noconftest", "-p", "no:cacheprovider"]
         plain += ["-n", str(_TESTERS)] if importlib.util.find_spec("xdist") else []
-        programs["tests"] = ["-m", "pytest", *plain, "-q", "-rs", "--durations=5", *TESTS]
+        programs["tests"] = ["-m", "pytest", *plain, "-q", "-rsf", "--tb=short", "--durations=5", *TESTS]
     for case in [one for group in groups(options) for one in group]:
         if case["engine"] == "triton" and options.device != "cpu":
             # Kernels are the same whatever the number of lanes.
@@ -142,7 +142,9 @@ def groups(options: argparse.Namespace) -> list[list[dict[str, Any]]]:
         lanes = options.lanes[:: max(len(options.lanes) - 1, 1)] if few else options.lanes
         numerics = options.numerics[:1] if few else options.numerics
         pairs = itertools.product(numerics, lanes)
-        found.append([{"engine": engine, "shape": shape, "numerics": kind, "lanes": count} for kind, count in pairs])
+        ends = {lanes[0], lanes[-1]}
+        known = {"engine": engine, "shape": shape}
+        found.append([known | {"numerics": kind, "lanes": count, "profiled": count in ends} for kind, count in pairs])
     return found
 
 
@@ -207,7 +209,7 @@ def measured(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any
     rate = throughput.BATCH * lanes / step
     numbers = {"rate": rate, "flops": rate * shape.flop(), "step": step, "gemm": gemm, "copy": copy}
     numbers |= {"memory": memory, "first_step": first_step, "jobs": 1, "against": None}
-    return case | numbers | {"profile": profiled(ours, torch) if on_gpu else ""}
+    return case | numbers | {"profile": profiled(ours, torch) if on_gpu and case["profiled"] else ""}
 
 
 def profiled(ours: Any, torch: Any) -> str:

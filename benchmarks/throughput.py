@@ -371,7 +371,9 @@ def readme_section(machines: list[dict]) -> str:
 def record_file(path: Path) -> None:
     """Records what benchmarks/gpu.sh wrote, but for profiles and what was said."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    cases = [{name: value for name, value in case.items() if name != "profile"} for case in found["cases"]]
+    cases = [
+        {name: value for name, value in case.items() if name not in ("profile", "profiled")} for case in found["cases"]
+    ]
     record(cases, found["machine"], found["device"], found["date"])
 
 

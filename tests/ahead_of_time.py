@@ -76,10 +76,10 @@ def source_of(kernel, arguments: dict, constants: dict) -> ASTSource:
     return ASTSource(fn=kernel, signature=signature, constexprs=known, attrs=attributes)
 
 
-def report(kernel, arguments: dict, constants: dict, warps: int, arch: int) -> dict:
+def report(kernel, arguments: dict, constants: dict, options: dict, arch: int) -> dict:
     """Registers a thread, bytes of its stack (spilled registers) and of shared memory, instructions of some kinds."""
     source = source_of(kernel, arguments, constants)
-    made = triton.compile(source, GPUTarget("cuda", arch, 32), {"num_warps": warps, "num_stages": 2})
+    made = triton.compile(source, GPUTarget("cuda", arch, 32), options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
         file.flush()
@@ -87,7 +87,9 @@ def report(kernel, arguments: dict, constants: dict, warps: int, arch: int) -> d
         code = _said(PROGRAMS / "nvdisasm", file.name)
     found = {key: int(value) for key, value in re.findall(r"(REG|STACK):(\d+)", usage)}
     counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in INSTRUCTIONS}
-    return found | {"shared": made.metadata.shared, "warps": warps} | {k: v for k, v in counts.items() if v}
+    return (
+        found | {"shared": made.metadata.shared, "warps": options["num_warps"]} | {k: v for k, v in counts.items() if v}
+    )
 
 
 def _said(*command: object) -> str:
@@ -99,10 +101,10 @@ def main() -> None:
     found = {}
     for shape in shapes:
         step = step_of(run_of(shape, numerics), divmod(int(arch), 10))
-        for kernel, _, arguments, constants, warps in step.launches(shape.endswith("store")):
+        for kernel, _, arguments, constants, options in step.launches(shape.endswith("store")):
             name = f"{shape} {kernel.__name__}"
             if name not in found:
-                found[name] = report(kernel, arguments, constants, warps, int(arch))
+                found[name] = report(kernel, arguments, constants, options, int(arch))
     print(json.dumps(found))
 
 

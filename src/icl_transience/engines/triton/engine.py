@@ -24,14 +24,14 @@ from icl_transience.engines.lanes import (
 )
 from icl_transience.engines.state import State
 from icl_transience.engines.triton import blocks, ends, tails
-from icl_transience.engines.triton.layout import CHUNK, Layout, power_of_two
+from icl_transience.engines.triton.layout import CHUNK, PLAIN, Layout, Tile, power_of_two
 from icl_transience.engines.triton.parts import BFLOAT16, FLOAT32
 from icl_transience.engines.triton.tables import CLOCKS, STATICS, dynamics, extras, statics, stores
 from icl_transience.model import transformer
 from icl_transience.specs.runs import PackSpec
 
-# (kernel, programs along the first axis, arguments, constants, warps)
-Launch = tuple[Any, int, dict[str, Any], dict[str, Any], int]
+# (kernel, programs along the first axis, arguments, constants, options of the compiler)
+Launch = tuple[Any, int, dict[str, Any], dict[str, Any], dict[str, int]]
 
 
 class TritonStep:
@@ -73,7 +73,7 @@ class TritonStep:
             "dxs": empty(layout.label_tiles, layout.batch, width),
             "dx": empty(n, width),
             "dnorm": empty(run.batch_size, 2, width),
-            "dnorms": empty(depth, layout.programs(layout.tiles.backward_rows), 4, width),
+            "dnorms": empty(depth, layout.programs(layout.backward.rows), 4, width),
             "operands": empty(n, layout.operand_width, dtype=self.operand_type),
             "weights": empty(len(layout.chunks)),
             "sums": empty(len(layout.chunks)),
@@ -81,7 +81,9 @@ class TritonStep:
         # Blocks as operands of products: parameters themselves, or rounded once a step.
         first, blocks_end = layout.offsets["blocks.0.norm1.scale"], layout.offsets["norm.scale"]
         self.blocks = self.parameters[:, first:blocks_end]
-        self.matrices = self.blocks if self.operand_type == torch.float32 else empty(blocks_end - first, dtype=torch.bfloat16)
+        self.matrices = (
+            self.blocks if self.operand_type == torch.float32 else empty(blocks_end - first, dtype=torch.bfloat16)
+        )
         self.gradients: Tensor | None = None
         indices = lanes, DRAW_BATCHES, run.batch_size, run.recipe.context + 1
         self.rows, self.labels = torch.zeros(2, *indices, dtype=torch.int32, device=device)
@@ -137,8 +139,8 @@ class TritonStep:
         def work() -> None:
             if self.matrices is not self.blocks:
                 self.matrices.copy_(self.blocks)
-            for kernel, programs, arguments, constants, warps in launches:
-                kernel[(programs, grid)](**arguments, **constants, num_warps=warps, num_stages=2)
+            for kernel, programs, arguments, constants, options in launches:
+                kernel[(programs, grid)](**arguments, **constants, **options)
             self.counter.add_(1)
 
         return work
@@ -170,13 +172,16 @@ class TritonStep:
             self.gradients = torch.zeros_like(self.parameters)
         width, depth, context = model.width, model.depth, run.recipe.context
         offsets, arrays = layout.offsets, len(layout.names)
-        heads, tiles = width // model.heads, layout.tiles
+        heads = width // model.heads
         learned = model.positions.kind == "learned"
         first_block = layout.names.index("blocks.0.norm1.scale")
         numerics = {
             "DT": BFLOAT16 if run.numerics == "bfloat16" else FLOAT32,
             "PREC": "tf32" if run.numerics == "tf32" else "ieee",
         }
+        # Float32 as three products of tensor cores: of operands in two parts of 11 bits each, all but the product of
+        # the smaller ones. Nothing is lost that float32's own sums would keep.
+        in_blocks = numerics | ({"PREC": "tf32x3"} if run.numerics == "float32" else {})
         epsilon = {"EPS": transformer.LAYER_NORM_EPSILON}
         common = {"batch": run.batch_size, "layers": depth, "lane_stride": layout.lane_stride}
         drawn = {"labels": self.labels, "counter": self.counter, "batches": DRAW_BATCHES, "batch": run.batch_size}
@@ -194,23 +199,27 @@ class TritonStep:
         }
         block = {
             "T": layout.tokens, "TP": power_of_two(layout.tokens), "D": width, "H": model.heads, "A": heads,
-            "AP": power_of_two(heads), "F": layout.hidden, "FC": layout.column_tile, **epsilon, **numerics,
+            "AP": power_of_two(heads), "F": layout.hidden, **epsilon, **in_blocks,
         }  # fmt: skip
         row_stride, column_stride = layout.operand_strides
         strides = {"row_stride": row_stride, "column_stride": column_stride}
         blocks_at = {"first": offsets["blocks.0.norm1.scale"], "block_stride": layout.block_stride}
         products = {"matrices": self.matrices, "matrix_stride": self.matrices.stride(0)}
-        head = {"C": context, "B": layout.batch, "D": width, "KT": layout.label_tile, **epsilon, **numerics}
+        head = {"C": context, "B": layout.batch, "D": width, "KT": layout.labels.rows, **epsilon, **numerics}
         head_at = {
             "at_norm": offsets["norm.scale"], "at_head": offsets["unembedding.weight"], "n_labels": run.n_labels,
         }  # fmt: skip
         label_tiles = layout.label_tiles
         found: list[Launch] = []
 
-        def launch(kernel: Any, programs: int, arguments: dict, constants: dict, warps: int = 4) -> None:
+        def launch(kernel: Any, programs: int, arguments: dict, constants: dict, tile: Tile = PLAIN) -> None:
             names = kernel.arg_names
             given = {name: value for name, value in (buffers | arguments).items() if name in names}
-            found.append((kernel, programs, given, constants, warps))
+            found.append((kernel, programs, given, constants, tile.options))
+
+        def block_of(tile: Tile) -> dict[str, Any]:
+            sizes = {"G": layout.sequences(tile.rows), "R": tile.rows, "NB": layout.attended(tile.rows)}
+            return block | sizes | {"FC": tile.columns}
 
         input_width = run.bank.shape.width
         launch(
@@ -222,20 +231,19 @@ class TritonStep:
             },
             {"I": input_width, "C": context, "D": width, "R": 32, "KI": 32, "LEARNED": learned, **numerics},
         )  # fmt: skip
-        rows = tiles.forward_rows
         launch(
             blocks.blocks_forward,
-            layout.programs(rows),
+            layout.programs(layout.forward.rows),
             common | blocks_at | products | {"parameters": self.parameters, "scale": heads**-0.5},
-            {"G": layout.sequences(rows), "R": rows, "NB": layout.attended(rows), **block},
-            tiles.forward_warps,
+            block_of(layout.forward),
+            layout.forward,
         )
         launch(
             ends.head_stats,
             label_tiles,
             common | drawn | head_at | {"parameters": self.parameters},
             head,
-            tiles.head_warps,
+            layout.labels,
         )
         launch(ends.head_sums, 1, {"tiles": label_tiles, "batch": run.batch_size}, {"B": layout.batch, "CHUNK": 32})
         launch(
@@ -243,7 +251,7 @@ class TritonStep:
             label_tiles,
             common | drawn | head_at | step | {"array": layout.names.index("unembedding.weight")},
             head,
-            tiles.head_warps,
+            layout.labels,
         )
         launch(
             ends.query_backward,
@@ -254,16 +262,22 @@ class TritonStep:
                 **epsilon,
             },
         )  # fmt: skip
-        rows = tiles.backward_rows
+        programs = layout.programs(layout.backward.rows)
         for layer in reversed(range(depth)):
             launch(
                 blocks.block_backward,
-                layout.programs(rows),
-                common | blocks_at | products | strides | {
-                    "parameters": self.parameters, "scale": heads**-0.5, "layer": layer,
+                programs,
+                common
+                | blocks_at
+                | products
+                | strides
+                | {
+                    "parameters": self.parameters,
+                    "scale": heads**-0.5,
+                    "layer": layer,
                 },
-                {"G": layout.sequences(rows), "R": rows, "NB": layout.attended(rows), **block},
-                tiles.backward_warps,
+                block_of(layout.backward),
+                layout.backward,
             )
             name = f"blocks.{layer}.norm1.scale"
             launch(
@@ -271,8 +285,10 @@ class TritonStep:
                 layout.block_tiles,
                 step | strides | {"n": layout.rows, "first": offsets[name], "array": layout.names.index(name)},
                 {
-                    "D": width, "F": layout.hidden, "M": layout.matrix_tile, "K": 32, "PREC": numerics["PREC"],
+                    "D": width, "F": layout.hidden, "M": layout.matrices.rows, "K": layout.matrices.columns,
+                    "PREC": in_blocks["PREC"],
                 },
+                layout.matrices,
             )  # fmt: skip
         launch(
             tails.table_step,
@@ -281,7 +297,10 @@ class TritonStep:
                 "at_table": offsets["label_embedding"], "n_labels": run.n_labels,
                 "array": layout.names.index("label_embedding"),
             },
-            {"C": context, "D": width, "KT": layout.label_tile, "N": 16},
+            {
+                "C": context, "D": width, "KT": layout.labels.rows, "N": 16,
+                "BC": power_of_two(layout.batch * context), "FEW": layout.few_in_a_tile,
+            },
         )  # fmt: skip
         side = min(32, power_of_two(input_width))
         launch(
@@ -296,7 +315,7 @@ class TritonStep:
             vectors,
             common | blocks_at | step | {
                 "losses": self.losses_, "at_norm": offsets["norm.scale"], "at_places": offsets.get("positions", 0),
-                "array": first_block, "block_arrays": layout.block_arrays, "tiles": layout.programs(rows),
+                "array": first_block, "block_arrays": layout.block_arrays, "tiles": programs,
             },
             {"T": layout.tokens, "B": layout.batch, "D": width, "F": layout.hidden, "CHUNK": 16},
         )  # fmt: skip

@@ -40,7 +40,10 @@ def exp(x, PREC: tl.constexpr):
 
 @triton.jit
 def log(x):
-    """Return the natural logarithm to the last bits; the GPU's own is off by 2^-22, and so would be all of a softmax."""
+    """Return the natural logarithm to the last bits.
+
+    The GPU's own is off by 2^-22, and so would be everything that a softmax gives.
+    """
     if INTERPRETED:
         return tl.log(x)
     return libdevice.log(x)

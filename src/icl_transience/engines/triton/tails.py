@@ -28,11 +28,13 @@ def table_step(
     D: tl.constexpr,
     KT: tl.constexpr,
     N: tl.constexpr,
+    BC: tl.constexpr,
+    FEW: tl.constexpr,
 ):
     """Step on KT rows of the labels' table a program: a row's gradient is the sum of dx over the tokens that show it.
 
-    N tokens at a time, in their order and without atomics; most have none of the tile's rows and are passed over.
-    dx [S, B, T, D], towards the tokens.
+    In the order of the tokens, without atomics: where few show one of the tile's rows (FEW), one by one, else N tokens
+    at a time. BC: the batch's tokens of labels, rounded up to a power of two. dx [S, B, T, D], towards the tokens.
     """
     tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
     k, d, i = tile * KT + tl.arange(0, KT), tl.arange(0, D), tl.arange(0, N)
@@ -40,16 +42,29 @@ def table_step(
     of_batch = (lane * batches + tl.load(counter)) * batch * (C + 1)
     dx += lane * batch * (2 * C + 1) * D
     acc = tl.zeros([KT, D], tl.float32)
-    for start in range(0, count, N):
-        item = start + i
-        sequence, pair = item // C, item % C
-        label = tl.load(labels + of_batch + sequence * (C + 1) + pair, mask=item < count, other=-1)
-        here = (label >= tile * KT) & (label < tile * KT + KT)
-        if tl.sum(here.to(tl.int32), 0) > 0:
-            token = (sequence * (2 * C + 1) + 2 * pair + 1) * D
-            of_token = tl.load(dx + token[:, None] + d[None, :], mask=here[:, None], other=0.0)
-            # Products with 0 and 1 in full float32: a sum, whatever the run's numerics.
-            acc = dot((k[:, None] == label[None, :]).to(tl.float32), of_token, acc, "ieee")
+    if FEW:
+        item = tl.arange(0, BC)
+        at_label = labels + of_batch + (item // C) * (C + 1) + item % C
+        label = tl.load(at_label, mask=item < count, other=-1)
+        left = tl.where((label >= tile * KT) & (label < tile * KT + KT), item, BC)
+        found = tl.min(left, 0)
+        while found < BC:
+            of_label = tl.sum(tl.where(item == found, label, 0), 0)
+            token = ((found // C) * (2 * C + 1) + 2 * (found % C) + 1) * D
+            acc += tl.where((k == of_label)[:, None], tl.load(dx + token + d)[None, :], 0.0)
+            left = tl.where(item == found, BC, left)
+            found = tl.min(left, 0)
+    else:
+        for start in range(0, count, N):
+            item = start + i
+            sequence, pair = item // C, item % C
+            label = tl.load(labels + of_batch + sequence * (C + 1) + pair, mask=item < count, other=-1)
+            here = (label >= tile * KT) & (label < tile * KT + KT)
+            if tl.sum(here.to(tl.int32), 0) > 0:
+                token = (sequence * (2 * C + 1) + 2 * pair + 1) * D
+                of_token = tl.load(dx + token[:, None] + d[None, :], mask=here[:, None], other=0.0)
+                # Products with 0 and 1 in full float32: a sum, whatever the run's numerics.
+                acc = dot((k[:, None] == label[None, :]).to(tl.float32), of_token, acc, "ieee")
     inside = (k < n_labels)[:, None] & (d >= 0)[None, :]
     at = lane * lane_stride + at_table + k[:, None] * D + d[None, :]
     update(
