@@ -1,7 +1,8 @@
 """What benchmarks/gpu.sh runs; see there. Imports the library, torch, numpy and h5py, and nothing else.
 
-Proofs run side by side, then cases alone on the machine; what is not reached in time is said. Cases of a shape run in one process, one after the
-other, the most telling first, and are kept as they come: a kernel that breaks its process costs that case alone.
+Proofs run side by side, then cases alone on the machine; what is not reached in time is said. Cases of a shape run in
+one process, one after the other, the most telling first, and are kept as they come: a kernel that breaks its process
+costs that case alone.
 """
 
 import argparse

@@ -225,7 +225,8 @@ def test_the_hours_of_a_gpu_that_nobody_measured_are_modelled_and_said_to_be(bas
     assert text.splitlines()[0].endswith("GPU-hours, modelled")
     assert "Device cuda:1, engine graph assumed." in text
     assert text.count("modelled with graph, float32, for an NVIDIA H100: step = max(kernels x launch") == 1
-    assert "`python benchmarks/throughput.py --device cuda --shapes abcd --record` measures it; or set `gflops`" in text
+    command = "python benchmarks/throughput.py --device cuda --shapes abcd --record --engine graph"
+    assert f"`{command}` measures it; or set `gflops`" in text
     assert "1 GPU " in text
     measured = machine(case(TRAINING, 9, engine="graph"), device="cuda")
     assert "modelled" not in cost.table(planned(base, STUDY, measured, device="cuda"))

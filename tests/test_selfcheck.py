@@ -154,9 +154,10 @@ def test_a_job_on_a_gpu_asks_which_engine_has_passed(monkeypatch):
     """`run_segment` trains with what the self-check returns."""
     assert segments.selfcheck is selfcheck
     assert AUTOMATIC["cuda"][-1] == AUTOMATIC["cpu"][-1] == "eager"
-    assert automatic_engines("cuda:1", tiny_run()) == AUTOMATIC["cuda"]
+    assert automatic_engines("cuda:1", tiny_run(**{"model.width": 64})) == AUTOMATIC["cuda"]
+    assert automatic_engines("cuda:1", tiny_run()) == AUTOMATIC["cuda"][1:] == ("graph", "eager")
     assert automatic_engines("cuda", tiny_run(**{"recipe.input_noise": 0.1})) == ("eager",)
-    assert select.chosen("auto", tiny_run(), torch.device("cuda")) == AUTOMATIC["cuda"][0]
+    assert select.chosen("auto", tiny_run(), torch.device("cuda")) == "graph"
 
 
 def test_the_command_says_what_it_found_and_fails_where_an_engine_does(capsys, monkeypatch):

@@ -26,16 +26,33 @@ CASES = [
     (90, "float32", (MLP,)),
     (80, "tf32", (MLP,)),
     (80, "bfloat16", (MLP,)),
+    (80, "float32", (MLP,)),
 ]
-# Bytes of stack a thread, which is where registers are spilled to: none, but for these.
+# Bytes of stack a thread, which is where registers are spilled to: none, but for these. Of the forward pass and the
+# head's step in tf32 and bfloat16 it is because registers are limited, so that more programs run at a time: that was
+# measured to be faster.
 SPILLED = {
-    (90, "tf32", f"{MLP} blocks_forward"): 32,
-    (90, "tf32", f"{MLP} block_backward"): 8,
+    (90, "tf32", f"{MLP} blocks_forward"): 360,
+    (90, "tf32", f"{MLP} head_step"): 80,
+    (90, "tf32", f"{STORED} blocks_forward"): 16,
+    (90, "tf32", f"{STORED} head_step"): 80,
+    (90, "tf32", f"{WIDE} block_backward"): 184,
+    (90, "tf32", f"{NARROW} blocks_forward"): 80,
+    (90, "tf32", f"{NARROW} block_backward"): 16,
+    (90, "bfloat16", f"{MLP} blocks_forward"): 48,
+    (90, "bfloat16", f"{MLP} head_step"): 48,
+    (90, "float32", f"{MLP} blocks_forward"): 48,
+    (90, "float32", f"{MLP} block_backward"): 360,
+    (80, "tf32", f"{MLP} block_backward"): 24,
+    (80, "float32", f"{MLP} blocks_forward"): 72,
+    (80, "float32", f"{MLP} block_backward"): 424,
 }
 # Of a program, in bytes; CUDA's programming guide, "technical specifications per compute capability".
 SHARED = {80: 163 << 10, 90: 227 << 10}
-# What multiplies, on tensor cores in tf32 and bfloat16. The table's sum of gradients is in full float32 always.
-MULTIPLYING = {"tokens", "blocks_forward", "head_stats", "head_step", "block_backward", "block_step", "embedder_step"}
+# What multiplies, on tensor cores in tf32 and bfloat16, those of blocks in float32, too: there in three products. The
+# table's sum of gradients is in full float32 always.
+IN_BLOCKS = {"blocks_forward", "block_backward", "block_step"}
+MULTIPLYING = {"tokens", "head_stats", "head_step", "embedder_step"} | IN_BLOCKS
 
 
 @pytest.mark.parametrize(("arch", "numerics", "shapes"), CASES)
@@ -62,8 +79,7 @@ def test_kernels_compile_within_bounds(arch, numerics, shapes, tmp_path):
         # Sums by atomics would depend on which program comes first.
         assert not report.keys() & {"ATOM", "ATOMG", "RED"}, name
         on_tensor_cores = report.get("HMMA", 0) + report.get("HGMMA", 0) > 0
-        assert on_tensor_cores == (numerics != "float32" and name.split()[1] in MULTIPLYING), name
-    if arch == 90 and numerics != "float32":
-        # Hopper's own, of four warps at a time, where tiles are large enough: blocks and their weights.
-        for kernel in ("blocks_forward", "block_backward", "block_step"):
-            assert found[f"{MLP} {kernel}"].get("HGMMA"), kernel
+        assert on_tensor_cores == (name.split()[1] in (IN_BLOCKS if numerics == "float32" else MULTIPLYING)), name
+    if arch == 90:
+        # Hopper's own, of four warps at a time, where tiles are large enough: those of weights.
+        assert found[f"{MLP} block_step"].get("HGMMA")

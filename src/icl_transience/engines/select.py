@@ -7,12 +7,15 @@ graph: eager's functions and autograd on all lanes, recorded once as CUDA graphs
 launches; for runs whose steps are all alike: without schedules, interventions of either kind, forgetting, noise and
 freezing that begins or ends; no image encoders.
 triton: kernels in Triton on NVIDIA's GPUs, some 30 a step however many lanes; without dropout, rotary positions, noise,
-sgd, interventions on activations and image encoders, and for the sizes that `specs.compute.engine_problem` says.
+sgd, interventions on activations and image encoders, and for the sizes that `specs.compute.engine_problem` says. A
+lane's bits do not depend on its pack there; under eager and graph they do, since PyTorch's library of products takes
+another one where there are more lanes.
 
 `auto` is the first of `specs.compute.AUTOMATIC` that can compute a run; on a GPU it must pass its self-check, too, when
 a job starts (`selfcheck.proven_engine`), or the next one trains.
 
-Numerics, of a run: float32 and float64 throughout; tf32: as float32, but the products of NVIDIA's tensor cores round
+Numerics, of a run: float32 and float64 throughout (triton takes float32 products in blocks up to width 64 as three of
+tensor cores, as exact as float32's own sums); tf32: as float32, but the products of NVIDIA's tensor cores round
 their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: matrix products in bfloat16 and the
 rest, the weights included, in float32 (all products in eager, under torch.autocast; those with whole weight matrices in
 native).

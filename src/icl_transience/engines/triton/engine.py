@@ -181,7 +181,7 @@ class TritonStep:
         }
         # Float32 as three products of tensor cores: of operands in two parts of 11 bits each, all but the product of
         # the smaller ones. Nothing is lost that float32's own sums would keep.
-        in_blocks = numerics | ({"PREC": "tf32x3"} if run.numerics == "float32" else {})
+        in_blocks = numerics | ({"PREC": "tf32x3"} if layout.in_three_products else {})
         epsilon = {"EPS": transformer.LAYER_NORM_EPSILON}
         common = {"batch": run.batch_size, "layers": depth, "lane_stride": layout.lane_stride}
         drawn = {"labels": self.labels, "counter": self.counter, "batches": DRAW_BATCHES, "batch": run.batch_size}

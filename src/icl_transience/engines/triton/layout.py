@@ -95,16 +95,22 @@ class Layout:
     def _hopper(self) -> bool:
         return self.capability >= (9, 0)
 
+    @property
+    def in_three_products(self) -> bool:
+        """Say whether tensor cores take products in float32, of operands in two parts; wide ones leave no registers."""
+        return self.run.numerics == "float32" and not self._wide
+
     @cached_property
     def forward(self) -> Tile:
         """Return tokens, and columns of its matrices, that a program of the forward pass takes.
 
-        Where a GPU's warps take products four at a time, all these are the fastest of those measured with 12 blocks on
-        an H200 that were good with 1 lane and with 64; more rows are better for many lanes, fewer for one.
+        Up to width 64 on a Hopper GPU, all these are the fastest of those measured with 12 blocks on an H200 that were
+        good with 1 lane and with 64: more rows are better for many lanes, fewer for one. Elsewhere they are those with
+        which the compiler spills least; tests/test_triton_compiled.py has bounds.
         """
         numerics, rows, columns = self.run.numerics, self._small_rows, min(64, self.run.model.width)
         if self._wide:
-            return Tile(rows, 32 if numerics == "float32" else 64, warps=8, stages=1)
+            return Tile(rows, 16 if numerics == "float32" else 64, warps=8, stages=1)
         if not self._hopper:
             return Tile(rows, columns)
         if numerics == "float32":
@@ -118,16 +124,16 @@ class Layout:
         """Return tokens and columns that a program of a block's backward pass takes; see `forward`."""
         numerics, rows, columns = self.run.numerics, self._small_rows, min(64, self.run.model.width)
         if self._wide:
-            return Tile(rows, 32 if numerics == "float32" else 64, warps=8, stages=1)
-        if numerics == "float32" and self._hopper:
-            return Tile(64, 32, warps=8, stages=1)
+            return Tile(rows, 16 if numerics == "float32" else 64, warps=8, stages=1)
+        if numerics == "float32":
+            return Tile(64 if self._hopper else rows, 32, warps=8, stages=1)
         return Tile(rows, columns, warps=4 if rows == 32 else 8)
 
     @cached_property
     def matrices(self) -> Tile:
         """Return rows of a gradient's square tiles, tokens that are added up at a time; see `forward`."""
-        side = min(64, self.run.model.width)
-        return Tile(side, 128 if self.run.numerics == "bfloat16" else 64, stages=3)
+        tokens = 64 if self._hopper or self.run.numerics != "float32" else 32
+        return Tile(min(64, self.run.model.width), 128 if self.run.numerics == "bfloat16" else tokens, stages=3)
 
     @cached_property
     def labels(self) -> Tile:
@@ -135,7 +141,7 @@ class Layout:
         if self.run.numerics == "float32":
             return Tile(32, 32, warps=8)
         if self._hopper and not self._wide:
-            return Tile(64, 64, registers=168)
+            return Tile(64, 64, registers=168 if self.run.model.width == 64 else None)
         return Tile(32, 32, warps=8 if self._wide else 4)
 
     @property

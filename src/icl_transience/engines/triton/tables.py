@@ -13,7 +13,7 @@ from torch import Tensor
 from icl_transience.engines.lanes import lanes_at
 from icl_transience.engines.optimizers import learning_rate
 from icl_transience.specs.model import COMPONENTS, component
-from icl_transience.specs.runs import Lane, PackSpec
+from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import Optimizer
 
 CLOCKS = 4
@@ -27,11 +27,17 @@ def statics(pack: PackSpec, names: Sequence[str], seen: int) -> Tensor:
     beta1, 1 - beta1, beta2, 1 - beta2, epsilon, the factor of L2 in the gradient, AdamW's weight decay, the clock, and
     whether the lane's gradients are stored: see `stores`.
     """
-    return torch.tensor([[_of_array(lane, name, seen) for name in names] for lane in lanes_at(pack, seen)])
+    rows = {run: [_of_array(run, name, seen) for name in names] for run in _runs(pack, seen)}
+    return torch.tensor([rows[lane.run] for lane in lanes_at(pack, seen)])
 
 
-def _of_array(lane: Lane, name: str, seen: int) -> list[float]:
-    run, optimizer = lane.run, lane.run.optimizer
+def _runs(pack: PackSpec, seen: int) -> set[Run]:
+    """Return what lanes have in common: seeds of a run have the same rows."""
+    return {lane.run for lane in lanes_at(pack, seen)}
+
+
+def _of_array(run: Run, name: str, seen: int) -> list[float]:
+    optimizer = run.optimizer
     squared = optimizer.l2.form == "squared"
     frozen = name in run.freeze.parameters
     clock = 2 * frozen + (name == _TABLE)
@@ -46,12 +52,12 @@ def _of_array(lane: Lane, name: str, seen: int) -> list[float]:
 
 def extras(pack: PackSpec, names: Sequence[str], seen: int) -> Tensor:
     """Return [S, arrays + 2]: lambda of unsquared L2 of each array, the largest norm (0 is any), `stores`."""
-    rows = []
-    for lane in lanes_at(pack, seen):
-        l2 = lane.run.optimizer.l2
+    rows = {}
+    for run in _runs(pack, seen):
+        l2 = run.optimizer.l2
         own = [l2.of(component(name)) if l2.form == "unsquared" else 0.0 for name in names]
-        rows.append([*own, lane.run.optimizer.clip, float(stores(lane.run.optimizer))])
-    return torch.tensor(rows)
+        rows[run] = [*own, run.optimizer.clip, float(stores(run.optimizer))]
+    return torch.tensor([rows[lane.run] for lane in lanes_at(pack, seen)])
 
 
 def stores(optimizer: Optimizer) -> bool:
@@ -65,11 +71,12 @@ def dynamics(pack: PackSpec, first: int, batches: int) -> Tensor:
 
     Float64; the optimizer does not change within them.
     """
-    return torch.stack([_of_lane(lane, first, batches) for lane in lanes_at(pack, first)], dim=1)
+    of_runs = {run: _of_run(run, first, batches) for run in _runs(pack, first)}
+    return torch.stack([of_runs[lane.run] for lane in lanes_at(pack, first)], dim=1)
 
 
-def _of_lane(lane: Lane, first: int, batches: int) -> Tensor:
-    run, optimizer, size = lane.run, lane.run.optimizer, lane.run.batch_size
+def _of_run(run: Run, first: int, batches: int) -> Tensor:
+    optimizer, size = run.optimizer, run.batch_size
     flat = optimizer.schedule.is_flat
     seen = [first + size * (number + 1) for number in range(batches)]
     rates = [learning_rate(optimizer, size, first if flat else end) for end in (seen[:1] if flat else seen)]
