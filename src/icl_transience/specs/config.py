@@ -129,7 +129,7 @@ class Config:
     gflops: Annotated[
         float | None,
         Key(
-            "model GFLOP/s that one training job reaches (the README's table has some; "
+            "model GFLOP/s that one training job reaches (docs/performance.md has some; "
             "benchmarks/throughput.py measures them): what time jobs ask a cluster for, how long "
             "segments are, and the hours of `snakemake cost`. null = for what jobs ask 20 on a CPU core; for the "
             "rest, and on a GPU, what was measured, where it was; else on a GPU what a model of it gives",
