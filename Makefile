@@ -77,7 +77,7 @@ lint: .venv/.installed
 
 # The variable leaves out what the theme says of its makers' next program.
 docs: .venv/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 	@echo "site/index.html"
 
 docs-figures: .venv/.installed

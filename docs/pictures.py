@@ -4,8 +4,8 @@
     python docs/pictures.py results/studies/laptop      the tables of that study's pictures first, from these results
 
 `make docs-figures` and `make docs-tables` call it. The tables hold of curves.csv what is drawn, so that they are small.
-tests/test_docs.py fails where a picture is not what its tables and the code draw. Two pictures need no tables: sequences as
-the code draws them, and how files are made from each other.
+tests/test_docs.py fails where a picture is not what its tables and the code draw. Two pictures need no tables:
+sequences as the code draws them, and how files are made from each other.
 """
 
 import sys
@@ -63,7 +63,7 @@ SHOWN = {
 }
 # A colour-blind palette (Okabe and Ito); with the shape it makes a class.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
-_SHAPES = ("s", "^", "P", "*", "p", "v", "h", "d", (4, 1, 0), "<", "D", "8")
+_SHAPES = ("s", "^", "P", "*", "p", "v", "h", "d", (4, 1, 0), "<", "D", (3, 1, 0))
 _GREY = "#666666"
 
 # Of each file: column, row, name, what it holds.
@@ -128,7 +128,12 @@ def sequences() -> Figure:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-1.6, 14.6), ylim=(-4.65, 0.9))
     axes.axis("off")
-    for x, text in ((3.5, "context: exemplars and labels"), (8.3, "query"), (9.5, "right"), (10.2, "where the answer is")):
+    for x, text in (
+        (3.5, "context: exemplars and labels"),
+        (8.3, "query"),
+        (9.5, "right"),
+        (10.2, "where the answer is"),
+    ):
         axes.text(x, 0.62, text, color=_GREY, ha="left" if x > 10 else "center", size=8)
     for row, (evaluator, where) in enumerate(SHOWN.items()):
         recipe = evaluator_recipe(evaluator, training)

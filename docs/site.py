@@ -1,8 +1,8 @@
 """Hooks of MkDocs: the site has pages that do not stand in docs/, and their links are right there, too.
 
-The README is its first page; CONTRIBUTING.md and other pages of the repository have places of their own; notebooks are pages;
-and a source file or folder that some page links to is a page that shows it. So every link is one within the site, works
-without a network, and is checked by `mkdocs build --strict`. Links are written as GitHub reads them.
+The README is its first page; CONTRIBUTING.md and other pages of the repository have places of their own; notebooks are
+pages; and a source file or folder that a page links to is a page that shows it. So every link stays within the site,
+works without a network, and is checked by `mkdocs build --strict`. Links are written as GitHub reads them.
 """
 
 import functools
@@ -25,7 +25,15 @@ PLACES = {
     "benchmarks/NOTES.md": "performance-notes.md",
 }
 # What a highlighter calls files with these endings.
-LANGUAGES = {".py": "python", ".smk": "python", ".yaml": "yaml", ".yml": "yaml", ".sh": "bash", ".json": "json", ".cpp": "cpp"}
+LANGUAGES = {
+    ".py": "python",
+    ".smk": "python",
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".sh": "bash",
+    ".json": "json",
+    ".cpp": "cpp",
+}
 _FENCE = re.compile(r"^( *)(```+).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^()\s]+)(\))")
 
@@ -94,7 +102,9 @@ def source_page(path: Path) -> str:
     head = f"---\nsearch: {{exclude: true}}\nhide: [navigation]\n---\n# `{name}`\n\n"
     if path.is_dir():
         return head + fenced("\n".join(sorted(child.name + "/" * child.is_dir() for child in shown(path))))
-    return head + fenced(path.read_text(encoding="utf-8"), LANGUAGES.get(path.suffix, "python" if path.name == "Snakefile" else "text"))
+    return head + fenced(
+        path.read_text(encoding="utf-8"), LANGUAGES.get(path.suffix, "python" if path.name == "Snakefile" else "text")
+    )
 
 
 def shown(folder: Path) -> list[Path]:
@@ -119,7 +129,7 @@ def notebook_page(path: Path) -> str:
 
 @functools.cache
 def pages() -> dict[str, str]:
-    """Return the texts of the site's pages, by the path of what each is made from, links as they are in the repository."""
+    """Return the texts of the site's pages by what each is made from; links are as they are in the repository."""
     written = [*PLACES, *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md")))]
     texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in written}
     for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
