@@ -24,6 +24,8 @@ PLACES = {
     "config/README.md": "config-folder.md",
     "benchmarks/NOTES.md": "performance-notes.md",
 }
+# Pages whose tables need the room of the table of contents.
+WIDE = ("docs/performance.md", "docs/reference.md")
 # What a highlighter calls files with these endings.
 LANGUAGES = {
     ".py": "python",
@@ -35,6 +37,7 @@ LANGUAGES = {
     ".cpp": "cpp",
 }
 _FENCE = re.compile(r"^( *)(```+).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
+_FLOWCHART = re.compile(r"^( *)(```)mermaid\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^()\s]+)(\))")
 
 
@@ -96,6 +99,19 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
 
 
+def flowchart_table(match: re.Match) -> str:
+    """Return the picture of the rooms, which GitHub draws by itself, as a table: no program here draws it."""
+    names = dict(re.findall(r"^ +(\w+)\[\"(.*?)\"\]$", match[3], re.MULTILINE))
+    imports = dict(re.findall(r"^ +(\w+) --> (.+)$", match[3], re.MULTILINE))
+    rows = ["| floor | room | imports |", "|---|---|---|"]
+    for floor, rooms in re.findall(r"subgraph \w+ \[(.*?)\]\n(.*?)\n +end$", match[3], re.MULTILINE | re.DOTALL):
+        for room in re.findall(r"^ +(\w+)", rooms, re.MULTILINE):
+            targets = imports.get(room, "").split(" & ")
+            listed = ", ".join(f"`{names.get(target, target)}`" for target in targets if target)
+            rows.append(f"| {floor} | `{names.get(room, room)}` | {listed} |")
+    return "\n".join(rows)
+
+
 def source_page(path: Path) -> str:
     """Return the page that shows a source file, or lists a folder."""
     name = path.relative_to(ROOT).as_posix()
@@ -150,7 +166,9 @@ def on_config(config):
 def on_files(files: Files, config) -> Files:
     """Put every page of `pages` in its place."""
     for page, text in pages().items():
-        content = text if place(page).startswith("source/") else moved(page, text)
+        content = text if place(page).startswith("source/") else _FLOWCHART.sub(flowchart_table, moved(page, text))
+        if page in WIDE:
+            content = f"---\nhide: [toc]\n---\n{content}"
         if existing := files.get_file_from_path(place(page)):
             files.remove(existing)
         files.append(File.generated(config, place(page), content=content))

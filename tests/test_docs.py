@@ -290,6 +290,20 @@ def test_another_workflow_uses_this_one_as_the_page_types_it(tmp_path, number):
     assert re.search(r"^(icl_)?train +\d+$", done.stdout + done.stderr, re.MULTILINE)
 
 
+@pytest.mark.slow
+def test_results_lie_below_another_folder_as_the_page_types_it(tmp_path):
+    """A folder with a space and an umlaut, which is a link."""
+    (tmp_path / "Größe x").mkdir()
+    (tmp_path / "link").symlink_to("Größe x")
+    (tmp_path / "link/mine.yaml").write_text(blocks("docs/tutorial.md", "yaml")[1], encoding="utf-8")
+    (line,) = (text for text in blocks("docs/other-workflows.md", "bash") if "--directory" in text)
+    arguments = [str(tmp_path / "link") if word == "/scratch/me" else word for word in line.split()[1:]]
+    command = python("snakemake", "-n", *arguments) | {"cwd": ROOT, "env": environment()}
+    done = subprocess.run(**command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"output: results/studies/mine/depth/curves\.svg", done.stdout + done.stderr)
+
+
 def test_the_catalogues_files_say_where_the_configuration_is():
     assert (ROOT / "config/config.yaml").resolve() == ROOT / "config.yaml"
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline import ROOT, TINY, environment, python
 
-# As docs and README have it; the study and the results are named as from the outer workflow's folder.
+# As docs/other-workflows.md has it; the study and the results are named as from the outer workflow's folder.
 OUTER = """
 configfile: "{root}/config.yaml"
 config |= {{"study": "{study}", "results": "made/by another"}}
