@@ -112,6 +112,11 @@ def _study_path(name: str, base: Path) -> Path:
         return Path(name)
     folder = base / "workflow/studies"
     known = [path.stem for path in study_files(base)]
+    if not folder.is_dir():
+        raise StudyError(
+            f"config: `study` is {name!r}, but there is no folder {folder}: a workflow that was fetched has no studies "
+            "on this machine; name a file, such as `study: /path/mine.yaml`"
+        )
     if name not in known:
         raise StudyError(
             f"config: `study` is {name!r}, which is not in {folder}{did_you_mean(name, known)} "
