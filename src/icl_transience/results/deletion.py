@@ -23,6 +23,7 @@ from icl_transience.specs.errors import StudyError, did_you_mean
 from icl_transience.specs.records import experiment_from
 from icl_transience.specs.runs import Lane
 from icl_transience.store import atomic, layout, locks
+from icl_transience.system import tensorboard
 from icl_transience.system.formatting import format_number_of, format_path
 
 _MOST_NAMED = 4
@@ -185,7 +186,8 @@ class _Deleted:
     def _tables(self, selection: Selection) -> Iterator[Part]:
         """Yield the folders of tables and figures that go, with their logs; of a whole study its exports, too."""
         paths, name = self.plan.paths, self.plan.study.name
-        folders = Path(paths.study_folder), self.results / "logs/studies" / name
+        beside = ("logs/studies", tensorboard.FOLDER)
+        folders = (Path(paths.study_folder), *(self.results / kind / name for kind in beside))
         others = [study for path, study in self.studies if path != self.plan.study_path and study.name == name]
         if selection.study and not others:
             # What cannot be loaded now stays.
