@@ -138,6 +138,14 @@ class Config:
             above=0,
         ),
     ]
+    tensorboard: Annotated[
+        bool,
+        Key(
+            "running jobs write training loss and metrics to results/tensorboard too, for TensorBoard, whose package "
+            "(`pip install tensorboard`) is optional; nothing here reads them",
+            default=False,
+        ),
+    ]
     export_sequences: Annotated[
         int,
         Key(
