@@ -152,22 +152,13 @@ class Captions(dict):
         return f"<p><strong>Mind</strong> that {escape(text)}.</p>" if text else ""
 
     def _claims(self, experiment: str) -> str:
-        said = [_claim(row) for row in self._verdicts.get(experiment, ())]
+        said = [claim_in_html(row) for row in self._verdicts.get(experiment, ())]
         return f"<p><strong>Claims.</strong></p><ul>{''.join(said)}</ul>" if said else ""
 
     @cached_property
     def _verdicts(self) -> dict[str, list[dict[str, str]]]:
         """Return experiment -> its rows of verdicts.csv; empty where the study has none."""
-        path = Path(self.plan.paths.study_folder, "verdicts.csv")
-        found: dict[str, list[dict[str, str]]] = {}
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                table = csv.DictReader(file)
-                if missing := [name for name in _OF_A_CLAIM if name not in (table.fieldnames or ())]:
-                    raise StudyError(f"{path}: lacks {', '.join(missing)}: delete it, and snakemake writes it again")
-                for row in table:
-                    found.setdefault(row["experiment"], []).append(row)
-        return found
+        return read_verdicts(Path(self.plan.paths.study_folder, "verdicts.csv"))
 
     def _made(self) -> str:
         entry = provenance.known(self.plan)
@@ -194,8 +185,21 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _claim(row: Mapping[str, str]) -> str:
-    """Return a row of verdicts.csv as an item of a list."""
+def read_verdicts(path: Path) -> dict[str, list[dict[str, str]]]:
+    """Return experiment -> its rows of verdicts.csv; empty where there is none. Raises StudyError where it is older."""
+    found: dict[str, list[dict[str, str]]] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            if missing := [name for name in _OF_A_CLAIM if name not in (table.fieldnames or ())]:
+                raise StudyError(f"{path}: lacks {', '.join(missing)}: delete it, and snakemake writes it again")
+            for row in table:
+                found.setdefault(row["experiment"], []).append(row)
+    return found
+
+
+def claim_in_html(row: Mapping[str, str]) -> str:
+    """Return a row of verdicts.csv as an item of a list, in HTML."""
     source = f" ({escape(row['source'])})" if row["source"] else ""
     parts = [f"<strong>{row['verdict']}</strong>: {escape(row['text'])}{source}"]
     parts.append(f"tested: {escape(row['tested'])}")
