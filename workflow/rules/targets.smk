@@ -1,6 +1,6 @@
 # Targets that are names alone. Of experiments: `snakemake transience` builds the experiment of that name. And those that
 # report on a study and make nothing of it: what it would cost, how far it is, what older code trained, what is left over, all that is built in one
-# page, all of it in one file. Their work is done by `report_on_study` at the end of the call (the Snakefile's
+# page, all curves in one page to choose from, all of it in one file. Their work is done by `report_on_study` at the end of the call (the Snakefile's
 # `onsuccess`), so that `snakemake all archive` packs what is finished.
 from contextlib import contextmanager
 

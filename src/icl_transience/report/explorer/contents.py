@@ -1,13 +1,12 @@
 """What the explorer holds of a study: its tables as columns of numbers of four digits, with names and colours.
 
-Curves are kept as series, one a lane, evaluator and metric; a series says which points it has, by their number in a list
-of different points, since lanes of an experiment mostly have the same ones.
+Curves are kept as series, one a lane, evaluator and metric; a series says which points it has, by their number in a
+list of different points, since lanes of an experiment mostly have the same ones.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import matplotlib
@@ -30,7 +29,7 @@ from icl_transience.store.tables_file import Tables
 
 DIGITS = 4
 # Nearly black has no place on a dark page.
-_ON_DARK = {"#000000": "#f0f0f0", "#222222": "#dddddd", "#444444": "#bbbbbb"}
+_ON_DARK = {"#000000": "#f0f0f0", "#222222": "#dddddd", "#444444": "#bbbbbb", "#aa3377": "#d46aa5"}
 _HEAT_MAPS = ("viridis", "RdBu_r")
 _HEAT_STEPS = 64
 
@@ -94,6 +93,7 @@ def experiment(explored: Explored) -> dict[str, Any]:
         "summarised": record.statistics.evaluator,
         "t": _t_factors(record),
         "evaluators": evaluators,
+        "metrics": [name for name in METRICS if name in set(tables.curves["metric"])],
         "drawn": [name for name in record.figures.drawn if name in evaluators] or evaluators[:1],
         "runs": [
             {
@@ -171,20 +171,21 @@ def _lane(record: ExperimentRecord, key: tuple[str, str], row: Mapping[Any, Any]
 
 
 def _series(
-    curves: pd.DataFrame, lanes: Sequence[tuple[str, str]], evaluators: Sequence[str], points: dict[tuple[int, ...], int]
+    curves: pd.DataFrame,
+    lanes: Sequence[tuple[str, str]],
+    evaluators: Sequence[str],
+    points: dict[tuple[int, ...], int],
 ) -> dict[str, list]:
     """Return the columns lane, evaluator, metric and points, numbers in their lists; and values, a list a series."""
     metrics, numbers = list(METRICS), {lane: number for number, lane in enumerate(lanes)}
     found: dict[str, list] = {"lane": [], "evaluator": [], "metric": [], "points": [], "values": []}
-    for key, rows in curves.groupby(["run", "seed", "evaluator", "metric"], sort=False):
-        run, seed, evaluator, metric = cast(tuple[str, str, str, str], key)
-        if (run, seed) not in numbers:
-            continue
-        found["lane"].append(numbers[run, seed])
-        found["evaluator"].append(evaluators.index(evaluator))
-        found["metric"].append(metrics.index(metric))
-        found["points"].append(_number_of_points(rows["sequences_seen"], points))
-        found["values"].append(_numbers(rows["value"]))
+    for (run, seed, evaluator, metric), (seen, values) in _grouped(curves, ["run", "seed", "evaluator", "metric"]):
+        if (run, seed) in numbers:
+            found["lane"].append(numbers[run, seed])
+            found["evaluator"].append(evaluators.index(evaluator))
+            found["metric"].append(metrics.index(metric))
+            found["points"].append(points.setdefault(tuple(seen), len(points)))
+            found["values"].append([_number(value) for value in values])
     return found
 
 
@@ -202,22 +203,19 @@ def _heads(
     numbers = {lane: number for number, lane in enumerate(lanes)}
     found: dict[str, list] = {"lane": [], "evaluator": [], "measure": [], "head": [], "points": [], "values": []}
     first = 1 if record.figures and record.figures.x == "log" else 0
-    ranges: dict[str, dict[str, list[float]]] = {}
-    for key, rows in of_heads.groupby(["evaluator", "measure"], sort=False):
-        evaluator, measure = cast(tuple[str, str], key)
-        shown = rows.loc[rows["sequences_seen"] >= first, "value"].to_numpy()
-        norm = figure_heads.norm_of(shown, measure)
+    ranges: dict[str, dict[str, list[float | None]]] = {}
+    for (evaluator, measure), rows in of_heads.groupby(["evaluator", "measure"], sort=False):  # pyright: ignore[reportGeneralTypeIssues]
+        norm = figure_heads.norm_of(rows.loc[rows["sequences_seen"] >= first, "value"].to_numpy(), measure)
         ranges.setdefault(evaluator, {})[measure] = [_number(norm.vmin), _number(norm.vmax)]
-        for lane, of_lane in rows.groupby(["run", "seed", "layer", "head"], sort=False):
-            run, seed, layer, head = cast(tuple[str, str, int, int], lane)
-            if (run, seed) not in numbers:
-                continue
+    columns = ["run", "seed", "evaluator", "measure", "layer", "head"]
+    for (run, seed, evaluator, measure, layer, head), (seen, values) in _grouped(of_heads, columns):
+        if (run, seed) in numbers:
             found["lane"].append(numbers[run, seed])
             found["evaluator"].append(measured_on.index(evaluator))
             found["measure"].append(measures.index(measure))
             found["head"].append(places.index((layer, head)))
-            found["points"].append(_number_of_points(of_lane["sequences_seen"], points))
-            found["values"].append(_numbers(of_lane["value"]))
+            found["points"].append(points.setdefault(tuple(seen), len(points)))
+            found["values"].append([_number(value) for value in values])
     return {
         "measures": measures,
         "evaluators": measured_on,
@@ -227,12 +225,16 @@ def _heads(
     }
 
 
-def _number_of_points(seen: pd.Series, points: dict[tuple[int, ...], int]) -> int:
-    return points.setdefault(tuple(seen.astype(int).tolist()), len(points))
-
-
-def _numbers(values: pd.Series) -> list[float | None]:
-    return [_number(value) for value in values.tolist()]
+def _grouped(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[tuple, tuple[list[int], list[float]]]]:
+    """Yield (values of `columns`, (sequences seen, values)) in the order of the rows; pandas takes far longer."""
+    found: dict[tuple, tuple[list[int], list[float]]] = {}
+    keys = zip(*(table[column].tolist() for column in columns), strict=True)
+    rows = zip(keys, table["sequences_seen"].tolist(), table["value"].tolist(), strict=True)
+    for key, seen, value in rows:
+        of_key = found.setdefault(key, ([], []))
+        of_key[0].append(seen)
+        of_key[1].append(value)
+    yield from found.items()
 
 
 def _number(value: Any) -> float | None:
@@ -284,5 +286,5 @@ def _colours_on_dark(record: ExperimentRecord, colours: Mapping[str, Any]) -> di
     light = {run: to_hex(colour) for run, colour in colours.items()}
     if set(light.values()) <= {colour.lower() for colour in UNORDERED}:
         return {run: _ON_DARK.get(colour, colour) for run, colour in light.items()}
-    ramp = matplotlib.colormaps["viridis"](np.linspace(0.3, 1, len(light)))
+    ramp = matplotlib.colormaps["viridis"](np.linspace(0.4, 1, len(light)))
     return {run: to_hex(colour) for run, colour in zip(light, ramp, strict=True)}

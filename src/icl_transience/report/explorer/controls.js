@@ -17,7 +17,7 @@ function renderControls() {
   }
   if (state.view === "curves") curvesControls(host);
   if (state.view === "plane") planeControls(host);
-  if (state.view !== "heads") choice(host, "metric", "Metric", [["default", "of each its own (as in the figures)"], ...Object.entries(DATA.names.metrics)]);
+  if (state.view !== "heads") choice(host, "metric", "Metric", [["default", "of each its own (as in the figures)"], ...metrics()]);
   choice(host, "x", "Axis of sequences seen", [["log", "logarithmic"], ["linear", "linear"]]);
   choice(host, "theme", "Colours", [["system", "as the system"], ["light", "light"], ["dark", "dark"]]);
   for (const [id, top] of opened) document.getElementById(id)?.scrollTo(0, top);
@@ -47,6 +47,10 @@ function headsControls(host) {
   choice(host, "on", "Measured on", on.map((name) => [name, DATA.names.evaluators[name].label]), measuredOn(shown[0]));
   const of = [...new Set(shown.flatMap((one) => one.lanes.map((lane) => lane.seed)))];
   choice(host, "of", "Seed", of.map((seed) => [seed, seed]), state.of ?? of[0]);
+}
+
+function metrics() {
+  return Object.entries(DATA.names.metrics).filter(([name]) => experiments().some((one) => one.metrics.includes(name)));
 }
 
 function unlessAll(chosen, all) {

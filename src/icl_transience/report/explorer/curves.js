@@ -4,7 +4,7 @@
 function renderCurves(host) {
   const panels = panelsToDraw();
   if (!panels.length) {
-    host.textContent = "Nothing is chosen: choose an experiment, a run and an evaluator.";
+    host.textContent = "Nothing is chosen: choose a run and an evaluator.";
     return;
   }
   legend(host, panels);

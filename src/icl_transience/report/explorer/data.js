@@ -4,8 +4,7 @@
 let DATA;
 
 async function unpack() {
-  const bytes = Uint8Array.from(atob(document.getElementById("data").textContent.trim()), (one) => one.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([bytesOf(document.getElementById("data").textContent.trim())]).stream().pipeThrough(new DecompressionStream("gzip"));
   DATA = JSON.parse(await new Response(stream).text());
   DATA.metrics = Object.keys(DATA.names.metrics);
   for (const experiment of DATA.experiments) {
@@ -15,6 +14,12 @@ async function unpack() {
       experiment.heads.index = index(experiment.heads.series, key);
     }
   }
+}
+
+function bytesOf(base64) {
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
 }
 
 function index(series, key) {

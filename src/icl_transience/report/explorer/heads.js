@@ -31,6 +31,8 @@ function renderHeads(host) {
   if (meaning) host.appendChild(document.createElement("p")).textContent = `${DATA.names.measures[measure()].label}: ${meaning}`;
   const grid = host.appendChild(document.createElement("div"));
   grid.className = "grid heads";
+  for (const experiment of experiments())
+    if (!experiment.heads) host.appendChild(document.createElement("p")).textContent = `${experiment.name}: no heads were measured.`;
   for (const experiment of shown) for (const run of runsOf(experiment)) drawHeads(grid, experiment, run);
 }
 

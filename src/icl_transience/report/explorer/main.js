@@ -10,7 +10,8 @@ function render() {
   document.getElementById("heading").textContent = experiments().map((one) => one.question || one.name).join(" · ");
   const host = document.getElementById("picture");
   host.replaceChildren();
-  ({ curves: renderCurves, plane: renderPlane, heads: renderHeads })[state.view](host);
+  if (experiments().length) ({ curves: renderCurves, plane: renderPlane, heads: renderHeads })[state.view](host);
+  else host.textContent = "Nothing is chosen: choose an experiment.";
   renderLeftOut();
 }
 

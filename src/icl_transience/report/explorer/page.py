@@ -1,7 +1,7 @@
 """The explorer of a study: {results}/studies/{study}/explorer.html, one file that needs no network.
 
-Its data are made in contents.py; they stand in it once, as JSON, compressed and in base64. Its scripts and its style are
-the files beside this one, among them uPlot (uplot.min.js, version 1.6.32, from npm; licence: uplot.LICENSE.txt).
+Its data are made in contents.py; they stand in it once, as JSON, compressed and in base64. Its scripts and its style
+are the files beside this one, among them uPlot (uplot.min.js, version 1.6.32, from npm; licence: uplot.LICENSE.txt).
 """
 
 import base64
@@ -22,9 +22,8 @@ from icl_transience.specs import code_digest
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store import atomic, checksums, tables_file
-from icl_transience.store.layout import CIRCUITS, VERDICTS
+from icl_transience.store.layout import CIRCUITS, EXPLORER, VERDICTS
 
-NAME = "explorer.html"
 # In the order in which they are read.
 _SCRIPTS = (
     *("uplot.min.js", "data.js", "state.js", "lines.js", "panel.js", "curves.js", "plane.js", "heads.js"),
@@ -38,7 +37,7 @@ _MOST_NAMED = 6
 
 def path_of(plan: Plan) -> Path:
     """Return the path of a study's explorer."""
-    return Path(plan.paths.study_folder, NAME)
+    return Path(plan.paths.study_folder, EXPLORER)
 
 
 def explore(plan: Plan) -> str:
@@ -116,9 +115,7 @@ def _notes(plan: Plan, experiment: str, lanes: Sequence[status.Row]) -> tuple[st
     return tuple(notes)
 
 
-def _contents(
-    plan: Plan, absent: Mapping[str, str], notes: Mapping[str, tuple[str, ...]]
-) -> dict[str, Any]:
+def _contents(plan: Plan, absent: Mapping[str, str], notes: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """Return what the page holds: the tables of each experiment that `notes` names."""
     shown, absent = [], dict(absent)
     for name in notes:
@@ -155,7 +152,9 @@ def _made_from(plan: Plan, absent: Mapping[str, str], notes: Mapping[str, tuple[
     for name in notes:
         folder = Path(plan.paths.experiment_folder(name))
         parts.append(plan.records.experiment_text(name, figures=True))
-        parts += [path.read_text() for path in _there(folder / checksums.CHECKSUMS, folder / CIRCUITS / checksums.CHECKSUMS)]
+        parts += [
+            path.read_text() for path in _there(folder / checksums.CHECKSUMS, folder / CIRCUITS / checksums.CHECKSUMS)
+        ]
     parts += [path.read_text(encoding="utf-8") for path in _there(study / VERDICTS)]
     parts += [_asset(name) for name in (*_SCRIPTS, *_STYLES, _PAGE, "contents.py")]
     # Of names, colours and ranges.

@@ -64,7 +64,7 @@ function drawPanel(host, panel) {
     scales: { x: { time: false, distr: logX ? 3 : 1, range: (_, low, high) => [low, high] }, y: { distr: logY ? 3 : 1, range: share ? [-0.02, 1.02] : undefined } },
     series, bands,
     axes: [
-      { ...axis, ...lined(logX), size: 40, label: "sequences seen", values: (_, splits) => splits.map((x) => (x === null || (logX && !isPower(x)) ? "" : count(x))) },
+      { ...axis, ...lined(false), size: 40, label: "sequences seen", splits: logX ? (_, __, low, high) => logSplits(low, high) : undefined, filter: (_, splits) => splits, values: (_, splits) => splits.map(count) },
       { ...axis, ...lined(logY), size: 52, label: panel.loss ? "loss" : DATA.names.metrics[metric], values: (_, splits) => splits.map((y) => (y === null ? "" : String(Number(y.toPrecision(3))))) },
     ],
     legend: { show: false },
@@ -85,6 +85,14 @@ function meanOfHowMany(lines) {
   const numbers = [...new Set(lines.map((line) => line.n))];
   if (state.show !== "mean" || numbers.length !== 1) return "";
   return numbers[0] === 1 ? " (1 seed)" : ` (mean of ${numbers[0]} seeds)`;
+}
+
+// 1, 2 and 5 times powers of ten; over many decades the powers alone.
+function logSplits(low, high) {
+  const found = [], steps = high / low > 1e4 ? [1] : high / low > 1e3 ? [1, 3] : [1, 2, 5];
+  for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10)
+    for (const step of steps) if (power * step >= low && power * step <= high) found.push(power * step);
+  return found;
 }
 
 function isPower(x) {
@@ -142,7 +150,7 @@ function accessible(plot, panel, named, values, xs) {
     event.preventDefault();
     const now = plot.cursor.idx ?? (step[event.key] > 0 ? -1 : xs.length);
     const next = Math.min(xs.length - 1, Math.max(0, now + step[event.key]));
-    plot.setCursor({ left: plot.valToPos(xs[next], "x"), top: plot.over.clientHeight / 2 });
+    plot.setCursor({ left: plot.valToPos(xs[next], "x"), top: plot.over.clientHeight / 2 }, true, true);
     document.getElementById("reading").textContent = values.textContent;
   });
 }

@@ -70,11 +70,9 @@ function planeOf(experiment, paths) {
   }
   svg(root, "text", { x: x(most / 2), y: size - 6, "text-anchor": "middle" }, DATA.names.evaluators[state.across].label);
   svg(root, "text", { x: 12, y: y(most / 2), "text-anchor": "middle", transform: `rotate(-90 12 ${y(most / 2)})` }, DATA.names.evaluators[upwards()].label);
-  if (state.metric === "default") {
-    const chance = runsOf(experiment)[0].chance;
-    if (state.across in chance) svg(root, "line", { x1: x(chance[state.across]), x2: x(chance[state.across]), y1: y(0), y2: y(most), class: "chance" });
-    if (upwards() in chance) svg(root, "line", { x1: x(0), x2: x(most), y1: y(chance[upwards()]), y2: y(chance[upwards()]), class: "chance" });
-  }
+  const run = runsOf(experiment)[0];
+  for (const level of chances(run, [state.across])) svg(root, "line", { x1: x(level), x2: x(level), y1: y(0), y2: y(most), class: "chance" });
+  for (const level of chances(run, [upwards()])) svg(root, "line", { x1: x(0), x2: x(most), y1: y(level), y2: y(level), class: "chance" });
   for (const path of paths) {
     const d = path.xs.map((_, i) => `${i ? "L" : "M"}${x(path.across[i]).toFixed(1)} ${y(path.up[i]).toFixed(1)}`).join("");
     const line = svg(root, "path", { d, fill: "none", stroke: path.colour, "stroke-width": path.thin ? 1 : 2, opacity: path.thin ? 0.7 : 1 });

@@ -167,6 +167,7 @@ def _mark_peak(panel: Axes, run: RunRecord, tables: Tables) -> None:
 
 
 def norm_of(values: np.ndarray, measure: str) -> Normalize:
+    """Return what the colours of a measure span: all but its most extreme values; of a signed one evenly around 0."""
     lowest, highest = (float(np.quantile(values, share)) for share in (0.001, 0.999)) if len(values) else (0.0, 1.0)
     if _is_signed(measure):
         most = max(abs(lowest), abs(highest), 1e-9)
@@ -179,6 +180,7 @@ def _is_signed(measure: str) -> bool:
 
 
 def map_of(measure: str) -> str:
+    """Return Matplotlib's name of the colours of a measure."""
     return "RdBu_r" if _is_signed(measure) else "viridis"
 
 
