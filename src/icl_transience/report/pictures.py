@@ -32,12 +32,11 @@ def picture(files: list[Path], category: str, name: str) -> str:
 
 def opens(shown: Path, category: str) -> str:
     """Return the address that opens a file of the report, with its caption; category: the one that it is listed in."""
-    path, view = json.dumps(str(shown)), _VIEWS[shown.suffix]
-    opened = (
-        f"{{navbarMode: 'resultinfo', resultPath: {path}, content: '{view}', contentPath: results[{path}].data_uri}}"
-    )
+    path, listed, view = json.dumps(str(shown)), json.dumps(category), _VIEWS[shown.suffix]
+    where = f"navbarMode: 'resultinfo', category: {listed}, subcategory: Object.keys(categories[{listed}])[0]"
+    what = f"resultPath: {path}, content: '{view}', contentPath: results[{path}].data_uri"
     # An address is decoded before it is run.
-    return "javascript:" + quote(f"void(app.showCategory({json.dumps(category)}), app.setView({opened}))")
+    return "javascript:" + quote(f"void app.setView({{{where}, {what}}})")
 
 
 def small(path: Path) -> bytes:
