@@ -37,7 +37,7 @@ function drawPanel(host, panel) {
       bands.push({ series: [series.length - 2, series.length - 1], fill: `${line.colour}33` });
     }
     data.push(positive(onto(line, line.ys)));
-    series.push({ stroke: line.colour, width: state.show === "seeds" ? 1 : 2, dash: line.dash ? [6, 3] : undefined, points: { show: false } });
+    series.push({ stroke: line.colour, width: state.show === "seeds" ? 1 : 2, dash: line.dash ? [6, 3] : undefined, points: { show: xs.length === 1 } });
     named.push([series.length - 1, line]);
   }
   const figure = document.createElement("figure");
