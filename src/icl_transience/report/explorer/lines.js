@@ -31,7 +31,7 @@ function looksOfRun(run) {
   return { label: run.name, colour: colour(run.colour) };
 }
 
-// {title, words, lines, evaluator, chance: [levels], loss: whether it is one of the training loss}
+// {title, words of its axis, lines, evaluator, chance: [levels], loss: whether it is one of the training loss}
 function panelsToDraw() {
   return experiments().flatMap((experiment) => {
     const runs = runsOf(experiment), shown = shownEvaluators(experiment);
@@ -45,10 +45,10 @@ function panelsToDraw() {
 function panelsOfRuns(experiment, runs, shown) {
   return runs.flatMap((run) => {
     const lines = shown.flatMap((name) => linesOf(experiment, run, name, looksOfEvaluator(name)));
-    const panels = shown.length ? [{ title: run.name, lines, evaluator: shown[0], chance: chances(run, shown) }] : [];
+    const panels = shown.length ? [{ title: run.name, lines, evaluator: shown[0], chance: chances(run, shown), words: wordsOf(shown) }] : [];
     if (state.loss === "shown") {
       const training = linesOf(experiment, run, "training", looksOfEvaluator("training"));
-      panels.push({ title: `${run.name}, training loss`, lines: training, evaluator: "training", chance: [], loss: true });
+      panels.push({ title: `${run.name}, training loss`, lines: training, evaluator: "training", chance: [], words: "loss", loss: true });
     }
     return panels;
   });
@@ -60,12 +60,19 @@ function panelsOfEvaluators(experiment, runs, shown) {
     lines: runs.flatMap((run) => linesOf(experiment, run, name, looksOfRun(run))),
     evaluator: name,
     chance: runs.length ? chances(runs[0], [name]) : [],
+    words: wordsOf([name]),
   }));
   if (state.loss === "shown") {
     const training = runs.flatMap((run) => linesOf(experiment, run, "training", looksOfRun(run)));
-    panels.push({ title: "training loss", lines: training, evaluator: "training", chance: [], loss: true });
+    panels.push({ title: "training loss", lines: training, evaluator: "training", chance: [], words: "loss", loss: true });
   }
   return panels;
+}
+
+// What the vertical axis is of: in-context accuracies and accuracies are both accuracies.
+function wordsOf(shown) {
+  const found = [...new Set(shown.map((name) => DATA.names.metrics[metricOf(name, state.metric)]))];
+  return found.length === 1 ? found[0] : "accuracy";
 }
 
 function chances(run, shown) {

@@ -65,7 +65,7 @@ function drawPanel(host, panel) {
     series, bands,
     axes: [
       { ...axis, ...lined(false), size: 40, label: "sequences seen", splits: logX ? (_, __, low, high) => logSplits(low, high) : undefined, filter: (_, splits) => splits, values: (_, splits) => splits.map(count) },
-      { ...axis, ...lined(logY), size: 52, label: panel.loss ? "loss" : DATA.names.metrics[metric], values: (_, splits) => splits.map((y) => (y === null ? "" : String(Number(y.toPrecision(3))))) },
+      { ...axis, ...lined(logY), size: 52, label: panel.words, values: (_, splits) => splits.map((y) => (y === null ? "" : String(Number(y.toPrecision(3))))) },
     ],
     legend: { show: false },
     cursor: { sync: { key: "seen", scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 7 } },
