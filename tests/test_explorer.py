@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -419,6 +420,25 @@ def test_it_is_dark_where_the_system_is_and_lines_are_seen_there(opened, address
         ".map((one) => one.colour[1])"
     )
     assert min(contrast(colour, "#15181c") for colour in colours) > 3
+
+
+# What it is put together from.
+
+
+def test_its_scripts_and_styles_are_installed_with_the_library():
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "icl_transience"
+    ]
+    library = ROOT / "src/icl_transience"
+    installed = {path for pattern in shipped for path in library.glob(pattern)}
+    assert {
+        path for path in (library / "report/explorer").iterdir() if path.is_file() and path.suffix != ".py"
+    } < installed
+
+
+def test_the_licence_of_uplot_goes_with_it(text):
+    assert "Copyright (c) 2022 Leon Sorokin" in text
+    assert "v1.6.32" in text
 
 
 # How large it is.
