@@ -245,6 +245,7 @@ def test_every_figure_is_drawn_again_from_the_archive_alone(clone, tmp_path):
     checked = subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
     assert checked.stdout == b""
     assert {
+        "explorer.html",
         "report.html",
         "provenance.json",
         "study.yaml",
