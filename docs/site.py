@@ -21,6 +21,7 @@ PLACES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "results/README.md": "results-folder.md",
+    "config/README.md": "config-folder.md",
     "benchmarks/NOTES.md": "performance-notes.md",
 }
 # Pages whose tables need the room of the table of contents.

@@ -29,7 +29,7 @@ SPEC.loader.exec_module(pictures)
 
 PAGES = sorted(
     [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]
-    + [ROOT / name for name in ("results/README.md", "benchmarks/NOTES.md")]
+    + [ROOT / name for name in ("results/README.md", "config/README.md", "benchmarks/NOTES.md")]
 )
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
