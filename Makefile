@@ -3,6 +3,7 @@
 # make test-quick what of it is done in two or three minutes, for the work on one change
 # make test-all   all of it, with a fresh interpreter for every job and triton (700 MB): what CI runs
 # make lint       ruff, snakefmt, pyright, snakemake --lint, typos
+# make docs       build the documentation as a site, in site/
 # make docs-figures  draw the pictures in docs/ again, from the tables in docs/data
 # make docs-tables   the same, once the default study (or STUDY=...) has been run and its tables have been copied there
 # make unlock     after Snakemake itself was killed; refuses while one of its jobs is still at work
@@ -49,7 +50,7 @@ RUN = PATH="$$PWD/.venv/bin:$$PATH" python -m
 # Snakemake reads a value as YAML, a number where it is one, once it has taken quotes from its ends: spaces keep them.
 CONFIG = $${STUDY:+--config "study= '$${STUDY//$$QUOTE/$$QUOTE$$QUOTE}' "}
 
-.PHONY: study test test-quick test-all lint docs-figures docs-tables unlock clean place
+.PHONY: study test test-quick test-all lint docs docs-figures docs-tables unlock clean place
 .DEFAULT_GOAL := study
 
 study: .venv/.installed
@@ -62,7 +63,7 @@ test-quick: .venv/.installed
 	$(RUN) pytest -n auto -m 'not slow and not heavy'
 
 # Elsewhere jobs are forks of a process that has torch loaded (tests/warm); here it is shown that this hides nothing.
-test-all: .venv/.installed-gpu-test
+test-all: .venv/.installed-gpu-test .venv/.installed-docs
 	export PLAIN=1; $(RUN) pytest -n auto
 
 # pyright would ask npm whether there is a newer version, and say so.
@@ -73,6 +74,11 @@ lint: .venv/.installed
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) pyright
 	$(RUN) snakemake --lint
 	.venv/bin/typos
+
+# The variable leaves out what the theme says of its makers' next program.
+docs: .venv/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
+	@echo "site/index.html"
 
 docs-figures: .venv/.installed
 	.venv/bin/python docs/pictures.py
@@ -95,6 +101,10 @@ place:
 		echo " move this one"; exit 1;; esac; done >&2
 	@if [[ ! -d .venv && ( -e .venv || -L .venv ) ]]; then \
 		echo ".venv is no folder but a file, or a link to nothing: move it away, or remove it by make clean"; exit 1; fi >&2
+
+.venv/.installed-docs: .venv/.installed envs/requirements-docs.txt
+	$(PIP) install --no-user --quiet -c envs/constraints.txt -r envs/requirements-docs.txt
+	touch $@
 
 # Some 700 MB, which nothing else needs.
 .venv/.installed-gpu-test: .venv/.installed envs/requirements-gpu-test.txt

@@ -3,7 +3,7 @@
 # 8 minutes: self-check of the engines, tests that need a device (where pytest is there), throughput, profiles.
 #
 #     benchmarks/gpu.sh gpu.json                          # on the GPU machine, from the checkout
-#     python benchmarks/throughput.py --record gpu.json   # later, anywhere: into measured.json and the README's table
+#     python benchmarks/throughput.py --record gpu.json   # later, anywhere: into measured.json and docs/performance.md
 #
 # More options are those of benchmarks/on_gpu.py; `--device cpu --shapes a --lanes 1` tries the script without a GPU.
 set -euo pipefail

@@ -5,7 +5,7 @@
     python benchmarks/throughput.py --shapes ac --profile   # where a step's time goes
     python benchmarks/throughput.py --shapes ac --against benchmarks/peers/plain_pytorch.py
     python benchmarks/throughput.py --device cuda --shapes abcd --lanes 1 4 16 64
-    python benchmarks/throughput.py --record                # keep what was measured, and renew the README's table
+    python benchmarks/throughput.py --record                # keep what was measured, and renew docs/performance.md
     python benchmarks/throughput.py --record gpu.json       # keep what benchmarks/gpu.sh measured elsewhere
 
 What is timed is `training.train`: drawing sequences, gathering exemplars, forward, backward, Adam, recording the
@@ -39,7 +39,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Shape:
-    """What the README's table calls (a) to (f); paper's names: D width, L depth, C context.
+    """What the table of docs/performance.md calls (a) to (f); paper's names: D width, L depth, C context.
 
     dim: of embeddings; or side: of images, which the paper's ResNet encodes while it trains.
     """
@@ -360,8 +360,8 @@ def recorded() -> list[dict]:
     return json.loads((HERE / "measured.json").read_text(encoding="utf-8"))
 
 
-def readme_section(machines: list[dict]) -> str:
-    """What the README holds between its two marks."""
+def page_section(machines: list[dict]) -> str:
+    """What docs/performance.md holds between its two marks."""
     parts = [BEGIN]
     for machine in machines:
         parts += ["", f"{machine['machine']}, {machine['date']}:", "", *table(machine["cases"])]
@@ -378,7 +378,7 @@ def record_file(path: Path) -> None:
 
 
 def record(cases: list[dict], machine: str, device: str, date: str | None = None) -> None:
-    """Puts cases in place of earlier ones of their kind in measured.json, and renews the README's table.
+    """Puts cases in place of earlier ones of their kind in measured.json, and renews the table of docs/performance.md.
 
     device: cpu or cuda, whatever its number; records without it are of the time when there were CPUs only. date: of the
     measurement, None for today.
@@ -394,10 +394,10 @@ def record(cases: list[dict], machine: str, device: str, date: str | None = None
     known |= {"cases": [kept[key] for key in sorted(kept)]}
     machines = [one for one in machines if one["machine"] != machine] + [known]
     (HERE / "measured.json").write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")
-    readme = HERE.parent / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    page = HERE.parent / "docs/performance.md"
+    text = page.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    readme.write_text(before + readme_section(machines) + after, encoding="utf-8")
+    page.write_text(before + page_section(machines) + after, encoding="utf-8")
 
 
 def machine_name(device: str) -> str:
@@ -430,7 +430,7 @@ def main() -> None:
     parser.add_argument("--against", help="file of a peer; see above")
     parser.add_argument("--profile", action="store_true", help="print where a step's time goes, and nothing else")
     said = (
-        "renew measured.json and the README's table, by what is measured now or stands in a file of benchmarks/gpu.sh"
+        "renew measured.json and docs/performance.md, by what is measured now or stands in a file of benchmarks/gpu.sh"
     )
     parser.add_argument("--record", nargs="?", const=True, type=Path, metavar="FILE", help=said)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

@@ -972,7 +972,7 @@ def test_a_source_folder_that_is_none_is_refused(tmp_path, source):
 
 
 def test_every_rule_of_the_workflow_is_no_name_of_an_experiment():
-    text = "".join(path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")])
+    text = "".join(path.read_text() for path in [ROOT / "workflow/Snakefile", *(ROOT / "workflow/rules").glob("*.smk")])
     rules = {line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith("rule ")}
     assert {"all", "bank", "train", "tables"} < rules <= set(load.RESERVED_NAMES)
 

@@ -1,4 +1,4 @@
-"""The benchmark runs, counts what it says it counts, and is what the README shows."""
+"""The benchmark runs, counts what it says it counts, and is what docs/performance.md shows."""
 
 import importlib.util
 import json
@@ -62,25 +62,25 @@ def test_the_benchmark_runs_against_a_peer():
     assert " times plain_pytorch" in row
 
 
-def test_the_readme_shows_what_was_measured():
+def test_the_page_shows_what_was_measured():
     machines = json.loads((ROOT / "benchmarks" / "measured.json").read_text(encoding="utf-8"))
     assert machines
-    assert throughput.readme_section(machines) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert throughput.page_section(machines) in (ROOT / "docs/performance.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_record_says_of_which_kind_of_device_it_is(tmp_path, monkeypatch, device):
     """And keeps those of before, of which some do not."""
     before = throughput.recorded()
-    (tmp_path / "benchmarks").mkdir()
-    for name in ("README.md", "benchmarks/measured.json"):
+    for name in ("docs/performance.md", "benchmarks/measured.json"):
+        (tmp_path / name).parent.mkdir()
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.setattr(throughput, "HERE", tmp_path / "benchmarks")
     throughput.record(before[0]["cases"][:1], "a machine", f"{device}:1" if device == "cuda" else device)
     *kept, new = throughput.recorded()
     assert kept == before
     assert (new["machine"], new["device"], new["cases"]) == ("a machine", device, before[0]["cases"][:1])
-    assert throughput.readme_section([*before, new]) in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert throughput.page_section([*before, new]) in (tmp_path / "docs/performance.md").read_text(encoding="utf-8")
 
 
 ALONE = """
@@ -112,7 +112,7 @@ def test_the_script_for_a_gpu_needs_nothing_but_torch_numpy_and_h5py_and_its_fil
     # A case that fails costs itself alone.
     assert [(case["engine"], case["lanes"]) for case in found["failed"]] == [("missing", 1), ("missing", 2)]
     assert all("expected one of auto" in case["error"] for case in found["failed"])
-    for name in ("README.md", "benchmarks/measured.json"):
+    for name in ("docs/performance.md", "benchmarks/measured.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.setattr(throughput, "HERE", tmp_path / "benchmarks")

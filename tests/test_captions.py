@@ -1,16 +1,21 @@
 """The words of the report: from tables, verdicts and provenance, as text and never as markup."""
 
+import base64
 import csv
+import io
 import json
+import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from docutils.core import publish_parts
+from PIL import Image
 from pipeline import ROOT, TINY
 
 from icl_transience.planning.plan import Plan
-from icl_transience.report import captions
+from icl_transience.report import captions, pictures
 from icl_transience.report.captions import Captions
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import QUANTITIES, TIMES
@@ -206,9 +211,19 @@ def test_the_first_page_says_what_is_missing_and_what_is_out_of_date(plan):
     assert "0 of 4 lanes are done" in said
     assert "provenance.json does not know this study yet" in said
     build(plan, "l2", [RUN])
+    Image.new("RGB", (1200, 600), "white").save("results/studies/tiny/l2/curves.png")
     said = page(Captions(plan).overview())
     assert said.count("Not in this report") == 1
-    assert "showCategory('l2')" in said
+    # Heading and picture open the figure.
+    opened = [unquote(address) for address in re.findall(r'href="javascript:(.*?)"', said)]
+    assert len(opened) == 2
+    assert all('resultPath: "results/studies/tiny/l2/curves.svg"' in one for one in opened)
+    (source,) = re.findall(r'src="data:image/png;base64,(.*?)"', said, re.DOTALL)
+    with Image.open(io.BytesIO(base64.b64decode(source))) as image:
+        assert image.size == (pictures.WIDTH, pictures.WIDTH / 2)
+    assert "explorer.html" not in said
+    Path("results/studies/tiny/explorer.html").touch()
+    assert '<a href="explorer.html">' in page(Captions(plan).overview())
     assert "Out of date: 4 of 4 lanes are not in it yet" in said
     assert "peaks at 0.80" in said
 

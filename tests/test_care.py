@@ -19,7 +19,7 @@ from icl_transience.planning.plan import Plan
 from icl_transience.planning.targets import Targets
 from icl_transience.report import archive, page
 from icl_transience.report.figures import bank_card
-from icl_transience.results import orphans, provenance, status
+from icl_transience.results import orphans, provenance, removal, status
 from icl_transience.specs.banks import BankSpec, Gaussian, Tokens
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import canonical, from_values, identity_values
@@ -322,9 +322,11 @@ def test_segments_beyond_every_horizon_are_listed_apart(base, tiny):
     beyond = {str(folder(pack_id) / name) for pack_id in shorter.packs for name in names}
     assert found(shorter) == dict.fromkeys(beyond, orphans.BEYOND)
     touch("results/banks/gaussian-9x9-000000000000.h5")
-    first, second = (line for line in orphans.listing(shorter).splitlines() if line.startswith("  rm "))
+    first, second = orphans.listing(shorter).split("finished, but beyond every horizon")
     assert "packs" not in first
-    assert second.count(" results/packs/") == 4
+    assert "delete --orphans" in first
+    assert second.count("  results/packs/") == 4
+    assert "delete --beyond" in second
     # Another study that trains on wants them.
     (base / "workflow/studies/longer.yaml").write_text(TINY)
     assert set(found(shorter).values()) == {orphans.ORPHAN}
@@ -420,28 +422,41 @@ def test_a_file_with_two_names_counts_once(tiny):
     path = "results/packs/gaussian-9x9-2x16-000000000000/metrics-set-000000000000-000000001024.h5"
     touch(path)
     atomic.link(Path(path), Path(path).parent / ".kept" / Path(path).name)
-    assert orphans.size([Path(path).parent]) == 5
+    assert removal.size([Path(path).parent]) == 5
     assert "(5 B)" in orphans.listing(tiny)
 
 
 @pytest.mark.parametrize("name", ["plain", "it's two words", 'a "quoted" $HOME', "two\nlines", "-rf", "*"])
 def test_the_command_removes_exactly_what_is_listed(name, tiny):
     finish(tiny)
+    Path("config.yaml").write_text("study: tiny\nresults: results\nlanes_per_pack: 8\n")
     touch(f"results/studies/{name}/l2/curves.csv", "results/studies/tiny/l2/curves.csv")
     listed = orphans.listing(tiny)
     before = set(tree())
-    (command,) = orphans.commands(one.path for one in orphans.find(tiny)[0])
-    assert command in listed
-    subprocess.run(["bash", "-c", command], check=True)
+    (command,) = (line.strip() for line in listed.splitlines() if "delete" in line)
+    assert command == "python -m icl_transience delete --orphans"
+    subprocess.run(["bash", "-c", f"{command} --yes"], check=True)
     gone = {Path("results/studies", name, *rest) for rest in ((), ("l2",), ("l2", "curves.csv"))}
     assert before - set(tree()) == gone
 
 
-def test_many_paths_are_several_commands():
-    paths = [Path(f"results/{number}") for number in range(250)]
-    commands = orphans.commands(paths)
-    assert [command.count("results/") for command in commands] == [100, 100, 50]
-    assert " ".join(command.removeprefix("rm -rf -- ") for command in commands).split() == [str(path) for path in paths]
+def test_the_command_names_study_and_results_that_are_not_those_of_the_configuration(base):
+    Path("config.yaml").write_text("study: tiny\nresults: results\n")
+    (base / "it's mine.yaml").write_text(TINY)
+    plan = planned("it's mine.yaml", results="my results; no")
+    touch("my results; no/banks/gaussian-9x9-000000000000.h5")
+    (line,) = (line for line in orphans.listing(plan).splitlines() if "delete" in line)
+    subprocess.run(["bash", "-c", f"{line} --yes"], check=True)
+    assert not Path("my results; no/banks/gaussian-9x9-000000000000.h5").exists()
+
+
+def test_several_studies_that_cannot_be_loaded_are_one_line(base, tiny):
+    (base / "workflow/studies/words.yaml").write_text(TOKENS)
+    (base / "workflow/studies/mine.yaml").write_text(TOKENS.replace("tokens", "imported"))
+    (line,) = orphans.listing(tiny).splitlines()[2:]
+    assert line.startswith("studies mine, words cannot be loaded whole, so nothing of the sources that they mention ")
+    assert "(imported, tokens) is listed; make them loadable, or move the files away, and ask again: " in line
+    assert line.endswith("(and 1 more)")
 
 
 @pytest.mark.parametrize("unreadable", ["an unknown key", "a newer schema"])

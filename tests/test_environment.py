@@ -18,9 +18,9 @@ def test_everything_the_package_needs_is_pinned_and_justified():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split("[>=<]", need)[0] for need in project["dependencies"]}
     assert names == set(pins("requirements.txt"))
-    assert set(project["optional-dependencies"]["test"]) == set(pins("requirements-test.txt"))
-    assert set(project["optional-dependencies"]["gpu-test"]) == set(pins("requirements-gpu-test.txt"))
-    for name in ("requirements.txt", "requirements-test.txt", "requirements-gpu-test.txt"):
+    for extra in ("test", "gpu-test", "docs"):
+        assert set(project["optional-dependencies"][extra]) == set(pins(f"requirements-{extra}.txt"))
+    for name in ("requirements.txt", "requirements-test.txt", "requirements-gpu-test.txt", "requirements-docs.txt"):
         lines = [line for line in (ROOT / "envs" / name).read_text().splitlines() if "==" in line]
         assert all(re.search(r"# \w", line) for line in lines)
 
@@ -33,7 +33,8 @@ def test_the_conda_environment_has_the_same_pins():
 
 def test_no_version_is_constrained_twice():
     constrained = {name.lower() for name in pins("constraints.txt")}
-    assert not constrained & {name.lower() for name in pins("requirements.txt") | pins("requirements-test.txt")}
+    required = pins("requirements.txt") | pins("requirements-test.txt") | pins("requirements-docs.txt")
+    assert not constrained & {name.lower() for name in required}
 
 
 def test_triton_is_constrained_to_the_version_whose_interpreter_and_compiler_the_tests_run():

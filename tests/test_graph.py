@@ -174,7 +174,7 @@ def test_all_lanes_are_drawn_in_one_go_to_the_last_bit(changes):
         assert torch.equal(getattr(together, part), torch.cat(each))
 
 
-# Kernels. (a) and (c) as in the README's table, 64 lanes of one run.
+# Kernels. (a) and (c) as in docs/performance.md, 64 lanes of one run.
 # Before the repair: (a) 157, 199, 295 and (c) 991, 1,093, 1,381 for 1, 16, 64 lanes, by the same count.
 
 BOUND = {"a": 140, "b": 145, "c": 750, "d": 755}

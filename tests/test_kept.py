@@ -39,7 +39,7 @@ def test_a_call_that_asks_for_training_again_is_told_what_happens_and_what_to_do
     assert kept.comes_back(tmp_path, call.split()) == ""
     said = kept.comes_back(packs(tmp_path), call.split())
     assert f"trains nothing again: finished segments and metrics are kept under a second name, in {tmp_path}" in said
-    assert f"delete the folder of their pack, {tmp_path / 'packs'}/PACK" in said
+    assert "To train lanes again, say `python -m icl_transience delete EXPERIMENT/RUN`" in said
 
 
 @pytest.mark.parametrize("call", NOT_AGAIN)

@@ -256,7 +256,7 @@ def test_a_study_reaches_snakemake_as_it_was_given(tmp_path, study, given):
     assert not list(tmp_path.rglob("was-here"))
 
 
-@pytest.mark.parametrize("target", ["study", "test", "test-quick", "test-all", "lint", "unlock"])
+@pytest.mark.parametrize("target", ["study", "test", "test-quick", "test-all", "lint", "docs", "unlock"])
 @pytest.mark.parametrize("place", NO_PLACES)
 def test_a_folder_that_path_or_snakemake_cannot_name_is_refused_before_anything_is_touched(tmp_path, place, target):
     folder = checkout(tmp_path / place)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -112,7 +113,8 @@ def test_status_and_orphans_register_nothing_and_write_nothing(clone):
     said = clone.snakemake("status", "orphans")
     assert said.returncode == 0, said.stderr
     assert "l2: 4 lanes, 2 done, 2 missing" in said.stdout
-    assert "rm -rf -- results/studies/tiny/gone" in said.stdout
+    assert " results/studies/tiny/gone\n" in said.stdout
+    assert "python -m icl_transience delete --orphans --study tiny" in said.stdout
     # What a run found is not their business.
     assert "figure:" not in said.stdout
     assert results(clone) == before
@@ -179,6 +181,23 @@ def test_an_unfinished_study_is_not_archived(clone):
     assert len(registry.read_registered(clone.folder / "results/packs").packs) == 1
 
 
+def test_what_delete_says_is_made_again_is_what_snakemake_makes_again(clone):
+    for name in ("packing", "lanes_per_pack", "segment_sequences"):
+        value = {"packing": "shape", "lanes_per_pack": 8, "segment_sequences": 1024}[name]
+        config = clone.folder / "config.yaml"
+        config.write_text(re.sub(rf"(?m)^{name}: \S+", f"{name}: {value}", config.read_text()))
+    shape = ("packing=shape",)
+    assert clone.would_run(config=shape) == {}
+
+    said = python(clone.folder, "delete", "l2", "--study", "tiny", "--yes").stdout
+    made = "1 bank, 1 evaluator set, 1 segment, 1 metrics file, tables and figures of l2, cards and verdicts"
+    assert f"the next snakemake makes {made} again" in said
+    assert clone.would_run(config=shape) == {
+        **dict.fromkeys(("bank", "sequences", "train", "evaluate", "tables", "declare", "figures", "card"), 1),
+        **dict.fromkeys(("verdicts", "evidence"), 1),
+    }
+
+
 @pytest.mark.parametrize("index", ['{"schema": 2}', "an unknown key"])
 def test_a_leftover_pack_that_cannot_be_read_is_said_once_and_blocks_nothing(tmp_path, index):
     clone = Clone.make(tmp_path / "clone", ONE)
@@ -226,6 +245,7 @@ def test_every_figure_is_drawn_again_from_the_archive_alone(clone, tmp_path):
     checked = subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
     assert checked.stdout == b""
     assert {
+        "explorer.html",
         "report.html",
         "provenance.json",
         "study.yaml",

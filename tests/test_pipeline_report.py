@@ -1,5 +1,7 @@
 """The report, made by the real Snakemake and read in a real browser that clicks through all of it."""
 
+import base64
+import gzip
 import html
 import json
 import re
@@ -31,7 +33,7 @@ VERDICTS = (
 
 # Notes what goes wrong from the first line on; then clicks on every category, and there on every eye and caption.
 LISTEN = """<script>
-const found = {errors: [], categories: {}};
+const found = {errors: [], categories: {}, pictures: {}};
 window.addEventListener("error", event => found.errors.push(event.message));
 window.addEventListener("unhandledrejection", event => found.errors.push(String(event.reason)));
 console.error = (...said) => found.errors.push(said.join(" "));
@@ -45,6 +47,22 @@ const crumb = name => [...document.querySelectorAll("nav a")].find(link => link.
 async function look() {
     await wait();
     found.start = document.querySelector("#app .prose").innerText;
+    for (const number of document.querySelectorAll("#app a.picture").keys()) {
+        const link = document.querySelectorAll("#app a.picture")[number], image = link.querySelector("img");
+        await image.decode();
+        const text = link.previousElementSibling.getBoundingClientRect(), box = image.getBoundingClientRect();
+        const entry = found.pictures[image.alt] = {beside: text.right <= box.left, top: box.top - text.top};
+        entry.size = [image.naturalWidth, box.width];
+        await click(link);
+        await wait();
+        const opened = document.querySelector("#app img[src^='data:image/svg']:not(nav img)");
+        await opened.decode();
+        entry.opened = opened.src === results[app.state.resultPath].data_uri && app.state.resultPath;
+        entry.caption = document.querySelector("nav .prose").innerText;
+        app.setView({navbarMode: "menu", content: "metadata"});
+        await wait();
+    }
+    found.explorer = document.querySelector("#app .prose a[href='explorer.html']") !== null;
     await click(item("Statistics"));
     await wait();
     found.charts = document.querySelectorAll("#runtimes canvas, #timeline canvas").length;
@@ -65,6 +83,7 @@ async function look() {
             }
             await click(info);
             entry.caption = document.querySelector("nav .prose").innerText;
+            entry.said = document.querySelector("nav").innerText.toLowerCase();
             await click(crumb(name));
         }
         await click(crumb("Results"));
@@ -96,7 +115,7 @@ def partly(tmp_path_factory) -> tuple[Clone, str]:
     """One experiment of two, and what was said when the report of it was made."""
 
     def make(folder: Path) -> str:
-        return Clone.make(folder / "clone", SMALL).build("transience", "report")
+        return Clone.make(folder / "clone", SMALL).build("transience", "explore", "report")
 
     folder, said = made_once(tmp_path_factory, "partly", make)
     return Clone(folder / "clone"), said
@@ -107,7 +126,7 @@ def wholly(partly, tmp_path_factory) -> tuple[Clone, str]:
     def make(folder: Path) -> str:
         clone = partly[0].copy(folder / "clone")
         (clone.folder / "results/studies/tiny/verdicts.csv").write_text(VERDICTS)
-        return clone.build("all", "report")
+        return clone.build("all", "explore", "report")
 
     folder, said = made_once(tmp_path_factory, "wholly", make)
     return Clone(folder / "clone"), said
@@ -176,6 +195,27 @@ def test_every_experiment_is_a_category_with_each_figure_really_shown(shown, who
         assert min(width, height) > 200
 
 
+def test_the_first_page_shows_each_figure_beside_its_sentence(shown):
+    assert set(shown["pictures"]) == {f"{name}, curves: open the figure" for name in ("transience", "l2")}
+    for name, entry in shown["pictures"].items():
+        assert entry["beside"]
+        assert abs(entry["top"]) < 100
+        natural, width = entry["size"]
+        assert natural >= width > 300
+        # It opens the figure itself, with its caption.
+        assert entry["opened"] == f"results/studies/tiny/{name.split(',')[0]}/curves.svg"
+        assert "What is plotted." in entry["caption"]
+
+
+def test_parameters_of_jobs_are_not_printed_at_readers(shown):
+    for entries in shown["categories"].values():
+        for entry in entries.values():
+            # Size and rule stand below the caption, and nothing below those.
+            assert "snakemake rule" in entry["said"]
+            assert "job parameters" not in entry["said"]
+            assert '"experiment"' not in entry["said"]
+
+
 def test_every_caption_says_what_is_plotted_and_what_to_see(shown):
     for category, entries in shown["categories"].items():
         for name, entry in entries.items():
@@ -235,6 +275,42 @@ def test_the_first_page_says_how_all_was_made(shown, wholly):
         assert said in start
     assert "2 lanes in 2 packs, 2 segments" in start
     assert "gaussian: {classes: 40," in start
+
+
+def explorer_of(clone: Clone) -> dict:
+    (packed,) = re.findall(r'id="data">(.*?)</script>', clone.path("studies/tiny/explorer.html").read_text())
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
+
+
+def test_an_explorer_of_a_part_says_what_is_missing(partly):
+    clone, said = partly
+    assert "explorer: results/studies/tiny/explorer.html" in said
+    assert "not in it, for lack of tables: l2" in said
+    data = explorer_of(clone)
+    assert [one["name"] for one in data["experiments"]] == ["transience"]
+    assert data["absent"] == {"l2": "1 of 2 lanes are done, and it has no tables yet"}
+
+
+def test_the_explorer_is_made_again_where_a_table_changes_and_trains_nothing(wholly, shown, tmp_path):
+    assert shown["explorer"]
+    clone = wholly[0].copy(tmp_path / "clone")
+    data = explorer_of(clone)
+    assert [one["name"] for one in data["experiments"]] == ["transience", "l2"]
+    assert [claim["verdict"] for claim in data["claims"]] == []
+    before = times(clone)
+    assert "explorer: results/studies/tiny/explorer.html" in clone.build("explore")
+    assert times(clone) == before
+    # It has no inputs: with a seed more there is nothing that it would train, and it says what its tables lack.
+    clone.change("seeds: [0]", "seeds: [0, 7]")
+    assert not {"train", "tables"} & set(clone.would_run("explore"))
+    clone.build("explore")
+    after, page = times(clone), clone.path("studies/tiny/explorer.html")
+    assert after.pop(page) > before.pop(page)
+    assert after == before
+    (note,) = explorer_of(clone)["experiments"][0]["notes"]
+    assert "Unfinished: baseline, seed 7 (missing)." in note
+    # The same from the command line.
+    assert clone.library("explore", "--study", "tiny").stdout == "explorer: results/studies/tiny/explorer.html\n"
 
 
 def test_another_report_touches_nothing_else(wholly, tmp_path):

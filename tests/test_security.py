@@ -177,7 +177,7 @@ def test_every_rule_that_makes_something_is_a_command_line_among_these():
         == len(re.findall(r"^ +shell:", text, re.MULTILINE))
         == len(re.findall(r"^ +log:", text, re.MULTILINE))
     )
-    text = (ROOT / "Snakefile").read_text()
+    text = (ROOT / "workflow/Snakefile").read_text()
     constraints = dict(re.findall(r'^    (start|end|digest)=r?"(.*)",', text, re.MULTILINE))
     assert constraints == {"start": r"\d{12}", "end": r"\d{12}", "digest": "[0-9a-f]{12}"}
 

@@ -97,7 +97,7 @@ def test_every_subcommand_and_snakemake_itself_say_so_before_they_print(tmp_path
     (tmp_path / "config.yaml").write_text("results: results")
     done = run_code(code, LETTERS, cwd=tmp_path, **locale)
     assert done.returncode == 0, done.stderr
-    snakefile = (TESTS.parent / "Snakefile").read_text(encoding="utf-8")
+    snakefile = (TESTS.parent / "workflow/Snakefile").read_text(encoding="utf-8")
     assert snakefile.index("terminal.never_fail()") < snakefile.index("logger.warning(")
 
 

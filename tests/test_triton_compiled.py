@@ -16,8 +16,8 @@ import pytest
 assert interpreted
 pytestmark = pytest.mark.heavy
 
-# Depth, width, heads, MLP ratio, context, labels, exemplar width: (c) of the README; (a), with stored gradients; the
-# widest; the narrowest.
+# Depth, width, heads, MLP ratio, context, labels, exemplar width: (c) of docs/performance.md; (a), with stored
+# gradients; the widest; the narrowest.
 MLP, STORED = "2,64,8,4,8,1600,512", "1,64,8,0,8,1936,64,store"
 WIDE, NARROW = "1,128,8,4,8,1000,64", "1,32,4,0,2,1000,64"
 CASES = [

@@ -28,7 +28,7 @@ KERNELS = 40
 
 
 def published(shape: str) -> Run:
-    """A shape of the README's table, (a) to (d)."""
+    """A shape of docs/performance.md, (a) to (d)."""
     return throughput.pack_of(throughput.SHAPES[shape], 1, "tf32").run
 
 

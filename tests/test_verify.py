@@ -324,6 +324,13 @@ def test_a_segment_names_all_code_that_trained_its_lanes_and_that_is_no_content(
     assert code(segment("fourth", first, 64)) == f"not recorded, {now}"
 
 
+def delete(said: str) -> None:
+    """Call the command that `stale` or `orphans` prints."""
+    Path("config.yaml").write_text("study: tiny\nresults: results\nlanes_per_pack: 8\n")
+    (command,) = re.findall(r"python -m icl_transience delete.*", said)
+    subprocess.run(f"{command} --yes", shell=True, check=True)
+
+
 def test_stale_lists_lanes_of_other_code_with_the_command_that_trains_them_again(tiny):  # noqa: F811
     assert stale.report(tiny).startswith("stale: every lane that has been trained was trained by the code as it stands")
     now, old = code_digest.training_code("native"), "native 0123456789ab"
@@ -341,8 +348,7 @@ def test_stale_lists_lanes_of_other_code_with_the_command_that_trains_them_again
     said = stale.report(tiny)
     assert said.count(old) == 2
     assert said.startswith("stale: 1 pack trained by other code than the code as it stands")
-    (command,) = re.findall(r"^rm .*$", said, re.MULTILINE)
-    subprocess.run(command, shell=True, check=True)
+    delete(said)
     assert not list(Path("results/packs", other).rglob("*.h5"))
     assert list(Path("results/packs", one).rglob("*.h5"))
     assert Path("results/packs", other, "pack.json").exists()
@@ -367,6 +373,5 @@ def test_paths_in_the_command_are_quoted(base):  # noqa: F811
     folder = Path("my results; no/packs", next(iter(plan.packs)))
     with h5py.File(folder / "segment-000000000000-000000001024.h5", "w") as file:
         file.attrs["made_training_code"] = "native other"
-    (command,) = re.findall(r"^rm .*$", stale.report(plan), re.MULTILINE)
-    subprocess.run(command, shell=True, check=True)
+    delete(stale.report(plan))
     assert not list(folder.glob("*.h5"))

@@ -26,6 +26,7 @@ rule evaluate:
         gpu=lambda wildcards: PLAN.jobs.evaluate(**wildcards).gpu,
         device=PLAN.config["device"],
         engine=PLAN.config["engine"],
+        tensorboard=int(PLAN.config["tensorboard"]),
     params:
         spec=lambda wildcards: PLAN.packs[wildcards.pack].spec.json,
         set=lambda wildcards: PLAN.sets[wildcards.set].json,
@@ -33,7 +34,7 @@ rule evaluate:
     shell:
         "python -m icl_transience evaluate --spec {params.spec:q} --set {params.set:q} --segment {input.segment:q}"
         " --sequences {input.sequences:q} --bank {input.bank:q} --output {output:q} --device {resources.device:q}"
-        " --engine {resources.engine:q} --threads {threads} &> {log:q}"
+        " --engine {resources.engine:q} --threads {threads} --tensorboard {resources.tensorboard:q} &> {log:q}"
 
 
 # Interventions that take activations of other snapshots wait for the segments that have these. So they are in no group:

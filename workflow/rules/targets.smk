@@ -1,13 +1,13 @@
 # Targets that are names alone. Of experiments: `snakemake transience` builds the experiment of that name. And those that
 # report on a study and make nothing of it: what it would cost, how far it is, what older code trained, what is left over, all that is built in one
-# page, all of it in one file. Their work is done by `report_on_study` at the end of the call (the Snakefile's
+# page, all curves in one page to choose from, all of it in one file. Their work is done by `report_on_study` at the end of the call (the Snakefile's
 # `onsuccess`), so that `snakemake all archive` packs what is finished.
 from contextlib import contextmanager
 
 from icl_transience.results import provenance
 from icl_transience.system import devices
 
-REPORTING = ("cost", "status", "stale", "orphans", "report", "archive")
+REPORTING = ("cost", "status", "stale", "orphans", "report", "explore", "archive")
 
 
 def targets_asked() -> set[str]:
@@ -53,6 +53,7 @@ def jobs_side_by_side() -> int | None:
 def report_on_study() -> None:
     """Do the work of each target of REPORTING that was asked for."""
     from icl_transience.report import archive, page
+    from icl_transience.report.explorer import page as explorer
     from icl_transience.results import cost, orphans, stale, status
 
     with user_errors():
@@ -66,6 +67,8 @@ def report_on_study() -> None:
             print(orphans.listing(PLAN))
         if "report" in targets_asked():
             print(page.make_page(PLAN, Path(workflow.main_snakefile)))
+        if "explore" in targets_asked():
+            print(explorer.explore(PLAN))
         if "archive" in targets_asked():
             print(f"archive: {archive.write_archive(PLAN, Path(workflow.main_snakefile))}")
 

@@ -31,6 +31,7 @@ rule train:
         # Resources and not parameters: changing them must rerun nothing.
         device=PLAN.config["device"],
         engine=PLAN.config["engine"],
+        tensorboard=int(PLAN.config["tensorboard"]),
     params:
         spec=lambda wildcards: PLAN.packs[wildcards.pack].spec.json,
     # `exec`, so that no shell stands between: it would die of the SIGTERM that a queue sends to all processes of a
@@ -40,4 +41,4 @@ rule train:
         " --sources {input.sources:q}"
         " --from {wildcards.start} --to {wildcards.end} --output {output:q}"
         " --device {resources.device:q} --gpu-percent {resources.gpu_percent:q} --engine {resources.engine:q}"
-        " --threads {threads} --log {log:q}"
+        " --threads {threads} --tensorboard {resources.tensorboard:q} --log {log:q}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icl_transience.specs.compute import context_of
-from icl_transience.specs.evaluators import SequenceSet
+from icl_transience.specs.evaluators import METRICS, SequenceSet
 from icl_transience.specs.identity import from_values
 from icl_transience.specs.runs import PackSpec
 from icl_transience.system import jobs
@@ -21,7 +21,7 @@ _BANK = "the bank's HDF5 file, where it holds images"
 def add_commands(command: jobs.AddCommand) -> None:
     """Add this wing's subcommand."""
     evaluate = command("evaluate", _evaluate, "Evaluate a segment's snapshots on a set's evaluators.")
-    jobs.add_arguments(evaluate, "spec", "output", "device", "engine", "threads")
+    jobs.add_arguments(evaluate, "spec", "output", "device", "engine", "threads", "tensorboard")
     evaluate.add_argument("--set", required=True, help="canonical JSON of the evaluator set")
     evaluate.add_argument("--segment", type=Path, required=True, help="the segment's HDF5 file")
     evaluate.add_argument("--sequences", type=Path, required=True, help="the set's HDF5 file")
@@ -43,6 +43,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from icl_transience.engines import select, verify
     from icl_transience.evaluation import evaluate
     from icl_transience.store import hdf5, layout, metrics_file
+    from icl_transience.system import tensorboard
 
     jobs.set_up_torch(options)
     sequence_set, output = from_values(SequenceSet, json.loads(options.set)), options.output
@@ -56,6 +57,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         verify.check_answers(pack.run, device, context, select.chosen(options.engine, pack.run, device, context))
     arguments = output, pack, options.segment, sequence_set, options.sequences, options.device, options.engine
     evaluate.write_metrics(*arguments, bank=_images(options, pack))
+    with tensorboard.events(options.tensorboard, output.parent, pack) as events:
+        if events:
+            found = metrics_file.read_metrics(output, identity)
+            means = {
+                f"{evaluator}/{metric}": mean[:, :, column]
+                for evaluator, (mean, _) in found.values.items()
+                for column, metric in enumerate(METRICS)
+            }
+            events.metrics(found.sequences_seen.tolist(), means)
 
 
 def _circuits(options: argparse.Namespace) -> None:

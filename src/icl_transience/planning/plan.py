@@ -24,6 +24,7 @@ from icl_transience.store import atomic
 from icl_transience.store.layout import Paths
 from icl_transience.study import bases, document, json_schema, load, schema
 from icl_transience.study.experiments import Study
+from icl_transience.system import tensorboard
 from icl_transience.system.cores import machine_cores
 
 
@@ -48,6 +49,7 @@ class Plan:
         self.study: Study = load.load(self.study_path, folders, bases_folder(base))
         self.paths = Paths(self.config["results"].rstrip("/"), self.study.name)
         limits.refuse_engine(self.config, self.study)
+        tensorboard.refuse_missing(self.config["tensorboard"])
         self.rates = Rates(self.config, base)
         pace = Pace(self.config, self.study, self.rates, cores or machine_cores())
         registered = registry.read_registered(Path(self.paths.packs))
@@ -112,6 +114,11 @@ def _study_path(name: str, base: Path) -> Path:
         return Path(name)
     folder = base / "workflow/studies"
     known = [path.stem for path in study_files(base)]
+    if not folder.is_dir():
+        raise StudyError(
+            f"config: `study` is {name!r}, but there is no folder {folder}: a workflow that was fetched has no studies "
+            "on this machine; name a file, such as `study: /path/mine.yaml`"
+        )
     if name not in known:
         raise StudyError(
             f"config: `study` is {name!r}, which is not in {folder}{did_you_mean(name, known)} "

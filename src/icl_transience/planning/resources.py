@@ -39,8 +39,8 @@ from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import Snapshots
 from icl_transience.study.sources import files
 
-# Model GFLOP/s of one job where none are given. A core of a current CPU does 25 to 80 (README), an old one less. Of a
-# GPU they are given: what was measured, or is modelled, see rates.py.
+# Model GFLOP/s of one job where none are given. A core of a current CPU does 25 to 80 (docs/performance.md), an old one
+# less. Of a GPU they are given: what was measured, or is modelled, see rates.py.
 GUESSED_GFLOPS = {"cpu": 20.0, "cuda": 200.0}
 # A batch costs so many seconds a block, and as many again, on top of its FLOP: calls and kernel launches. Of a GPU in
 # evaluation alone: its rate of training has them. 30 launches a block, of 10 us each.

@@ -5,7 +5,8 @@
                               and in circuits/ what is inside its models
 {study}/verdicts.csv         how the study's claims stand, if it makes any; evidence.*: how they came to stand so
 {study}/banks/{bank}.*       quality cards, and the little of each bank that its card is drawn from
-{study}/study.yaml, bases/ (what it extends), config.json, provenance.json, report.html (if Snakemake can make it)
+{study}/explorer.html        every curve in a page to choose from; report.html (if Snakemake can make it): all figures
+{study}/study.yaml, bases/ (what it extends), config.json, provenance.json
 {study}/src, envs            the library that made it, and the versions it was tested with
 {study}/SHA256SUMS           of every other file
 Members are sorted, and their times and owners fixed: equal results give equal bytes.
@@ -29,6 +30,7 @@ import numpy as np
 from icl_transience.banks.bank import contact_sheet
 from icl_transience.planning.plan import Plan
 from icl_transience.report import page as report_page
+from icl_transience.report.explorer import page as explorer
 from icl_transience.report.page import path_of, unfinished
 from icl_transience.results import provenance
 from icl_transience.specs.banks import BankSpec
@@ -37,9 +39,12 @@ from icl_transience.specs.identity import from_values
 from icl_transience.specs.records import experiment_from, minimal_model_from
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store import atomic, checksums, hdf5, layout
+from icl_transience.store.layout import EXPLORER
 
 # 1980-01-01, the first day that zip knows too.
 _TIME = 315532800
+# Of the library: code, and what the explorer is put together from.
+_SOURCES = (".py", ".cpp", ".js", ".css", ".html", ".txt")
 _README = """# Study {study}
 
 Made by icl-transience {version} ({date}); provenance.json says from what, with which versions and on which machine.
@@ -51,6 +56,7 @@ Made by icl-transience {version} ({date}); provenance.json says from what, with 
 | `verdicts.csv` | how the study's claims stand, a row a claim, if it makes any |
 | `evidence.csv` | the evidence for and against them after every seed; `evidence.svg`, `.png`: the figure |
 | `banks/{{bank}}.svg`, `.png` | quality cards; `.card.h5`: what they are drawn from |
+| `explorer.html` | every curve, to choose from and to read values; opens by a double click, without a network |
 | `report.html` | all figures in one page |
 | `study.yaml`, `bases/`, `config.json` | what was asked for, what it extends, and how it was executed |
 | `src/`, `envs/` | the library that made it, and the versions of what it needs |
@@ -138,6 +144,8 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
         yield f"banks/{shown.name}", shown.read_bytes()
         if words is not None:
             yield f"banks/{bank_id}.words.json", _words(words)
+    explorer.explore(plan)
+    yield EXPLORER, explorer.path_of(plan).read_bytes()
     if page := _page(plan, snakefile):
         yield "report.html", page.read_bytes()
     yield from _sources(plan)
@@ -156,7 +164,7 @@ def _sources(plan: Plan) -> Iterator[tuple[str, bytes]]:
     """Yield the library as it is installed, and what the workflow says about its environment."""
     package = Path(str(importlib.resources.files("icl_transience")))
     for path in sorted(package.rglob("*")):
-        if path.is_file() and path.suffix in (".py", ".cpp"):
+        if path.is_file() and path.suffix in _SOURCES:
             yield f"src/icl_transience/{path.relative_to(package).as_posix()}", path.read_bytes()
     for path in sorted((plan.base / "envs").glob("*")):
         if path.is_file():

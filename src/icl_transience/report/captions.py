@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.planning.plan import Plan
+from icl_transience.report import pictures
 from icl_transience.results import provenance, stale, status
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import QUANTITIES
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store import checksums
+from icl_transience.store.layout import EXPLORER
 
 # More runs than that are better read as a table.
 _MOST_SENTENCES = 12
@@ -85,6 +87,10 @@ class Captions(dict):
         parts = [f"<h1>Study {escape(study.name)}</h1>"]
         if study.description:
             parts.append(f"<p>{escape(study.description)}</p>")
+        if Path(self.plan.paths.study_folder, EXPLORER).is_file():
+            parts.append(
+                f'<p><a href="{EXPLORER}">The explorer</a>: every curve, to choose from and to read values.</p>'
+            )
         parts += [self._experiment(name) for name in study.experiments]
         if self.plan.targets.is_minimal_model_finished():
             link = f"<a href=\"javascript:app.showCategory('{MINIMAL_MODEL}')\">{MINIMAL_MODEL}</a>"
@@ -116,9 +122,14 @@ class Captions(dict):
         done, lanes = states["done"] + states["diverged"], states.total()
         if name not in built(self.plan):
             return f"<h2>{name}</h2>{question}<p>Not in this report: {done} of {lanes} lanes are done.</p>"
-        link = f"<h2><a href=\"javascript:app.showCategory('{name}')\">{name}</a></h2>"
+        # The first figure of an experiment says most of it.
+        figure, names = next(iter(self.plan.targets.figures(name).items()))
+        files = [Path(self.plan.paths.experiment_folder(name), file) for file in names]
+        link = f'<h2><a href="{escape(pictures.opens(files[0], name))}">{name}</a></h2>'
         old = f"<p>Out of date: {lanes - done} of {lanes} lanes are not in it yet.</p>" if done < lanes else ""
-        return link + question + self._findings(name) + self._code(name) + self._claims(name) + old
+        said = question + self._findings(name) + self._code(name) + self._claims(name) + old
+        beside = pictures.picture(files, name, f"{name}, {figure}")
+        return f'{link}<div class="beside"><div>{said}</div>{beside}</div>'
 
     @cached_property
     def _states(self) -> dict[str, Counter]:
@@ -152,22 +163,13 @@ class Captions(dict):
         return f"<p><strong>Mind</strong> that {escape(text)}.</p>" if text else ""
 
     def _claims(self, experiment: str) -> str:
-        said = [_claim(row) for row in self._verdicts.get(experiment, ())]
+        said = [claim_in_html(row) for row in self._verdicts.get(experiment, ())]
         return f"<p><strong>Claims.</strong></p><ul>{''.join(said)}</ul>" if said else ""
 
     @cached_property
     def _verdicts(self) -> dict[str, list[dict[str, str]]]:
         """Return experiment -> its rows of verdicts.csv; empty where the study has none."""
-        path = Path(self.plan.paths.study_folder, "verdicts.csv")
-        found: dict[str, list[dict[str, str]]] = {}
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                table = csv.DictReader(file)
-                if missing := [name for name in _OF_A_CLAIM if name not in (table.fieldnames or ())]:
-                    raise StudyError(f"{path}: lacks {', '.join(missing)}: delete it, and snakemake writes it again")
-                for row in table:
-                    found.setdefault(row["experiment"], []).append(row)
-        return found
+        return read_verdicts(Path(self.plan.paths.study_folder, "verdicts.csv"))
 
     def _made(self) -> str:
         entry = provenance.known(self.plan)
@@ -194,8 +196,21 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _claim(row: Mapping[str, str]) -> str:
-    """Return a row of verdicts.csv as an item of a list."""
+def read_verdicts(path: Path) -> dict[str, list[dict[str, str]]]:
+    """Return experiment -> its rows of verdicts.csv; empty where there is none. Raises StudyError where it is older."""
+    found: dict[str, list[dict[str, str]]] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            if missing := [name for name in _OF_A_CLAIM if name not in (table.fieldnames or ())]:
+                raise StudyError(f"{path}: lacks {', '.join(missing)}: delete it, and snakemake writes it again")
+            for row in table:
+                found.setdefault(row["experiment"], []).append(row)
+    return found
+
+
+def claim_in_html(row: Mapping[str, str]) -> str:
+    """Return a row of verdicts.csv as an item of a list, in HTML."""
     source = f" ({escape(row['source'])})" if row["source"] else ""
     parts = [f"<strong>{row['verdict']}</strong>: {escape(row['text'])}{source}"]
     parts.append(f"tested: {escape(row['tested'])}")

@@ -1,4 +1,4 @@
-"""Subcommands that show results: figures, card, export, words, report, archive, redraw."""
+"""Subcommands that show results: figures, card, export, words, report, explore, archive, redraw."""
 
 import argparse
 import json
@@ -48,6 +48,7 @@ def add_commands(command: jobs.AddCommand) -> None:
     for name, action, help in (
         ("words", _words, "Say how a study's claims stand and what its experiments show, the first one last."),
         ("report", _report, "Put all figures and tables that are built into one page, with what they say."),
+        ("explore", _explore, "Put all curves that are built into one page, to choose from and to read values."),
         ("archive", _archive, "Put what a finished study says into one file."),
     ):
         jobs.add_arguments(command(name, action, help), "study")
@@ -121,6 +122,13 @@ def _report(options: argparse.Namespace) -> None:
     from icl_transience.report import page
 
     print(page.make_page(planned_here(options.study), Path("Snakefile")))
+
+
+def _explore(options: argparse.Namespace) -> None:
+    from icl_transience.planning.plan import planned_here
+    from icl_transience.report.explorer import page
+
+    print(page.explore(planned_here(options.study)))
 
 
 def _archive(options: argparse.Namespace) -> None:

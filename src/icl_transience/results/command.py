@@ -1,6 +1,7 @@
-"""Subcommands that take care of results: status, cost, orphans, writers."""
+"""Subcommands that take care of results: status, cost, stale, orphans, delete, writers."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from icl_transience.specs.errors import StudyError
@@ -17,6 +18,22 @@ def add_commands(command: jobs.AddCommand) -> None:
         ("orphans", _orphans, "List results that no study refers to, and the command that removes them."),
     ):
         jobs.add_arguments(command(name, action, help), "study")
+    delete = command("delete", _delete, "Delete results under both names of their files; lists them and asks first.")
+    what = delete.add_argument_group("what to delete, one of").add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "names", nargs="*", default=[], metavar="NAME", help="EXPERIMENT, EXPERIMENT/RUN or EXPERIMENT/RUN/SEED"
+    )
+    for name, help in (
+        ("all", "the whole study"),
+        ("stale", "packs of the study that other code trained, to train them again"),
+        ("orphans", "what no study refers to, as `snakemake orphans` lists it"),
+        ("beyond", "segments beyond every horizon, as `snakemake orphans` lists them"),
+    ):
+        what.add_argument(f"--{name}", action="store_true", help=help)
+    jobs.add_arguments(delete, "study")
+    delete.add_argument("--results", help="as in config.yaml, and instead of what stands there")
+    delete.add_argument("--shared", action="store_true", help="lanes with their packs, whoever else has lanes there")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
     command("writers", _writers, "Fail if a job is at work on results; for `make unlock`.")
 
 
@@ -46,6 +63,40 @@ def _orphans(options: argparse.Namespace) -> None:
     from icl_transience.results import orphans
 
     print(orphans.listing(planned_here(options.study)))
+
+
+def _delete(options: argparse.Namespace) -> None:
+    from icl_transience.planning.plan import Plan, config_here
+    from icl_transience.results import deletion, orphans, removal
+    from icl_transience.system.formatting import format_bytes
+
+    given = {name: value for name in ("study", "results") if (value := getattr(options, name))}
+    plan, left_out = Plan(config_here() | given, Path()), []
+    if options.orphans or options.beyond:
+        reasons = orphans.NOT_NEEDED if options.orphans else (orphans.BEYOND,)
+        found, left_out = deletion.of_orphans(plan, reasons)
+    elif options.stale:
+        found = deletion.of_stale(plan, shared=options.shared)
+    else:
+        chosen = deletion.whole_study(plan) if options.all else deletion.selected(plan, options.names)
+        found = deletion.of_selection(plan, chosen, shared=options.shared)
+    if not found.parts:
+        print(*found.stays, *left_out, f"{plan.paths.root}: nothing to delete", sep="\n")
+        return
+    total = removal.freed(file for part in found.parts for file in part.files)
+    print("to be deleted, under both names:", *removal.lines(found.parts), sep="\n")
+    print(f"that frees {format_bytes(total)}", *found.stays, *left_out, *found.again, sep="\n", flush=True)
+    if not options.yes and not _confirmed():
+        print("nothing was deleted")
+        return
+    print(f"deleted: {format_bytes(removal.remove(Path(plan.paths.root), found.parts))} are free")
+
+
+def _confirmed() -> bool:
+    """Ask on the terminal. Raises StudyError where there is none."""
+    if not sys.stdin.isatty():
+        raise StudyError("nothing was deleted: nobody is there to ask; say --yes")
+    return input("delete? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _writers(options: argparse.Namespace) -> None:

@@ -24,8 +24,9 @@ def comes_back(packs: Path, arguments: Sequence[str]) -> str:
         return ""
     return (
         f"{asked} trains nothing again: finished segments and metrics are kept under a second name, in "
-        f"{packs}/*/{KEPT}, come back from there, and take their room as long as they are there. To train lanes again, "
-        f"delete the folder of their pack, {packs}/PACK, or move it away, and call snakemake without this option"
+        f"{packs}/*/{KEPT}, come back from there, and take their room as long as they are there; `rm` of one name "
+        "frees nothing. To train lanes again, say `python -m icl_transience delete EXPERIMENT/RUN` (it asks first), "
+        "and call snakemake without this option"
     )
 
 

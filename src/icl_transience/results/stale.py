@@ -14,6 +14,7 @@ from pathlib import Path
 from icl_transience.planning import packs
 from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
+from icl_transience.results import removal
 from icl_transience.specs.code_digest import STEPS, training_code
 from icl_transience.store import hdf5, layout
 from icl_transience.study.experiments import Experiment
@@ -37,22 +38,28 @@ def difference(plan: Plan, experiment: str) -> str:
     return f"lanes were trained by different code ({counted}); `snakemake stale` lists them"
 
 
+def stale_packs(plan: Plan) -> list[str]:
+    """Return the ids of the study's packs that other code trained than the code as it stands."""
+    return list(
+        dict.fromkeys(
+            pack_id
+            for experiment in plan.study.experiments.values()
+            for pack_id, _, _, kind in _trained(plan, experiment)
+            if kind != NOW
+        )
+    )
+
+
 def report(plan: Plan) -> str:
     """Return the lanes whose training code has changed since, and the command that makes Snakemake train them again."""
-    lines: list[str] = []
-    stale: dict[str, None] = {}
-    for name, experiment in plan.study.experiments.items():
-        for pack_id, run, seed, kind in _trained(plan, experiment):
-            if kind != NOW:
-                stale[pack_id] = None
-                lines.append(f"{name}  {run} seed {seed}  {kind}")
+    stale = stale_packs(plan)
     if not stale:
         return "stale: every lane that has been trained was trained by the code as it stands"
-    folders = [Path(plan.paths.packs, pack_id) for pack_id in stale]
-    commands = [
-        # Both names of a file: one alone is found again and not trained.
-        f"rm -f -- {quoted}/segment-*.h5 {quoted}/metrics-*.h5 {quoted}/circuits-*.h5 {quoted}/{layout.KEPT}/*.h5"
-        for quoted in (shlex.quote(str(folder)) for folder in folders)
+    lines = [
+        f"{name}  {run} seed {seed}  {kind}"
+        for name, experiment in plan.study.experiments.items()
+        for _, run, seed, kind in _trained(plan, experiment)
+        if kind != NOW
     ]
     return "\n".join(
         [
@@ -60,9 +67,10 @@ def report(plan: Plan) -> str:
             *lines,
             "",
             "Training code is what stands in engines/, model/, sequences/ and training/. To train these lanes again,",
-            "and all others of their packs, whichever study they belong to, delete their files under both names:",
-            *commands,
-            f"snakemake --config study={shlex.quote(plan.study.name)}",
+            "delete their packs (it asks first; packs with lanes of other studies go with --shared alone):",
+            f"  {removal.command(plan, '--stale')}",
+            removal.RM_FREES_NOTHING,
+            f"  snakemake --config study={shlex.quote(plan.config['study'])}",
         ]
     )
 

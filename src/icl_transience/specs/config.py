@@ -129,13 +129,21 @@ class Config:
     gflops: Annotated[
         float | None,
         Key(
-            "model GFLOP/s that one training job reaches (the README's table has some; "
+            "model GFLOP/s that one training job reaches (docs/performance.md has some; "
             "benchmarks/throughput.py measures them): what time jobs ask a cluster for, how long "
             "segments are, and the hours of `snakemake cost`. null = for what jobs ask 20 on a CPU core; for the "
             "rest, and on a GPU, what was measured, where it was; else on a GPU what a model of it gives",
             default=None,
             unit="GFLOP/s",
             above=0,
+        ),
+    ]
+    tensorboard: Annotated[
+        bool,
+        Key(
+            "running jobs write training loss and metrics to results/tensorboard too, for TensorBoard, whose package "
+            "(`pip install tensorboard`) is optional; nothing here reads them",
+            default=False,
         ),
     ]
     export_sequences: Annotated[

@@ -10,6 +10,8 @@ from icl_transience.specs.theory import MINIMAL_MODEL
 KEPT = ".kept"
 # What a study's own file is called in its archive, where bases stand beside it.
 ARCHIVED_STUDY = "study.yaml"
+# A study's page of all curves.
+EXPLORER = "explorer.html"
 # The tables of an experiment, and those of a study: how its claims stand, and how they came to stand so.
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 VERDICTS = "verdicts.csv"

@@ -38,6 +38,7 @@ RESERVED_NAMES = (
         "figures",
         "verdicts",
         "evidence",
+        "explore",
         "export",
         "report",
         "unlock",

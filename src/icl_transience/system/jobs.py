@@ -20,6 +20,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "engine": {"default": "auto", "help": "auto, or one of engines/select.py"},
     "threads": {"type": int, "default": 1, "help": "CPU threads"},
     "log": {"type": Path, "help": "file for messages and progress, in place of the terminal"},
+    "tensorboard": {"type": int, "default": 0, "help": "1: write event files of TensorBoard, too"},
     "study": {"help": "as in config.yaml, and instead of what stands there"},
 }
 

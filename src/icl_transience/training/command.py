@@ -2,17 +2,21 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from icl_transience.specs.compute import why_not_native
 from icl_transience.specs.runs import PackSpec, seed_labels
 from icl_transience.store import locks
 from icl_transience.system import jobs
 
+if TYPE_CHECKING:
+    import torch
+
 
 def add_commands(command: jobs.AddCommand) -> None:
     """Add this wing's subcommand."""
     train = command("train", _train, "Train one segment of a pack.")
-    jobs.add_arguments(train, "spec", "bank", "output", "device", "engine", "threads", "log")
+    jobs.add_arguments(train, "spec", "bank", "output", "device", "engine", "threads", "tensorboard", "log")
     train.add_argument("--from", dest="start", type=int, required=True, help="sequences seen at the beginning")
     train.add_argument("--to", dest="end", type=int, required=True, help="sequences seen at the end")
     train.add_argument(
@@ -51,6 +55,7 @@ def _selfcheck(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from icl_transience.store import bank_file, hdf5, layout
+    from icl_transience.system import tensorboard
     from icl_transience.system.progress import Progress
     from icl_transience.training import segments
 
@@ -65,7 +70,18 @@ def _train(options: argparse.Namespace) -> None:
         if options.engine == "auto" and (why := why_not_native(options.device, pack.run)):
             jobs.say(options, f"{output}: the eager engine trains it: native {why}")
         label = f"{pack.id.rsplit('-', 1)[-1][:6]} {seed_labels(pack)}"
-        with jobs.opened_log(options) as log, jobs.told_to_stop() as stop:
+        with (
+            jobs.opened_log(options) as log,
+            tensorboard.events(options.tensorboard, output.parent, pack) as events,
+            jobs.told_to_stop() as stop,
+        ):
+            progress = Progress(label, options.start, options.end, len(pack.lanes), log)
+
+            def report(seen: int, loss: "torch.Tensor | None") -> None:
+                progress(seen, loss)
+                if events:
+                    events.training(seen, loss)
+
             job = segments.SegmentJob(
                 output,
                 pack,
@@ -77,4 +93,4 @@ def _train(options: argparse.Namespace) -> None:
                 options.engine,
                 options.sources,
             )
-            segments.run_segment(job, Progress(label, options.start, options.end, len(pack.lanes), log), stop)
+            segments.run_segment(job, report, stop)

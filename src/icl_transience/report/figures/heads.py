@@ -40,7 +40,7 @@ def draw_heads(record: ExperimentRecord, tables: Tables, inside: CircuitsTables)
     figure, axes = _panels(record, runs, measures, 0.35 + 0.09 * _most_heads(of_heads), extra=0.5)
     for row, measure in enumerate(measures):
         values = of_heads.loc[of_heads["measure"] == measure]
-        norm = _norm(values["value"].to_numpy(), measure)
+        norm = norm_of(values["value"].to_numpy(), measure)
         for run, panel in zip(runs, axes[row], strict=True):
             _heat_map(panel, _first_lane(values, run), norm, measure)
             _mark_peak(panel, run, tables)
@@ -142,7 +142,7 @@ def _heat_map(panel: Axes, of_lane: pd.DataFrame, norm: Normalize, measure: str)
         return
     table = of_lane.pivot(index=["layer", "head"], columns="sequences_seen", values="value")
     # Snapshots at equal distances: they are dense where much happens.
-    panel.imshow(table.to_numpy(), aspect="auto", norm=norm, cmap=_map(measure), interpolation="nearest")
+    panel.imshow(table.to_numpy(), aspect="auto", norm=norm, cmap=map_of(measure), interpolation="nearest")
     every = -(-len(table) // _NAMED_HEADS)
     panel.set_yticks(range(0, len(table), every), [f"{layer}.{head}" for layer, head in table.index[::every]])
     places = np.linspace(0, table.shape[1] - 1, min(5, table.shape[1])).round().astype(int)
@@ -166,7 +166,8 @@ def _mark_peak(panel: Axes, run: RunRecord, tables: Tables) -> None:
     panel.axvline(at, color=GREY if snapshots is None else "black", linewidth=1, linestyle=":")
 
 
-def _norm(values: np.ndarray, measure: str) -> Normalize:
+def norm_of(values: np.ndarray, measure: str) -> Normalize:
+    """Return what the colours of a measure span: all but its most extreme values; of a signed one evenly around 0."""
     lowest, highest = (float(np.quantile(values, share)) for share in (0.001, 0.999)) if len(values) else (0.0, 1.0)
     if _is_signed(measure):
         most = max(abs(lowest), abs(highest), 1e-9)
@@ -178,12 +179,13 @@ def _is_signed(measure: str) -> bool:
     return measure in ("induction", "previous_token_corrected", ATTRIBUTION)
 
 
-def _map(measure: str) -> str:
+def map_of(measure: str) -> str:
+    """Return Matplotlib's name of the colours of a measure."""
     return "RdBu_r" if _is_signed(measure) else "viridis"
 
 
 def _colours(norm: Normalize, measure: str) -> ScalarMappable:
-    return ScalarMappable(norm, _map(measure))
+    return ScalarMappable(norm, map_of(measure))
 
 
 def _of_layers(n: int) -> list[str]:

@@ -1,0 +1,270 @@
+"""What `delete` removes of results, what it leaves because others need it, and what it says before."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from finished_study import finish
+from pipeline import ROOT, TINY, made_once
+
+from icl_transience.__main__ import main
+from icl_transience.planning.plan import Plan
+from icl_transience.results import command, deletion, orphans, removal, status
+from icl_transience.specs.errors import StudyError
+from icl_transience.store import atomic, layout, locks
+from icl_transience.store.layout import KEPT
+
+RUN = "l2/l2.strength=0.001"
+OTHER = TINY.replace("l2: {axes: {optimizer.l2.strength: [0, 1.0e-3]}}", "l2: {optimizer: {l2: {strength: 1.0e-3}}}")
+
+
+def make(folder: Path) -> None:
+    """A checkout whose study `tiny` is finished; two packs, one of both experiments, one of `l2` alone."""
+    (folder / "workflow/studies").mkdir(parents=True)
+    shutil.copytree(ROOT / "workflow/schemas", folder / "workflow/schemas")
+    (folder / "workflow/studies/tiny.yaml").write_text(TINY)
+    settings = {"study": "tiny", "results": "results", "lanes_per_pack": 8, "segment_sequences": 1024}
+    (folder / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        finish(planned())
+    finally:
+        os.chdir(here)
+
+
+@pytest.fixture
+def base(tmp_path_factory, tmp_path, monkeypatch) -> Path:
+    """A copy of it, in the working folder; files with two names keep both."""
+    made, _ = made_once(tmp_path_factory, "finished", make)
+    folder = tmp_path / "checkout"
+    shutil.copytree(made, folder)
+    for kept in folder.glob(f"results/packs/*/{KEPT}/*.h5"):
+        atomic.link(kept, kept.parent.parent / kept.name)
+    monkeypatch.chdir(folder)
+    for source in ("TOKENS", "IMPORTED", "OMNIGLOT"):
+        monkeypatch.delenv(f"ICL_{source}", raising=False)
+    return folder
+
+
+def planned(study: str = "tiny") -> Plan:
+    return Plan({"study": study, "lanes_per_pack": 8, "segment_sequences": 1024}, Path())
+
+
+def packs(plan: Plan) -> tuple[Path, Path]:
+    """The folders of the pack of both experiments and of that of `l2` alone."""
+    shared, alone = plan.packs
+    return Path(plan.paths.packs, shared), Path(plan.paths.packs, alone)
+
+
+def tree() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
+
+
+def delete(*arguments: str) -> int:
+    return main(["delete", *arguments, "--yes"])
+
+
+def gone_after(*arguments: str) -> set[Path]:
+    """The files that a call has removed; all others are as they were, but for locks."""
+    before = tree()
+    assert delete(*arguments) == 0
+    after = tree()
+    assert {path for path in after if path.name != ".lock"} <= before.keys()
+    assert all(before[path] == content for path, content in after.items() if path in before)
+    return before.keys() - after.keys()
+
+
+def test_a_run_goes_under_both_names_and_nothing_else_does(base, capsys):
+    shared, alone = packs(planned())
+    names = {path.name for path in alone.glob("*.h5")}
+    assert len(names) == 4
+    free = sum(path.stat().st_size for path in alone.glob("*.h5"))
+    assert gone_after(RUN) == {folder / name for folder in (alone, alone / KEPT) for name in names}
+    # The index stays, so that the lanes train in the same pack again.
+    assert sorted(path.name for path in alone.iterdir()) == [".lock", "pack.json"]
+    said = capsys.readouterr().out
+    assert f"that frees {removal.format_bytes(free)}" in said
+    assert f"deleted: {removal.format_bytes(free)} are free" in said
+    assert "makes 2 segments, 2 metrics files and tables and figures of l2 again" in said
+    assert [row.state for row in status.rows(planned()) if row.pack == alone.name] == ["missing"] * 2
+    assert [row.state for row in status.rows(planned()) if row.pack == shared.name] == ["done"] * 4
+    # Nothing is left over, and nothing comes back.
+    assert orphans.find(planned()) == ([], [])
+
+
+def test_a_lane_does_not_go_while_another_lane_of_its_pack_is_needed(base, capsys):
+    _, alone = packs(planned())
+    assert gone_after(f"{RUN}/0") == set()
+    said = capsys.readouterr().out
+    assert (
+        f"{alone} stays: it trains {RUN.replace('/', ' ')} seed 1 of study tiny, too (2 segments, each of all" in said
+    )
+    # Both together are all that the pack holds.
+    assert len(gone_after(f"{RUN}/0", f"{RUN}/1")) == 8
+
+
+def test_a_lane_of_its_own_pack_goes_alone(base):
+    study = base / "workflow/studies/tiny.yaml"
+    study.write_text(TINY.replace("seeds: [0, 1]", "seeds: [2, 3]"))
+    config = Path("config.yaml")
+    config.write_text(config.read_text().replace("lanes_per_pack: 8", "lanes_per_pack: 1"))
+    plan = Plan({"study": "tiny", "lanes_per_pack": 1, "segment_sequences": 1024}, Path())
+    finish(plan)
+    folders = {path.parts[2] for path in gone_after(f"{RUN}/3")}
+    (pack_id,) = folders
+    assert [lane.seed.label for lane in plan.packs[pack_id].spec.lanes] == ["3"]
+
+
+def test_what_another_experiment_needs_stays(base, capsys):
+    shared, _ = packs(planned())
+    gone = gone_after("transience")
+    assert {path.parts[:4] for path in gone} == {("results", "studies", "tiny", "transience")}
+    assert f"{shared} stays: it trains l2 l2.strength=0 seed 0 of study tiny" in capsys.readouterr().out
+
+
+def test_what_another_study_needs_stays(base, capsys):
+    _, alone = packs(planned())
+    (base / "workflow/studies/other.yaml").write_text(OTHER)
+    assert gone_after(RUN) == set()
+    assert (
+        f"{alone} stays: it trains l2 baseline seed 0 of study other, l2 baseline seed 1 of" in capsys.readouterr().out
+    )
+    gone = gone_after("--all")
+    assert {path.parts[1] for path in gone} == {"studies"}
+
+
+def test_what_a_study_elsewhere_made_its_results_from_stays(base, tmp_path, capsys):
+    _, alone = packs(planned())
+    (tmp_path / "mine.yaml").write_text(OTHER)
+    planned(str(tmp_path / "mine.yaml")).register()
+    assert gone_after(RUN) == set()
+    assert f"{alone} stays: it trains l2 baseline seed 0 of study mine" in capsys.readouterr().out
+    shutil.rmtree("results/studies/mine")
+    assert len(gone_after(RUN)) == 8
+
+
+def test_what_a_study_that_cannot_be_loaded_may_need_stays(base, capsys):
+    (base / "workflow/studies/broken.yaml").write_text("a: [")
+    assert gone_after(RUN) == set()
+    assert "a study that cannot be loaded here may refer to it" in capsys.readouterr().out
+
+
+def test_snapshots_from_which_other_lanes_start_stay(base, capsys):
+    started = "  more: {start_from: {run: l2/l2.strength=0.001, at: end}}\n"
+    (base / "workflow/studies/tiny.yaml").write_text(TINY + started)
+    plan = planned()
+    alone = next(
+        Path(plan.paths.packs, name) for name, pack in plan.packs.items() if pack.spec.run.optimizer.l2.strength
+    )
+    plan.register()
+    # What they answered is nobody's any more.
+    assert {path.name.split("-")[0] for path in gone_after(RUN)} == {"metrics"}
+    assert f"{alone} stays: other lanes start from its snapshots" in capsys.readouterr().out
+
+
+def test_a_whole_study_takes_its_banks_and_sequences_and_leaves_no_file_but_the_index_of_packs(base):
+    gone = gone_after("--all")
+    assert {path.parts[1] for path in gone} == {"banks", "sequences", "packs", "studies"}
+    assert {path.name for path in tree()} == {"pack.json", ".lock"}
+
+
+def test_banks_and_sequences_that_another_study_uses_stay(base):
+    (base / "workflow/studies/other.yaml").write_text(OTHER.replace("seeds: [0, 1]", "seeds: [5]"))
+    assert {path.parts[1] for path in gone_after("--all")} == {"packs", "studies"}
+
+
+def test_packs_go_whoever_needs_them_where_that_is_asked_for_and_it_is_said_who_does(base, capsys):
+    (base / "workflow/studies/other.yaml").write_text(OTHER)
+    _, alone = packs(planned())
+    gone = gone_after(f"{RUN}/0", "--shared")
+    assert {path.parts[2] for path in gone} == {alone.name}
+    said = capsys.readouterr().out
+    assert (
+        "others that have lanes of these packs, and get them trained again: l2 baseline seed 0 of study other, " in said
+    )
+    assert f"{RUN.replace('/', ' ')} seed 1 of study tiny" in said
+
+
+def test_nothing_goes_while_a_job_trains_one_of_the_packs(base, capsys):
+    _, alone = packs(planned())
+    before = tree()
+    with locks.locked(alone / ".lock"):
+        assert delete("--all") == 1
+    assert (
+        f"{alone}: a job is training this pack: wait for it or stop it; nothing was deleted" in capsys.readouterr().err
+    )
+    assert before.items() <= tree().items()
+
+
+def test_nothing_goes_while_a_job_writes_beside_it(base, capsys):
+    _, alone = packs(planned())
+    before = tree()
+    made = alone / layout.metrics_name("gaussian-40x3-000000000000", 0, 1024)
+    with atomic.replacing(made):
+        assert delete(RUN) == 1
+    assert f"jobs are still at work on {made}: wait or stop them; nothing was deleted" in capsys.readouterr().err
+    assert before.items() <= tree().items()
+
+
+def test_nothing_goes_where_jobs_lock_nothing(base, monkeypatch, capsys):
+    monkeypatch.setenv("ICL_LOCKS", "none")
+    before = tree()
+    assert delete(RUN) == 1
+    assert "jobs at work lock nothing" in capsys.readouterr().err
+    assert before.items() <= tree().items()
+
+
+@pytest.mark.parametrize(("answer", "goes"), [("y", True), ("yes", True), ("n", False), ("", False), ("Y", True)])
+def test_it_lists_and_asks_before(answer, goes, base, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(command.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(capsys.readouterr().out) or answer)
+    before = tree()
+    assert main(["delete", RUN]) == 0
+    (said,) = asked
+    assert f"{packs(planned())[1]}  (2 lanes)" in said
+    assert (before.items() <= tree().items()) != goes
+
+
+def test_without_a_terminal_it_wants_to_be_told(base, capsys):
+    before = tree()
+    assert main(["delete", RUN]) == 1
+    assert "nobody is there to ask; say --yes" in capsys.readouterr().err
+    assert tree() == before
+
+
+@pytest.mark.parametrize("name", ["l3", "l2/l2.strength=1", f"{RUN}/7", "l2/", "", "../packs"])
+def test_an_unknown_name_is_refused(name, base):
+    with pytest.raises(StudyError, match="expected EXPERIMENT, EXPERIMENT/RUN or EXPERIMENT/RUN/SEED"):
+        deletion.selected(planned(), [name])
+
+
+def test_what_has_another_name_besides_frees_nothing(base):
+    _, alone = packs(planned())
+    (segment, *_) = sorted(alone.glob("segment-*.h5"))
+    both = [segment, layout.kept_name(segment)]
+    assert removal.freed([segment]) == 0
+    assert removal.freed(both) == segment.stat().st_size
+    os.link(segment, "elsewhere.h5")
+    assert removal.freed(both) == 0
+
+
+def test_of_a_link_to_a_folder_the_link_goes_and_the_folder_stays(base):
+    Path("mine").mkdir()
+    Path("mine/own.csv").write_text("mine")
+    Path("results/studies/tiny/l2/more").symlink_to(Path("mine").resolve())
+    assert delete("--all") == 0
+    assert not Path("results/studies/tiny").exists()
+    assert Path("mine/own.csv").read_text() == "mine"
+
+
+def test_an_experiment_whose_record_cannot_be_read_stops_it(base):
+    record = Path("results/studies/mine/l2/experiment.json")
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"packs": {}}))
+    before = tree()
+    assert delete(RUN) == 1
+    assert before.items() <= tree().items()
