@@ -455,6 +455,7 @@ def test_the_licence_of_uplot_goes_with_it(text):
 # How large it is.
 
 
+@pytest.mark.slow
 def test_a_study_of_two_hundred_lanes_fits_into_four_megabytes():
     """Seven evaluators of eight metrics, 60 snapshots; numbers as rough as those of 2,000 sequences."""
     given = explored(DATA / "laptop/l2")
