@@ -322,6 +322,17 @@ def test_the_pointer_and_the_arrow_keys_read_values(opened, shown):
     assert pointed.startswith("at ")
 
 
+def test_panels_are_in_step(opened, address):
+    """The training loss has no point at 0, and one experiment is longer than the other."""
+    opened.open(f"{address}#experiment=l2&experiment=transience&x=linear")
+    spans = opened.run("drawn.map((one) => [one.scales.x.min, one.scales.x.max])")
+    # One of them has no training loss in the data of docs/.
+    assert spans == [[0, opened.run("points().at(-1)")]] * 5
+    # What is enlarged in one is so in it alone, and comes back.
+    opened.run("drawn[0].setScale('x', {min: 1000, max: 200000}); new Promise((done) => setTimeout(done))")
+    assert opened.run("[drawn[0].scales.x.min, drawn[0].scales.x.max]") == [1000, 200000]
+
+
 def test_the_slider_moves_a_point_a_run(opened, address, shown):
     opened.open(f"{address}#view=plane")
     points = "[...document.querySelectorAll('.moving')].map((one) => [one.getAttribute('cx'), one.getAttribute('cy')])"
@@ -444,6 +455,7 @@ def test_the_licence_of_uplot_goes_with_it(text):
 # How large it is.
 
 
+@pytest.mark.slow
 def test_a_study_of_two_hundred_lanes_fits_into_four_megabytes():
     """Seven evaluators of eight metrics, 60 snapshots; numbers as rough as those of 2,000 sequences."""
     given = explored(DATA / "laptop/l2")

@@ -10,7 +10,7 @@ function renderCurves(host) {
   legend(host, panels);
   const grid = host.appendChild(document.createElement("div"));
   grid.className = "grid";
-  const room = host.clientWidth;
+  const room = host.clientWidth, span = spanOf(panels);
   // With the training loss every other panel is of it.
   const columns = Math.max(1, Math.min(Math.floor(room / 380), panels.filter((one) => !one.loss).length || panels.length));
   grid.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
@@ -19,10 +19,10 @@ function renderCurves(host) {
     for (let i = 0; i < panels.length; ) {
       const cell = grid.appendChild(document.createElement("div"));
       cell.panelWidth = grid.panelWidth;
-      if (!panels[i].loss) drawPanel(cell, panels[i++]);
-      if (panels[i]?.loss) drawPanel(cell, panels[i++]);
+      if (!panels[i].loss) drawPanel(cell, panels[i++], span);
+      if (panels[i]?.loss) drawPanel(cell, panels[i++], span);
     }
-  } else for (const panel of panels) drawPanel(grid, panel);
+  } else for (const panel of panels) drawPanel(grid, panel, span);
 }
 
 function legend(host, panels) {

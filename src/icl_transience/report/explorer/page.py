@@ -127,7 +127,7 @@ def _contents(plan: Plan, absent: Mapping[str, str], notes: Mapping[str, tuple[s
             absent[name] = "its tables are of other lanes than the study has now"
             continue
         heads = None
-        if (inside := folder / CIRCUITS / "heads.csv").is_file():
+        if plan.study.experiments[name].circuits and (inside := folder / CIRCUITS / "heads.csv").is_file():
             checksums.check_checksums(inside.parent, [inside.name], move=False)
             heads = tables_file.read_csv(inside)
         shown.append(contents.Explored(record=record, tables=tables, heads=heads, notes=notes[name]))

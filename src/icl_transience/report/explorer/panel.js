@@ -24,7 +24,13 @@ function aligned(lines, first) {
   return { xs, onto };
 }
 
-function drawPanel(host, panel) {
+// The first point of all panels and the last, so that their axes are in step.
+function spanOf(panels) {
+  const all = panels.flatMap((panel) => aligned(panel.lines, state.x === "log" ? 1 : 0).xs);
+  return all.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)], [Infinity, -Infinity]);
+}
+
+function drawPanel(host, panel, span) {
   const logX = state.x === "log", logY = isLogarithmic(panel.evaluator);
   const { xs, onto } = aligned(panel.lines, logX ? 1 : 0);
   const positive = (ys) => (logY ? ys.map((y) => (y > 0 ? y : y === undefined ? y : null)) : ys);
@@ -61,7 +67,7 @@ function drawPanel(host, panel) {
   const options = {
     width: host.panelWidth,
     height: panel.loss ? 170 : 270,
-    scales: { x: { time: false, distr: logX ? 3 : 1, range: (_, low, high) => [low, high] }, y: { distr: logY ? 3 : 1, range: share ? [-0.02, 1.02] : undefined } },
+    scales: { x: { time: false, distr: logX ? 3 : 1, range: (_, low, high) => (low === xs[0] && high === xs.at(-1) ? span : [low, high]) }, y: { distr: logY ? 3 : 1, range: share ? [-0.02, 1.02] : undefined } },
     series, bands,
     axes: [
       { ...axis, ...lined(false), size: 40, label: "sequences seen", splits: logX ? (_, __, low, high) => logSplits(low, high) : undefined, filter: (_, splits) => splits, values: (_, splits) => splits.map(count) },
