@@ -226,9 +226,10 @@ def _answered(pack: Pack, start: int, end: int) -> int:
 def table(plan: Plan, workers: int | None = None) -> str:
     """Return the costs as text, and what counts. workers: how many jobs run side by side here; None is not known."""
     costs, kind = count(plan), plan.rates.kind
-    unit = {"cpu": "core-hours", "cuda": "GPU-hours"}[kind]
-    if is_modelled := any(rate.is_modelled for rate in costs.rates):
-        unit += ", modelled"
+    hours = {"cpu": "core-hours", "cuda": "GPU-hours"}[kind]
+    modelled = [rate.is_modelled for rate in costs.rates]
+    part = "" if all(modelled) else "in part "
+    unit = f"{hours}, {part}modelled" if any(modelled) else hours
     files = ("segment files", "bank files", "evaluators' files")
     head = ("experiment", "runs", "lanes", "sequences", "FLOP", *files, unit)
     lines = [head, *(_cells(name, cost) for name, cost in costs.experiments.items())]
@@ -254,12 +255,12 @@ def table(plan: Plan, workers: int | None = None) -> str:
     notes.append(f"Device {plan.config['device']}, engine {' and '.join(engines)}{assumed}.")
     if assumed:
         notes.append("A job takes the next engine, and says so, where this one fails its self-check.")
-    if is_modelled:
+    if any(modelled):
         notes.append("Modelled: nobody has measured this. `benchmarks/gpu.sh gpu.json` measures it on your GPU.")
     if plan.config["engine"] == "auto":
         reasons = dict.fromkeys(why_not_native(plan.config["device"], pack.spec.run) for pack in plan.packs.values())
         notes += [f"Engine auto is eager where native {why}." for why in reasons if why]
-    rates = list(dict.fromkeys(f"{unit}: {rate.source}." for rate in costs.rates))
+    rates = list(dict.fromkeys(f"{hours}: {rate.source}." for rate in costs.rates))
     paragraphs = [
         format_table(lines, left=(0,)),
         _waiting(plan, costs, workers),
