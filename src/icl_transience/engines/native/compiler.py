@@ -21,7 +21,14 @@ _SOURCE = Path(__file__).with_name("kernels.cpp")
 _PARTS = (_SOURCE, Path(__file__).with_name("attention.cpp"))
 _ENCODER_PARTS = (Path(__file__).with_name("encoder.cpp"), Path(__file__).with_name("stem.cpp"))
 # No -ffast-math: NaN must stay NaN, or a lane that diverged would not be seen.
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
+# C++17: before it, vectors of vectors are not aligned, and code from a clang that has an older default crashes.
+_FLAGS = (
+    *("-std=gnu++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-shared", "-fPIC"),
+)
+# Names for the processor that a compiler runs on, in the order in which they are tried: clang for ARM knows the second
+# alone in some versions, and others know none.
+_NATIVE = ("-march=native", "-mcpu=native")
 # Columns of a buffer come in multiples of this: a whole number of vectors on every machine, see kernels.cpp.
 COLUMNS = 16
 
@@ -53,8 +60,8 @@ def _library(parts: tuple[Path, ...], defines: dict[str, str | int]) -> ctypes.C
     compiler, *options = _compiler()
     if shutil.which(compiler) is None:
         raise UnavailableError("no C++ compiler (c++, or what CXX names) was found")
-    command = [compiler, *options, *_FLAGS, *(f"-D{name}={value}" for name, value in defines.items())]
     try:
+        command = [compiler, *options, *_flags(compiler), *(f"-D{name}={value}" for name, value in defines.items())]
         version = subprocess.run(
             [compiler, "--version"], capture_output=True, text=True, errors="replace", check=False
         ).stdout
@@ -84,6 +91,23 @@ def _library(parts: tuple[Path, ...], defines: dict[str, str | int]) -> ctypes.C
                 f"kernels could not be compiled or kept: {error} (ICL_CACHE names another folder for them)"
             )
         ) from error
+
+
+@functools.cache
+def _native(compiler: str) -> str | None:
+    """Return the option that asks a compiler for all that this processor can; None where it has none."""
+    for option in _NATIVE:
+        command = [compiler, option, "-fsyntax-only", "-x", "c++", "-"]
+        # Told to end, it has said nothing about options: the first is then what the compilation finds wrong.
+        if subprocess.run(command, input=b"", capture_output=True, check=False).returncode <= 0:
+            return option
+    return None
+
+
+def _flags(compiler: str) -> list[str]:
+    """Return the flags, with the name that the compiler has for this processor, if any, in place of -march=native."""
+    native = _native(compiler) if _NATIVE[0] in _FLAGS else None
+    return [flag for flag in (native if flag == _NATIVE[0] else flag for flag in _FLAGS) if flag]
 
 
 def _compiler() -> list[str]:
