@@ -4,6 +4,7 @@ tests/native/driver.cpp calls them. For AArch64 it is cross-compiled, and run un
 """
 
 import functools
+import json
 import re
 import shutil
 import struct
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders import TINY_BANK, pack, tiny_run
+from pipeline import ROOT, Clone, environment, python
 from test_encoder import image_run, images_of
 
 from icl_transience.banks import bank as banks_bank
@@ -23,6 +25,8 @@ from icl_transience.engines.native.forward import NativeForward
 from icl_transience.engines.native.resnet import NativeResNet
 from icl_transience.engines.state import initial_state
 from icl_transience.model import transformer
+from icl_transience.planning import limits
+from icl_transience.store.cache import compiler_words
 
 DRIVER = Path(__file__).parent / "native/driver.cpp"
 TYPES = {torch.float32: "f", torch.float64: "d", torch.int64: "l", torch.uint8: "B"}
@@ -33,6 +37,10 @@ GCC_AARCH64, QEMU_AARCH64 = "aarch64-linux-gnu-g++", "qemu-aarch64"
 FLOAT32 = 64 * 2.0**-23
 
 
+def content(storage: torch.UntypedStorage) -> bytes:
+    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy().tobytes()
+
+
 def recorded(name: str, arguments: tuple, call: Callable[[], object]) -> bytes:
     """Call a kernel; what driver.cpp reads of it."""
     storages: dict[int, tuple[torch.UntypedStorage, str]] = {}
@@ -40,9 +48,9 @@ def recorded(name: str, arguments: tuple, call: Callable[[], object]) -> bytes:
         if isinstance(one, torch.Tensor):
             storages.setdefault(one.untyped_storage().data_ptr(), (one.untyped_storage(), TYPES[one.dtype]))
     places = {address: number for number, address in enumerate(storages)}
-    before = [bytes(storage) for storage, _ in storages.values()]
+    before = [content(storage) for storage, _ in storages.values()]
     call()
-    after = [bytes(storage) for storage, _ in storages.values()]
+    after = [content(storage) for storage, _ in storages.values()]
     parts = [struct.pack("<32sq", name.encode(), len(storages))]
     for (_, kind), old, new in zip(storages.values(), before, after, strict=True):
         parts += [struct.pack("<qq", ord(kind), len(old)), old, new]
@@ -85,7 +93,9 @@ def records(images: bool) -> tuple[bytes, set[str]]:
             learned = {"model.positions.kind": "learned"}
             # More sequences than one vector has, and not whole vectors of them.
             run = tiny_run(**{f"model.{key}": value for key, value in model.items()}, **learned, batch_size=40)
-            bank = torch.from_numpy(banks_bank.build(TINY_BANK).embeddings)
+            built = banks_bank.build(TINY_BANK)
+            assert isinstance(built, banks_bank.Bank)
+            bank = torch.from_numpy(built.embeddings)
         state = initial_state(pack(run))
         step = NativeStep(pack(run), state, bank)
         next(iter(step.losses(0, run.batch_size)))
@@ -107,7 +117,7 @@ def compared(
     """Kernel -> its largest difference, compiled by `command` with `flags`, and run under `emulator`."""
     content, _ = records(images)
     (folder / "records").write_bytes(content)
-    source, macros = compiler._PARTS[0], {"WIDTH": 16, "HEADS": 2, "TOKENS": 9}
+    source, macros = compiler._PARTS[0], {"WIDTH": "16", "HEADS": "2", "TOKENS": "9"}
     macros["LAYER_NORM_EPSILON"] = f"{transformer.LAYER_NORM_EPSILON}f"
     if images:
         source, macros = compiler._ENCODER_PARTS[0], {"REAL": "float"}
@@ -135,12 +145,12 @@ def flags(*more: str) -> list[str]:
 @pytest.mark.parametrize("images", [False, True], ids=["transformer", "images"])
 def test_every_kernel_is_recorded_and_here_it_gives_the_same_bits_again(images, tmp_path):
     assert records(images)[1] == kernels_of(images)
-    found = compared(images, tmp_path, compiler._compiler(), flags("-march=native"), [])
+    found = compared(images, tmp_path, compiler_words(), flags("-march=native"), [])
     assert found == dict.fromkeys(kernels_of(images), 0.0)
 
 
 def test_a_kernel_that_is_wrong_is_found(tmp_path):
-    found = compared(False, tmp_path, compiler._compiler(), flags(), [], LAYER_NORM_EPSILON="1e-2f")
+    found = compared(False, tmp_path, compiler_words(), flags(), [], LAYER_NORM_EPSILON="1e-2f")
     assert {name for name, most in found.items() if most > FLOAT32} == {"norm"}
 
 
@@ -190,7 +200,40 @@ def test_without_a_name_for_this_processor_kernels_are_compiled_for_any(refused,
 
 
 def test_the_driver_of_kernels_says_what_it_cannot_read(tmp_path):
-    subprocess.run([*compiler._compiler(), "-std=c++17", DRIVER, "-o", tmp_path / "driver", "-ldl"], check=True)
+    subprocess.run([*compiler_words(), "-std=c++17", DRIVER, "-o", tmp_path / "driver", "-ldl"], check=True)
     done = subprocess.run([tmp_path / "driver", "nowhere.so", "nothing", "float"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "nowhere.so" in done.stderr
+
+
+def test_without_a_compiler_everything_works_and_the_call_says_what_it_costs(tmp_path, monkeypatch):
+    clone = Clone.make(tmp_path / "clone")
+    said = clone.snakemake("-n", CXX="no-such-compiler")
+    assert said.returncode == 0
+    assert (said.stdout + said.stderr).count("no C++ compiler (c++, or what CXX names) was found") == 1
+    assert "take three times as long" in said.stdout + said.stderr
+    assert "no C++ compiler" not in clone.build("-n")
+    # Those who have chosen are left alone.
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    for config in ({"engine": "eager", "device": "cpu"}, {"engine": "auto", "device": "cuda"}):
+        assert limits.cost_of_no_compiler(config) == ""
+
+
+# The container.
+
+
+def test_the_container_has_the_pins_and_calls_the_workflow_in_any_folder(tmp_path):
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "-c envs/constraints.txt -r envs/requirements.txt" in text
+    (version,) = re.findall(r"^FROM python:([\d.]+)-", text, re.MULTILINE)
+    assert f"Python {version}" in (ROOT / "envs/constraints.txt").read_text().splitlines()[0]
+    for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE):
+        assert all((ROOT / name).exists() for name in line.split())
+    (entry,) = re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)
+    program, *arguments = json.loads(entry)
+    assert program == "snakemake"
+    here = [word.replace("/icl-transience", str(ROOT)) for word in arguments]
+    call = python("snakemake", *here, "-n", "--config", "study=synthetic") | {"cwd": tmp_path, "env": environment()}
+    done = subprocess.run(**call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout + done.stderr

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 from icl_transience.model import transformer
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.model import Model
-from icl_transience.store.cache import cache_folder
+from icl_transience.store.cache import cache_folder, compiler_words
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 # What it includes; part of what a compiled library is made from.
@@ -57,7 +56,7 @@ def encoder_library(double: bool) -> ctypes.CDLL:
 
 def _library(parts: tuple[Path, ...], defines: dict[str, str | int]) -> ctypes.CDLL:
     """Return the first of `parts`, which includes the others, compiled with these macros."""
-    compiler, *options = _compiler()
+    compiler, *options = compiler_words()
     if shutil.which(compiler) is None:
         raise UnavailableError("no C++ compiler (c++, or what CXX names) was found")
     try:
@@ -108,15 +107,6 @@ def _flags(compiler: str) -> list[str]:
     """Return the flags, with the name that the compiler has for this processor, if any, in place of -march=native."""
     native = _native(compiler) if _NATIVE[0] in _FLAGS else None
     return [flag for flag in (native if flag == _NATIVE[0] else flag for flag in _FLAGS) if flag]
-
-
-def _compiler() -> list[str]:
-    """Return the words of CXX; where it is not set, empty or has a quote without its other half, `c++`."""
-    try:
-        words = shlex.split(os.environ.get("CXX", ""))
-    except ValueError:
-        words = []
-    return words if words and words[0] else ["c++"]
 
 
 def _compile(command: list[str], source: Path, path: Path) -> None:
