@@ -66,7 +66,7 @@ def raise_unknown(number: int) -> None:
 @pytest.mark.parametrize("value", [None, "", "  ", '""', "g++ -D'", '"c++'])
 def test_a_compiler_that_is_not_said_is_the_usual_one(value, monkeypatch):
     set_or_delete(monkeypatch, {"CXX": value})
-    assert compiler._compiler() == ["c++"]
+    assert cache.compiler_words() == ["c++"]
 
 
 def test_digests_of_large_files_are_remembered_in_the_named_folder(tmp_path, monkeypatch):

@@ -171,6 +171,12 @@ def test_a_whole_study_takes_its_banks_and_sequences_and_leaves_no_file_but_the_
     assert {path.name for path in tree()} == {"pack.json", ".lock"}
 
 
+def test_the_minimal_model_of_a_whole_study_is_said_to_be_made_again(base, capsys):
+    (base / "workflow/studies/tiny.yaml").write_text(TINY + "minimal_model: {variants: {published: {}}}\n")
+    delete("--all")
+    assert "tables and figures of transience, l2, the minimal model and cards again" in capsys.readouterr().out
+
+
 def test_banks_and_sequences_that_another_study_uses_stay(base):
     (base / "workflow/studies/other.yaml").write_text(OTHER.replace("seeds: [0, 1]", "seeds: [5]"))
     assert {path.parts[1] for path in gone_after("--all")} == {"packs", "studies"}
@@ -227,6 +233,26 @@ def test_it_lists_and_asks_before(answer, goes, base, monkeypatch, capsys):
     (said,) = asked
     assert f"{packs(planned())[1]}  (2 lanes)" in said
     assert (before.items() <= tree().items()) != goes
+
+
+def test_an_answer_that_does_not_come_is_none(base, monkeypatch):
+    def end(question: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(command.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", end)
+    before = tree()
+    assert main(["delete", RUN]) == 0
+    assert before.items() <= tree().items()
+
+
+def test_a_pack_that_is_a_link_stays_with_what_it_leads_to(base, capsys):
+    _, alone = packs(planned())
+    alone.rename(base / "elsewhere")
+    alone.symlink_to(base / "elsewhere")
+    assert not [path for path in gone_after(RUN) if alone in path.parents]
+    assert f"{alone} stays: it is a link, to {base / 'elsewhere'}: delete that by hand" in capsys.readouterr().out
+    assert len(list(Path("elsewhere").glob("*.h5"))) == 4
 
 
 def test_without_a_terminal_it_wants_to_be_told(base, capsys):

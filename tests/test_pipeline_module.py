@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from pipeline import ROOT, TINY, environment, python
 
 # As docs/other-workflows.md has it; the study and the results are named as from the outer workflow's folder.
@@ -78,6 +79,12 @@ def test_a_study_is_made_from_another_workflow(tmp_path):
     assert (tmp_path / "made/by another/studies/tiny/transience/curves.svg").is_file()
     again = call(tmp_path, "-n", "icl_transience")
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_the_workflow_catalog_can_read_how_to_deploy_it():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert "pip install -c envs/constraints.txt -r envs/requirements.txt" in usage["mandatory-flags"]["desc"]
 
 
 def test_what_snakedeploy_deploys_makes_its_study(tmp_path):

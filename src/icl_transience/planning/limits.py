@@ -1,6 +1,7 @@
 """Refuse plans that no machine could carry out, before anything runs."""
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from icl_transience.planning import resources
 from icl_transience.planning.jobs import Jobs
 from icl_transience.specs.compute import engine_problem
 from icl_transience.specs.errors import StudyError
+from icl_transience.store.cache import compiler_words
 from icl_transience.study.experiments import Study
 from icl_transience.system import memory
 
@@ -22,6 +24,17 @@ def refuse_engine(config: Mapping[str, Any], study: Study) -> None:
         for named in experiment.runs:
             if problem := engine_problem(config["engine"], config["device"], named.run):
                 raise StudyError(f"config: {problem} ({experiment.name}: {named.name})")
+
+
+def cost_of_no_compiler(config: Mapping[str, Any]) -> str:
+    """Say what it costs that kernels for CPUs cannot be compiled here; "" where they can be, or are not wanted."""
+    if config["engine"] != "auto" or config["device"] != "cpu" or shutil.which(compiler_words()[0]):
+        return ""
+    return (
+        "no C++ compiler (c++, or what CXX names) was found: training and evaluation are right without, but take three "
+        "times as long, on the engine `eager`. Install one (Debian: g++; macOS: xcode-select --install), or say "
+        "`engine: eager` in config.yaml to read this no more"
+    )
 
 
 def refuse_memory(config: Mapping[str, Any], jobs: Jobs) -> None:

@@ -96,7 +96,10 @@ def _confirmed() -> bool:
     """Ask on the terminal. Raises StudyError where there is none."""
     if not sys.stdin.isatty():
         raise StudyError("nothing was deleted: nobody is there to ask; say --yes")
-    return input("delete? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("delete? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        return False
 
 
 def _writers(options: argparse.Namespace) -> None:

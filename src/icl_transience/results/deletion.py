@@ -208,11 +208,14 @@ class _Deleted:
         search = Search(self.results, after, self.unloaded, self.registered)
         for pack_id in sorted(packs):
             folder = self.results / "packs" / pack_id
-            left = {one.name for one in files_below(folder) if layout.SEGMENT.match(one.name) and one not in gone}
+            files = (one for place in (folder, folder / layout.KEPT) for one in place.glob("*") if one not in gone)
+            left = {one.name for one in files if layout.SEGMENT.match(one.name)}
             if not left:
                 continue
             users = sorted({use for lane in self._lanes([pack_id]) for use in after.uses.get(lane, [])})
-            if users:
+            if folder.is_symlink():
+                why = f"it is a link, to {format_path(folder.resolve())}: delete that by hand, then the link"
+            elif users:
                 why = f"it trains {_some(users)}, too"
             elif pack_id in search.started_from:
                 why = "other lanes start from its snapshots"
@@ -240,6 +243,8 @@ class _Deleted:
             made.append(
                 f"tables and figures of {', '.join(one for one in self.plan.study.experiments if one in experiments)}"
             )
+        if selection.study and self.plan.study.minimal_model:
+            made.append("the minimal model")
         if counts["bank"]:
             made.append("cards")
         if any(self.plan.study.experiments[name].claims for name in experiments):

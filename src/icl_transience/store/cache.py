@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pwd
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,15 @@ def cache_folder() -> Path:
         if not Path(temporary).is_relative_to(Path.cwd()) and _is_private(folder := _private(temporary)):
             return folder
     raise OSError("no folder for a cache can be written to, neither in XDG_CACHE_HOME or HOME nor in TMPDIR")
+
+
+def compiler_words() -> list[str]:
+    """Return the words of CXX, which compiles kernels; `c++` where it is not set, empty or has an odd quote."""
+    try:
+        words = shlex.split(os.environ.get("CXX", ""))
+    except ValueError:
+        words = []
+    return words if words and words[0] else ["c++"]
 
 
 def _folders_of_user() -> Iterator[Path]:

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -14,14 +13,21 @@ from pathlib import Path
 from icl_transience.model import transformer
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.model import Model
-from icl_transience.store.cache import cache_folder
+from icl_transience.store.cache import cache_folder, compiler_words
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 # What it includes; part of what a compiled library is made from.
 _PARTS = (_SOURCE, Path(__file__).with_name("attention.cpp"))
 _ENCODER_PARTS = (Path(__file__).with_name("encoder.cpp"), Path(__file__).with_name("stem.cpp"))
 # No -ffast-math: NaN must stay NaN, or a lane that diverged would not be seen.
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
+# C++17: before it, vectors of vectors are not aligned, and code from a clang that has an older default crashes.
+_FLAGS = (
+    *("-std=gnu++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-shared", "-fPIC"),
+)
+# Names for the processor that a compiler runs on, in the order in which they are tried: clang for ARM knows the second
+# alone in some versions, and others know none.
+_NATIVE = ("-march=native", "-mcpu=native")
 # Columns of a buffer come in multiples of this: a whole number of vectors on every machine, see kernels.cpp.
 COLUMNS = 16
 
@@ -50,11 +56,11 @@ def encoder_library(double: bool) -> ctypes.CDLL:
 
 def _library(parts: tuple[Path, ...], defines: dict[str, str | int]) -> ctypes.CDLL:
     """Return the first of `parts`, which includes the others, compiled with these macros."""
-    compiler, *options = _compiler()
+    compiler, *options = compiler_words()
     if shutil.which(compiler) is None:
         raise UnavailableError("no C++ compiler (c++, or what CXX names) was found")
-    command = [compiler, *options, *_FLAGS, *(f"-D{name}={value}" for name, value in defines.items())]
     try:
+        command = [compiler, *options, *_flags(compiler), *(f"-D{name}={value}" for name, value in defines.items())]
         version = subprocess.run(
             [compiler, "--version"], capture_output=True, text=True, errors="replace", check=False
         ).stdout
@@ -86,13 +92,21 @@ def _library(parts: tuple[Path, ...], defines: dict[str, str | int]) -> ctypes.C
         ) from error
 
 
-def _compiler() -> list[str]:
-    """Return the words of CXX; where it is not set, empty or has a quote without its other half, `c++`."""
-    try:
-        words = shlex.split(os.environ.get("CXX", ""))
-    except ValueError:
-        words = []
-    return words if words and words[0] else ["c++"]
+@functools.cache
+def _native(compiler: str) -> str | None:
+    """Return the option that asks a compiler for all that this processor can; None where it has none."""
+    for option in _NATIVE:
+        command = [compiler, option, "-fsyntax-only", "-x", "c++", "-"]
+        # Told to end, it has said nothing about options: the first is then what the compilation finds wrong.
+        if subprocess.run(command, input=b"", capture_output=True, check=False).returncode <= 0:
+            return option
+    return None
+
+
+def _flags(compiler: str) -> list[str]:
+    """Return the flags, with the name that the compiler has for this processor, if any, in place of -march=native."""
+    native = _native(compiler) if _NATIVE[0] in _FLAGS else None
+    return [flag for flag in (native if flag == _NATIVE[0] else flag for flag in _FLAGS) if flag]
 
 
 def _compile(command: list[str], source: Path, path: Path) -> None:
