@@ -1,6 +1,6 @@
 """How fast one job trains a pack: as `gflops` of config.yaml says, or as was measured where model and pack were alike.
 
-On a GPU that nobody has measured it is modelled (modelled.py), and said to be.
+On a GPU that nobody has measured, or not with such a model, it is modelled (modelled.py), and said to be.
 
 What benchmarks/throughput.py has recorded stands in the checkout, so machines that share one plan alike.
 """
@@ -19,6 +19,9 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec, Run
 
 MEASURED = "benchmarks/measured.json"
+# A GPU computes larger models faster, and more so than CPUs do: a rate holds for models of up to so many times the FLOP
+# of a sequence, or as small a part of them.
+_ALIKE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,8 @@ class Rates:
             ]
             # An image encoder's convolutions take other kernels than a transformer's products.
             alike = [one for one in alike if bool(one.get("images")) == run.model.encodes_images] or alike
-            if alike:
-                case = min(alike, key=distance)
+            case = min(alike, key=distance, default=None)
+            if case and (self.kind != "cuda" or distance(case)[0] < math.log(_ALIKE)):
                 return Rate(
                     flops=case["flops"],
                     source=f"{case['flops'] / 1e9:.0f} GFLOP/s, measured on {machine['machine']}, {machine['date']}: "
