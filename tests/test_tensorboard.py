@@ -101,6 +101,8 @@ def test_it_is_part_of_no_identity(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard, "find_spec", lambda name: True)
     (tmp_path / "tiny.yaml").write_text(TINY)
     settings = {"study": str(tmp_path / "tiny.yaml"), "results": str(tmp_path / "results")}
-    plans = [Plan(settings | {"tensorboard": wanted}, ROOT) for wanted in (False, True)]
+    # As config.yaml and as `--config tensorboard=true` have it.
+    plans = [Plan(settings | {"tensorboard": wanted}, ROOT) for wanted in (False, "true")]
+    assert [plan.config["tensorboard"] for plan in plans] == [False, True]
     assert json.dumps(sorted(plans[0].packs)) == json.dumps(sorted(plans[1].packs))
     assert plans[0].targets.all() == plans[1].targets.all()

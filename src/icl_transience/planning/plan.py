@@ -42,6 +42,7 @@ class Plan:
     def __init__(self, config: Mapping[str, Any], base: Path, cores: int | None = None):
         limits.refuse_braces(base)
         config_schema = json_schema.config_schema()
+        config = _with_truth_values(config, config_schema)
         schema.check(config, config_schema, "config")
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
         self.base, self.study_path = base, _study_path(self.config["study"], base)
@@ -100,6 +101,19 @@ class Plan:
             text = self.records.minimal_model_text(figures=True) + "\n"
             atomic.write_text(Path(self.paths.minimal_model), text)
         atomic.write_text(Path(self.paths.claims), self.records.claims_text() + "\n")
+
+
+def _with_truth_values(config: Mapping[str, Any], config_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration with `true` and `false` for keys that are one of them.
+
+    Snakemake's `--config key=true` gives a text; only True and False, with a capital, are values there.
+    """
+    words = {"true": True, "false": False}
+    keys = {key for key, of in config_schema["properties"].items() if of.get("type") == "boolean"}
+    return {
+        key: words.get(value, value) if key in keys and isinstance(value, str) else value
+        for key, value in config.items()
+    }
 
 
 def _study_path(name: str, base: Path) -> Path:
