@@ -103,8 +103,8 @@ class Rates:
         command += f" --numerics {numerics}" if numerics != "float32" else ""
         command += f" --engine {engine}" if engine != AUTOMATIC[self.kind][0] else ""
         return (
-            f"not measured for {self.kind}, {engine}, {numerics}, a model like this: `{command}` measures it; or set `gflops` in "
-            "config.yaml"
+            f"not measured for {self.kind}, {engine}, {numerics}, a model like this: `{command}` measures it; or set "
+            "`gflops` in config.yaml"
         )
 
     @cached_property
