@@ -10,7 +10,7 @@ import yaml
 from pipeline import ROOT, TINY, Clone
 
 from icl_transience.planning.plan import Plan
-from icl_transience.results import orphans
+from icl_transience.results import referred
 from icl_transience.specs.errors import StudyError
 from icl_transience.study import load
 
@@ -159,6 +159,6 @@ def test_an_edited_base_is_an_edited_study_and_is_kept_with_it(tmp_path):
 def test_what_is_not_at_hand_is_looked_for_in_bases_too(tmp_path):
     # Nobody knows what a study refers to whose source is missing: what may be its own is kept.
     path = write(tmp_path, {"mine.yaml": "extends: one\nexperiments: {a: {}}", "bases/one.yaml": BASE})
-    assert orphans._mentioned(path, tmp_path / "bases") == ("gaussian",)
+    assert referred._mentioned(path, tmp_path / "bases") == ("gaussian",)
     (tmp_path / "bases/one.yaml").unlink()
-    assert orphans._mentioned(path, tmp_path / "bases") == ()
+    assert referred._mentioned(path, tmp_path / "bases") == ()
