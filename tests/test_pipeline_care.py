@@ -181,7 +181,8 @@ def test_an_unfinished_study_is_not_archived(clone):
     assert len(registry.read_registered(clone.folder / "results/packs").packs) == 1
 
 
-def test_what_delete_says_is_made_again_is_what_snakemake_makes_again(clone):
+@pytest.mark.parametrize("what", ["an experiment", "its runs"])
+def test_what_delete_says_is_made_again_is_what_snakemake_makes_again(clone, what):
     for name in ("packing", "lanes_per_pack", "segment_sequences"):
         value = {"packing": "shape", "lanes_per_pack": 8, "segment_sequences": 1024}[name]
         config = clone.folder / "config.yaml"
@@ -189,7 +190,10 @@ def test_what_delete_says_is_made_again_is_what_snakemake_makes_again(clone):
     shape = ("packing=shape",)
     assert clone.would_run(config=shape) == {}
 
-    said = python(clone.folder, "delete", "l2", "--study", "tiny", "--yes").stdout
+    plan = Plan({"study": str(clone.study), "results": str(clone.folder / "results")}, clone.folder)
+    runs = [f"l2/{named.name}" for named in plan.study.experiments["l2"].runs]
+    names = ["l2"] if what == "an experiment" else runs
+    said = python(clone.folder, "delete", *names, "--study", "tiny", "--yes").stdout
     made = "1 bank, 1 evaluator set, 1 segment, 1 metrics file, tables and figures of l2, cards and verdicts"
     assert f"the next snakemake makes {made} again" in said
     assert clone.would_run(config=shape) == {

@@ -1,6 +1,7 @@
 """Tables of an experiment, from curves that are made up, and what they say in words."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,8 @@ import pytest
 from factories import RISES_AND_FALLS, SEEN, STAYS, at_other_contexts, make_curves, make_record
 
 from icl_transience.analysis import summaries, words
+from icl_transience.analysis.curves import JoinedMetrics
+from icl_transience.specs.evaluators import METRICS
 from icl_transience.specs.experiment import QUANTITIES, TIMES
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store import checksums, tables_file
@@ -124,6 +127,19 @@ def test_a_diverged_lane_is_counted_and_enters_no_mean(tmp_path, record, curves)
     assert runs["n_diverged"].tolist() == [1, 0]
     # The two others peak at 0.89 and 0.91.
     assert runs[["peak", "final"]].to_numpy()[0] == pytest.approx([0.9, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("loss", "horizon", "diverged"), [(2.0, 512, False), (np.nan, 512, True), (np.nan, 256, False)]
+)
+def test_a_loss_that_is_no_number_at_a_snapshot_is_a_lane_that_diverged(loss, horizon, diverged):
+    """Training takes a mean of its loss every 1,024 sequences, say: of what diverges later it says nothing."""
+    mean = np.full((3, 2, len(METRICS)), 2.0)
+    mean[2, 1, METRICS.index("loss")] = loss
+    joined = object.__new__(JoinedMetrics)
+    part = {"diverged_at": [-1, -1], "sequences_seen": np.array([0, 256, 512]), "values": {"icl": (mean, mean)}}
+    joined.parts, joined.horizon = [SimpleNamespace(**part)], horizon
+    assert [joined.diverged(place) for place in (0, 1)] == [False, diverged]
 
 
 def test_a_run_all_of_whose_lanes_diverged_has_no_curve(tmp_path, record, curves):

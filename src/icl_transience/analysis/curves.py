@@ -86,8 +86,18 @@ class JoinedMetrics:
         return pd.concat(frames, ignore_index=True)
 
     def diverged(self, place: int) -> bool:
-        """Return whether the lane's loss was no longer finite at or before the horizon."""
-        return any(0 <= part.diverged_at[place] <= self.horizon for part in self.parts)
+        """Return whether the lane's loss was no longer finite at or before the horizon.
+
+        In training, where a mean of it is taken every so many batches; or at a snapshot that no such mean has reached.
+        """
+        if any(0 <= part.diverged_at[place] <= self.horizon for part in self.parts):
+            return True
+        losses = (
+            mean[part.sequences_seen <= self.horizon, place, METRICS.index("loss")]
+            for part in self.parts
+            for mean, _ in part.values.values()
+        )
+        return not all(np.isfinite(one).all() for one in losses)
 
     def _training_loss(self, seen: np.ndarray, place: int) -> pd.DataFrame:
         ends = np.concatenate([part.loss_sequences_seen for part in self.parts])

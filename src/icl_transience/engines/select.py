@@ -15,7 +15,7 @@ another one where there are more lanes.
 a job starts (`selfcheck.proven_engine`), or the next one trains.
 
 Numerics, of a run: float32 and float64 throughout (triton takes float32 products in blocks up to width 64 as three of
-tensor cores, as exact as float32's own sums); tf32: as float32, but the products of NVIDIA's tensor cores round
+tensor cores, to some 2^-22 each); tf32: as float32, but the products of NVIDIA's tensor cores round
 their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: matrix products in bfloat16 and the
 rest, the weights included, in float32 (all products in eager, under torch.autocast; those with whole weight matrices in
 native).

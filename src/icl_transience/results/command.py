@@ -71,15 +71,17 @@ def _delete(options: argparse.Namespace) -> None:
     from icl_transience.system.formatting import format_bytes
 
     given = {name: value for name in ("study", "results") if (value := getattr(options, name))}
-    plan, left_out = Plan(config_here() | given, Path()), []
-    if options.orphans or options.beyond:
-        reasons = orphans.NOT_NEEDED if options.orphans else (orphans.BEYOND,)
-        found, left_out = deletion.of_orphans(plan, reasons)
-    elif options.stale:
-        found = deletion.of_stale(plan, shared=options.shared)
-    else:
+    plan = Plan(config_here() | given, Path())
+
+    def find() -> tuple[deletion.Deletion, list[str]]:
+        if options.orphans or options.beyond:
+            return deletion.of_orphans(plan, orphans.NOT_NEEDED if options.orphans else (orphans.BEYOND,))
+        if options.stale:
+            return deletion.of_stale(plan, shared=options.shared), []
         chosen = deletion.whole_study(plan) if options.all else deletion.selected(plan, options.names)
-        found = deletion.of_selection(plan, chosen, shared=options.shared)
+        return deletion.of_selection(plan, chosen, shared=options.shared), []
+
+    found, left_out = find()
     if not found.parts:
         print(*found.stays, *left_out, f"{plan.paths.root}: nothing to delete", sep="\n")
         return
@@ -89,6 +91,8 @@ def _delete(options: argparse.Namespace) -> None:
     if not options.yes and not _confirmed():
         print("nothing was deleted")
         return
+    if not options.yes and find()[0] != found:
+        raise StudyError("nothing was deleted: studies or results have changed since the list was made: ask again")
     print(f"deleted: {format_bytes(removal.remove(Path(plan.paths.root), found.parts))} are free")
 
 

@@ -109,7 +109,7 @@ class _Deleted:
         self.home = {lane: pack_id for pack_id, pack in self.registered.packs.items() for lane in pack.spec.lanes}
 
     def packs_alone(self, packs: set[str]) -> Deletion:
-        """Return what goes where whole packs are to be trained again; banks, sequences and tables stay."""
+        """Return what goes where whole packs are to be trained again; banks and sequences stay."""
         referred = self._referred(lambda use: False)
         uses = {
             use
@@ -144,6 +144,7 @@ class _Deleted:
             found = [one for one in found if "packs" in one.path.relative_to(self.results).parts]
         parts = [self._part(one) for one in found]
         parts += self._tables(selection)
+        parts += self._outdated(parts, after, packs)
         parts = sorted((part for part in parts if part.files), key=lambda part: part.path)
         gone = {file for part in parts for file in part.files}
         return Deletion(tuple(parts), tuple(self._stays(packs, gone, after)), tuple(self._again(gone, selection, also)))
@@ -181,7 +182,7 @@ class _Deleted:
             return Part(one.path, files)
         keep = {one.path / registry.INDEX, one.path / LOCK}
         held = self.registered.packs[one.path.name].spec.lanes
-        return Part(one.path, tuple(set(files) - keep), format_number_of(len(held), "lane"))
+        return Part(one.path, tuple(sorted(set(files) - keep)), format_number_of(len(held), "lane"))
 
     def _tables(self, selection: Selection) -> Iterator[Part]:
         """Yield the folders of tables and figures that go, with their logs; of a whole study its exports, too."""
@@ -200,6 +201,30 @@ class _Deleted:
         for experiment in sorted(selection.experiments):
             if not any(experiment in study.experiments for study in others):
                 yield from (Part.whole(folder / experiment) for folder in folders if (folder / experiment).is_dir())
+
+    def _outdated(self, parts: Sequence[Part], after: Referred, packs: Iterable[str]) -> Iterator[Part]:
+        """Yield tables and figures of experiments that are made from what goes.
+
+        Where they stayed, Snakemake would find them up to date and make nothing again.
+        """
+        gone = {_declared(file) for part in parts for file in part.files}
+        names = {(self.plan.study.name, name) for name in self._made_from(gone)}
+        if self.shared:
+            uses = (use for lane in self._lanes(packs) for use in after.uses.get(lane, []))
+            names |= {(use.file.stem, use.experiment) for use in uses}
+        listed = {part.path for part in parts}
+        for study, experiment in sorted(names):
+            folder = self.results / "studies" / study / experiment
+            if folder.is_dir() and listed.isdisjoint((folder, *folder.parents)):
+                yield Part.whole(folder)
+
+    def _made_from(self, declared: set[Path]) -> list[str]:
+        """Return the experiments of the plan's study that are made from one of these files."""
+        return [
+            name
+            for name in self.plan.study.experiments
+            if not declared.isdisjoint(path for paths in self._asked(name).values() for path in paths)
+        ]
 
     # In words.
 
@@ -230,11 +255,7 @@ class _Deleted:
         """Yield lines that say what Snakemake makes again as long as the study asks for it."""
         declared = {_declared(file) for file in gone}
         counts: Counter[str] = Counter()
-        experiments = set(selection.experiments)
-        for name in self.plan.study.experiments:
-            asked = self._asked(name)
-            if not declared.isdisjoint(path for paths in asked.values() for path in paths):
-                experiments.add(name)
+        experiments = {*selection.experiments, *self._made_from(declared)}
         for noun in _NOUNS:
             asked = {path for name in self.plan.study.experiments for path in self._asked(name)[noun]}
             counts[noun] = len(asked & declared)

@@ -55,7 +55,14 @@ def find(plan: Plan) -> tuple[list[Removable], list[str]]:
     search = Search(results, known, unloaded, registered)
     left_out = [referred.in_words(unloaded)] if unloaded else []
     left_out += [f"{one}; nothing in it is listed" for one in registered.skipped]
-    return without_doubles(search.everything()), left_out
+    found = without_doubles(search.everything())
+    elsewhere = [one.path.name for one in found if one.path.parent == results / "studies"]
+    if elsewhere:
+        left_out.append(
+            f"what only {', '.join(elsewhere)} has is listed, since no such study is in workflow/studies: if its file "
+            "stands elsewhere, put a link to it there, and ask again"
+        )
+    return found, left_out
 
 
 def without_doubles(found: Iterable[Removable]) -> list[Removable]:

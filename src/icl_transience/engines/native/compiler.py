@@ -60,9 +60,11 @@ def _library(parts: tuple[Path, ...], defines: dict[str, str | int]) -> ctypes.C
     if shutil.which(compiler) is None:
         raise UnavailableError("no C++ compiler (c++, or what CXX names) was found")
     try:
-        command = [compiler, *options, *_flags(compiler), *(f"-D{name}={value}" for name, value in defines.items())]
+        # Whole: what stands first may start the compiler, as ccache does.
+        words = (compiler, *options)
+        command = [*words, *_flags(words), *(f"-D{name}={value}" for name, value in defines.items())]
         version = subprocess.run(
-            [compiler, "--version"], capture_output=True, text=True, errors="replace", check=False
+            [*words, "--version"], capture_output=True, text=True, errors="replace", check=False
         ).stdout
         # A cache in a home folder that several kinds of machine share must not mix them: -march=native is in the code.
         made_from = "\0".join(
@@ -93,17 +95,20 @@ def _library(parts: tuple[Path, ...], defines: dict[str, str | int]) -> ctypes.C
 
 
 @functools.cache
-def _native(compiler: str) -> str | None:
-    """Return the option that asks a compiler for all that this processor can; None where it has none."""
+def _native(compiler: tuple[str, ...]) -> str | None:
+    """Return the option that asks for all that this processor can; None where the compiler has none.
+
+    compiler: the words of its call.
+    """
     for option in _NATIVE:
-        command = [compiler, option, "-fsyntax-only", "-x", "c++", "-"]
+        command = [*compiler, option, "-fsyntax-only", "-x", "c++", "-"]
         # Told to end, it has said nothing about options: the first is then what the compilation finds wrong.
         if subprocess.run(command, input=b"", capture_output=True, check=False).returncode <= 0:
             return option
     return None
 
 
-def _flags(compiler: str) -> list[str]:
+def _flags(compiler: tuple[str, ...]) -> list[str]:
     """Return the flags, with the name that the compiler has for this processor, if any, in place of -march=native."""
     native = _native(compiler) if _NATIVE[0] in _FLAGS else None
     return [flag for flag in (native if flag == _NATIVE[0] else flag for flag in _FLAGS) if flag]

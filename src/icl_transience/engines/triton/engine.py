@@ -180,7 +180,7 @@ class TritonStep:
             "PREC": "tf32" if run.numerics == "tf32" else "ieee",
         }
         # Float32 as three products of tensor cores: of operands in two parts of 11 bits each, all but the product of
-        # the smaller ones. Nothing is lost that float32's own sums would keep.
+        # the smaller ones. Each is off by some 2^-22, a gradient by 7e-7 of its size, as measured on an H200.
         in_blocks = numerics | ({"PREC": "tf32x3"} if layout.in_three_products else {})
         epsilon = {"EPS": transformer.LAYER_NORM_EPSILON}
         common = {"batch": run.batch_size, "layers": depth, "lane_stride": layout.lane_stride}

@@ -93,7 +93,7 @@ class Layout:
 
     @property
     def _hopper(self) -> bool:
-        return self.capability >= (9, 0)
+        return (9, 0) <= self.capability < (10, 0)
 
     @property
     def in_three_products(self) -> bool:

@@ -29,11 +29,11 @@ def dot(a, b, acc, PREC: tl.constexpr):
 
 @triton.jit
 def exp(x, PREC: tl.constexpr):
-    """Return e^x: to the last bits where products are taken in full float32, else by the GPU's own function.
+    """Return e^x: to the last bits, but in tf32 by the GPU's own function.
 
     That one is off by 2^-22 and by a rounding of x log2(e).
     """
-    if INTERPRETED or PREC != "ieee":
+    if INTERPRETED or PREC == "tf32":
         return tl.exp(x)
     return libdevice.exp(x)
 
