@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import Browser
+from finished_study import LAPTOP, plan_of
 
 from icl_transience.analysis.transience import t_half_width
 from icl_transience.report import captions
@@ -19,7 +21,7 @@ from icl_transience.report.explorer import contents, page
 from icl_transience.report.figures.runs import mean_of, of_seeds
 from icl_transience.specs.evaluators import METRICS, default_metric
 from icl_transience.specs.records import ClaimRecord, LaneRecord, experiment_from
-from icl_transience.store import tables_file
+from icl_transience.store import checksums, tables_file
 from icl_transience.store.tables_file import Tables
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +120,7 @@ def text(shown) -> str:
     (kept,) = contents.claims([claim], {("l2", "kept"): VERDICT})
     kept |= {"html": captions.claim_in_html(VERDICT)}
     absent = {"later": "0 of 4 lanes are done, and it has no tables yet"}
-    return page.page(contents.study("laptop", "two of them", shown, [kept], absent), "0123")
+    return page.page(contents.study("laptop", "two of them", shown, [kept], absent))
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +146,9 @@ def opened(browser, address):
     assert browser.errors == []
     assert browser.run("document.getElementById('problem').hidden")
 
+
+# Texts and shapes of the picture.
+DRAWN = "document.getElementById('picture').innerHTML + document.getElementById('left-out').textContent"
 
 # All of what is drawn: what is on each canvas, and the rest of the page but the controls.
 PICTURE = """[...document.querySelectorAll("#picture canvas")].map((one) => one.toDataURL()).join()
@@ -249,6 +254,107 @@ def test_an_address_of_another_study_shows_what_is_there(opened, address):
     assert opened.run("state.view") == "curves"
 
 
+@pytest.mark.parametrize("view", ["curves", "plane", "heads"])
+@pytest.mark.parametrize("bad", ["garbage", "__proto__", "toString", "constructor"])
+def test_what_an_address_names_and_is_not_there_is_the_default(opened, address, view, bad):
+    """Each part of it in turn; the rest of the address stays."""
+    good = f"experiment=transience&view={view}&theme=dark&x=linear"
+    opened.open(f"{address}#{good}")
+    state = opened.run("state")
+    for key in state:
+        kept = "&".join(one for one in good.split("&") if not one.startswith(f"{key}="))
+        opened.run(f"location.hash = {json.dumps(f'{kept}&{key}={bad}')}; readFragment(); render()")
+        default = opened.run("initialState()")[key]
+        assert opened.run("state") == state | {key: default}
+        assert opened.run("document.getElementById('picture').childElementCount") > 0 or key == "experiment"
+    opened.open(f"{address}#view={bad}")
+    assert opened.run("state.view") == "curves"
+    assert opened.run("document.querySelectorAll('#picture canvas').length") == 4
+
+
+def with_curves(one: contents.Explored, curves: pd.DataFrame) -> contents.Explored:
+    return replace(one, tables=Tables(curves, one.tables.lanes, one.tables.runs))
+
+
+def without_icl(one: contents.Explored) -> contents.Explored:
+    return with_curves(one, one.tables.curves.loc[one.tables.curves["evaluator"].isin(["ciwl", "flip", "training"])])
+
+
+def at_the_start_alone(one: contents.Explored) -> contents.Explored:
+    assert one.heads is not None
+    heads = one.heads.loc[one.heads["sequences_seen"] == 0]
+    return replace(with_curves(one, one.tables.curves.loc[one.tables.curves["sequences_seen"] == 0]), heads=heads)
+
+
+def lacking_one(one: contents.Explored) -> contents.Explored:
+    """The first seed of the first run, which comes before those that have it, lacks an evaluator."""
+    curves, run = one.tables.curves, one.record.runs[0]
+    lane = (curves["run"] == run.name) & (curves["seed"] == run.lanes[0].seed)
+    return with_curves(one, curves.loc[~(lane & (curves["evaluator"] == "ciwl"))])
+
+
+def diverged(one: contents.Explored) -> contents.Explored:
+    assert one.heads is not None
+    return replace(with_curves(one, one.tables.curves.assign(value=np.nan)), heads=one.heads.assign(value=np.nan))
+
+
+def without_heads(one: contents.Explored) -> contents.Explored:
+    assert one.heads is not None
+    return replace(one, heads=one.heads.iloc[:0])
+
+
+@pytest.mark.parametrize("change", [without_icl, at_the_start_alone, lacking_one, diverged, without_heads])
+def test_poor_tables_are_no_failure(browser, shown, tmp_path, change):
+    """Whatever is chosen, there is a picture or a sentence, and no number that is none."""
+    one = change(replace(shown[0], heads=made_up_heads(shown[0])))
+    path = tmp_path / "explorer.html"
+    path.write_text(page.page(contents.study("poor", "", [one])), encoding="utf-8")
+    browser.errors.clear()
+    for view in ("curves", "plane", "heads"):
+        browser.open(f"{path.as_uri()}#view={view}")
+        for metric in ("default", "loss"):
+            for show in ("mean", "seeds"):
+                for x in ("log", "linear"):
+                    browser.run(f"set({json.dumps({'metric': metric, 'show': show, 'x': x})})")
+                    assert browser.run("document.getElementById('picture').textContent.trim()")
+                    assert not re.search("NaN|Infinity|undefined", browser.run(f"{DRAWN}"))
+    assert browser.errors == []
+    assert browser.run("document.getElementById('problem').hidden")
+    browser.run("set({view: 'plane', metric: 'default', show: 'seeds'})")
+    paths = browser.run("document.querySelectorAll('.moving').length")
+    assert paths == {without_icl: 9, lacking_one: 8, without_heads: 9, at_the_start_alone: 9, diverged: 0}[change]
+    if change is without_icl:
+        assert browser.run("[across(), upwards()]") == ["flip", "ciwl"]
+    if change is without_heads:
+        assert browser.run("document.getElementById('view-heads')") is None
+
+
+def test_a_study_without_tables_to_show_says_why(browser, tmp_path):
+    absent = {"l2": "its tables are of other lanes than the study has now"}
+    path = tmp_path / "explorer.html"
+    path.write_text(page.page(contents.study("old", "", [], [], absent)), encoding="utf-8")
+    browser.errors.clear()
+    for view in ("curves", "plane", "heads"):
+        browser.open(f"{path.as_uri()}#view={view}&x=linear")
+        assert "has tables that can be shown" in browser.run("document.getElementById('picture').textContent")
+        assert f"l2 ({absent['l2']})" in browser.run("document.getElementById('left-out').textContent")
+    assert browser.errors == []
+    assert browser.run("document.getElementById('problem').hidden")
+
+
+def test_it_starts_with_the_axis_of_the_figures(shown):
+    record = shown[0].record
+    linear = replace(shown[0], record=replace(record, figures=replace(record.figures, x="linear")))
+    assert [contents.experiment(one)["x"] for one in (shown[0], linear)] == ["log", "linear"]
+
+
+def test_an_axis_of_the_figures_is_that_of_the_start(opened):
+    opened.run("DATA.experiments[0].x = 'linear'; readFragment(); render()")
+    assert opened.run("document.getElementById('x').value") == "linear"
+    opened.run("set({x: 'log'})")
+    assert opened.run("location.hash") == "#x=log"
+
+
 def test_its_numbers_are_those_of_the_tables(text, shown):
     (packed,) = re.findall(r'id="data">(.*?)</script>', text)
     data = json.loads(gzip.decompress(base64.b64decode(packed)))
@@ -342,7 +448,8 @@ def test_the_slider_moves_a_point_a_run(opened, address, shown):
     opened.run(f"{slider}.focus()")
     opened.press("Home", 36)
     assert opened.run(points) != end
-    assert opened.run("state.at") == min(x for x in shown[0].tables.curves["sequences_seen"] if x > 0)
+    # The first snapshot too: no axis here is logarithmic in time.
+    assert opened.run("state.at") == min(shown[0].tables.curves["sequences_seen"]) == 0
     sent, there = opened.run("location.href"), opened.run(points)
     opened.open(sent)
     assert opened.run(points) == there
@@ -477,7 +584,7 @@ def test_a_study_of_two_hundred_lanes_fits_into_four_megabytes():
     curves.loc[of_sequences, "value"] = (curves.loc[of_sequences, "value"] * 2000).round() / 2000
     summaries = pd.concat([given.tables.lanes.iloc[[0]].assign(run=run, seed=seed) for run, seed in keys])
     tables = Tables(curves, summaries, given.tables.runs)
-    text = page.page(contents.study("large", "", [contents.Explored(record=record, tables=tables)]), "0")
+    text = page.page(contents.study("large", "", [contents.Explored(record=record, tables=tables)]))
     assert len(tables.lanes) == 194
     # Values without any order, which compress worse than curves.
     assert 1e6 < len(text.encode()) < 4e6
@@ -492,3 +599,41 @@ def test_tables_that_are_older_than_the_study_show_what_they_have(shown):
     assert kept is not None
     assert [(run.name, len(run.lanes)) for run in kept.runs] == [(run.name, 6)]
     assert contents.of_tables(replace(record, runs=record.runs[1:]), one.tables) is None
+
+
+def planned(folder: Path, monkeypatch, text: str = LAPTOP):
+    """A plan of which the tables of `l2` alone are there, those of docs/."""
+    monkeypatch.chdir(folder)
+    plan = plan_of(folder, text)
+    its = Path(plan.paths.experiment_folder("l2"))
+    shutil.copytree(DATA / "laptop/l2", its, dirs_exist_ok=True)
+    checksums.write_checksums(its, tables_file.TABLES)
+    return plan
+
+
+def test_it_is_written_where_its_bytes_differ_alone(tmp_path, monkeypatch):
+    plan = planned(tmp_path, monkeypatch)
+    said = page.explore(plan)
+    path = page.path_of(plan)
+    assert said == f"explorer: {path}\nnot in it, for lack of tables: transience"
+    made, time = path.read_bytes(), path.stat().st_mtime_ns
+    page.explore(plan)
+    assert path.stat().st_mtime_ns == time
+    # A page that was cut off, or that other code made.
+    path.write_bytes(made[:3000])
+    page.explore(plan)
+    assert path.read_bytes() == made
+    asset = page._asset
+    monkeypatch.setattr(page, "_asset", lambda name: asset(name) + ("/* new */" if name == "page.css" else ""))
+    page.explore(plan)
+    assert b"/* new */" in path.read_bytes()
+
+
+def test_where_all_tables_are_of_other_lanes_it_is_said(tmp_path, monkeypatch):
+    plan = planned(tmp_path, monkeypatch, LAPTOP.replace("seeds: [0, 1]", "seeds: [7, 8]"))
+    said = page.explore(plan).splitlines()
+    assert said[1:] == [
+        "not in it, for lack of tables: transience",
+        "not in it, since its tables are of other lanes than the study has now: l2",
+        "so it has no curves",
+    ]

@@ -89,6 +89,7 @@ def experiment(explored: Explored) -> dict[str, Any]:
         "name": record.experiment,
         "question": record.question or "",
         "horizon": record.horizon,
+        "x": record.figures.x,
         "confidence": record.statistics.confidence,
         "summarised": record.statistics.evaluator,
         "t": _t_factors(record),
@@ -115,7 +116,9 @@ def experiment(explored: Explored) -> dict[str, Any]:
 
 def names(experiments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what names and colours stand for: of evaluators, metrics and measures."""
-    evaluators = dict.fromkeys(name for one in experiments for name in one["evaluators"])
+    # Heads may be measured on another than curves are of.
+    of = [part for one in experiments for part in (one, one["heads"]) if part]
+    evaluators = dict.fromkeys(name for part in of for name in part["evaluators"])
     return {
         "evaluators": {name: _evaluator(name, list(evaluators)) for name in evaluators}
         | {TRAINING: {"label": NAMES[TRAINING], "colour": _pair(colour_of(TRAINING)), "metric": "loss"}},
@@ -194,10 +197,15 @@ def _heads(
     table: pd.DataFrame,
     lanes: Sequence[tuple[str, str]],
     points: dict[tuple[int, ...], int],
-) -> dict[str, Any]:
-    """Return the measures of heads as `_series` does; ranges: evaluator -> measure -> what the colours span."""
+) -> dict[str, Any] | None:
+    """Return the measures of heads as `_series` does; ranges: evaluator -> measure -> what the colours span.
+
+    None where the table has no head.
+    """
     measures = [name for name in (*HEAD_MEASURES, ATTRIBUTION) if name in set(table["measure"])]
     of_heads = table.loc[table["head"].notna() & table["measure"].isin(measures)].astype({"layer": int, "head": int})
+    if of_heads.empty:
+        return None
     measured_on = list(dict.fromkeys(of_heads["evaluator"]))
     places = sorted(set(zip(of_heads["layer"], of_heads["head"], strict=True)))
     numbers = {lane: number for number, lane in enumerate(lanes)}
@@ -205,7 +213,7 @@ def _heads(
     first = 1 if record.figures and record.figures.x == "log" else 0
     ranges: dict[str, dict[str, list[float | None]]] = {}
     for (evaluator, measure), rows in of_heads.groupby(["evaluator", "measure"], sort=False):  # pyright: ignore[reportGeneralTypeIssues]
-        norm = figure_heads.norm_of(rows.loc[rows["sequences_seen"] >= first, "value"].to_numpy(), measure)
+        norm = figure_heads.norm_of(rows.loc[rows["sequences_seen"] >= first, "value"].dropna().to_numpy(), measure)
         ranges.setdefault(evaluator, {})[measure] = [_number(norm.vmin), _number(norm.vmax)]
     columns = ["run", "seed", "evaluator", "measure", "layer", "head"]
     for (run, seed, evaluator, measure, layer, head), (seen, values) in _grouped(of_heads, columns):

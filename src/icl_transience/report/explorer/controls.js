@@ -6,6 +6,7 @@ function renderControls() {
   const focused = document.activeElement?.id, host = document.getElementById("controls");
   const opened = new Set([...host.querySelectorAll("fieldset")].map((one) => one.scrollTop && [one.id, one.scrollTop]).filter(Boolean));
   host.replaceChildren();
+  if (!DATA.experiments.length) return;
   boxes(host, "experiment", "Experiments", DATA.experiments.map((one) => [one.name, one.name]), state.experiment, (chosen) => set({ experiment: chosen, run: null, seed: null, evaluator: null, measure: null, claim: "" }));
   const runs = experiments().flatMap((one) => one.runs.map((run) => [`${one.name}/${run.name}`, experiments().length > 1 ? `${one.name}: ${run.name}` : run.name]));
   const allRuns = runs.map(([key]) => key);
@@ -18,7 +19,8 @@ function renderControls() {
   if (state.view === "curves") curvesControls(host);
   if (state.view === "plane") planeControls(host);
   if (state.view !== "heads") choice(host, "metric", "Metric", [["default", "of each its own (as in the figures)"], ...metrics()]);
-  choice(host, "x", "Axis of sequences seen", [["log", "logarithmic"], ["linear", "linear"]]);
+  // The plane has no such axis.
+  if (state.view !== "plane") choice(host, "x", "Axis of sequences seen", [["log", "logarithmic"], ["linear", "linear"]]);
   choice(host, "theme", "Colours", [["system", "as the system"], ["light", "light"], ["dark", "dark"]]);
   for (const [id, top] of opened) document.getElementById(id)?.scrollTo(0, top);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
@@ -34,7 +36,7 @@ function curvesControls(host) {
 
 function planeControls(host) {
   const known = evaluators().map((name) => [name, DATA.names.evaluators[name].label]);
-  choice(host, "across", "Across", known);
+  choice(host, "across", "Across", known, across());
   choice(host, "upwards", "Upwards", known, upwards());
 }
 

@@ -6,7 +6,8 @@ function withHeads() {
 }
 
 function measure() {
-  return state.measure ?? withHeads()[0]?.heads.measures[0];
+  const all = withHeads().flatMap((one) => one.heads.measures);
+  return all.includes(state.measure) ? state.measure : all[0];
 }
 
 function measuredOn(experiment) {
@@ -49,6 +50,10 @@ function drawHeads(grid, experiment, run) {
   }
   const first = state.x === "log" ? 1 : 0;
   const xs = rows[0][1].xs.filter((x) => x >= first), skipped = rows[0][1].xs.length - xs.length;
+  if (!xs.length) {
+    figure.append("There is nothing after the snapshot at 0, for which a logarithmic axis has no place.");
+    return;
+  }
   const range = experiment.heads.ranges[on][measure()], map = DATA.names.maps[DATA.names.measures[measure()].map];
   const colourOf = (value) => map[Math.max(0, Math.min(map.length - 1, Math.round(((value - range[0]) / (range[1] - range[0])) * (map.length - 1))))];
   const size = { width: 560, left: 44, row: Math.max(8, Math.min(22, 320 / rows.length)), top: 4 };

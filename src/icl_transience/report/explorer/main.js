@@ -11,14 +11,14 @@ function render() {
   const host = document.getElementById("picture");
   host.replaceChildren();
   if (experiments().length) ({ curves: renderCurves, plane: renderPlane, heads: renderHeads })[state.view](host);
-  else host.textContent = "Nothing is chosen: choose an experiment.";
+  else host.textContent = DATA.experiments.length ? "Nothing is chosen: choose an experiment." : "No experiment of this study has tables that can be shown; below stands why.";
   renderLeftOut();
 }
 
 function renderViews() {
   const host = document.querySelector("header nav"), focused = document.activeElement?.id;
   host.replaceChildren();
-  for (const [key, title] of Object.entries(VIEWS)) {
+  for (const [key, title] of DATA.experiments.length ? Object.entries(VIEWS) : []) {
     if (key === "heads" && !DATA.experiments.some((one) => one.heads)) continue;
     const button = host.appendChild(document.createElement("button"));
     Object.assign(button, { type: "button", id: `view-${key}`, textContent: title });
@@ -33,7 +33,7 @@ function renderLeftOut() {
   host.replaceChildren();
   host.appendChild(document.createElement("h3")).textContent = "How to read it, and what it leaves out";
   const list = host.appendChild(document.createElement("ul"));
-  for (const text of [...ofTheView(), ...ofTheExperiments()]) list.appendChild(document.createElement("li")).textContent = text;
+  for (const text of [...(DATA.experiments.length ? ofTheView() : []), ...ofTheExperiments()]) list.appendChild(document.createElement("li")).textContent = text;
 }
 
 function ofTheView() {
@@ -43,7 +43,7 @@ function ofTheView() {
   if (state.view === "curves") said.push("Dotted: what guessing gives. All panels share the pointer; drag to enlarge, double-click to see all. The training loss is the mean since the snapshot before.");
   if (state.view === "plane") said.push("A path is the mean over the chosen seeds, or one seed; the disc on it is where it is at the chosen time. Dotted: what guessing gives.");
   if (state.view === "heads") said.push("One seed at a time, since heads of seeds do not correspond. Snapshots stand at equal distances. Dotted line: this seed's peak. Composition, attention patterns, MLPs and embeddings are in the tables of circuits alone.");
-  if (state.x === "log") said.push("A logarithmic axis has no place for the snapshot at 0.");
+  if (state.x === "log" && state.view !== "plane") said.push("A logarithmic axis has no place for the snapshot at 0.");
   said.push(`Values are those of the tables, to ${DATA.digits} digits; standard errors of single points are in curves.csv alone.`);
   return said;
 }

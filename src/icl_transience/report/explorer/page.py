@@ -6,7 +6,6 @@ are the files beside this one, among them uPlot (uplot.min.js, version 1.6.32, f
 
 import base64
 import gzip
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -18,7 +17,6 @@ from icl_transience.planning.plan import Plan
 from icl_transience.report import captions
 from icl_transience.report.explorer import contents
 from icl_transience.results import stale, status
-from icl_transience.specs import code_digest
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store import atomic, checksums, tables_file
@@ -41,7 +39,9 @@ def path_of(plan: Plan) -> Path:
 
 
 def explore(plan: Plan) -> str:
-    """Make the explorer of what is built, unless it is there; return a text that says where it is and what it lacks.
+    """Make the explorer of what is built; return a text that says where it is and what it lacks.
+
+    A file that has the same bytes already keeps its time.
 
     Raises StudyError where nothing is built, or a table is not as it was written. Nothing is trained for it.
     """
@@ -49,21 +49,20 @@ def explore(plan: Plan) -> str:
     notes = {name: _notes(plan, name, lanes) for name in plan.study.experiments if _is_built(plan, name)}
     if not notes:
         raise StudyError(f"nothing of study {plan.study.name} is built yet: `snakemake all explore` builds it first")
-    path, absent = path_of(plan), _absent(plan, lanes)
-    made_from = _made_from(plan, absent, notes)
-    if not path.is_file() or f'content="{made_from}"' not in path.read_text(encoding="utf-8")[:2000]:
-        atomic.write_text(path, page(_contents(plan, absent, notes), made_from))
+    path, shown = path_of(plan), _contents(plan, _absent(plan, lanes), notes)
+    atomic.write_text(path, page(shown))
     text = f"explorer: {path}"
     if missing := [name for name in plan.study.experiments if name not in notes]:
         text += f"\nnot in it, for lack of tables: {', '.join(missing)}"
-    return text
+    if others := [name for name in notes if name in shown["absent"]]:
+        text += f"\nnot in it, since its tables are of other lanes than the study has now: {', '.join(others)}"
+    return text if shown["experiments"] else f"{text}\nso it has no curves"
 
 
-def page(shown: Mapping[str, Any], made_from: str) -> str:
-    """Return the page as HTML. shown: what it holds; made_from: what it says of that, to be found again."""
+def page(shown: Mapping[str, Any]) -> str:
+    """Return the page as HTML. shown: what it holds."""
     packed = gzip.compress(json.dumps(shown, separators=(",", ":"), ensure_ascii=True).encode(), mtime=0)
     parts = {
-        "@MADE_FROM@": escape(made_from),
         "@TITLE@": escape(f"Study {shown['study']}"),
         "@STYLE@": "\n".join(map(_asset, _STYLES)),
         "@LICENCE@": _asset(_LICENCE),
@@ -143,24 +142,3 @@ def _verdicts(path: Path) -> dict[tuple[str, str], dict[str, str]]:
     """Return (experiment, claim) -> row of verdicts.csv; empty where the study has none."""
     found = captions.read_verdicts(path)
     return {(row["experiment"], row["claim"]): row for rows in found.values() for row in rows}
-
-
-def _made_from(plan: Plan, absent: Mapping[str, str], notes: Mapping[str, tuple[str, ...]]) -> str:
-    """Return a hash of all that shapes the page: what it is made from, and what makes it."""
-    study = Path(plan.paths.study_folder)
-    parts = [json.dumps([absent, notes, plan.study.description], sort_keys=True), plan.records.claims_text()]
-    for name in notes:
-        folder = Path(plan.paths.experiment_folder(name))
-        parts.append(plan.records.experiment_text(name, figures=True))
-        parts += [
-            path.read_text() for path in _there(folder / checksums.CHECKSUMS, folder / CIRCUITS / checksums.CHECKSUMS)
-        ]
-    parts += [path.read_text(encoding="utf-8") for path in _there(study / VERDICTS)]
-    parts += [_asset(name) for name in (*_SCRIPTS, *_STYLES, _PAGE, "contents.py")]
-    # Of names, colours and ranges.
-    parts += [code_digest.digest(stage) for stage in ("figures", "circuits_figures")]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _there(*paths: Path) -> list[Path]:
-    return [path for path in paths if path.is_file()]

@@ -53,7 +53,7 @@ function drawPanel(host, panel, span) {
   const values = document.createElement("p");
   values.className = "values";
   host.append(figure);
-  if (!panel.lines.length || !xs.length) {
+  if (!data.slice(1).some((ys) => ys.some((y) => y !== null && y !== undefined))) {
     figure.append("Nothing of what is chosen has values here.");
     return;
   }

@@ -14,21 +14,28 @@ function svg(parent, name, attributes, text) {
 // Paths of a run: {label, colour, xs, across, up}, of the mean over seeds and, thin, of every seed.
 function pathsOf(experiment, run) {
   const looks = looksOfRun(run);
-  const of = (evaluator) => lanesOf(experiment, run).map((lane) => [lane, curve(experiment, lane, evaluator, state.metric)]).filter(([, one]) => one);
-  const across = of(state.across), up = of(upwards());
-  if (!across.length || !up.length) return [];
+  const [one, other] = [across(), upwards()];
+  // A lane may lack one of the two.
+  const both = lanesOf(experiment, run)
+    .map((lane) => [lane, curve(experiment, lane, one, state.metric), curve(experiment, lane, other, state.metric)])
+    .filter(([, a, b]) => a && b);
+  if (!both.length) return [];
   const join = (a, b, more) => {
     const at = new Map(b.xs.map((x, i) => [x, b.ys[i]]));
-    const kept = a.xs.map((x, i) => [x, a.ys[i], at.get(x)]).filter(([x, ...both]) => x >= (state.x === "log" ? 1 : 0) && both.every((y) => y !== null && y !== undefined));
+    const kept = a.xs.map((x, i) => [x, a.ys[i], at.get(x)]).filter(([, ...ys]) => ys.every((y) => y !== null && y !== undefined));
     return { ...looks, ...more, xs: kept.map(([x]) => x), across: kept.map(([, y]) => y), up: kept.map(([, , y]) => y) };
   };
-  const each = across.map(([lane, one], i) => join(one, up[i][1], { label: `${run.name}, seed ${experiment.lanes[lane].seed}`, thin: true }));
-  if (state.show === "seeds") return each;
-  const mean = (curves) => meanOf(curves.map(([, one]) => one), experiment.t, false);
-  return [join(mean(across), mean(up), {})].filter((path) => path.xs.length);
+  const each = () => both.map(([lane, a, b]) => join(a, b, { label: `${run.name}, seed ${experiment.lanes[lane].seed}`, thin: true }));
+  const mean = (place) => meanOf(both.map((found) => found[place]), experiment.t, false);
+  const paths = state.show === "seeds" ? each() : [join(mean(1), mean(2), {})];
+  return paths.filter((path) => path.xs.length);
 }
 
 function renderPlane(host) {
+  if (!evaluators().length) {
+    host.textContent = "No evaluator was asked in what is chosen.";
+    return;
+  }
   timeSlider(host);
   const grid = host.appendChild(document.createElement("div"));
   grid.className = "grid planes";
@@ -38,7 +45,7 @@ function renderPlane(host) {
     figure.appendChild(document.createElement("figcaption")).textContent = experiment.name;
     const paths = runsOf(experiment).flatMap((run) => pathsOf(experiment, run));
     if (!paths.length) {
-      figure.append(`Neither ${state.across} nor ${upwards()} has values here.`);
+      figure.append(`No lane of what is chosen has values of both ${across()} and ${upwards()} here.`);
       continue;
     }
     figure.append(planeOf(experiment, paths));
@@ -52,14 +59,14 @@ function renderPlane(host) {
 
 function planeOf(experiment, paths) {
   const { size, left, bottom, top, right } = PLANE;
-  const metric = metricOf(state.across, state.metric);
+  const metric = metricOf(across(), state.metric);
   const all = paths.flatMap((path) => [...path.across, ...path.up]);
   const most = metric === "loss" ? Math.max(...all) : 1;
   const x = (value) => left + (value / most) * (size - left - right), y = (value) => size - bottom - (value / most) * (size - top - bottom);
   const root = document.createElementNS(SVG, "svg");
   root.setAttribute("viewBox", `0 0 ${size} ${size}`);
   root.setAttribute("role", "img");
-  const words = `${DATA.names.evaluators[state.across].label} across, ${DATA.names.evaluators[upwards()].label} upwards, ${paths.length} paths`;
+  const words = `${DATA.names.evaluators[across()].label} across, ${DATA.names.evaluators[upwards()].label} upwards, ${paths.length} paths`;
   root.setAttribute("aria-label", words);
   for (let i = 0; i <= 5; i++) {
     const value = (most * i) / 5, said = String(Number(value.toPrecision(2)));
@@ -68,10 +75,10 @@ function planeOf(experiment, paths) {
     svg(root, "text", { x: x(value), y: y(0) + 16, "text-anchor": "middle" }, said);
     svg(root, "text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, said);
   }
-  svg(root, "text", { x: x(most / 2), y: size - 6, "text-anchor": "middle" }, DATA.names.evaluators[state.across].label);
+  svg(root, "text", { x: x(most / 2), y: size - 6, "text-anchor": "middle" }, DATA.names.evaluators[across()].label);
   svg(root, "text", { x: 12, y: y(most / 2), "text-anchor": "middle", transform: `rotate(-90 12 ${y(most / 2)})` }, DATA.names.evaluators[upwards()].label);
   const run = runsOf(experiment)[0];
-  for (const level of chances(run, [state.across])) svg(root, "line", { x1: x(level), x2: x(level), y1: y(0), y2: y(most), class: "chance" });
+  for (const level of chances(run, [across()])) svg(root, "line", { x1: x(level), x2: x(level), y1: y(0), y2: y(most), class: "chance" });
   for (const level of chances(run, [upwards()])) svg(root, "line", { x1: x(0), x2: x(most), y1: y(level), y2: y(level), class: "chance" });
   for (const path of paths) {
     const d = path.xs.map((_, i) => `${i ? "L" : "M"}${x(path.across[i]).toFixed(1)} ${y(path.up[i]).toFixed(1)}`).join("");
@@ -89,7 +96,7 @@ function planeOf(experiment, paths) {
 let playing = null;
 
 function timeSlider(host) {
-  const all = points().filter((x) => x >= (state.x === "log" ? 1 : 0));
+  const all = points();
   const row = host.appendChild(document.createElement("p"));
   row.className = "time";
   const play = row.appendChild(document.createElement("button"));

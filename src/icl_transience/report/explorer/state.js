@@ -5,21 +5,22 @@ const VIEWS = { curves: "Curves", plane: "Strategy plane", heads: "Heads" };
 let state;
 
 function initialState() {
-  const first = DATA.experiments[0];
+  // None where a study has only tables of other lanes.
+  const first = DATA.experiments.slice(0, 1);
   return {
     view: "curves",
-    experiment: [first.name],
+    experiment: first.map((one) => one.name),
     run: null, // null: all; else ["experiment/run", …]
     seed: null,
     evaluator: null, // null: those that the figures draw
     metric: "default",
-    x: "log",
+    x: first[0]?.x ?? "log",
     y: "figures",
     show: "mean",
     panels: "run",
     loss: "shown",
     at: null, // null: the end
-    across: "icl",
+    across: null, // null: see across() and upwards()
     upwards: null,
     measure: null,
     on: null,
@@ -30,6 +31,29 @@ function initialState() {
 }
 
 const LISTS = ["experiment", "run", "seed", "evaluator"];
+
+// What each part of the state may be, given those before it.
+const KNOWN = {
+  view: () => Object.keys(VIEWS),
+  experiment: () => DATA.experiments.map((one) => one.name),
+  run: () => experiments().flatMap((one) => one.runs.map((run) => `${one.name}/${run.name}`)),
+  seed: () => seeds(),
+  evaluator: () => evaluators(),
+  metric: () => ["default", ...metrics().map(([name]) => name)],
+  x: () => ["log", "linear"],
+  y: () => ["figures", "linear", "log"],
+  show: () => ["mean", "seeds"],
+  panels: () => ["run", "evaluator"],
+  loss: () => ["shown", "hidden"],
+  at: () => DATA.experiments.flatMap((one) => one.points.flat()),
+  across: () => evaluators(),
+  upwards: () => evaluators(),
+  measure: () => withHeads().flatMap((one) => one.heads.measures),
+  on: () => withHeads().flatMap((one) => one.heads.evaluators),
+  of: () => seeds(),
+  claim: () => DATA.claims.map((claim) => `${claim.experiment}/${claim.name}`),
+  theme: () => ["system", "light", "dark"],
+};
 
 function fragment() {
   const initial = initialState(), found = new URLSearchParams();
@@ -47,11 +71,11 @@ function readFragment() {
   for (const key of Object.keys(state)) {
     if (!given.has(key)) continue;
     const values = given.getAll(key).filter((one) => one !== "");
-    state[key] = LISTS.includes(key) ? values : key === "at" ? Number(values[0]) : values[0];
+    // An address may be older than the study, or mistyped: of what is not there, the default is shown.
+    const known = KNOWN[key](), there = (key === "at" ? values.map(Number) : values).filter((one) => known.includes(one));
+    if (there.length) state[key] = LISTS.includes(key) ? there : there[0];
+    else if (LISTS.includes(key) && !values.length) state[key] = [];
   }
-  // An address may be older than the study: what is not there any more is not shown.
-  state.experiment = state.experiment.filter(experimentNamed);
-  if (!(state.view in VIEWS)) state.view = "curves";
 }
 
 function writeFragment() {
@@ -91,8 +115,17 @@ function shownEvaluators(experiment) {
   return experiment.evaluators.filter((name) => chosen.includes(name));
 }
 
+// Of the plane. Other experiments may be chosen meanwhile, without the evaluator that was; undefined: there is none.
+function across() {
+  const all = evaluators();
+  if (all.includes(state.across)) return state.across;
+  return all.includes("icl") ? "icl" : all.find((name) => name !== "ciwl" && name !== "iwl") ?? all[0];
+}
+
 function upwards() {
-  return state.upwards ?? ["ciwl", "iwl"].find((name) => evaluators().includes(name)) ?? evaluators()[0];
+  const all = evaluators(), others = all.filter((name) => name !== across());
+  if (all.includes(state.upwards)) return state.upwards;
+  return ["ciwl", "iwl"].find((name) => others.includes(name)) ?? others[0] ?? all[0];
 }
 
 function points() {
