@@ -65,10 +65,11 @@ def report_on_study() -> None:
             print(stale.report(PLAN))
         if "orphans" in targets_asked():
             print(orphans.listing(PLAN))
-        if "report" in targets_asked():
-            print(page.make_page(PLAN, Path(workflow.main_snakefile)))
+        # Before the report, whose first page leads to it.
         if "explore" in targets_asked():
             print(explorer.explore(PLAN))
+        if "report" in targets_asked():
+            print(page.make_page(PLAN, Path(workflow.main_snakefile)))
         if "archive" in targets_asked():
             print(f"archive: {archive.write_archive(PLAN, Path(workflow.main_snakefile))}")
 
