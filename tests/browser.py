@@ -77,15 +77,16 @@ class Browser:
 
     def open(self, address: str) -> None:
         """Open an address from nothing, as another reader does, and wait until its script is done."""
-        self._go("about:blank")
+        self.go("about:blank")
         self.requests.clear()
-        self._go(address)
+        self.go(address)
         self.run(
             "new Promise((done) => { const look = () => document.documentElement.dataset.ready"
             " || document.querySelector('#problem:not([hidden])') ? done() : setTimeout(look, 10); look(); })"
         )
 
-    def _go(self, address: str) -> None:
+    def go(self, address: str) -> None:
+        """Open an address in place of what is there, and wait until it is loaded."""
         self._loaded = False
         self._ask("Page.navigate", url=address)
         while not self._loaded:

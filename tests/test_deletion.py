@@ -151,6 +151,7 @@ def test_what_a_study_elsewhere_made_its_results_from_stays(base, tmp_path, caps
     planned(str(tmp_path / "mine.yaml")).register()
     assert gone_after(RUN) == set()
     assert f"{alone} stays: it trains l2 baseline seed 0 of study mine" in capsys.readouterr().out
+    assert "what only mine has is listed, since no such study is in workflow/studies" in orphans.listing(planned())
     shutil.rmtree("results/studies/mine")
     tables = tables_of("l2")
     assert len(gone_after(RUN) - tables) == 8

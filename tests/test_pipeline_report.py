@@ -5,16 +5,13 @@ import gzip
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from browser import Browser
 from pipeline import TINY, Clone, made_once
 
 from icl_transience.analysis import words
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 # What a stranger may ask: to end the page's script, to be markup, to be a template.
 QUESTION = "</script><b id='evil'>does</b> it {{ 7 * 7 }} come & go? $x$"
@@ -96,25 +93,23 @@ look().catch(error => found.errors.push(String(error))).finally(() => {
 });
 </script>"""
 
+# What it has noted, once it is through.
+FOUND = (
+    "new Promise((done) => { const look = () => { const found = document.getElementById('found');"
+    " found ? done(found.textContent) : setTimeout(look, 50); }; look(); })"
+)
+
 
 def read(report: Path, folder: Path) -> dict:
     """What a browser shows of a report: errors, the first page, category -> entry -> caption and size of its figure."""
     page, (before, after) = folder / "page.html", report.read_text(encoding="utf-8").rsplit("</body>", 1)
     page.write_text(before.replace("<head>", "<head>" + LISTEN, 1) + CLICK + "</body>" + after, encoding="utf-8")
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    quiet += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'profile'}"]
-    # The page's own clock, which runs ahead while it waits and stands while it works: on a busy machine it can run out
-    # before pictures are decoded, so a longer time is given then.
-    said = []
-    for milliseconds in (60_000, 240_000, 960_000):
-        clock = f"--virtual-time-budget={milliseconds}"
-        command = [BROWSER, *quiet, "--window-size=1400,1000", clock, "--dump-dom", page.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-        said = re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-        if said:
-            break
-    (found,) = said
-    return json.loads(html.unescape(found))
+    browser = Browser(folder)
+    try:
+        browser.go(page.as_uri())
+        return json.loads(browser.run(FOUND))
+    finally:
+        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +136,6 @@ def wholly(partly, tmp_path_factory) -> tuple[Clone, str]:
 
 @pytest.fixture(scope="module")
 def shown(wholly, tmp_path_factory) -> dict:
-    if BROWSER is None:
-        pytest.skip("no chromium or chrome is installed: apt-get install --no-install-recommends chromium")
     report = wholly[0].path("studies/tiny/report.html")
     return made_once(tmp_path_factory, "browser", lambda folder: read(report, folder))[1]
 

@@ -136,6 +136,15 @@ def test_an_engine_that_passes_trains_without_a_word_and_is_not_checked_again(ca
     assert checked().problem
 
 
+def test_the_check_knows_of_what_eager_itself_has_wrong_on_a_gpu():
+    """float32 has .99900001287 for beta2 = .999 and .899999976 for beta1 = .9; a CPU takes them as doubles."""
+    found = selfcheck.error_of_eager(SPEC, torch.device("cuda"))
+    assert found["the second moment"] == pytest.approx(1.287e-5, rel=1e-3)
+    assert found["the first moment"] == pytest.approx(2.38e-7, rel=1e-2)
+    assert found["the step"] == pytest.approx(6.67e-6, rel=1e-2)
+    assert selfcheck.error_of_eager(SPEC, torch.device("cpu")) == {}
+
+
 def test_what_fails_is_not_remembered(cache, monkeypatch):
     with monkeypatch.context() as wrong:
         scaled_gradient(wrong)

@@ -49,12 +49,18 @@ class CountsLaunches(TorchDispatchMode):
 
 
 @needs_interpreter
-@pytest.mark.parametrize("changes", [{}, {"optimizer.clip": 1.0}], ids=["plain", "clip"])
-def test_every_launch_of_a_step_is_counted_pytorchs_too(changes, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "by_torch"),
+    # The counter of batches goes on, and the loss is handed out; blocks are rounded to bfloat16.
+    [({}, []), ({"optimizer.clip": 1.0}, []), ({"numerics": "bfloat16"}, ["copy_"])],
+    ids=["plain", "clip", "bfloat16"],
+)
+def test_every_launch_of_a_step_is_counted_pytorchs_too(changes, by_torch, monkeypatch):
     run = small(**changes)
     step = poisoned(pack(run, run), initial_state(pack(run, run)), bank_of(run))
     launched, counted = [], CountsLaunches()
-    for kernel in {launch[0] for launch in step.launches(bool(changes))}:
+    stores = "optimizer.clip" in changes
+    for kernel in {launch[0] for launch in step.launches(stores)}:
         real = kernel.run
 
         def run_and_count(*args, kernel=kernel, real=real, **kwargs):
@@ -70,18 +76,17 @@ def test_every_launch_of_a_step_is_counted_pytorchs_too(changes, monkeypatch):
     launched.clear()
     with counted:
         next(losses)
-    assert launched == [kernel.__name__ for kernel, *_ in step.launches(bool(changes))]
-    # The counter of batches goes on, and the loss is handed out.
-    assert sorted(counted.calls) == ["add_", "clone"]
+    assert launched == [kernel.__name__ for kernel, *_ in step.launches(stores)]
+    assert sorted(counted.calls) == ["add_", "clone", *by_torch]
 
 
 @pytest.mark.parametrize(("shape", "plain"), [("a", 13), ("b", 13), ("c", 33), ("d", 33)], ids=["a", "b", "c", "d"])
 def test_a_step_is_at_most_40_kernels_at_any_number_of_lanes(shape, plain):
     for lanes in (1, 16, 64):
         step = ahead_of_time.step_of(published(shape), (9, 0), lanes)
-        # And the two of PyTorch above.
+        # And the two of PyTorch above, three in bfloat16.
         assert [len(step.launches(store)) + 2 for store in (False, True)] == [plain + 2, plain + 5]
-        assert plain + 5 <= KERNELS
+        assert plain + 6 <= KERNELS
 
 
 def test_parameters_bytes_and_flop_are_those_of_the_published_shapes():

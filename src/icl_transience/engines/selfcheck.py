@@ -232,19 +232,19 @@ def _against_eager(pack: PackSpec, embeddings: Tensor, start: int, engine: str) 
         for kind, rounded in (("eager", 0), (engine, 0), *(("eager", 1 + draw) for draw in range(_ROUNDED_RUNS)))
     )
     may = verify.allowed(pack.run.model, numerics) * 2**0.5
-    news = _news(pack, embeddings.device)
+    of_eager = error_of_eager(pack, embeddings.device)
     for part, value in expected.items():
         exact = value.double()
         moved = [verify.relative_error(other[part], exact) ** 2 for other in others]
         amount = max((sum(moved) / len(moved)) ** 0.5, verify.UNIT[numerics])
         if part in weights and exact.norm():
             amount += stored * float(weights[part] / exact.norm())
-        allowed = may * amount + next((share for kind, share in news.items() if part.startswith(kind)), 0.0)
+        allowed = may * amount + next((share for kind, share in of_eager.items() if part.startswith(kind)), 0.0)
         yield Deviation(part, verify.relative_error(found[part], exact), allowed, numerics)
 
 
-def _news(pack: PackSpec, device: torch.device) -> dict[str, float]:
-    """Return by which share of itself eager has moments and steps wrong, whatever is rounded in a model.
+def error_of_eager(pack: PackSpec, device: torch.device) -> dict[str, float]:
+    """Return by which share of themselves eager has moments and steps wrong, whatever is rounded in a model.
 
     On a GPU PyTorch's fused Adam takes 1 - beta of a beta in float32, unless all is in float64: that of .999 is 1.3e-5
     too small, and so are second moments. An engine that does the same is not told by this check from one that is right.

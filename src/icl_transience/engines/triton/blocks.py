@@ -1,9 +1,9 @@
 """The blocks: forward through all of them in one kernel, backward a block, and its weight gradients with their step.
 
 A program of the first two is a lane (second axis of the grid) and G whole sequences in R >= G * T rows. It takes
-columns of matrices FC at a time, and attention of NB pairs of a sequence and a head, each of its own in TP >= T rows:
-what one step hands to the next in other tiles goes through memory, which is its own. A block's parameters lie one
-behind another: scale1 bias1 qkv out scale2 bias2 in bin out bout; F = 0 is a block without MLP.
+columns of matrices FC at a time, and attention in STEPS steps: of NB pairs of a sequence and a head, each in TP >= T
+rows. What it needs again in other tiles goes through memory of its own. A block's parameters lie one behind another:
+scale1 bias1 qkv out scale2 bias2 in bin out bout; F = 0 is a block without MLP.
 
 `operands` [S, N, W], or [S, W, N] as their strides say, holds what weight gradients of one block are products of, a row
 a token:
@@ -54,6 +54,7 @@ def blocks_forward(
     G: tl.constexpr,
     R: tl.constexpr,
     NB: tl.constexpr,
+    STEPS: tl.constexpr,
     D: tl.constexpr,
     H: tl.constexpr,
     A: tl.constexpr,
@@ -78,8 +79,6 @@ def blocks_forward(
     here = tile * (G * T) + row
     at = here[:, None] * D + d[None, :]
     x = tl.load(xs + lane * (layers + 1) * n * D + at, mask=ok, other=0.0)
-    HB: tl.constexpr = H if H < NB else NB
-    GA: tl.constexpr = NB // HB
     for layer in range(layers):
         w = parameters + lane * lane_stride + first + layer * block_stride
         m = matrices + lane * matrix_stride + layer * block_stride
@@ -92,7 +91,7 @@ def blocks_forward(
             to = part + here[:, None] * (3 * D) + i * FC + f[None, :]
             tl.store(to, dot(y, weight, None, PREC).to(DT), mask=ok)
         tl.debug_barrier()  # what other threads of this program stored is read
-        for i in range((G + GA - 1) // GA * (H // HB)):
+        for i in range(STEPS):
             sequence, head = pairs(i, H, NB)
             inside = ((sequence < G) & (tile * G + sequence < batch))[:, None, None] & (t < T) & (a < A)
             rows, head = ((tile * G + sequence) * T)[:, None, None] + t, (head * A)[:, None, None]
@@ -147,6 +146,7 @@ def block_backward(
     G: tl.constexpr,
     R: tl.constexpr,
     NB: tl.constexpr,
+    STEPS: tl.constexpr,
     D: tl.constexpr,
     H: tl.constexpr,
     A: tl.constexpr,
@@ -212,10 +212,8 @@ def block_backward(
         out = tl.load(m + 2 * D + 3 * D * D + (c * FC + f)[None, :] * D + d[:, None]).to(DT)
         tl.store(part_of_wide + c * FC * column_stride, dot(half, out, None, PREC).to(DT), mask=ok)
     part = qkv + (lane * layers + layer) * n * 3 * D
-    HB: tl.constexpr = H if H < NB else NB
-    GA: tl.constexpr = NB // HB
     tl.debug_barrier()  # what other threads of this program stored is read
-    for i in range((G + GA - 1) // GA * (H // HB)):
+    for i in range(STEPS):
         sequence, head = pairs(i, H, NB)
         inside = ((sequence < G) & (tile * G + sequence < batch))[:, None, None] & (t < T) & (a < A)
         rows, column = ((tile * G + sequence) * T)[:, None, None] + t, (head * A)[:, None, None] + a

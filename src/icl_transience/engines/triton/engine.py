@@ -204,7 +204,10 @@ class TritonStep:
         row_stride, column_stride = layout.operand_strides
         strides = {"row_stride": row_stride, "column_stride": column_stride}
         blocks_at = {"first": offsets["blocks.0.norm1.scale"], "block_stride": layout.block_stride}
-        products = {"matrices": self.matrices, "matrix_stride": self.matrices.stride(0)}
+        in_products = {
+            "parameters": self.parameters, "scale": heads**-0.5,
+            "matrices": self.matrices, "matrix_stride": self.matrices.stride(0),
+        }  # fmt: skip
         head = {"C": context, "B": layout.batch, "D": width, "KT": layout.labels.rows, **epsilon, **numerics}
         head_at = {
             "at_norm": offsets["norm.scale"], "at_head": offsets["unembedding.weight"], "n_labels": run.n_labels,
@@ -218,8 +221,10 @@ class TritonStep:
             found.append((kernel, programs, given, constants, tile.options))
 
         def block_of(tile: Tile) -> dict[str, Any]:
-            sizes = {"G": layout.sequences(tile.rows), "R": tile.rows, "NB": layout.attended(tile.rows)}
-            return block | sizes | {"FC": tile.columns}
+            return block | {
+                "G": layout.sequences(tile.rows), "R": tile.rows, "NB": layout.attended(tile.rows),
+                "STEPS": layout.attention_steps(tile.rows), "FC": tile.columns,
+            }  # fmt: skip
 
         input_width = run.bank.shape.width
         launch(
@@ -234,7 +239,7 @@ class TritonStep:
         launch(
             blocks.blocks_forward,
             layout.programs(layout.forward.rows),
-            common | blocks_at | products | {"parameters": self.parameters, "scale": heads**-0.5},
+            common | blocks_at | in_products,
             block_of(layout.forward),
             layout.forward,
         )
@@ -267,15 +272,7 @@ class TritonStep:
             launch(
                 blocks.block_backward,
                 programs,
-                common
-                | blocks_at
-                | products
-                | strides
-                | {
-                    "parameters": self.parameters,
-                    "scale": heads**-0.5,
-                    "layer": layer,
-                },
+                common | blocks_at | in_products | strides | {"layer": layer},
                 block_of(layout.backward),
                 layout.backward,
             )

@@ -164,6 +164,12 @@ class Layout:
         most = max(1, ATTENTION // power_of_two(self.tokens) ** 2)
         return min(most, heads * power_of_two(self.sequences(rows), 1))
 
+    def attention_steps(self, rows: int) -> int:
+        """Return in how many steps it takes them: of some heads of a sequence, or all of several; see blocks.pairs."""
+        heads, together = self.run.model.heads, self.attended(rows)
+        at_a_time = min(heads, together)
+        return -(-self.sequences(rows) // (together // at_a_time)) * (heads // at_a_time)
+
     @property
     def operand_strides(self) -> tuple[int, int]:
         """Return how far rows, and columns, of `operands` are apart.

@@ -159,7 +159,7 @@ def _evaluator_of_column(column: str) -> str:
     """Return the evaluator of a column of transience.csv; empty for the one that is summarised."""
     for prefix in ("final_", "at_peak_"):
         if column.startswith(prefix):
-            return "training" if column.endswith("training_loss") else column.removeprefix(prefix)
+            return TRAINING if column.endswith("training_loss") else column.removeprefix(prefix)
     return ""
 
 
