@@ -46,7 +46,8 @@ class Removable:
 def find(plan: Plan) -> tuple[list[Removable], list[str]]:
     """Return what may go, and a line for all studies that cannot be loaded and one for each pack that cannot be read.
 
-    These say what is left out of the list because of them.
+    These say what is left out of the list because of them. A line before them says which studies whose results are
+    listed may have their files elsewhere.
     """
     studies, unloaded = referred.load_all(plan)
     known = referred.referred_to(studies)
@@ -58,9 +59,10 @@ def find(plan: Plan) -> tuple[list[Removable], list[str]]:
     found = without_doubles(search.everything())
     elsewhere = [one.path.name for one in found if one.path.parent == results / "studies"]
     if elsewhere:
-        left_out.append(
+        left_out.insert(
+            0,
             f"what only {', '.join(elsewhere)} has is listed, since no such study is in workflow/studies: if its file "
-            "stands elsewhere, put a link to it there, and ask again"
+            "stands elsewhere, put a link to it there, and ask again",
         )
     return found, left_out
 
