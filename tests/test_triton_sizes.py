@@ -50,12 +50,9 @@ class CountsLaunches(TorchDispatchMode):
 
 @needs_interpreter
 @pytest.mark.parametrize(
-    ("changes", "by_torch"),
-    # The counter of batches goes on, and the loss is handed out; blocks are rounded to bfloat16.
-    [({}, []), ({"optimizer.clip": 1.0}, []), ({"numerics": "bfloat16"}, ["copy_"])],
-    ids=["plain", "clip", "bfloat16"],
+    "changes", [{}, {"optimizer.clip": 1.0}, {"numerics": "bfloat16"}], ids=["plain", "clip", "bfloat16"]
 )
-def test_every_launch_of_a_step_is_counted_pytorchs_too(changes, by_torch, monkeypatch):
+def test_every_launch_of_a_step_is_counted_pytorchs_too(changes, monkeypatch):
     run = small(**changes)
     step = poisoned(pack(run, run), initial_state(pack(run, run)), bank_of(run))
     launched, counted = [], CountsLaunches()
@@ -71,21 +68,28 @@ def test_every_launch_of_a_step_is_counted_pytorchs_too(changes, by_torch, monke
             counted.counts = True
 
         monkeypatch.setattr(kernel, "run", run_and_count)
-    losses = step.losses(0, 2 * run.batch_size)
+    losses = step.losses(0, 8 * run.batch_size)
     next(losses)
-    launched.clear()
-    with counted:
-        next(losses)
-    assert launched == [kernel.__name__ for kernel, *_ in step.launches(stores)]
-    assert sorted(counted.calls) == ["add_", "clone", *by_torch]
+    settled = set()
+    for _ in range(7):
+        launched.clear()
+        counted.calls.clear()
+        with counted:
+            next(losses)
+        settled.add(step.settled)
+        # Where there is a snapshot, rows of the labels' table make up for what they missed.
+        assert launched == [kernel.__name__ for kernel, *_ in step.launches(stores)] + ["replay"] * step.settled
+        # The counter of batches goes on, and the loss is handed out.
+        assert sorted(counted.calls) == ["add_", "clone"]
+    assert settled == {False, True}
 
 
-@pytest.mark.parametrize(("shape", "plain"), [("a", 13), ("b", 13), ("c", 33), ("d", 33)], ids=["a", "b", "c", "d"])
+@pytest.mark.parametrize(("shape", "plain"), [("a", 14), ("b", 14), ("c", 34), ("d", 34)], ids=["a", "b", "c", "d"])
 def test_a_step_is_at_most_40_kernels_at_any_number_of_lanes(shape, plain):
     for lanes in (1, 16, 64):
         step = ahead_of_time.step_of(published(shape), (9, 0), lanes)
-        # And the two of PyTorch above, three in bfloat16.
-        assert [len(step.launches(store)) + 2 for store in (False, True)] == [plain + 2, plain + 5]
+        # And the two of PyTorch above.
+        assert [len(step.launches(store)) + 2 for store in (False, True)] == [plain + 2, plain + 6]
         assert plain + 6 <= KERNELS
 
 

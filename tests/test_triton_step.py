@@ -17,6 +17,7 @@ from icl_transience.engines.verify import UNIT, allowed, reference_gradients, re
 from icl_transience.specs.model import Positions
 from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import L2, Forgetting, Freeze, Intervention, Schedule
+from icl_transience.training import loop
 
 pytestmark = needs_interpreter
 
@@ -149,6 +150,33 @@ def test_resumed_equals_uninterrupted_bit_for_bit_and_batches_are_drawn_in_parts
     assert torch.equal(torch.stack(found), losses)
     for part in ("parameters", "first_moments", "second_moments"):
         assert all(torch.equal(getattr(state, part)[name], value) for name, value in getattr(whole, part).items())
+
+
+def test_at_snapshots_rows_of_labels_have_had_every_step_and_training_stops_nowhere_else():
+    run = small(**{"optimizer.l2.strength": 0.01, "optimizer.schedule": Schedule(warmup=99)})
+    spec, bank, size = pack(run), bank_of(run), run.batch_size
+    until = 5 * size
+    first, snapshot = (seen for seen in run.snapshots.points(size, size, until) if seen < until)
+    assert (first, snapshot) == (2 * size, 4 * size)
+    state = initial_state(spec)
+    step, table = poisoned(spec, state, bank), state.parameters["label_embedding"]
+    settled, tables = [], []
+    for _ in step.losses(0, until):
+        settled.append(step.settled)
+        tables.append(table.clone())
+    assert settled == [False, True, False, True, True]
+    # A row that is not shown, and that L2 alone would move, moves at the snapshot.
+    at_first, before, at_snapshot = tables[1:4]
+    assert (at_first == before).all(dim=2).any()
+    assert not (before == at_snapshot).all(dim=2).any()
+    whole, _ = trained(spec, bank, 4)
+    assert torch.equal(whole.parameters["label_embedding"], at_snapshot)
+    stopped = initial_state(spec)
+    asked = iter([False, False, True, True])
+    own = poisoned(spec, stopped, bank)
+    loop.train(spec, stopped, bank, until, lambda _: None, step=own, stop=lambda: next(asked))
+    assert stopped.sequences_seen == snapshot
+    assert torch.equal(stopped.parameters["label_embedding"], at_snapshot)
 
 
 def test_weights_that_are_not_numbers_give_a_loss_that_is_none():

@@ -21,7 +21,7 @@ from icl_transience.specs.runs import PackSpec
 class EagerStep:
     """Train all lanes of a pack as one batched model."""
 
-    ahead = 0
+    settled = True
 
     def __init__(self, pack: PackSpec, state: State, embeddings: Tensor):
         self.pack, self.state, self.embeddings = pack, state, embeddings

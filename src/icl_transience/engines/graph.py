@@ -42,7 +42,7 @@ class GraphStep:
                 f"{run.model.heads} = {products:,} attention patterns at a time, expected at most {MOST_PRODUCTS:,}: "
                 "lower `lanes_per_pack`, or set `engine: eager`"
             )
-        self.pack, self.state, self.embeddings, self.ahead = pack, state, embeddings, 0
+        self.pack, self.state, self.embeddings, self.settled = pack, state, embeddings, True
         self.geometry = transformer.Geometry(run.model, run.recipe.context, embeddings.dtype, device)
         # The state's own memory, as leaves of autograd. Of the label embeddings it computes no gradient: we do.
         self.parameters = {name: value.detach() for name, value in state.parameters.items()}
@@ -79,7 +79,7 @@ class GraphStep:
                 block = self.loss[:steps].clone()
                 first += steps * batch_size
                 for number, loss in enumerate(block):
-                    self.ahead = steps - 1 - number
+                    self.settled = number == steps - 1
                     yield loss
 
     def _draw(self, start: int) -> None:

@@ -19,11 +19,11 @@ DTYPES = {
 class Step(Protocol):
     """An engine's step. It changes the state's tensors in place; they may move once, when the step is made.
 
-    ahead: how many batches the state is ahead of the loss that was yielded last; 0 at every snapshot and at the end. A
-    caller that leaves off earlier does so where it is 0, or the state were that of a later batch.
+    settled: whether the state is that after the batch whose loss was yielded last, and whole; so it is at every
+    snapshot and at the end. A caller that leaves off earlier does so where it is.
     """
 
-    ahead: int
+    settled: bool
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
         """Step on every batch from sequence number `start` to `until`; yield each lane's loss before the step, [S]."""

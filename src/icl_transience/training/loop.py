@@ -70,7 +70,7 @@ def train(
             on_progress(seen, mean)
         if seen in snapshots:
             on_snapshot(state)
-        if stop() and not step.ahead:
+        if stop() and step.settled:
             break
     if state.sequences_seen % interval:
         on_progress(state.sequences_seen, losses.values[-1] if losses.values else None)

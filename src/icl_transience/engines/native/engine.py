@@ -23,7 +23,7 @@ class NativeStep:
     The state's tensors become views of one array [S, P] a part, so that the optimizer goes over a lane at once.
     """
 
-    ahead = 0
+    settled = True
 
     def __init__(self, pack: PackSpec, state: State, embeddings: Tensor):
         """Compile the kernels and lay out the state. Raises compiler.UnavailableError."""

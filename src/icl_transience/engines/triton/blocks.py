@@ -13,7 +13,19 @@ a token:
 import triton
 import triton.language as tl
 
-from icl_transience.engines.triton.parts import dot, exp, gelu, gelu_backward, norm, norm_backward, update
+from icl_transience.engines.triton.parts import (
+    LOG2_E,
+    dot,
+    exp2,
+    gelu,
+    gelu_backward,
+    inverse,
+    norm,
+    norm_backward,
+    precise_exp,
+    rule_of,
+    update,
+)  # fmt: skip
 
 
 @triton.jit
@@ -29,8 +41,13 @@ def pattern(q, k, scale, TP: tl.constexpr, PREC: tl.constexpr):
     """Return attention [NB, TP, TP] of queries and keys [NB, TP, AP] in their order: each token sees those before."""
     t = tl.arange(0, TP)
     sees = (t[:, None] >= t[None, :])[None, :, :]
-    s = tl.where(sees, dot(q, tl.permute(k, 0, 2, 1), None, PREC) * scale, float("-inf"))
-    p = exp(s - tl.max(s, 2)[:, :, None], PREC)
+    scores = dot(q, tl.permute(k, 0, 2, 1), None, PREC)
+    if PREC == "tf32" or q.dtype == tl.bfloat16:
+        s = tl.where(sees, scores * (scale * LOG2_E), float("-inf"))
+        p = exp2(s - tl.max(s, 2)[:, :, None])
+        return p * inverse(tl.sum(p, 2))[:, :, None]
+    s = tl.where(sees, scores * scale, float("-inf"))
+    p = precise_exp(s - tl.max(s, 2)[:, :, None])
     return p / tl.sum(p, 2)[:, :, None]
 
 
@@ -113,7 +130,7 @@ def blocks_forward(
             for c in range(F // FC):
                 into_mlp = tl.load(m + mlp + d[:, None] * F + c * FC + f[None, :]).to(DT)
                 u = dot(y, into_mlp, None, PREC) + tl.load(w + mlp + D * F + c * FC + f)[None, :]
-                g, _tanh = gelu(u)
+                g, _tanh = gelu(u, DT)
                 back = tl.load(m + mlp + D * F + F + (c * FC + f)[:, None] * D + d[None, :]).to(DT)
                 x = dot(g.to(DT), back, x, PREC)
             x += tl.load(w + mlp + 2 * D * F + F + d)[None, :]
@@ -192,13 +209,16 @@ def block_backward(
         for c in range(F // FC):
             into = tl.load(m + mlp + d[:, None] * F + c * FC + f[None, :]).to(DT)
             u = dot(y, into, None, PREC) + tl.load(w + mlp + D * F + c * FC + f)[None, :]
-            g, tanh = gelu(u)
+            g, tanh = gelu(u, DT)
             back = tl.load(m + mlp + D * F + F + (c * FC + f)[None, :] * D + d[:, None]).to(DT)
             du = (dot(half, back, None, PREC) * gelu_backward(u, tanh)).to(DT)
             to = part_of_wide + (7 * D + c * FC) * column_stride
             tl.store(to, du, mask=ok)
             tl.store(to + F * column_stride, g.to(DT), mask=ok)
             dy = dot(du, tl.trans(into), dy, PREC)
+        # Read once more, so that registers are free for the products.
+        normed, rstd = norm(tl.load(mids + (lane * layers + layer) * n * D + at, mask=ok, other=0.0), EPS)
+        dout = tl.load(dx + lane * n * D + at, mask=ok, other=0.0)
         # Rows that stand for no token have a gradient of 0 here: dout was.
         tl.store(dnorms + 2 * D + d, tl.sum(dy * normed, 0))
         tl.store(dnorms + 3 * D + d, tl.sum(dy, 0))
@@ -262,21 +282,27 @@ def block_step(
     dynamics,
     counter,
     arrays,
+    matrices,
+    matrix_stride,
+    blocks_first,
     D: tl.constexpr,
     F: tl.constexpr,
     M: tl.constexpr,
     K: tl.constexpr,
     PREC: tl.constexpr,
+    ROUND: tl.constexpr,
 ):
     """Step on a block's matrices and biases: each gradient is left' right over all rows, in tiles [M, M].
 
     Tiles of the four matrices stand behind one another on the first axis of the grid. first, array: where the block's
-    parameters begin, and the number of its first array.
+    parameters begin, and the number of its first array. matrices, of all blocks, which begin at blocks_first among
+    the parameters: take the new ones, rounded, if ROUND.
     """
     W: tl.constexpr = 8 * D + 2 * F if F else 6 * D
     E: tl.constexpr = D // M
     FE: tl.constexpr = F // M
-    tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    # The last lanes first: what block_backward wrote last is in the cache yet.
+    tile, lane = tl.program_id(0), (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
     # qkv, out, in and out of the MLP: columns of left and right, width of right, offset of the matrix.
     left, right, width, offset, number, tiles = 0, D, 3 * D, 2 * D, 2, 0
     last = 0
@@ -296,6 +322,7 @@ def block_step(
     left = tl.multiple_of(left + i * M, 16)
     right = tl.multiple_of(right + j * M, 16)
     operands += lane * n * W
+    rule = rule_of(statics, dynamics, counter, lane, array + number, arrays)
     acc, columns = tl.zeros([M, M], tl.float32), tl.zeros([M], tl.float32)
     for start in range(0, n, K):
         inside = start + k < n
@@ -307,16 +334,20 @@ def block_step(
         if F:
             columns += tl.sum(y.to(tl.float32), 0)
     base = lane * lane_stride + first + tl.multiple_of(offset, 16)
-    at = base + (i * M + m)[:, None] * width + j * M + m[None, :]
+    within = (i * M + m)[:, None] * width + j * M + m[None, :]
+    at = base + within
+    # Said to be in rows of 4, as float32 is loaded: of 8, the compiler would move all of Adam's numbers for one store.
+    in_matrices = lane * matrix_stride + first - blocks_first + tl.multiple_of(offset, 16)
     every = (m[:, None] >= 0) & (m[None, :] >= 0)
     update(
-        acc, at, every, lane, array + number,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
+        acc, at, every, rule,
+        parameters, firsts, seconds, gradients,
+        matrices if ROUND else None, tl.max_contiguous(in_matrices + within, (1, 4)),
     )  # fmt: skip
     if F:
         at = base + last + j * M + m
         biased = (m >= 0) & (i == 0) & (last > 0)
         update(
-            columns, at, biased, lane, array + number + 1,
-            parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
+            columns, at, biased, rule_of(statics, dynamics, counter, lane, array + number + 1, arrays),
+            parameters, firsts, seconds, gradients,
         )  # fmt: skip

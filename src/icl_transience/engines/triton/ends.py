@@ -6,7 +6,7 @@ rows, labels: int32 [S, batches, B, C+1], what is drawn; counter: which batch it
 import triton
 import triton.language as tl
 
-from icl_transience.engines.triton.parts import dot, exp, log, norm, norm_backward, update
+from icl_transience.engines.triton.parts import dot, exp, log, norm, norm_backward, precise_exp, rule_of, update
 
 
 @triton.jit
@@ -119,7 +119,7 @@ def head_stats(
     best = tl.max(logits, 1)
     to = stats + (lane * tl.num_programs(0) + tile) * 2 * B + b
     tl.store(to, best)
-    tl.store(to + B, tl.sum(exp(logits - best[:, None], PREC), 1))
+    tl.store(to + B, tl.sum(exp(logits - best[:, None], DT, PREC), 1))
     at = ((lane * batches + tl.load(counter)) * batch + b) * (C + 1) + C
     target = tl.load(labels + at, mask=b < batch, other=-1)
     hit = target[:, None] == k[None, :]
@@ -139,7 +139,7 @@ def head_sums(stats, at_target, log_sums, of_sequences, tiles, batch, B: tl.cons
         bests = tl.load(part, mask=inside, other=float("-inf"))
         sums = tl.load(part + B, mask=inside, other=0.0)
         larger = tl.maximum(best, tl.max(bests, 0))
-        total = total * exp(best - larger, "ieee") + tl.sum(sums * exp(bests - larger[None, :], "ieee"), 0)
+        total = total * precise_exp(best - larger) + tl.sum(sums * precise_exp(bests - larger[None, :]), 0)
         best = larger
     log_sum = best + log(total)
     tl.store(log_sums + lane * B + b, log_sum)
@@ -180,6 +180,8 @@ def head_step(
     """Fill dxs [S, tiles, B, D], a tile's part of the gradient towards the normed queries; step on the unembedding."""
     tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
     b, d, k = tl.arange(0, B), tl.arange(0, D), tile * KT + tl.arange(0, KT)
+    rule = rule_of(statics, dynamics, counter, lane, array, arrays)
+    of_bias = rule_of(statics, dynamics, counter, lane, array + 1, arrays)
     w = parameters + lane * lane_stride
     x, _, _ = _normed_queries(xs, lane, w + at_norm, b, d, layers, batch, 2 * C + 1, D, EPS)
     rows = x.to(DT)
@@ -193,19 +195,20 @@ def head_step(
     log_sum = tl.load(log_sums + lane * B + b)
     place = ((lane * batches + tl.load(counter)) * batch + b) * (C + 1) + C
     target = tl.load(labels + place, mask=b < batch, other=-1)
-    slope = (exp(logits - log_sum[:, None], PREC) - (target[:, None] == k[None, :]).to(tl.float32)) / batch
+    slope = exp(logits - log_sum[:, None], DT, PREC) - (target[:, None] == k[None, :]).to(tl.float32)
+    slope *= 1.0 / batch
     slope = tl.where((b < batch)[:, None], slope, 0.0)
     half = slope.to(DT)
     to = dxs + ((lane * tl.num_programs(0) + tile) * B + b)[:, None] * D + d[None, :]
     tl.store(to, dot(half, tl.trans(weight), None, PREC))
     tl.debug_barrier()  # every thread has read its weights before one is changed
     update(
-        dot(tl.trans(rows), half, None, PREC), at, inside, lane, array,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
+        dot(tl.trans(rows), half, None, PREC), at, inside, rule,
+        parameters, firsts, seconds, gradients,
     )  # fmt: skip
     update(
-        tl.sum(slope, 0), at_bias, k < n_labels, lane, array + 1,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
+        tl.sum(slope, 0), at_bias, k < n_labels, of_bias,
+        parameters, firsts, seconds, gradients,
     )  # fmt: skip
 
 

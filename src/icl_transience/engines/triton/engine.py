@@ -1,9 +1,9 @@
 """The engine of Triton kernels: a step is some 30 launches however many lanes, captured as a CUDA graph on a GPU.
 
-forward   tokens, blocks_forward, head_stats, head_sums
-backward  head_step, query_backward; a block: block_backward, block_step; table_step, embedder_step, vectors_step
+forward   replay, tokens, blocks_forward, head_stats, head_sums
+backward  head_step, query_backward; a block: block_backward, block_step; rows_step, embedder_step, vectors_step
 Adam, its L2 and weight decay stand at the end of each gradient. Where a lane's gradient is clipped, or its L2
-unsquared, gradients are stored first, and weigh, penalize and finish step.
+unsquared, gradients are stored first, those of labels by rows_stored, and weigh, penalize and finish step.
 
 Nothing is added up by atomics, and no program reads or orders anything by the number of lanes: a lane's bits do not
 depend on its pack. Sequences are drawn by sequences/draw.py, for many batches at a time, on the device.
@@ -23,8 +23,8 @@ from icl_transience.engines.lanes import (
     reset_label_embeddings,
 )
 from icl_transience.engines.state import State
-from icl_transience.engines.triton import blocks, ends, tails
-from icl_transience.engines.triton.layout import CHUNK, PLAIN, Layout, Tile, power_of_two
+from icl_transience.engines.triton import blocks, ends, label_rows, tails
+from icl_transience.engines.triton.layout import CHUNK, CHUNKS, PLAIN, ROW, Layout, Tile, power_of_two
 from icl_transience.engines.triton.parts import BFLOAT16, FLOAT32
 from icl_transience.engines.triton.tables import CLOCKS, STATICS, dynamics, extras, statics, stores
 from icl_transience.model import transformer
@@ -40,15 +40,12 @@ class TritonStep:
     The state's tensors become views of one array [S, P] a part.
     """
 
-    # A replay is one step: the state is never that of a later batch than the loss.
-    ahead = 0
-
     def __init__(self, pack: PackSpec, state: State, embeddings: Tensor, layout: Layout | None = None):
         """Lay out the state and all buffers. Nothing is compiled before the first step.
 
         layout: sizes of tiles; those for the device unless given.
         """
-        self.pack, self.state, self.embeddings = pack, state, embeddings
+        self.pack, self.state, self.embeddings, self.settled = pack, state, embeddings, True
         device, lanes = embeddings.device, len(pack.lanes)
         self.layout = layout = layout or Layout(pack.run, *capability_of(device))
         parts = (state.parameters, state.first_moments, state.second_moments)
@@ -78,17 +75,17 @@ class TritonStep:
             "weights": empty(len(layout.chunks)),
             "sums": empty(len(layout.chunks)),
         }
-        # Blocks as operands of products: parameters themselves, or rounded once a step.
+        # Blocks as operands of products: parameters themselves, or, where they are stepped on, rounded too.
         first, blocks_end = layout.offsets["blocks.0.norm1.scale"], layout.offsets["norm.scale"]
         self.blocks = self.parameters[:, first:blocks_end]
-        self.matrices = (
-            self.blocks if self.operand_type == torch.float32 else empty(blocks_end - first, dtype=torch.bfloat16)
-        )
+        self.rounds = self.operand_type != torch.float32
+        self.matrices = empty(blocks_end - first, dtype=self.operand_type) if self.rounds else self.blocks
         self.gradients: Tensor | None = None
         indices = lanes, DRAW_BATCHES, run.batch_size, run.recipe.context + 1
         self.rows, self.labels = torch.zeros(2, *indices, dtype=torch.int32, device=device)
         self.losses_ = torch.empty(DRAW_BATCHES, lanes, device=device)
         self.counter = torch.zeros(1, dtype=torch.int32, device=device)
+        self.last = torch.zeros(lanes, run.n_labels, dtype=torch.int32, device=device)
         arrays = len(layout.names)
         self.statics, self.finishing = (torch.zeros(lanes, arrays, STATICS, device=device) for _ in range(2))
         self.dynamics = torch.zeros(DRAW_BATCHES, lanes, CLOCKS, 3, device=device)
@@ -103,6 +100,7 @@ class TritonStep:
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
         """See interface.Step."""
         batch_size = self.pack.run.batch_size
+        snapshots = set(self.pack.run.snapshots.points(batch_size, start, until))
         for first, last in constant_intervals(self.pack, start, until):
             lanes = lanes_at(self.pack, first)
             reset_label_embeddings(self.pack, self.state, first)
@@ -113,10 +111,20 @@ class TritonStep:
                 self.labels[:, :batches].flatten(1, 2).copy_(labels)
                 self.dynamics[:batches].copy_(dynamics(self.pack, first, batches))
                 self.counter.zero_()
+                self.last.zero_()
                 for number in range(batches):
                     replay()
+                    first += batch_size
+                    self.settled = number + 1 == batches or first in snapshots
+                    if self.settled:
+                        self._settle()
                     yield self.losses_[number].clone()
-                first += rows.shape[1]
+
+    def _settle(self) -> None:
+        """Take the steps that rows of the labels' table have missed, by the kernel that takes them in each step."""
+        kernel, _, arguments, constants, options = self.launches(store=False)[0]
+        grid = self.pack.run.n_labels, len(self.pack.lanes)
+        kernel[grid](**arguments | {"whole": 1}, **constants, **options)
 
     def _begin(self, seen: int) -> Callable[[], None]:
         """Put in force what holds from `seen` on, and return what takes a step."""
@@ -126,6 +134,8 @@ class TritonStep:
         table[:, :, [5, 8]] = 0.0
         self.finishing.copy_(table)
         self.extras.copy_(extras(self.pack, self.layout.names, seen))
+        if self.rounds:
+            self.matrices.copy_(self.blocks)
         store = any(stores(lane.run.optimizer) for lane in lanes_at(self.pack, seen))
         if store not in self.replays:
             self.replays[store] = self._captured(store) if self.embeddings.is_cuda else self._work(store)
@@ -137,8 +147,6 @@ class TritonStep:
         grid = len(self.pack.lanes)
 
         def work() -> None:
-            if self.matrices is not self.blocks:
-                self.matrices.copy_(self.blocks)
             for kernel, programs, arguments, constants, options in launches:
                 kernel[(programs, grid)](**arguments, **constants, **options)
             self.counter.add_(1)
@@ -148,7 +156,7 @@ class TritonStep:
     def _captured(self, store: bool) -> Callable[[], None]:
         """Record a step as a CUDA graph. The step that compiles the kernels changes the state: it is put back."""
         work, device = self._work(store), self.embeddings.device
-        changed = [self.parameters, self.firsts, self.seconds, self.counter]
+        changed = [self.parameters, self.firsts, self.seconds, self.counter, self.matrices, self.last]
         before = [tensor.clone() for tensor in changed]
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
@@ -197,13 +205,18 @@ class TritonStep:
             "counter": self.counter,
             "arrays": arrays,
         }
+        rows = {"at_table": offsets["label_embedding"], "n_labels": run.n_labels, "last": self.last} | {
+            "array": layout.names.index("label_embedding")
+        }
+        items = {"C": context, "D": width, "BC": power_of_two(layout.batch * context)}
         block = {
             "T": layout.tokens, "TP": power_of_two(layout.tokens), "D": width, "H": model.heads, "A": heads,
             "AP": power_of_two(heads), "F": layout.hidden, **epsilon, **in_blocks,
         }  # fmt: skip
         row_stride, column_stride = layout.operand_strides
         strides = {"row_stride": row_stride, "column_stride": column_stride}
-        blocks_at = {"first": offsets["blocks.0.norm1.scale"], "block_stride": layout.block_stride}
+        blocks_first = offsets["blocks.0.norm1.scale"]
+        blocks_at = {"first": blocks_first, "block_stride": layout.block_stride}
         in_products = {
             "parameters": self.parameters, "scale": heads**-0.5,
             "matrices": self.matrices, "matrix_stride": self.matrices.stride(0),
@@ -226,6 +239,7 @@ class TritonStep:
                 "STEPS": layout.attention_steps(tile.rows), "FC": tile.columns,
             }  # fmt: skip
 
+        launch(label_rows.replay, run.batch_size * context, drawn | step | rows | {"whole": 0}, items, ROW)
         input_width = run.bank.shape.width
         launch(
             ends.tokens,
@@ -280,31 +294,27 @@ class TritonStep:
             launch(
                 blocks.block_step,
                 layout.block_tiles,
-                step | strides | {"n": layout.rows, "first": offsets[name], "array": layout.names.index(name)},
+                step | strides | in_products | {
+                    "n": layout.rows, "first": offsets[name], "array": layout.names.index(name),
+                    "blocks_first": blocks_first,
+                },
                 {
                     "D": width, "F": layout.hidden, "M": layout.matrices.rows, "K": layout.matrices.columns,
-                    "PREC": in_blocks["PREC"],
+                    "PREC": in_blocks["PREC"], "ROUND": self.rounds,
                 },
                 layout.matrices,
             )  # fmt: skip
-        launch(
-            tails.table_step,
-            label_tiles,
-            drawn | step | {
-                "at_table": offsets["label_embedding"], "n_labels": run.n_labels,
-                "array": layout.names.index("label_embedding"),
-            },
-            {
-                "C": context, "D": width, "KT": layout.labels.rows, "N": 16,
-                "BC": power_of_two(layout.batch * context), "FEW": layout.few_in_a_tile,
-            },
-        )  # fmt: skip
-        side = min(32, power_of_two(input_width))
+        launch(label_rows.rows_step, run.batch_size * context, drawn | step | rows, items | {"N": 32}, ROW)
+        if store:
+            tiles = {"C": context, "D": width, "KT": layout.labels.rows, "N": 16}
+            launch(label_rows.rows_stored, label_tiles, drawn | step | rows, tiles)
+        side = min(32 if width > 64 else 64, power_of_two(input_width))
         launch(
             tails.embedder_step,
             -(-input_width // side),
             drawn | step | {"bank": self.bank, "rows": self.rows, "at_embedder": 0},
             {"I": input_width, "C": context, "D": width, "M": side, "K": 32, **numerics},
+            Tile(side, width, stages=3),
         )
         vectors = depth * (4 if layout.hidden else 2) + 2 + (layout.tokens if learned else 0)
         launch(
@@ -320,9 +330,17 @@ class TritonStep:
             chunks = {"chunks": self.chunks, "spans": self.spans, "extras": self.extras}
             sizes = {"CH": CHUNK, "SUM": 256}
             count = len(layout.chunks)
-            launch(tails.weigh, count, step | chunks, {"CH": CHUNK})
-            launch(tails.penalize, count, step | chunks, sizes)
-            launch(tails.finish, count, step | chunks | {"statics": self.finishing}, sizes)
+            launch(tails.weigh, count, step | chunks, {"CH": CHUNK}, CHUNKS)
+            launch(tails.penalize, count, step | chunks, sizes, CHUNKS)
+            launch(
+                tails.finish,
+                count,
+                step | chunks | in_products | {
+                    "statics": self.finishing, "blocks_first": blocks_first, "blocks_end": offsets["norm.scale"],
+                },
+                sizes | {"ROUND": self.rounds},
+                CHUNKS,
+            )  # fmt: skip
         return found
 
 

@@ -45,8 +45,8 @@ class Tile:
         return {"num_warps": self.warps, "num_stages": self.stages} | limit
 
 
-# Of kernels that have sizes of their own.
-PLAIN = Tile(0, 0)
+# Of kernels that have sizes of their own; of a row of the labels' table; of CHUNK numbers.
+PLAIN, ROW, CHUNKS = Tile(0, 0), Tile(1, 0, warps=1), Tile(1, CHUNK, warps=8)
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,8 @@ class Layout:
             return Tile(rows, 16 if numerics == "float32" else 64, warps=8, stages=1)
         if numerics == "float32":
             return Tile(64 if self._hopper else rows, 32, warps=8, stages=1)
+        if numerics == "bfloat16" and self._hopper:
+            return Tile(64, columns, stages=1, registers=168)
         return Tile(rows, columns, warps=4 if rows == 32 else 8)
 
     @cached_property
@@ -141,18 +143,13 @@ class Layout:
         if self.run.numerics == "float32":
             return Tile(32, 32, warps=8)
         if self._hopper and not self._wide:
-            return Tile(64, 64, registers=168 if self.run.model.width == 64 else None)
+            return Tile(64, 64)
         return Tile(32, 32, warps=8 if self._wide else 4)
 
     @property
     def label_tiles(self) -> int:
         """Return how many such programs a lane has."""
         return -(-self.run.n_labels // self.labels.rows)
-
-    @property
-    def few_in_a_tile(self) -> bool:
-        """Say whether a batch shows so few of a tile's labels that the table's step finds them one by one."""
-        return self.run.batch_size * self.run.recipe.context <= 16 * self.label_tiles
 
     def sequences(self, rows: int) -> int:
         """Return G, how many whole sequences a program of so many rows takes."""
@@ -251,7 +248,8 @@ class Layout:
     def adam_bytes(self) -> int:
         """Return the bytes that a lane's step moves for Adam: three numbers read and written a parameter, 24 bytes.
 
-        The gradient never stands in memory.
+        The gradient never stands in memory. Rows of the labels' table that a batch does not show move later, once for
+        all the steps that they missed: of many steps this is the most.
         """
         return 24 * self.parameters
 

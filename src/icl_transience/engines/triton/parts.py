@@ -16,6 +16,7 @@ from icl_transience.engines.triton import tables
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # Columns of the tables by which `update` knows what to do: see tables.py.
 BFLOAT16, FLOAT32 = tl.bfloat16, tl.float32
+LOG2_E = tl.constexpr(1.4426950408889634)
 STATICS, CLOCKS = tl.constexpr(tables.STATICS), tl.constexpr(tables.CLOCKS)
 
 
@@ -28,14 +29,43 @@ def dot(a, b, acc, PREC: tl.constexpr):
 
 
 @triton.jit
-def exp(x, PREC: tl.constexpr):
-    """Return e^x: to the last bits, but in tf32 by the GPU's own function.
+def exp2(x):
+    """Return 2^x by the GPU's own function, off by 2^-22; less than 1e-38 is 0."""
+    if INTERPRETED:
+        return tl.exp2(x)
+    return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
 
-    That one is off by 2^-22 and by a rounding of x log2(e).
-    """
-    if INTERPRETED or PREC == "tf32":
+
+@triton.jit
+def inverse(x):
+    """Return 1 / x by the GPU's own function, off by 2^-23."""
+    if INTERPRETED:
+        return 1.0 / x
+    return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def root(x):
+    """Return the square root of x by the GPU's own function, off by 2^-23; that of less than 1e-38 is 0."""
+    if INTERPRETED:
+        return tl.sqrt(x)
+    return tl.inline_asm_elementwise("sqrt.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def precise_exp(x):
+    """Return e^x to the last bits. The GPU's own is off by 2^-22 and by a rounding of x log2(e)."""
+    if INTERPRETED:
         return tl.exp(x)
     return libdevice.exp(x)
+
+
+@triton.jit
+def exp(x, DT: tl.constexpr, PREC: tl.constexpr):
+    """Return e^x: to the last bits where products are in float32, else by the GPU's own function."""
+    if PREC == "tf32" or DT == BFLOAT16:
+        return exp2(x * LOG2_E)
+    return precise_exp(x)
 
 
 @triton.jit
@@ -66,16 +96,66 @@ def norm_backward(dn, n, rstd):
 
 
 @triton.jit
-def gelu(u):
-    """Return (GELU of u in its tanh form, the tanh in it)."""
-    t = 2 * tl.sigmoid(2 * (0.7978845608028654 * (u + 0.044715 * u * u * u))) - 1
-    return 0.5 * u * (1 + t), t
+def gelu(u, DT: tl.constexpr):
+    """Return (GELU of u in its tanh form, the tanh in it); for products in bfloat16 by the GPU's tanh, off by 2^-11."""
+    inner = u * (0.7978845608028654 + 0.035677408136300125 * (u * u))
+    if INTERPRETED or DT != BFLOAT16:
+        t = 1 - 2 * inverse(1 + exp2(inner * (2 * LOG2_E)))
+    else:
+        t = tl.inline_asm_elementwise(
+            "tanh.approx.f32 $0, $1;", "=f,f", [inner], dtype=tl.float32, is_pure=True, pack=1
+        )
+    half = 0.5 * u
+    return half + half * t, t
 
 
 @triton.jit
 def gelu_backward(u, t):
     """Return the slope of GELU at u, whose tanh is t."""
-    return 0.5 * (1 + t) + 0.5 * u * (1 - t * t) * 0.7978845608028654 * (1 + 3 * 0.044715 * u * u)
+    inner = 0.7978845608028654 + 3 * 0.035677408136300125 * (u * u)
+    return 0.5 + 0.5 * t + (0.5 * u * inner) * (1 - t * t)
+
+
+@triton.jit
+def of_array(statics, lane, array, arrays):
+    """Return what `statics` [S, arrays, STATICS] says of a lane's array: see tables.py.
+
+    (beta1, 1 - beta1, beta2, 1 - beta2, epsilon, L2, weight decay), the clock, whether gradients are stored. The
+    second and fourth are numbers of their own: taken here in float32, 1 - beta2 would be wrong by 1.3e-5.
+    """
+    statics += (lane * arrays + array) * STATICS
+    beta1, new1, beta2, new2 = tl.load(statics), tl.load(statics + 1), tl.load(statics + 2), tl.load(statics + 3)
+    constants = beta1, new1, beta2, new2, tl.load(statics + 4), tl.load(statics + 5), tl.load(statics + 6)
+    return constants, tl.load(statics + 7).to(tl.int32), tl.load(statics + 8).to(tl.int32)
+
+
+@triton.jit
+def of_batch(dynamics, number, lane, lanes, clock):
+    """Return what `dynamics` [batches, S, CLOCKS, 3] says of a batch: learning rate, size of the step, 1 / correction.
+
+    clock: see tables.py; below 0 it stands still, and what is returned is for nothing.
+    """
+    dynamics += ((number * lanes + lane) * CLOCKS + tl.maximum(clock, 0)) * 3
+    return tl.load(dynamics), tl.load(dynamics + 1), tl.load(dynamics + 2)
+
+
+@triton.jit
+def adam(p, m, v, gradient, constants, now):
+    """Return (p, m, v) after a step on the gradient. constants, now: of `of_array` and `of_batch`."""
+    beta1, new1, beta2, new2, eps, decay, shrink = constants
+    rate, size, corrected = now
+    gradient += decay * p
+    m = beta1 * m + new1 * gradient
+    v = beta2 * v + new2 * gradient * gradient
+    p -= rate * shrink * p
+    return p - size * m * inverse(root(v * corrected) + eps), m, v
+
+
+@triton.jit
+def rule_of(statics, dynamics, counter, lane, array, arrays):
+    """Return what a lane's array is stepped on by, for `update`. Asked for early, it is there when the gradient is."""
+    constants, clock, stores = of_array(statics, lane, array, arrays)
+    return constants, of_batch(dynamics, tl.load(counter), lane, tl.num_programs(1), clock), clock, stores
 
 
 @triton.jit
@@ -83,42 +163,33 @@ def update(
     gradient,
     at,
     mask,
-    lane,
-    array,
+    rule,
     parameters,
     firsts,
     seconds,
     gradients,
-    statics,
-    dynamics,
-    counter,
-    arrays,
+    rounded=None,
+    at_rounded=None,
+    rounds=True,
 ):
-    """Take Adam's step on the numbers at `at` of the lane's array, or keep their gradient for `finish`, as statics say.
+    """Take Adam's step on the numbers at `at` of the flat arrays [S, P], or keep their gradient for `finish`.
 
-    at: from the beginning of the flat arrays [S, P]; statics [S, arrays, STATICS], dynamics [batches, S, CLOCKS, 3]
-    float32: see tables.py. lane, array: numbers. counter: which batch it is.
+    rule: of `rule_of`. rounded: where given, takes the new numbers at `at_rounded`, if `rounds`, which is one for all
+    of them: of many, stores would be of one number each.
     """
-    statics += (lane * arrays + array) * STATICS
+    constants, now, clock, stores = rule
     # A branch of one kernel, not another kernel: or a lane's bits would depend on what its pack needs.
-    if tl.load(statics + 8).to(tl.int32) > 0:
+    if stores > 0:
         tl.store(gradients + at, gradient, mask=mask)
     else:
-        beta1, beta2, eps = tl.load(statics), tl.load(statics + 2), tl.load(statics + 4)
-        # 1 - beta as numbers of their own: taken here in float32, 1 - beta2 would be wrong by 1.3e-5.
-        new1, new2 = tl.load(statics + 1), tl.load(statics + 3)
-        decay, shrink, clock = tl.load(statics + 5), tl.load(statics + 6), tl.load(statics + 7).to(tl.int32)
         # A clock below 0 stands still: the array is frozen.
         mask = mask & (clock >= 0)
-        dynamics += ((tl.load(counter) * tl.num_programs(1) + lane) * CLOCKS + tl.maximum(clock, 0)) * 3
-        rate, correction1, correction2 = tl.load(dynamics), tl.load(dynamics + 1), tl.load(dynamics + 2)
         p = tl.load(parameters + at, mask=mask, other=0.0)
         m = tl.load(firsts + at, mask=mask, other=0.0)
         v = tl.load(seconds + at, mask=mask, other=0.0)
-        gradient += decay * p
-        m = beta1 * m + new1 * gradient
-        v = beta2 * v + new2 * gradient * gradient
-        p -= rate * shrink * p
-        tl.store(parameters + at, p - rate / correction1 * m / (tl.sqrt(v / correction2) + eps), mask=mask)
+        p, m, v = adam(p, m, v, gradient, constants, now)
+        tl.store(parameters + at, p, mask=mask)
         tl.store(firsts + at, m, mask=mask)
         tl.store(seconds + at, v, mask=mask)
+        if rounded is not None:
+            tl.store(rounded + at_rounded, p.to(rounded.dtype.element_ty), mask=mask & rounds)

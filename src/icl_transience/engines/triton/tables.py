@@ -67,9 +67,9 @@ def stores(optimizer: Optimizer) -> bool:
 
 
 def dynamics(pack: PackSpec, first: int, batches: int) -> Tensor:
-    """Return learning rate and both corrections of moments of each batch from `first` on, [batches, S, CLOCKS, 3].
+    """Return what a step of each batch from `first` on is, [batches, S, CLOCKS, 3] float64.
 
-    Float64; the optimizer does not change within them.
+    The learning rate, that over the first moment's correction, and 1 / the second's. The optimizer does not change.
     """
     of_runs = {run: _of_run(run, first, batches) for run in _runs(pack, first)}
     return torch.stack([of_runs[lane.run] for lane in lanes_at(pack, first)], dim=1)
@@ -84,8 +84,8 @@ def _of_run(run: Run, first: int, batches: int) -> Tensor:
     starts = torch.tensor([0, forgotten, frozen, forgotten + frozen], dtype=torch.float64)
     steps = torch.arange(first // size + 1, first // size + batches + 1, dtype=torch.float64)[:, None] - starts
     # A clock that nothing has may stand at 0 or below: its correction is then 1.
-    corrections = [
+    first_correction, second_correction = (
         torch.where(steps > 0, 1 - beta ** steps.clamp(min=0), 1.0) for beta in (optimizer.beta1, optimizer.beta2)
-    ]
+    )
     rate = torch.tensor(rates, dtype=torch.float64)[:, None].expand_as(steps)
-    return torch.stack([rate, *corrections], dim=2)
+    return torch.stack([rate, rate / first_correction, 1 / second_correction], dim=2)

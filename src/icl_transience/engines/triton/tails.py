@@ -1,76 +1,9 @@
-"""Steps on what is no matrix of a block: table, embedder, norms, positions; and clipping, which needs all gradients."""
+"""Steps on embedder, norms and positions; and clipping, which needs all gradients."""
 
 import triton
 import triton.language as tl
 
-from icl_transience.engines.triton.parts import STATICS, dot, update
-
-
-@triton.jit
-def table_step(
-    dx,
-    labels,
-    at_table,
-    n_labels,
-    batch,
-    batches,
-    array,
-    lane_stride,
-    parameters,
-    firsts,
-    seconds,
-    gradients,
-    statics,
-    dynamics,
-    counter,
-    arrays,
-    C: tl.constexpr,
-    D: tl.constexpr,
-    KT: tl.constexpr,
-    N: tl.constexpr,
-    BC: tl.constexpr,
-    FEW: tl.constexpr,
-):
-    """Step on KT rows of the labels' table a program: a row's gradient is the sum of dx over the tokens that show it.
-
-    In the order of the tokens, without atomics: where few show one of the tile's rows (FEW), one by one, else N tokens
-    at a time. BC: the batch's tokens of labels, rounded up to a power of two. dx [S, B, T, D], towards the tokens.
-    """
-    tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    k, d, i = tile * KT + tl.arange(0, KT), tl.arange(0, D), tl.arange(0, N)
-    count = batch * C
-    of_batch = (lane * batches + tl.load(counter)) * batch * (C + 1)
-    dx += lane * batch * (2 * C + 1) * D
-    acc = tl.zeros([KT, D], tl.float32)
-    if FEW:
-        item = tl.arange(0, BC)
-        at_label = labels + of_batch + (item // C) * (C + 1) + item % C
-        label = tl.load(at_label, mask=item < count, other=-1)
-        left = tl.where((label >= tile * KT) & (label < tile * KT + KT), item, BC)
-        found = tl.min(left, 0)
-        while found < BC:
-            of_label = tl.sum(tl.where(item == found, label, 0), 0)
-            token = ((found // C) * (2 * C + 1) + 2 * (found % C) + 1) * D
-            acc += tl.where((k == of_label)[:, None], tl.load(dx + token + d)[None, :], 0.0)
-            left = tl.where(item == found, BC, left)
-            found = tl.min(left, 0)
-    else:
-        for start in range(0, count, N):
-            item = start + i
-            sequence, pair = item // C, item % C
-            label = tl.load(labels + of_batch + sequence * (C + 1) + pair, mask=item < count, other=-1)
-            here = (label >= tile * KT) & (label < tile * KT + KT)
-            if tl.sum(here.to(tl.int32), 0) > 0:
-                token = (sequence * (2 * C + 1) + 2 * pair + 1) * D
-                of_token = tl.load(dx + token[:, None] + d[None, :], mask=here[:, None], other=0.0)
-                # Products with 0 and 1 in full float32: a sum, whatever the run's numerics.
-                acc = dot((k[:, None] == label[None, :]).to(tl.float32), of_token, acc, "ieee")
-    inside = (k < n_labels)[:, None] & (d >= 0)[None, :]
-    at = lane * lane_stride + at_table + k[:, None] * D + d[None, :]
-    update(
-        acc, at, inside, lane, array,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
-    )  # fmt: skip
+from icl_transience.engines.triton.parts import STATICS, dot, rule_of, update
 
 
 @triton.jit
@@ -104,6 +37,7 @@ def embedder_step(
     count = batch * (C + 1)
     rows += (lane * batches + tl.load(counter)) * count
     dx += lane * batch * (2 * C + 1) * D
+    rule = rule_of(statics, dynamics, counter, lane, 0, arrays)
     acc, columns = tl.zeros([M, D], tl.float32), tl.zeros([D], tl.float32)
     for start in range(0, count, K):
         item = start + k
@@ -117,12 +51,12 @@ def embedder_step(
     base = lane * lane_stride + at_embedder
     at = base + m[:, None] * D + d[None, :]
     update(
-        acc, at, (m < I)[:, None] & (d >= 0)[None, :], lane, 0,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
+        acc, at, (m < I)[:, None] & (d >= 0)[None, :], rule,
+        parameters, firsts, seconds, gradients,
     )  # fmt: skip
     update(
-        columns, base + I * D + d, (d >= 0) & (tile == 0), lane, 1,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
+        columns, base + I * D + d, (d >= 0) & (tile == 0), rule_of(statics, dynamics, counter, lane, 1, arrays),
+        parameters, firsts, seconds, gradients,
     )  # fmt: skip
 
 
@@ -194,8 +128,8 @@ def vectors_step(
         inside = (start + i < parts)[:, None]
         total += tl.sum(tl.load(source + (start + i)[:, None] * stride + d[None, :], mask=inside, other=0.0), 0)
     update(
-        total, lane * lane_stride + at + d, d >= 0, lane, number,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
+        total, lane * lane_stride + at + d, d >= 0, rule_of(statics, dynamics, counter, lane, number, arrays),
+        parameters, firsts, seconds, gradients,
     )  # fmt: skip
     if job == blocks + 1:
         b = tl.arange(0, B)
@@ -253,11 +187,12 @@ def penalize(
 @triton.jit
 def finish(
     sums, chunks, extras, lane_stride, parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
-    CH: tl.constexpr, SUM: tl.constexpr,
+    matrices, matrix_stride, blocks_first, blocks_end, CH: tl.constexpr, SUM: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
     """Shorten stored gradients to the largest norm, where there is one, and take the step of lanes that have them.
 
-    statics: as of lanes that have no L2 and store nothing.
+    statics: as of lanes that have no L2 and store nothing. matrices, of all blocks, which are the parameters from
+    blocks_first to blocks_end: take the new ones, rounded, if ROUND.
     """
     chunk, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
     n, i, s = tl.num_programs(0), tl.arange(0, CH), tl.arange(0, SUM)
@@ -269,7 +204,10 @@ def finish(
     share = tl.where(largest > 0, tl.minimum(largest / (tl.sqrt(tl.sum(total, 0)) + 1e-6), 1.0), 1.0)
     stored = tl.load(extras + lane * (arrays + 2) + arrays + 1).to(tl.int32)
     at, mask = lane * lane_stride + first + i, (i < size) & (stored > 0)
+    in_blocks = lane * matrix_stride + first - blocks_first + i
     update(
-        tl.load(gradients + at, mask=mask, other=0.0) * share, at, mask, lane, array,
-        parameters, firsts, seconds, gradients, statics, dynamics, counter, arrays,
+        tl.load(gradients + at, mask=mask, other=0.0) * share, at, mask,
+        rule_of(statics, dynamics, counter, lane, array, arrays),
+        parameters, firsts, seconds, gradients,
+        matrices if ROUND else None, in_blocks, (first >= blocks_first) & (first < blocks_end),
     )  # fmt: skip
