@@ -22,7 +22,7 @@ MLP, STORED = "2,64,8,4,8,1600,512", "1,64,8,0,8,1936,64,store"
 WIDE, NARROW = "1,128,8,4,8,1000,64", "1,32,4,0,2,1000,64"
 CASES = [
     (90, "tf32", (MLP, STORED, WIDE, NARROW)),
-    (90, "bfloat16", (MLP,)),
+    (90, "bfloat16", (MLP, STORED, WIDE, NARROW)),
     (90, "float32", (MLP,)),
     (80, "tf32", (MLP,)),
     (80, "bfloat16", (MLP,)),
@@ -39,6 +39,8 @@ SPILLED = {
     (90, "bfloat16", f"{MLP} blocks_forward"): 16,
     (90, "bfloat16", f"{MLP} block_backward"): 352,
     (90, "bfloat16", f"{MLP} block_step"): 16,
+    (90, "bfloat16", f"{STORED} block_backward"): 56,
+    (90, "bfloat16", f"{WIDE} block_step"): 16,
     (90, "float32", f"{MLP} blocks_forward"): 40,
     (90, "float32", f"{MLP} block_backward"): 352,
     (80, "tf32", f"{MLP} block_backward"): 24,

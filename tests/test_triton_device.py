@@ -10,6 +10,7 @@ from icl_transience.engines.state import State, initial_state
 from icl_transience.specs.model import Model
 from icl_transience.specs.recipes import Recipe
 from icl_transience.specs.runs import PackSpec, Run
+from icl_transience.specs.training import Schedule, Snapshots
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 
@@ -53,6 +54,34 @@ def test_gradients_of_captured_steps_are_those_of_the_reference_but_for_rounding
     spec, bank = pack(run), bank_of(run).cuda()
     for deviation in verify.check_step(spec, bank, 0, "triton"):
         assert deviation.excess < 1, deviation
+
+
+@pytest.mark.parametrize("numerics", ["float32", "bfloat16"])
+def test_rows_of_labels_make_up_for_many_batches_to_the_bits_of_doing_so_often(numerics):
+    often = changed(
+        shaped("mlp, 17 tokens", numerics),
+        {"optimizer.l2.strength": 1e-3, "optimizer.schedule": Schedule(warmup=99), "snapshots": Snapshots(every=1)},
+    )
+    never = changed(often, {"snapshots": Snapshots(every=10**9, first=10**9)})
+    bank, weights = bank_of(often).cuda(), fresh_parameters(often, 2)
+    (state, losses), (again, same) = (stepped(pack(run, run), bank, weights, (600,)) for run in (often, never))
+    assert torch.equal(losses, same)
+    for part in ("parameters", "first_moments", "second_moments"):
+        assert all(torch.equal(getattr(again, part)[name], value) for name, value in getattr(state, part).items())
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="this machine has no second CUDA device")
+def test_steps_on_another_device_than_the_current_one_are_the_same():
+    run = shaped("mlp, 17 tokens", "float32")
+    spec, found = pack(run), []
+    bank, weights = bank_of(run), fresh_parameters(run, 1)
+    for device in ("cuda:0", "cuda:1"):
+        state = initial_state(spec, device)
+        for name, value in weights.items():
+            state.parameters[name].copy_(value)
+        list(poisoned(spec, state, bank.to(device)).losses(0, 20 * run.batch_size))
+        found.append(state.parameters)
+    assert all(torch.equal(value.cpu(), found[1][name].cpu()) for name, value in found[0].items())
 
 
 @pytest.mark.parametrize("numerics", ["float32", "tf32", "bfloat16"])

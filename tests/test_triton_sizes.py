@@ -169,6 +169,7 @@ REFUSED = {
     "has no dropout": {"model.dropout": 0.1},
     "knows no rotary positions": {"model.positions.kind": "rotary"},
     "has no sgd": {"optimizer.name": "sgd"},
+    "has an epsilon of 1e-18 at least": {"optimizer.epsilon": 1e-20},
     "has widths 32, 64, 128, and not 48": {"model.width": 48},
     "has contexts of 16 pairs at most at width 32, and not 18": {"recipe.context": 18},
     "has contexts of 15 pairs at most at width 128, and not 16": {"model.width": 128, "recipe.context": 16},

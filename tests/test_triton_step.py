@@ -4,6 +4,9 @@ How far roundings may move a loss or a gradient, engines/verify.py derives and g
 inputs once does. The interpreter computes tf32 in full float32.
 """
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 from builders import changed, lane, pack
@@ -177,6 +180,59 @@ def test_at_snapshots_rows_of_labels_have_had_every_step_and_training_stops_nowh
     loop.train(spec, stopped, bank, until, lambda _: None, step=own, stop=lambda: next(asked))
     assert stopped.sequences_seen == snapshot
     assert torch.equal(stopped.parameters["label_embedding"], at_snapshot)
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_products_in_bfloat16_are_of_the_blocks_as_the_last_step_left_them(clip):
+    run = small(
+        **{"numerics": "bfloat16", "model.mlp_ratio": 2, "optimizer.learning_rate": 0.1, "optimizer.clip": clip}
+    )
+    # One lane that stores gradients, if any does: each way of stepping rounds what it steps on.
+    spec = pack(run, changed(run, {"optimizer.clip": 0.0}))
+    state = initial_state(spec)
+    step = poisoned(spec, state, bank_of(run))
+    start = step.blocks.clone()
+    list(step.losses(0, 3 * run.batch_size))
+    layout = step.layout
+    first = layout.offsets["blocks.0.norm1.scale"]
+    for name in ("attention.qkv", "attention.out", "mlp.in.weight", "mlp.out.weight"):
+        begin = layout.offsets[f"blocks.0.{name}"] - first
+        matrix = slice(begin, begin + state.parameters[f"blocks.0.{name}"][0].numel())
+        assert (step.blocks[:, matrix] - start[:, matrix]).abs().max() > 0.1
+        # The interpreter cuts off the bits that a GPU rounds.
+        torch.testing.assert_close(step.matrices[:, matrix].float(), step.blocks[:, matrix], rtol=2**-7, atol=0)
+
+
+def test_gradients_whose_norm_is_no_number_leave_no_weight_one():
+    run = small(**{"optimizer.clip": 0.05})
+    spec = pack(run)
+    state = initial_state(spec)
+    state.parameters["unembedding.bias"].view(-1)[0] = torch.nan
+    list(poisoned(spec, state, bank_of(run)).losses(0, run.batch_size))
+    assert all(value.isnan().all() for value in state.parameters.values())
+
+
+def test_rows_of_labels_make_up_on_the_device_of_the_state(monkeypatch):
+    """Triton launches on the current device, which need not be it."""
+    run = small()
+    spec, current, launched = pack(run), [], []
+    step = poisoned(spec, initial_state(spec), bank_of(run))
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda **arguments: launched.append((grid, arguments["whole"], tuple(current)))
+
+    @contextmanager
+    def device(one):
+        current.append(one)
+        yield
+        current.pop()
+
+    step.make_up = (Kernel(), *step.make_up[1:])
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(step, "embeddings", SimpleNamespace(device=torch.device("cuda", 1)))
+    step._settle()
+    assert launched == [((run.n_labels, 1), 1, (torch.device("cuda", 1),))]
 
 
 def test_weights_that_are_not_numbers_give_a_loss_that_is_none():

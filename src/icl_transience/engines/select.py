@@ -18,7 +18,8 @@ Numerics, of a run: float32 and float64 throughout (triton takes float32 product
 tensor cores, to some 2^-22 each); tf32: as float32, but the products of NVIDIA's tensor cores round
 their operands to 10 bits (a CPU knows no tf32 and computes in float32); bfloat16: matrix products in bfloat16 and the
 rest, the weights included, in float32 (all products in eager, under torch.autocast; those with whole weight matrices in
-native).
+native). triton takes GELU, exponentials and reciprocals by the GPU's own functions, which are off by some 2^-22; in
+bfloat16 GELU's tanh by 2^-11; in float32 its softmax is to the last bits.
 
 Letters for shapes as in model/transformer.py. A step makes its batches from counters, given where to begin and to end.
 """

@@ -70,6 +70,8 @@ def _embeddings_alone(run: Run) -> Iterator[str]:
 
 # Width -> the most pairs, and the most sequences, that tiles of the kernels in engines/triton hold.
 TRITON_CONTEXTS, TRITON_BATCH = {32: 16, 64: 16, 128: 15}, 64
+# Below it Adam's step would be what becomes of numbers under 1e-38, which are 0 to its kernels.
+TRITON_EPSILON = 1e-18
 
 
 def _not_triton(run: Run) -> Iterator[str]:
@@ -82,8 +84,11 @@ def _not_triton(run: Run) -> Iterator[str]:
         yield "has no dropout"
     if model.positions.kind == "rotary":
         yield "knows no rotary positions"
-    if any(one.name == "sgd" for one in (run.optimizer, *(change.optimizer for change in run.interventions))):
+    optimizers = run.optimizer, *(change.optimizer for change in run.interventions)
+    if any(one.name == "sgd" for one in optimizers):
         yield "has no sgd"
+    if any(one.epsilon < TRITON_EPSILON for one in optimizers):
+        yield f"has an epsilon of {TRITON_EPSILON:g} at least"
     if model.attention_bias:
         yield "has no biases in attention"
     if model.width not in TRITON_CONTEXTS:

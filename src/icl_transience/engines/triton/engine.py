@@ -5,11 +5,12 @@ backward  head_step, query_backward; a block: block_backward, block_step; rows_s
 Adam, its L2 and weight decay stand at the end of each gradient. Where a lane's gradient is clipped, or its L2
 unsquared, gradients are stored first, those of labels by rows_stored, and weigh, penalize and finish step.
 
-Nothing is added up by atomics, and no program reads or orders anything by the number of lanes: a lane's bits do not
-depend on its pack. Sequences are drawn by sequences/draw.py, for many batches at a time, on the device.
+Nothing is added up by atomics, and no sum depends on the number of lanes: a lane's bits do not depend on its pack.
+Sequences are drawn by sequences/draw.py, for many batches at a time, on the device.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -75,7 +76,8 @@ class TritonStep:
             "weights": empty(len(layout.chunks)),
             "sums": empty(len(layout.chunks)),
         }
-        # Blocks as operands of products: parameters themselves, or, where they are stepped on, rounded too.
+        # The matrices of blocks as products take them: the parameters, or these rounded, by the kernel that steps on
+        # them. Vectors stand between them that nothing reads.
         first, blocks_end = layout.offsets["blocks.0.norm1.scale"], layout.offsets["norm.scale"]
         self.blocks = self.parameters[:, first:blocks_end]
         self.rounds = self.operand_type != torch.float32
@@ -96,9 +98,12 @@ class TritonStep:
         self.positions = geometry.positions.contiguous()
         self.bank = embeddings.flatten(0, 1).contiguous()
         self.replays: dict[bool, Callable[[], None]] = {}
+        self.make_up = self.launches(store=False)[0]
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
         """See interface.Step."""
+        if not self.settled:  # left off within a chunk
+            self._settle()
         batch_size = self.pack.run.batch_size
         snapshots = set(self.pack.run.snapshots.points(batch_size, start, until))
         for first, last in constant_intervals(self.pack, start, until):
@@ -115,16 +120,23 @@ class TritonStep:
                 for number in range(batches):
                     replay()
                     first += batch_size
-                    self.settled = number + 1 == batches or first in snapshots
-                    if self.settled:
+                    self.settled = False
+                    if number + 1 == batches or first in snapshots:
                         self._settle()
                     yield self.losses_[number].clone()
 
     def _settle(self) -> None:
         """Take the steps that rows of the labels' table have missed, by the kernel that takes them in each step."""
-        kernel, _, arguments, constants, options = self.launches(store=False)[0]
+        kernel, _, arguments, constants, options = self.make_up
         grid = self.pack.run.n_labels, len(self.pack.lanes)
-        kernel[grid](**arguments | {"whole": 1}, **constants, **options)
+        with self._on_device():
+            kernel[grid](**arguments | {"whole": 1}, **constants, **options)
+        self.settled = True
+
+    def _on_device(self) -> AbstractContextManager:
+        """Return a context in which kernels are launched where the state is; Triton takes the current device."""
+        device = self.embeddings.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def _begin(self, seen: int) -> Callable[[], None]:
         """Put in force what holds from `seen` on, and return what takes a step."""
@@ -158,19 +170,20 @@ class TritonStep:
         work, device = self._work(store), self.embeddings.device
         changed = [self.parameters, self.firsts, self.seconds, self.counter, self.matrices, self.last]
         before = [tensor.clone() for tensor in changed]
-        stream = torch.cuda.Stream(device)
+        stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.device(device), torch.cuda.stream(stream):
-            # Any valid batch; the next ones are drawn after this.
-            for tensor in (self.rows, self.labels, self.counter):
-                tensor.zero_()
-            work()
-        torch.cuda.current_stream(device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
-            work()
-        for tensor, value in zip(changed, before, strict=True):
-            tensor.copy_(value)
+        try:
+            with self._on_device(), torch.cuda.stream(stream):
+                # Any valid batch; the next ones are drawn after this.
+                for tensor in (self.rows, self.labels, self.counter):
+                    tensor.zero_()
+                work()
+            torch.cuda.current_stream(device).wait_stream(stream)
+            with self._on_device(), torch.cuda.graph(graph, stream=stream):
+                work()
+        finally:
+            for tensor, value in zip(changed, before, strict=True):
+                tensor.copy_(value)
         return graph.replay
 
     def launches(self, store: bool) -> list[Launch]:

@@ -52,6 +52,8 @@ def replay(
     constants, clock, stores = of_array(statics, lane, array, arrays)
     last += lane * n_labels + row
     missed = tl.load(last)
+    # Every thread has read what one of them writes at the end.
+    tl.debug_barrier()
     if due & (missed < number) & (stores == 0):
         at = lane * lane_stride + at_table + row * D + d
         p, m, v = tl.load(parameters + at), tl.load(firsts + at), tl.load(seconds + at)

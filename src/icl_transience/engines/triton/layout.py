@@ -45,7 +45,7 @@ class Tile:
         return {"num_warps": self.warps, "num_stages": self.stages} | limit
 
 
-# Of kernels that have sizes of their own; of a row of the labels' table; of CHUNK numbers.
+# Of kernels that have sizes of their own; of a row of the labels' table, of CHUNK numbers.
 PLAIN, ROW, CHUNKS = Tile(0, 0), Tile(1, 0, warps=1), Tile(1, CHUNK, warps=8)
 
 
@@ -115,7 +115,7 @@ class Layout:
             return Tile(rows, columns)
         if numerics == "float32":
             return Tile(rows, columns, stages=1)
-        if numerics == "bfloat16":
+        if numerics == "bfloat16" and columns == 64:
             return Tile(64, columns, stages=1, registers=168)
         return Tile(rows, columns, registers=128)
 
@@ -127,7 +127,7 @@ class Layout:
             return Tile(rows, 16 if numerics == "float32" else 64, warps=8, stages=1)
         if numerics == "float32":
             return Tile(64 if self._hopper else rows, 32, warps=8, stages=1)
-        if numerics == "bfloat16" and self._hopper:
+        if numerics == "bfloat16" and self._hopper and columns == 64:
             return Tile(64, columns, stages=1, registers=168)
         return Tile(rows, columns, warps=4 if rows == 32 else 8)
 
@@ -248,8 +248,8 @@ class Layout:
     def adam_bytes(self) -> int:
         """Return the bytes that a lane's step moves for Adam: three numbers read and written a parameter, 24 bytes.
 
-        The gradient never stands in memory. Rows of the labels' table that a batch does not show move later, once for
-        all the steps that they missed: of many steps this is the most.
+        The gradient never stands in memory. At most: rows of the labels' table that a batch does not show move later,
+        once for all the steps that they missed.
         """
         return 24 * self.parameters
 

@@ -14,9 +14,9 @@ from icl_transience.engines.triton import tables
 
 # The interpreter multiplies the bit patterns of bfloat16 (3.7.1); their float32 products are the same numbers.
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
-# Columns of the tables by which `update` knows what to do: see tables.py.
 BFLOAT16, FLOAT32 = tl.bfloat16, tl.float32
 LOG2_E = tl.constexpr(1.4426950408889634)
+# Columns of the tables by which `update` knows what to do: see tables.py.
 STATICS, CLOCKS = tl.constexpr(tables.STATICS), tl.constexpr(tables.CLOCKS)
 
 
@@ -153,7 +153,7 @@ def adam(p, m, v, gradient, constants, now):
 
 @triton.jit
 def rule_of(statics, dynamics, counter, lane, array, arrays):
-    """Return what a lane's array is stepped on by, for `update`. Asked for early, it is there when the gradient is."""
+    """Return what a lane's array is stepped on by, for `update`."""
     constants, clock, stores = of_array(statics, lane, array, arrays)
     return constants, of_batch(dynamics, tl.load(counter), lane, tl.num_programs(1), clock), clock, stores
 
@@ -175,7 +175,7 @@ def update(
     """Take Adam's step on the numbers at `at` of the flat arrays [S, P], or keep their gradient for `finish`.
 
     rule: of `rule_of`. rounded: where given, takes the new numbers at `at_rounded`, if `rounds`, which is one for all
-    of them: of many, stores would be of one number each.
+    of them: with one for each, the compiler would store them one by one.
     """
     constants, now, clock, stores = rule
     # A branch of one kernel, not another kernel: or a lane's bits would depend on what its pack needs.

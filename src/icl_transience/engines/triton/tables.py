@@ -83,9 +83,17 @@ def _of_run(run: Run, first: int, batches: int) -> Tensor:
     forgotten, frozen = run.forgetting.latest(size, first) // size, run.freeze.frozen_sequences(size, first) // size
     starts = torch.tensor([0, forgotten, frozen, forgotten + frozen], dtype=torch.float64)
     steps = torch.arange(first // size + 1, first // size + batches + 1, dtype=torch.float64)[:, None] - starts
-    # A clock that nothing has may stand at 0 or below: its correction is then 1.
     first_correction, second_correction = (
-        torch.where(steps > 0, 1 - beta ** steps.clamp(min=0), 1.0) for beta in (optimizer.beta1, optimizer.beta2)
+        torch.tensor([[_correction(beta, step) for step in of_batch] for of_batch in steps.tolist()], dtype=steps.dtype)
+        for beta in (optimizer.beta1, optimizer.beta2)
     )
     rate = torch.tensor(rates, dtype=torch.float64)[:, None].expand_as(steps)
     return torch.stack([rate, rate / first_correction, 1 / second_correction], dim=2)
+
+
+def _correction(beta: float, step: float) -> float:
+    """Return 1 - beta^step; 1 for a clock that nothing has, which may stand at 0 or below.
+
+    One by one: PyTorch's power of many may differ in the last bit by how many they are.
+    """
+    return 1 - beta**step if step > 0 else 1.0

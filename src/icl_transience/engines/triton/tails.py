@@ -201,7 +201,11 @@ def finish(
     for start in range(0, n, SUM):
         total += tl.load(sums + lane * n + start + s, mask=start + s < n, other=0.0)
     largest = tl.load(extras + lane * (arrays + 2) + arrays)
-    share = tl.where(largest > 0, tl.minimum(largest / (tl.sqrt(tl.sum(total, 0)) + 1e-6), 1.0), 1.0)
+    share = tl.where(
+        largest > 0,
+        tl.minimum(largest / (tl.sqrt(tl.sum(total, 0)) + 1e-6), 1.0, propagate_nan=tl.PropagateNan.ALL),
+        1.0,
+    )
     stored = tl.load(extras + lane * (arrays + 2) + arrays + 1).to(tl.int32)
     at, mask = lane * lane_stride + first + i, (i < size) & (stored > 0)
     in_blocks = lane * matrix_stride + first - blocks_first + i
