@@ -1,13 +1,13 @@
 # Targets that are names alone. Of experiments: `snakemake transience` builds the experiment of that name. And those that
 # report on a study and make nothing of it: what it would cost, how far it is, what older code trained, what is left over, all that is built in one
-# page, all curves in one page to choose from, all of it in one file. Their work is done by `report_on_study` at the end of the call (the Snakefile's
+# page, all curves in one page to choose from, all of it in one file, what the documentation keeps of it. Their work is done by `report_on_study` at the end of the call (the Snakefile's
 # `onsuccess`), so that `snakemake all archive` packs what is finished.
 from contextlib import contextmanager
 
 from icl_transience.results import provenance
 from icl_transience.system import devices
 
-REPORTING = ("cost", "status", "stale", "orphans", "report", "explore", "archive")
+REPORTING = ("cost", "status", "stale", "orphans", "report", "explore", "archive", "results_page")
 
 
 def targets_asked() -> set[str]:
@@ -52,7 +52,7 @@ def jobs_side_by_side() -> int | None:
 
 def report_on_study() -> None:
     """Do the work of each target of REPORTING that was asked for."""
-    from icl_transience.report import archive, page
+    from icl_transience.report import archive, page, recorded, results_page
     from icl_transience.report.explorer import page as explorer
     from icl_transience.results import cost, orphans, stale, status
 
@@ -72,6 +72,9 @@ def report_on_study() -> None:
             print(page.make_page(PLAN, Path(workflow.main_snakefile)))
         if "archive" in targets_asked():
             print(f"archive: {archive.write_archive(PLAN, Path(workflow.main_snakefile))}")
+        if "results_page" in targets_asked():
+            print(f"recorded: {recorded.record(PLAN, CHECKOUT / 'docs')}")
+            print(*(f"written: {written}" for written in results_page.write_pages(CHECKOUT)), sep="\n")
 
 
 def print_results() -> None:

@@ -226,6 +226,11 @@ def claims_in_words(folder: Path) -> Iterator[str]:
 
 def sentence(row: Mapping[str, Any]) -> str:
     """Return a row of verdicts.csv as a sentence."""
+    return f"{row['experiment']}, claim {row['claim']}, {row['verdict']}: {row['text']} {findings(row)}"
+
+
+def findings(row: Mapping[str, Any]) -> str:
+    """Return what was tested, what was found and by how many seeds, in parentheses; then what there is to note."""
     parts = [row["tested"]]
     if not pd.isna(row["effect"]):
         parts.append(f"{_name_of_effect(row)} {row['effect']:.3g}{_interval(row)}")
@@ -237,7 +242,7 @@ def sentence(row: Mapping[str, Any]) -> str:
         parts += _tests(row)
     parts.append(format_number_of(row["seeds"], "seed"))
     note = "" if pd.isna(row["note"]) or not row["note"] else f"; {row['note']}"
-    return f"{row['experiment']}, claim {row['claim']}, {row['verdict']}: {row['text']} ({'; '.join(parts)}){note}"
+    return f"({'; '.join(parts)}){note}"
 
 
 def _name_of_effect(row: Mapping[str, Any]) -> str:
@@ -251,11 +256,16 @@ def _tests(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"p = {row['p_holm']:.2g} after Holm"
         return
     yield f"{row['seeds_for']} as claimed and {row['seeds_against']} the other way"
-    yield f"evidence {_e_value(row['e_for'], row['p'])} for it, {_e_value(row['e_against'], row['p_against'])} against"
+    yield f"evidence {evidence_in_words(row)}"
     if row["e_against"] > row["e_for"]:
         yield f"p = {row['p_against_holm']:.2g} of the opposite after Holm"
     else:
         yield f"p = {row['p_holm']:.2g} after Holm"
+
+
+def evidence_in_words(row: Mapping[str, Any]) -> str:
+    """Return the evidence for and against the claim of a row of verdicts.csv."""
+    return f"{_e_value(row['e_for'], row['p'])} for it, {_e_value(row['e_against'], row['p_against'])} against"
 
 
 def _e_value(e: float, p: float) -> str:

@@ -1,4 +1,4 @@
-"""Subcommands that show results: figures, card, export, words, report, explore, archive, redraw."""
+"""Subcommands that show results: figures, card, export, words, report, explore, archive, results-page, redraw."""
 
 import argparse
 import json
@@ -52,6 +52,10 @@ def add_commands(command: jobs.AddCommand) -> None:
         ("archive", _archive, "Put what a finished study says into one file."),
     ):
         jobs.add_arguments(command(name, action, help), "study")
+
+    page = command("results-page", _results_page, "Write docs/results.md and the README's claims from docs/data.")
+    page.add_argument("--record", metavar="STUDY", help="copy the tables of this study to docs/data first")
+    page.add_argument("--results", help="where they are: as in config.yaml, and instead of what stands there")
 
     redraw = command("redraw", _redraw, "Draw every figure of an extracted archive again.")
     redraw.add_argument("--archive", type=Path, default=Path(), help="the folder of the extracted archive")
@@ -136,6 +140,17 @@ def _archive(options: argparse.Namespace) -> None:
     from icl_transience.report import archive
 
     print(archive.write_archive(planned_here(options.study), Path("Snakefile")))
+
+
+def _results_page(options: argparse.Namespace) -> None:
+    from icl_transience.planning.plan import Plan, config_here
+    from icl_transience.report import recorded, results_page
+
+    if options.record:
+        results = {"results": options.results} if options.results else {}
+        plan = Plan(config_here() | {"study": options.record} | results, Path())
+        print(f"recorded: {recorded.record(plan, Path('docs'))}")
+    print(*(f"written: {path}" for path in results_page.write_pages(Path())), sep="\n")
 
 
 def _redraw(options: argparse.Namespace) -> None:

@@ -1,0 +1,234 @@
+"""The page docs/results.md and the README's table of claims: what the studies show, from docs/data alone.
+
+Nothing on them is typed: `recorded.record` copies tables and figures of a study's results to docs/data and docs/images,
+and this writes them as Markdown, in the words of analysis/words.py and analysis/verdicts.py.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from icl_transience.analysis import verdicts, words
+from icl_transience.planning.plan import study_files
+from icl_transience.report.recorded import DATA, IMAGES, RUNS, STUDY
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.experiment import QUANTITIES
+from icl_transience.store import atomic, checksums, tables_file
+from icl_transience.store.layout import VERDICTS
+from icl_transience.store.tables_file import records
+from icl_transience.system.formatting import format_count, format_duration, format_number_of
+
+PAGE = "results.md"
+BEGIN, END = "<!-- claims: snakemake results_page -->", "<!-- end of claims -->"
+# More runs than that are better read as a table.
+_MOST_SENTENCES = 8
+_VERDICTS = ("supported", "contradicted", "both", "undecided")
+# Studies whose claims stand first, and whose figure of the evidence the README shows.
+_FIRST = ("claims", "claims_replicated")
+_HEAD = """# What the studies show
+
+Written by `snakemake results_page` from `docs/data`, which that command copies from a study's results; nothing here is
+typed. Every number is that of the tables and of the report: levels are means over seeds, times are medians, and
+[files and tables](tables.md) defines them. A claim is decided by [evidence](claims.md) over seeds; *undecided* is not
+*refuted*. Times are those of the jobs, one after another, on a machine that may have had other work; jobs run beside
+each other.
+"""
+
+
+def write_pages(base: Path) -> list[Path]:
+    """Write docs/results.md and the README's table below `base`, a checkout of the repository; return both files.
+
+    Raises StudyError where they are not there, or a table is not as it was written.
+    """
+    page, readme = base / "docs" / PAGE, base / "README.md"
+    if missing := [str(path) for path in (page, readme) if not path.is_file()]:
+        raise StudyError(f"{', '.join(missing)}: not there: results are recorded in a checkout of the repository")
+    atomic.write_text(page, page_of(base))
+    atomic.write_text(readme, readme_of(base, readme.read_text(encoding="utf-8")))
+    return [page, readme]
+
+
+def page_of(base: Path) -> str:
+    """Return the text of docs/results.md."""
+    studies = _recorded(base)
+    parts = [_HEAD, "\n".join(_overview(studies))]
+    parts += ["\n".join(_study(study, base / "docs")) for study in studies]
+    names = {study["study"] for study in studies}
+    if missing := [path.stem for path in study_files(base) if path.stem not in names]:
+        links = ", ".join(f"[`{name}`](../workflow/studies/{name}.yaml)" for name in missing)
+        parts.append(f"## Not recorded\n\nNo results are kept here of {links}.\n")
+    return "\n".join(parts)
+
+
+def readme_of(base: Path, text: str) -> str:
+    """Return the README's text with the claims between its markers as docs/data has them."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise StudyError(f"README.md has no lines {BEGIN} and {END}, between which the table of claims stands")
+    return f"{before}{BEGIN}\n" + "\n".join(_claims_of_all(base)) + f"\n{END}{after}"
+
+
+def _recorded(base: Path) -> list[dict[str, Any]]:
+    """Return what docs/data has of each study that ships, with its table of verdicts; those of claims first."""
+    studies = []
+    for path in study_files(base):
+        folder = base / "docs" / DATA / path.stem
+        if (folder / STUDY).is_file():
+            study = json.loads((folder / STUDY).read_text(encoding="utf-8"))
+            studies.append(study | {"claims": _verdicts(folder)})
+    return sorted(studies, key=lambda study: (study["study"] not in _FIRST, not study["claims"], study["study"]))
+
+
+def _verdicts(folder: Path) -> list[dict[str, Any]]:
+    if not (folder / VERDICTS).is_file():
+        return []
+    checksums.check_checksums(folder, [VERDICTS], move=False)
+    return records(tables_file.read_csv(folder / VERDICTS))
+
+
+# The README.
+
+
+def _claims_of_all(base: Path) -> Iterator[str]:
+    studies = [study for study in _recorded(base) if study["claims"]]
+    if not studies:
+        yield "No study with claims is recorded yet."
+        return
+    count = _counted([row for study in studies for row in study["claims"]])
+    yield f"{count[0].upper()}{count[1:]}, each in a study of minutes to hours on two cores ([how](docs/{PAGE})):"
+    yield ""
+    yield from _table(
+        ("study", "claim", "verdict", "evidence", "seeds"),
+        [
+            (
+                f"[`{study['study']}`](docs/{PAGE}#{study['study']})",
+                _text(row["text"]),
+                row["verdict"],
+                _evidence(row),
+                row["seeds"],
+            )
+            for study in studies
+            for row in study["claims"]
+        ],
+    )
+    name, file = studies[0]["study"], studies[0]["evidence"]
+    if file:
+        yield f"\n![The evidence for and against each claim of `{name}`, seed by seed](docs/{IMAGES}/{file})"
+
+
+def _evidence(row: Mapping[str, Any]) -> str:
+    """Return what decides a claim, in few words."""
+    if row["evidence"] == "fixed":
+        return f"p = {row['p_holm']:.2g} after Holm"
+    return "none" if not row["seeds"] else verdicts.evidence_in_words(row)
+
+
+# The page.
+
+
+def _overview(studies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    rows = []
+    for study in studies:
+        experiments = study["experiments"].values()
+        done, lanes = (sum(one[key] for one in experiments) for key in ("done", "lanes"))
+        rows.append(
+            (
+                f"[`{study['study']}`](#{study['study']})",
+                _counted(study["claims"]) if study["claims"] else "no claims",
+                f"{done} of {lanes}",
+                format_duration(sum(study["seconds"].values())),
+            )
+        )
+    yield from _table(("study", "claims", "lanes done", "time"), rows)
+    yield ""
+
+
+def _counted(claims: Sequence[Mapping[str, Any]]) -> str:
+    found = Counter(row["verdict"] for row in claims)
+    said = ", ".join(f"{found[verdict]} {verdict}" for verdict in _VERDICTS if found[verdict])
+    return f"{format_number_of(len(claims), 'claim')}: {said}"
+
+
+def _study(study: Mapping[str, Any], docs: Path) -> Iterator[str]:
+    name = study["study"]
+    yield f"## {name}\n"
+    yield f"{_text(' '.join(study['description'].split()))}\n"
+    yield f"{_made(study)} [The study](../workflow/studies/{name}.yaml).\n"
+    if study["left_out"]:
+        yield f"Left out, as the files of its source were not at hand: {', '.join(study['left_out'])}.\n"
+    for experiment, one in study["experiments"].items():
+        yield from _experiment(study, experiment, one, docs)
+    if study["evidence"]:
+        yield f"![Study {name}: the evidence for and against each claim, seed by seed]({IMAGES}/{study['evidence']})\n"
+
+
+def _made(study: Mapping[str, Any]) -> str:
+    spent = [f"{kind} {format_duration(seconds)}" for kind, seconds in study["seconds"].items() if seconds]
+    with_what = ", ".join(f"{name} {version}" for name, version in study["versions"].items())
+    machine = ", ".join([format_number_of(study["cores"], "core"), *study["gpus"]])
+    return f"Jobs took: {', '.join(spent)}; {machine}; {study['date']}; {with_what}."
+
+
+def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], docs: Path) -> Iterator[str]:
+    yield f"### {name}" + (f": {_text(one['question'])}" if one["question"] else "") + "\n"
+    runs, seeds, lanes = (format_number_of(number, noun) for number, noun in _sizes(one))
+    yield (
+        f"{runs}, {seeds} each: {lanes} to {format_count(one['horizon'])} sequences seen; "
+        f"jobs took {format_duration(sum(one['seconds'].values()))}.\n"
+    )
+    if one["done"] < one["lanes"]:
+        left = f"**Not finished:** {one['lanes'] - one['done']} of {lanes} are left out"
+        yield f"{left}.\n" if one["ends"] else f"{left}, so that there are no tables yet.\n"
+    if figure := one["figure"]:
+        shown = f"Study {study['study']}, experiment {name}: {figure['name']}"
+        yield f"![{shown}]({IMAGES}/{figure['file']})\n"
+    yield from _claims([row for row in study["claims"] if row["experiment"] == name])
+    if one["ends"]:
+        folder = docs / DATA / study["study"] / name
+        checksums.check_checksums(folder, [RUNS], move=False)
+        yield from _runs(folder, one["ends"])
+
+
+def _sizes(one: Mapping[str, Any]) -> list[tuple[int, str]]:
+    return [(one["runs"], "run"), (len(one["seeds"]), "seed"), (one["lanes"], "lane")]
+
+
+def _claims(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for row in claims:
+        source = f" ({_text(row['source'])})" if isinstance(row["source"], str) and row["source"] else ""
+        yield f"- **{row['verdict'].capitalize()}**: {_text(row['text'])}{source}. {_text(verdicts.findings(row))}"
+    if claims:
+        yield ""
+
+
+def _runs(folder: Path, ends: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """Yield what came of each run: a sentence, or a row of a table where there are many."""
+    rows = words.runs_of(folder)
+    if len(rows) <= _MOST_SENTENCES:
+        yield from (f"- `{row['run']}`: {_text(words.run_in_words(row, *ends[row['run']]))}." for row in rows)
+    else:
+        head = ("run", "outcome", *(name.replace("_", " ") for name in QUANTITIES))
+        cells = [
+            (f"`{row['run']}`", row["outcome"], *(words.quantity_in_words(row, name) for name in QUANTITIES))
+            for row in rows
+        ]
+        yield from _table(head, cells)
+    yield ""
+
+
+# Markdown.
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    for cells in (head, ["---"] * len(head), *rows):
+        yield "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _text(text: str) -> str:
+    """Return a study's text as Markdown that shows it as it is."""
+    for character in "\\*|<[":
+        text = text.replace(character, "&lt;" if character == "<" else "\\" + character)
+    return text
