@@ -373,6 +373,14 @@ CONTRADICTIONS = {
     "seeds of a wrong form": (in_a("seeds: [one]"), ["`experiments.a.seeds[0]` is 'one'"]),
     "a negative seed": (in_a("seeds: [-1]"), ["`experiments.a.seeds[0]` is -1"]),
     "a seed twice": (in_a("seeds: [1, {init: 1, data: 1}]"), ["names a seed twice"]),
+    "acquisition along no axis": (
+        in_a("statistics: {acquisition: true}"),
+        ["`experiments.a.statistics.acquisition` is true", "one axis of numbers (there is none)", "leave it out"],
+    ),
+    "acquisition along two axes": (
+        in_a("statistics: {acquisition: true}, axes: {model.depth: [1, 2], model.width: [32, 64]}"),
+        ["`experiments.a.statistics.acquisition` is true", "(there are model.depth, model.width)"],
+    ),
     "even smoothing": (in_a("statistics: {smoothing: 2}"), ["`experiments.a.statistics.smoothing` is 2", "odd"]),
     "statistics of an evaluator left out": (
         in_a("evaluation: {evaluators: [iwl]}"),

@@ -108,6 +108,14 @@ KINDS = {
     "words": ("axes: {recipe.zipf.ranks: [permuted, identity]}, recipe: {zipf: {alpha: 1}}", NO_ORDER),
     "truths": ("axes: {recipe.distractor: [true, false]}", NO_ORDER),
     "two axes": (f"axes: {{{L2}: [0, 1.0e-4], recipe.distractor: [true, false]}}", [*ALONG_NUMBERS, "grid"]),
+    "two axes of three levels": (
+        f"axes: {{{L2}: [0, 1.0e-5, 1.0e-4], {DEPTH}: [1, 2, 3]}}",
+        [*ALONG_NUMBERS, "grid", "map"],
+    ),
+    "acquisition": (
+        f"axes: {{{DEPTH}: [1, 2]}}, statistics: {{acquisition: true}}",
+        [*ALONG_NUMBERS, "survival"],
+    ),
     "three axes": (f"axes: {{{L2}: [0, 1.0e-4], {DEPTH}: [1, 2], model.width: [32, 64]}}", ALONG_NUMBERS),
     "named runs along one axis": ("runs: {a: {}, b: {model: {depth: 3}}}", ALONG_NUMBERS),
     "named runs in no order": ("runs: {a: {}, b: {model: {depth: 3}}, c: {batch_size: 16}}", NO_ORDER),

@@ -60,6 +60,34 @@ rule tables:
         " --folder {params.folder:q} &> {log:q}"
 
 
+# In how many lanes in-context learning emerges along an axis, and when, where a study asks for it.
+rule acquisition:
+    input:
+        lanes=f"{STUDY}/{{experiment}}/transience.csv",
+        checksums=f"{STUDY}/{{experiment}}/SHA256SUMS",
+    output:
+        survival=f"{STUDY}/{{experiment}}/survival.csv",
+        threshold=report(
+            f"{STUDY}/{{experiment}}/threshold.csv",
+            caption="../report/survival.rst",
+            category="{experiment}",
+            labels={"result": "table of the threshold"},
+        ),
+    log:
+        f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/acquisition.log",
+    priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        record=lambda wildcards: PLAN.records.experiment_text(wildcards.experiment, figures=False),
+        experiment=lambda wildcards: PLAN.paths.experiment(wildcards.experiment),
+        folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
+        code=code_digest.digest("acquisition"),
+    shell:
+        "python -m icl_transience acquisition --experiment {params.experiment:q} --folder {params.folder:q} &> {log:q}"
+
+
 rule verdicts:
     input:
         PLAN.targets.judged_tables(),

@@ -16,6 +16,10 @@ def add_commands(command: jobs.AddCommand) -> None:
     tables.add_argument("--packs", type=Path, required=True, help="the folder results/packs")
     tables.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
+    acquisition = command("acquisition", _acquisition, "Write an experiment's survival.csv and threshold.csv.")
+    acquisition.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
+    acquisition.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
+
     circuits = command("circuits-tables", _circuits_tables, "Write heads.csv, composition.csv and attention.csv.")
     circuits.add_argument("--experiment", type=Path, required=True, help="its experiment.json")
     circuits.add_argument("--packs", type=Path, required=True, help="the folder results/packs")
@@ -38,6 +42,16 @@ def _tables(options: argparse.Namespace) -> None:
     experiment = experiment_from(read_planned(options.experiment))
     code_digest.refuse_other_declaration(options.experiment, options.declared, experiment)
     curves.write_tables(options.folder, experiment, options.packs)
+
+
+def _acquisition(options: argparse.Namespace) -> None:
+    from icl_transience.analysis import acquisition
+    from icl_transience.store import tables_file
+
+    experiment = experiment_from(read_planned(options.experiment))
+    (axis,) = experiment.axes
+    lanes = tables_file.read_lanes(options.folder)
+    acquisition.write_tables(options.folder, lanes, axis, experiment.statistics.confidence)
 
 
 def _circuits_tables(options: argparse.Namespace) -> None:

@@ -68,6 +68,31 @@ def median_time(times: Sequence[float], censored: Sequence[bool], confidence: fl
     return MedianTime(_first_at_half(survival.quantiles, survival.probabilities), *ends, n, bounded)
 
 
+def survival_curve(
+    times: Sequence[float] | np.ndarray, censored: Sequence[bool] | np.ndarray, confidence: float
+) -> dict[str, np.ndarray]:
+    """Return S and its log-log interval at each time at which it falls, as columns of equal length [m].
+
+    times, censored [n]: as of `median_time`. sequences_seen; survival, lower, upper: S; at_risk: lanes in which it had
+    not happened before; happened: those in which it does then. An end is nan where log-log gives none.
+    """
+    times, censored = np.asarray(times, float), np.asarray(censored, bool)
+    events = np.unique(times[~censored])
+    at_risk = np.array([(times >= event).sum() for event in events], dtype=int)
+    happened = np.array([((times == event) & ~censored).sum() for event in events], dtype=int)
+    columns = {"sequences_seen": events, "at_risk": at_risk, "happened": happened}
+    if not len(events):
+        return columns | {name: np.empty(0) for name in ("survival", "lower", "upper")}
+    from scipy import special
+
+    survival = np.cumprod(1 - happened / at_risk)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.cumsum(happened / (at_risk * (at_risk - happened)))
+        half = special.ndtri((1 + confidence) / 2) * np.sqrt(variance) / np.abs(np.log(survival))
+        lower, upper = (np.where(survival > 0, survival ** np.exp(sign * half), np.nan) for sign in (1, -1))
+    return columns | {"survival": survival, "lower": lower, "upper": upper}
+
+
 def _first_at_half(times: np.ndarray, survival: np.ndarray) -> float:
     """Return the first of `times` [m] at which `survival` [m] is at most 1/2; inf where it never is, or is nan."""
     reached = np.flatnonzero(survival <= 0.5 + _ROUNDING)

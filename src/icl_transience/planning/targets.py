@@ -14,7 +14,7 @@ from icl_transience.specs.figures import FORMATS, names_of_figures
 from icl_transience.specs.runs import Export, Lane, Seed
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store.checksums import CHECKSUMS
-from icl_transience.store.layout import CIRCUITS, CIRCUITS_TABLES, Paths
+from icl_transience.store.layout import ACQUISITION_TABLES, CIRCUITS, CIRCUITS_TABLES, Paths
 from icl_transience.store.tables_file import EVIDENCE, MINIMAL_MODEL_TABLES, TABLES, VERDICTS
 from icl_transience.study.experiments import Study
 
@@ -95,6 +95,12 @@ class Targets:
                     found[self.paths.metrics(lane.pack, named.sequence_set.id, start, end)] = None
         return list(found)
 
+    def acquisition(self, experiment: str) -> list[str]:
+        """Return the tables of when in-context learning is acquired; none where the study does not ask for them."""
+        folder = self.paths.experiment_folder(experiment)
+        asked = self.study.experiments[experiment].statistics.acquisition
+        return [f"{folder}/{name}" for name in ACQUISITION_TABLES] if asked else []
+
     def circuits_tables(self, experiment: str) -> list[str]:
         """Return the tables of an experiment's circuits and their checksums; none where nothing is measured."""
         folder = self.paths.circuits_folder(experiment)
@@ -115,7 +121,7 @@ class Targets:
             *(file for files in self.figures(experiment).values() for file in files),
             *(f"{CIRCUITS}/{file}" for files in self.circuits_figures(experiment).values() for file in files),
         ]
-        tables = self.circuits_tables(experiment)
+        tables = [*self.acquisition(experiment), *self.circuits_tables(experiment)]
         return [self.declared(experiment), *(f"{folder}/{name}" for name in files), *tables]
 
     def declared(self, experiment: str) -> str:
@@ -126,7 +132,12 @@ class Targets:
     def figures(self, experiment: str) -> dict[str, list[str]]:
         """Return the figures of an experiment: name -> names of files, first the one that the report shows."""
         declared = self.study.experiments[experiment]
-        names = names_of_figures(declared.levels(), len(declared.runs), declared.figures.drawn)
+        names = names_of_figures(
+            declared.levels(),
+            len(declared.runs),
+            declared.figures.drawn,
+            acquisition=declared.statistics.acquisition,
+        )
         return self._files(experiment, names)
 
     def _files(self, experiment: str, names: Sequence[str]) -> dict[str, list[str]]:

@@ -31,6 +31,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evidence": ("report.figures.evidence",),
     "figures": (*_TABLES, "report.figures.experiment"),
     "circuits": ("evaluation.inside",),
+    "acquisition": ("analysis.acquisition",),
     "peaks": (*_METRICS, "analysis.peaks"),
     "circuits_tables": ("evaluation.inside", "analysis.heads"),
     "circuits_figures": ("analysis.heads", "report.figures.circuits"),

@@ -79,6 +79,13 @@ class Statistics:
     smoothing: Annotated[int, Key("snapshots in the running mean (odd)", default=3, unit="snapshots", minimum=1)]
     min_effect: Annotated[float, Key("smallest rise or fall that is called one", default=0.05, minimum=0)]
     confidence: Annotated[float, Key("of intervals over seeds", default=0.95, above=0.5, below=1)]
+    acquisition: Annotated[
+        bool,
+        Key(
+            "whether to tell in how many lanes in-context learning emerges along the axis, and when: survival.csv, "
+            "threshold.csv and the figure survival; the experiment needs one axis, of numbers"
+        ),
+    ] = neutral(False)
 
 
 def levels(axes: Iterable[str], places: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

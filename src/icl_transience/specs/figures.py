@@ -10,7 +10,9 @@ from icl_transience.specs.experiment import axis_of_numbers
 from icl_transience.specs.keys import Key
 
 # See report/figures/experiment.py.
-FIGURES = ("curves", "comparison", "summary", "plane", "grid")
+FIGURES = ("curves", "comparison", "summary", "plane", "grid", "map", "survival")
+# Levels of each axis under which a map says no more than the panels of a grid.
+_FEWEST_OF_MAP = 3
 # In the order in which a report prefers them.
 FORMATS = ("svg", "png", "pdf")
 # Each evaluator's own: see evaluators.DEFAULT_METRIC.
@@ -60,10 +62,13 @@ def drawn_by_default(evaluators: Collection[str]) -> tuple[str, ...]:
     return tuple(one for name in names for one in evaluators if evaluator_parts(one)[0] == name) or tuple(evaluators)
 
 
-def names_of_figures(levels: Mapping[str, Sequence[Any]], runs: int, drawn: Collection[str]) -> list[str]:
+def names_of_figures(
+    levels: Mapping[str, Sequence[Any]], runs: int, drawn: Collection[str], *, acquisition: bool = False
+) -> list[str]:
     """Return the names of an experiment's figures.
 
-    levels: axis -> its levels, of the axes along which runs differ. runs: how many. drawn: evaluators.
+    levels: axis -> its levels, of the axes along which runs differ. runs: how many. drawn: evaluators. acquisition:
+    whether it is told in how many lanes in-context learning emerges, and when.
     """
     of_axes = {axis: list(of_axis) for axis, of_axis in levels.items()}
     every_combination = math.prod(map(len, of_axes.values())) == runs > 1
@@ -73,5 +78,9 @@ def names_of_figures(levels: Mapping[str, Sequence[Any]], runs: int, drawn: Coll
         "summary": every_combination and axis_of_numbers(of_axes) is not None,
         "plane": "icl" in drawn and not {"ciwl", "iwl"}.isdisjoint(drawn),
         "grid": every_combination and len(of_axes) == 2,
+        "map": every_combination
+        and len(of_axes) == 2
+        and all(len(of_axis) >= _FEWEST_OF_MAP for of_axis in of_axes.values()),
+        "survival": acquisition,
     }
     return [name for name in FIGURES if wanted[name]]

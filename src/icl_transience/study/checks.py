@@ -6,8 +6,9 @@ from typing import Any
 
 from icl_transience.specs.banks import BankSpec, Images, Omniglot, OneHot, Tokens
 from icl_transience.specs.encoder import ResNet
-from icl_transience.specs.errors import did_you_mean
+from icl_transience.specs.errors import StudyError, did_you_mean
 from icl_transience.specs.evaluators import evaluator_parts
+from icl_transience.specs.experiment import axis_of_numbers, levels
 from icl_transience.specs.identity import from_values, round_up
 from icl_transience.specs.model import Model
 from icl_transience.specs.recipes import Relabelling
@@ -334,3 +335,13 @@ def _impossible_fixed_encoder(section: str, pictures: Omniglot | Images) -> Iter
         yield f"`{section}.dim` is {dim}, but `encoder: pixels` gives {said}: say {image.width}"
     if encoder == "resnet18" and dim != 512:
         yield f"`{section}.dim` is {dim}, but `encoder: resnet18` gives 512: say so"
+
+
+def refuse_other_axes(where: str, axes: Sequence[str], places: Sequence[Mapping[str, Any]]) -> None:
+    """Raise StudyError where runs do not differ along one axis of numbers alone. places: of each run, axis -> level."""
+    if len(axes) != 1 or axis_of_numbers(levels(axes, places)) is None:
+        found = f"there are {', '.join(axes)}" if axes else "there is none"
+        raise StudyError(
+            f"`{where}` is true, but the experiment's runs differ along other things than one axis of numbers "
+            f"({found}): leave it out, or declare one such axis under `axes`"
+        )

@@ -16,7 +16,13 @@ from icl_transience.specs.runs import Run, Seed
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.study import bases, circuits, claims, figures, json_schema, minimal_model, schema, while_training
 from icl_transience.study.axes import leaves, nested, plain, short_axis, value_at
-from icl_transience.study.checks import impossible, impossible_interventions, impossible_parts, unequal_groups
+from icl_transience.study.checks import (
+    impossible,
+    impossible_interventions,
+    impossible_parts,
+    refuse_other_axes,
+    unequal_groups,
+)
 from icl_transience.study.claims import Claimant
 from icl_transience.study.document import read_yaml
 from icl_transience.study.experiments import Experiment, LeftOut, NamedRun, Study
@@ -31,7 +37,7 @@ RUN_SECTIONS = (
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
     *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
-    *("circuits", "grafts", "peaks", "circuits_tables"),
+    *("circuits", "grafts", "peaks", "circuits_tables", "acquisition"),
     *(
         "declare",
         "tables",
@@ -47,6 +53,7 @@ RESERVED_NAMES = (
         "orphans",
         "archive",
         "cost",
+        "results_page",
     ),
     *(MINIMAL_MODEL, "minimal_model_tables", "minimal_model_figure"),
 )
@@ -176,6 +183,8 @@ class _Resolver:
         axes = tuple(dict.fromkeys(axis for _, axes, _ in variants for axis in axes))
         runs = [self._run(where, run_name, axes, settings, override) for run_name, _, override in variants]
         _refuse_twins(where, runs)
+        if statistics.acquisition:
+            refuse_other_axes(f"{where}.statistics.acquisition", axes, [named.axes for named in runs])
         seeds = [seed if isinstance(seed, dict) else {"init": seed, "data": seed} for seed in settings["seeds"]]
         if len({(seed["init"], seed["data"]) for seed in seeds}) < len(seeds):
             raise StudyError(f"`{where}.seeds` names a seed twice: {settings['seeds']}")

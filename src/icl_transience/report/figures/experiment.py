@@ -5,6 +5,8 @@ comparison   a panel an evaluator, a colour a run
 summary      peak, when it is reached, half-life and index along an axis of numbers
 plane        ICL against CIWL and IWL, a path a run in time
 grid         curves where two axes vary, a panel a combination
+map          outcome, transience index and peak where two axes vary, a field a combination: fields.py
+survival     in how many lanes in-context learning is acquired along an axis, and when: survival.py
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from icl_transience.report.figures import layout, marks, numbers, style, summary
+from icl_transience.report.figures import fields, layout, marks, numbers, style, summary, survival
 from icl_transience.report.figures import lines as figure_lines
 from icl_transience.report.figures import runs as figure_runs
 from icl_transience.report.figures.placing import Words
@@ -36,7 +38,9 @@ def draw_experiment(record: ExperimentRecord, tables: Tables, folder: Path) -> l
     Figures that are there from before, and are not among them, are removed: they would show what is no longer so.
     """
     asked = asked_of(record)
-    names = names_of_figures(figure_runs.levels(record), len(record.runs), asked.drawn)
+    names = names_of_figures(
+        figure_runs.levels(record), len(record.runs), asked.drawn, acquisition=record.statistics.acquisition
+    )
     return style.draw_all(lambda name: _figure(name, record, tables), names, folder, asked.formats, FIGURES)
 
 
@@ -49,6 +53,10 @@ def draw_figure(name: str, record: ExperimentRecord, tables: Tables, *paths: Pat
 def _figure(name: str, record: ExperimentRecord, tables: Tables) -> Figure:
     if name == "summary":
         return summary.draw_summary(record, tables.lanes, tables.runs)
+    if name == "map":
+        return fields.draw_map(record, tables.runs)
+    if name == "survival":
+        return survival.draw_survival(record, tables.lanes)
     return {"curves": _curves, "comparison": _comparison, "plane": _plane, "grid": _grid}[name](record, tables)
 
 
