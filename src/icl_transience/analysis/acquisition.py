@@ -26,7 +26,7 @@ import pandas as pd
 
 from icl_transience.analysis.survival import median_time, survival_curve
 from icl_transience.store.layout import ACQUISITION_TABLES
-from icl_transience.store.tables_file import write_csv
+from icl_transience.store.tables_file import records, write_csv
 
 # Of a uniform distribution; see above.
 BIMODAL_ABOVE = 5 / 9
@@ -78,6 +78,37 @@ def threshold_of(lanes: pd.DataFrame, axis: str, confidence: float) -> pd.DataFr
             }
         )
     return pd.DataFrame(rows)
+
+
+def in_words(table: pd.DataFrame, axis: str, confidence: float = 0.95) -> list[str]:
+    """Return what threshold.csv says: K*, and in how many lanes of each level in-context learning is acquired.
+
+    confidence: of the intervals, as the table's were made.
+    """
+    star, lower, upper = (float(table[name].iloc[0]) for name in ("threshold", "threshold_lower", "threshold_upper"))
+    levels = table[axis]
+    if math.isinf(star):
+        said = [f"at no level up to {axis} = {levels.max():g} do half of the seeds acquire it"]
+    elif star == 0:
+        said = [f"half of the seeds or more acquire it already at {axis} = {levels.min():g}"]
+    else:
+        ends = _ends_in_words(lower, upper, confidence)
+        said = [f"half of the seeds acquire it from {axis} = {star:.4g} on{ends}"]
+    for row in records(table):
+        kinds = row["bimodality_final"]
+        shape = "" if math.isnan(kinds) else f", bimodality of accuracies at the end {kinds:.2f}"
+        median = "not reached" if math.isinf(row["median"]) else f"{row['median']:,.0f} sequences"
+        how_many = f"{row['acquired']:.0f} of {row['seeds']:.0f} seeds acquire it"
+        said.append(f"{axis} = {row[axis]:g}: {how_many}, median {median}{shape}")
+    return said
+
+
+def _ends_in_words(lower: float, upper: float, confidence: float) -> str:
+    if math.isnan(lower):
+        return ""
+    first = "below the lowest level" if lower == 0 else f"{lower:.4g}"
+    last = f"{upper:.4g}" if upper < math.inf else "above the highest level"
+    return f" ({confidence:.0%} interval {first} to {last})"
 
 
 def threshold(levels: Sequence[float], acquired: np.ndarray, confidence: float) -> tuple[float, float, float]:

@@ -22,14 +22,14 @@ from icl_transience.report import pictures
 from icl_transience.results import provenance, status
 from icl_transience.specs.errors import StudyError
 from icl_transience.store import atomic, checksums, tables_file
-from icl_transience.store.layout import VERDICTS
+from icl_transience.store.layout import ACQUISITION_TABLES, VERDICTS
 
 # Below the folder of the documentation.
 DATA, IMAGES = "data", "images"
 STUDY = "study.json"
 RUNS = "runs.csv"
-# Tables that few experiments have.
-FURTHER_TABLES = ("threshold.csv",)
+# Of few experiments.
+_, THRESHOLD = ACQUISITION_TABLES
 # The figure that says most of an experiment, the first one that it has; of many runs `comparison` is crowded.
 _SHOWN = ("survival", "map", "comparison", "curves")
 _SHOWN_OF_MANY = ("survival", "map", "summary", "curves")
@@ -87,6 +87,7 @@ def _described(plan: Plan, entry: Mapping[str, Any]) -> dict[str, Any]:
             name: {
                 "question": experiment.question,
                 "horizon": experiment.horizon,
+                "confidence": experiment.statistics.confidence,
                 "runs": len(experiment.runs),
                 "seeds": [seed.label for seed in experiment.seeds],
                 "lanes": states[name].total(),
@@ -112,7 +113,7 @@ def _copy_tables(source: Path, target: Path) -> dict[str, list[float]]:
     from icl_transience.analysis import words
 
     checksums.check_checksums(source, tables_file.TABLES, move=False)
-    further = [name for name in FURTHER_TABLES if (source / name).is_file()]
+    further = [THRESHOLD] if (source / THRESHOLD).is_file() else []
     if (target / "curves.csv").is_file():
         _refuse_other_pictures(source, target)
     else:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from icl_transience.analysis import verdicts, words
+from icl_transience.analysis import acquisition, verdicts, words
 from icl_transience.planning.plan import study_files
-from icl_transience.report.recorded import DATA, IMAGES, RUNS, STUDY
+from icl_transience.report.recorded import DATA, IMAGES, RUNS, STUDY, THRESHOLD
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import QUANTITIES
 from icl_transience.store import atomic, checksums, tables_file
@@ -189,7 +189,19 @@ def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], doc
     if one["ends"]:
         folder = docs / DATA / study["study"] / name
         checksums.check_checksums(folder, [RUNS], move=False)
+        yield from _threshold(folder, one)
         yield from _runs(folder, one["ends"])
+
+
+def _threshold(folder: Path, one: Mapping[str, Any]) -> Iterator[str]:
+    """Yield from which level on in-context learning is acquired, where that was asked."""
+    if (folder / THRESHOLD).is_file():
+        checksums.check_checksums(folder, [THRESHOLD], move=False)
+        table = tables_file.read_csv(folder / THRESHOLD)
+        first, *of_levels = acquisition.in_words(table, str(table.columns[0]), one["confidence"])
+        yield f"{first[0].upper()}{first[1:]}:\n"
+        yield from (f"- {said}" for said in of_levels)
+        yield ""
 
 
 def _sizes(one: Mapping[str, Any]) -> list[tuple[int, str]]:
