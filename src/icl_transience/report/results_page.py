@@ -95,7 +95,7 @@ def _verdicts(folder: Path) -> list[dict[str, Any]]:
 def _claims_of_all(base: Path) -> Iterator[str]:
     studies = [study for study in _recorded(base) if study["claims"]]
     if not studies:
-        yield "No study with claims is recorded yet."
+        yield f"No verdicts are recorded yet; [what the studies show](docs/{PAGE}) has what is."
         return
     count = _counted([row for study in studies for row in study["claims"]])
     yield f"{count[0].upper()}{count[1:]}, each in a study of minutes to hours on two cores ([how](docs/{PAGE})):"
