@@ -134,6 +134,13 @@ def test_seeds_that_are_not_trained_yet_are_said_to_be_left_out(finished):
     assert "6 of 12" in page
 
 
+def test_a_study_whose_first_call_is_still_at_work_is_recorded_too(finished):
+    page, _ = written(finished)
+    Path(finished.paths.root, provenance.FILE).unlink()
+    again, _ = written(finished)
+    assert again == page
+
+
 def test_a_study_without_results_is_not_recorded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError, match=r"study laptop has no results in .*: run `snakemake` first"):

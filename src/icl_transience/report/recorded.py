@@ -41,11 +41,12 @@ _VERSIONS = ("icl-transience", "python", "torch", "snakemake")
 def record(plan: Plan, docs: Path) -> Path:
     """Copy what is known of the plan's study to `docs`/data/{study} and return that folder.
 
-    docs: the folder of the documentation. Raises StudyError where no job of the study has run, where a table is not as
-    it was written, and where pictures of the documentation are drawn from other results.
+    docs: the folder of the documentation. Raises StudyError where nothing of the study has been trained, where
+    a table is not as it was written, and where pictures of the documentation are drawn from other results.
     """
-    entry = provenance.known(plan)
-    if not entry:
+    # While the first call of snakemake is at work there is no entry yet.
+    entry = provenance.known(plan) or provenance.describe(plan, {})
+    if not any(pack["segments"] for pack in entry["packs"].values()):
         raise StudyError(f"study {plan.study.name} has no results in {plan.paths.root}: run `snakemake` first")
     folder, described = docs / DATA / plan.study.name, _described(plan, entry)
     for name, experiment in described["experiments"].items():
