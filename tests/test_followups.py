@@ -10,6 +10,8 @@ from icl_transience.planning.plan import Plan
 from icl_transience.results import cost
 
 ROOT = Path(__file__).parents[1]
+# The default study, of the same model, takes 3 minutes on two cores, of which the rate of larger models explains 0.9.
+SMALL_MODELS = 3.5
 FOLLOW_UPS = ("noise", "forgetting", "reddy", "threshold")
 
 
@@ -43,7 +45,7 @@ def test_judged_seeds_are_those_that_nothing_was_tuned_on(name, tmp_path):
 @pytest.mark.parametrize(("name", "minutes"), [*((name, 30) for name in FOLLOW_UPS), ("atlas", 60)])
 def test_each_takes_minutes_on_two_cores(name, minutes, tmp_path):
     hours = cost.count(planned(name, tmp_path)).total.hours
-    assert 60 * hours / 2 <= minutes
+    assert 60 * SMALL_MODELS * hours / 2 <= minutes
 
 
 def test_times_are_of_32_seeds_at_five_numbers_of_classes(tmp_path):
