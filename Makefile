@@ -5,7 +5,8 @@
 # make lint       ruff, snakefmt, pyright, snakemake --lint, typos
 # make docs       build the documentation as a site, in site/
 # make docs-figures  draw the pictures in docs/ again, from the tables in docs/data
-# make docs-tables   the same, once the default study (or STUDY=...) has been run and its tables have been copied there
+# make docs-tables   the same, once the default study (or STUDY=...) has been run and its tables have been copied there, and
+#                   docs/results.md, which says what it shows
 # make unlock     after Snakemake itself was killed; refuses while one of its jobs is still at work
 # make clean      remove this folder's .venv; results stay
 #
@@ -84,7 +85,8 @@ docs-figures: .venv/.installed
 	.venv/bin/python docs/pictures.py
 
 docs-tables: study
-	.venv/bin/python docs/pictures.py "results/studies/$${STUDY:-$$(sed -n 's/^study: *\([^ #]*\).*/\1/p' config.yaml)}"
+	study="$${STUDY:-$$(sed -n 's/^study: *\([^ #]*\).*/\1/p' config.yaml)}"; .venv/bin/python docs/pictures.py \
+		"results/studies/$$study" && .venv/bin/python -m icl_transience results-page --record "$$study"
 
 unlock: .venv/.installed
 	$(RUN) icl_transience writers
