@@ -145,6 +145,20 @@ def number_bytes(run: Run) -> int:
     return 8 if run.numerics == "float64" else 4
 
 
+def placement_bytes(run: Run, spec: SequenceSet, lanes: int) -> int:
+    """Return the bytes that placing snapshots between ideal predictors takes, all of it in float64.
+
+    Exemplars that are read and their differences from the class's mean; of each sequence what both predictors answer,
+    distances from all classes and their probabilities; of a batch the model's answer, its logarithm and differences.
+    """
+    if spec.strategy.predictors == "none":
+        return 0
+    shape = spec.bank.shape
+    exemplars = 3 * shape.n_train_classes * shape.n_train_exemplars * shape.width
+    answers = spec.sequences * (4 * run.n_labels + 4 * shape.n_train_classes)
+    return 8 * (exemplars + answers + 6 * lanes * EVALUATION_BATCH * run.n_labels)
+
+
 # FLOP of the model.
 
 
@@ -163,8 +177,9 @@ def training_passes(run: Run) -> int:
 
 
 def evaluation_flop(run: Run, spec: SequenceSet) -> int:
-    """Return the FLOP of evaluating one snapshot of a lane on every sequence of a set."""
-    return _answers_flop(run, spec, spec.evaluators, 1)
+    """Return the FLOP of evaluating one snapshot of a lane on every sequence of a set, twice where it is placed."""
+    placed = (spec.strategy.evaluator,) if spec.strategy.predictors != "none" else ()
+    return _answers_flop(run, spec, (*spec.evaluators, *placed), 1)
 
 
 def circuits_flop(run: Run, spec: CircuitsSpec, sequence_set: SequenceSet) -> int:

@@ -5,12 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from icl_transience.specs.evaluators import EVALUATORS, METRICS, evaluator_parts
+from icl_transience.specs.evaluators import EVALUATORS, METRICS, STRATEGY, evaluator_parts
 from icl_transience.specs.experiment import axis_of_numbers
 from icl_transience.specs.keys import Key
 
 # See report/figures/experiment.py.
-FIGURES = ("curves", "comparison", "summary", "plane", "grid")
+FIGURES = ("curves", "comparison", "summary", "plane", "grid", "strategy")
 # In the order in which a report prefers them.
 FORMATS = ("svg", "png", "pdf")
 # Each evaluator's own: see evaluators.DEFAULT_METRIC.
@@ -56,7 +56,7 @@ class Figures:
 
 def drawn_by_default(evaluators: Collection[str]) -> tuple[str, ...]:
     """Return which of an experiment's evaluators are drawn where a study names none, in order."""
-    names = (*_FIRST, *(name for name in EVALUATORS if name not in (*_FIRST, *_ON_REQUEST)))
+    names = (*_FIRST, *(name for name in EVALUATORS if name not in (*_FIRST, *_ON_REQUEST)), STRATEGY)
     return tuple(one for name in names for one in evaluators if evaluator_parts(one)[0] == name) or tuple(evaluators)
 
 
@@ -73,5 +73,6 @@ def names_of_figures(levels: Mapping[str, Sequence[Any]], runs: int, drawn: Coll
         "summary": every_combination and axis_of_numbers(of_axes) is not None,
         "plane": "icl" in drawn and not {"ciwl", "iwl"}.isdisjoint(drawn),
         "grid": every_combination and len(of_axes) == 2,
+        "strategy": STRATEGY in drawn,
     }
     return [name for name in FIGURES if wanted[name]]

@@ -16,6 +16,8 @@ EXPLORER = "explorer.html"
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 VERDICTS = "verdicts.csv"
 EVIDENCE = "evidence.csv"
+# Whether where models stand between ideal predictors forecasts flip; of an experiment that places them.
+FORECAST = "forecast.csv"
 # The folder of an experiment's tables and figures of circuits, and these tables.
 CIRCUITS = "circuits"
 CIRCUITS_TABLES = ("heads.csv", "composition.csv", "attention.csv")

@@ -21,7 +21,7 @@ from icl_transience.report.figures.lines import BAND_FROM
 from icl_transience.report.figures.runs import NAMES, UNORDERED, colour_of, colours_of_runs, name_of, words_of_runs
 from icl_transience.specs import evaluators as specs_evaluators
 from icl_transience.specs.circuits import evaluator_of, intervention_of, is_intervened
-from icl_transience.specs.evaluators import METRICS, TRAINING, default_metric
+from icl_transience.specs.evaluators import METRICS, TRAINING, default_metric, evaluator_of_column
 from icl_transience.specs.experiment import TIMES
 from icl_transience.specs.measures import ATTRIBUTION, HEAD_MEASURES
 from icl_transience.specs.records import ClaimRecord, ExperimentRecord, RunRecord
@@ -159,7 +159,7 @@ def _evaluator_of_column(column: str) -> str:
     """Return the evaluator of a column of transience.csv; empty for the one that is summarised."""
     for prefix in ("final_", "at_peak_"):
         if column.startswith(prefix):
-            return TRAINING if column.endswith("training_loss") else column.removeprefix(prefix)
+            return evaluator_of_column(column.removeprefix(prefix))
     return ""
 
 

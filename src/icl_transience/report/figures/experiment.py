@@ -5,6 +5,7 @@ comparison   a panel an evaluator, a colour a run
 summary      peak, when it is reached, half-life and index along an axis of numbers
 plane        ICL against CIWL and IWL, a path a run in time
 grid         curves where two axes vary, a panel a combination
+strategy     where the model stands between two ideal predictors, see strategy.py
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from icl_transience.report.figures import layout, marks, numbers, style, summary
+from icl_transience.report.figures import layout, marks, numbers, strategy, style, summary
 from icl_transience.report.figures import lines as figure_lines
 from icl_transience.report.figures import runs as figure_runs
 from icl_transience.report.figures.placing import Words
 from icl_transience.report.figures.runs import asked_of, colour_of, curve_of, metric_of, name_of
-from icl_transience.specs.evaluators import TRAINING
-from icl_transience.specs.figures import FIGURES, names_of_figures
+from icl_transience.specs.evaluators import STRATEGY, TRAINING
+from icl_transience.specs.figures import FIGURES, OWN_METRIC, names_of_figures
 from icl_transience.specs.records import ExperimentRecord, RunRecord
 from icl_transience.store.tables_file import Tables
 
@@ -49,6 +50,8 @@ def draw_figure(name: str, record: ExperimentRecord, tables: Tables, *paths: Pat
 def _figure(name: str, record: ExperimentRecord, tables: Tables) -> Figure:
     if name == "summary":
         return summary.draw_summary(record, tables.lanes, tables.runs)
+    if name == "strategy":
+        return strategy.draw_strategy(record, tables)
     return {"curves": _curves, "comparison": _comparison, "plane": _plane, "grid": _grid}[name](record, tables)
 
 
@@ -84,8 +87,8 @@ def _curves(record: ExperimentRecord, tables: Tables) -> Figure:
 
 
 def _shown(record: ExperimentRecord, curves: pd.DataFrame) -> list[str]:
-    """Return the evaluators that are drawn."""
-    present = set(curves["evaluator"])
+    """Return the evaluators that are drawn, and the strategy unless it lacks the metric that is asked for."""
+    present = set(curves["evaluator"]) - (set() if asked_of(record).metric == OWN_METRIC else {STRATEGY})
     return [name for name in asked_of(record).drawn if name in present]
 
 
