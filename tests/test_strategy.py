@@ -18,13 +18,13 @@ from torch import Tensor
 from icl_transience.banks import bank as banks_bank
 from icl_transience.evaluation import evaluate
 from icl_transience.evaluation.predictors import Predictors, empirical_moments, exact_moments, with_share
-from icl_transience.evaluation.strategy import Placement, divergence, ideal_answers, placed
+from icl_transience.evaluation.strategy import StrategyEvaluation, divergence, ideal_answers, strategy_metrics
 from icl_transience.planning.plan import Plan
 from icl_transience.report.figures.experiment import draw_experiment
 from icl_transience.sequences.classes import class_labels, class_weights
 from icl_transience.sequences.frozen import write_sequences
 from icl_transience.specs.banks import BankSpec
-from icl_transience.specs.compute import placement_bytes
+from icl_transience.specs.compute import strategy_bytes
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import METRICS, STRATEGY, STRATEGY_METRICS, SequenceSet, Strategy
 from icl_transience.specs.recipes import Recipe
@@ -191,7 +191,7 @@ def answers_of(n: int = 40, labels: int = 12, floor: float = 0.001) -> tuple[Ten
 
 def weight_of(model: Tensor, copier: Tensor, memoriser: Tensor) -> float:
     divergences = torch.stack([divergence(model, copier), divergence(model, memoriser)], dim=-1)[None]
-    return float(placed(divergences, divergence(copier, memoriser))[0, 0, 0])
+    return float(strategy_metrics(divergences, divergence(copier, memoriser))[0, 0, 0])
 
 
 def test_the_copier_has_weight_1_and_the_memoriser_0():
@@ -241,7 +241,8 @@ def test_the_standard_error_is_that_between_sets_of_sequences():
     divergences = torch.stack([divergence(model, copier), divergence(model, memoriser)], dim=-1)
     between = divergence(copier, memoriser)
     parts = [
-        placed(part[None], own)[0, 0] for part, own in zip(divergences.split(200), between.split(200), strict=True)
+        strategy_metrics(part[None], own)[0, 0]
+        for part, own in zip(divergences.split(200), between.split(200), strict=True)
     ]
     weights, errors = torch.stack(parts).unbind(-1)
     # 200 sets tell a standard deviation to a twentieth.
@@ -288,11 +289,11 @@ def test_models_that_are_the_predictors_are_placed_there(tmp_path, embeddings, s
     with h5py.File(path) as file:
         ideal = ideal_answers(replace(sequence_set, strategy=replace(own, floor=1e-15)), file, embeddings)
         sequences = evaluate.read_sequences(file, own.evaluator, pack(), "cpu")
-        placement = Placement.of(TINY_RUN, sequence_set, file, sequences, embeddings)
+        of_strategy = StrategyEvaluation.of(TINY_RUN, sequence_set, file, sequences, embeddings)
     blend = (ideal.copier + ideal.memoriser) / 2
     weights = []
     for model in (ideal.memoriser, blend, ideal.copier):
-        found = replace(placement, forward=Answering(model)).evaluate({})  # pyright: ignore[reportArgumentType]
+        found = replace(of_strategy, forward=Answering(model)).evaluate({})  # pyright: ignore[reportArgumentType]
         weights.append(float(found[0, 0, 0]))
     assert weights[0] == pytest.approx(0, abs=1e-6)
     assert 0.1 < weights[1] < 0.9
@@ -359,8 +360,8 @@ def test_keys_of_a_strategy_without_predictors_enter_no_identity(tmp_path):
 
 
 def test_memory_is_asked_for_where_models_are_placed():
-    assert placement_bytes(TINY_RUN, TINY_SET, 1) == 0
-    assert placement_bytes(TINY_RUN, EXACT, 2) > placement_bytes(TINY_RUN, EXACT, 1) > 0
+    assert strategy_bytes(TINY_RUN, TINY_SET, 1) == 0
+    assert strategy_bytes(TINY_RUN, EXACT, 2) > strategy_bytes(TINY_RUN, EXACT, 1) > 0
 
 
 REFUSED = {

@@ -60,7 +60,7 @@ rule tables:
         " --folder {params.folder:q} &> {log:q}"
 
 
-# Of experiments whose models are placed between ideal predictors: whether the place forecasts flip.
+# Of experiments whose models are compared with ideal predictors: whether the copier's weight forecasts flip.
 rule forecast:
     input:
         rules.tables.output,

@@ -1,4 +1,4 @@
-"""Whether a lane's place between two ideal predictors forecasts `flip` better than `flip` itself does: forecast.csv.
+"""Whether where a lane stands between two ideal predictors forecasts `flip` better than `flip` does: forecast.csv.
 
 A forecast of flip y at the snapshot `ahead` after the present one t is linear,
 

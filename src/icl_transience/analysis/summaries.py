@@ -19,8 +19,8 @@ def write_summaries(
 ) -> None:
     """Write transience.csv and runs.csv; analysis/transience.py defines their quantities.
 
-    Both tables add final_{evaluator}, the default metric at the last point alone, final_training_loss and, where models
-    are placed between predictors, final_copier_weight; and, smoothed, at the lane's peak_at, which stopping there would
+    Both tables add final_{evaluator}, the default metric at the last point alone, final_training_loss and, of the
+    strategy, final_copier_weight; and, smoothed, at the lane's peak_at, which stopping there would
     have left, as at_peak_{evaluator} and so on. In runs.csv they are means over the lanes that have them, as the levels
     of that module are.
 

@@ -17,7 +17,7 @@ from icl_transience.engines.answers import Forward
 from icl_transience.engines.interface import DTYPES
 from icl_transience.evaluation.images import ImageExamples
 from icl_transience.evaluation.metrics import mean_and_error, metrics
-from icl_transience.evaluation.strategy import Placement
+from icl_transience.evaluation.strategy import StrategyEvaluation
 from icl_transience.model import transformer
 from icl_transience.specs.code_digest import digest
 from icl_transience.specs.compute import EVALUATION_BATCH, snapshots_at_a_time
@@ -93,10 +93,10 @@ def write_metrics(
         file["diverged_at"] = trained.diverged_at
         sets = {name: read_sequences(frozen, name, pack, device) for name in sequence_set.evaluators}
         images = images_of(pack, {name: inputs for name, (inputs, _) in sets.items()}, bank, device, engine)
-        placement = None
+        of_strategy = None
         if STRATEGY in sequence_set.curves:
             sequences = sets[sequence_set.strategy.evaluator]
-            placement = Placement.of(pack.run, sequence_set, frozen, sequences, bank)
+            of_strategy = StrategyEvaluation.of(pack.run, sequence_set, frozen, sequences, bank)
         results: dict[str, list[Tensor]] = {name: [] for name in sequence_set.curves}
         together = snapshots_at_a_time(len(pack.lanes), device)
         for first in range(0, len(points), together):
@@ -110,8 +110,8 @@ def write_metrics(
                 forward = forwards[evaluator_parts(name)[1]]
                 found = evaluate(parameters, forward, examples, labels).cpu()
                 results[name] += found.unflatten(0, (len(rows), -1)).unbind()
-            if placement:
-                found = placement.evaluate(parameters).cpu()
+            if of_strategy:
+                found = of_strategy.evaluate(parameters).cpu()
                 found[~all_finite(parameters).cpu()] = torch.nan
                 results[STRATEGY] += found.unflatten(0, (len(rows), -1)).unbind()
         for name, rows in results.items():

@@ -1,7 +1,7 @@
 """Where a model stands between two ideal predictors, on the frozen sequences of one evaluator.
 
 With d the mean over the sequences of the symmetrised Kullback-Leibler divergence between two answers (half the sum of
-both directions, over all labels, in nats), the place of a model between copier A and memoriser B is
+both directions, over all labels, in nats), a model stands between copier A and memoriser B at
 
     r = (d(model, B) - d(model, A)) / d(A, B), clamped to -1 ... 1        copier_weight = (r + 1) / 2
 
@@ -46,7 +46,7 @@ class IdealAnswers:
 
 
 def ideal_answers(sequence_set: SequenceSet, frozen: h5py.File, bank: np.ndarray | None) -> IdealAnswers:
-    """Return what both predictors answer on the sequences on which a set places models.
+    """Return what both predictors answer on the sequences that a set names for them.
 
     frozen: the set's open file. bank: its exemplars, which the empirical predictors need. Raises StudyError where they
     are not given, or where both predictors answer alike throughout.
@@ -77,7 +77,7 @@ def divergence(one: Tensor, other: Tensor) -> Tensor:
     return ((one - other) * (one.log() - other.log())).sum(-1) / 2
 
 
-def place(from_copier: Tensor, from_memoriser: Tensor, between: Tensor) -> tuple[Tensor, Tensor]:
+def copier_weight(from_copier: Tensor, from_memoriser: Tensor, between: Tensor) -> tuple[Tensor, Tensor]:
     """Return copier_weight and its standard error over sequences, [S] each.
 
     from_copier, from_memoriser: divergences of the model [S, N]. between: of the predictors from each other, [N]. The
@@ -90,8 +90,8 @@ def place(from_copier: Tensor, from_memoriser: Tensor, between: Tensor) -> tuple
 
 
 @dataclass(frozen=True)
-class Placement:
-    """The sequences on which models are placed, what ideal predictors answer there, and the model.
+class StrategyEvaluation:
+    """The sequences on which models are compared with ideal predictors, what these answer there, and the model.
 
     examples [N, C+1, I], or of each lane [S, N, C+1, D]; labels int64 [N, C+1].
     """
@@ -110,8 +110,8 @@ class Placement:
         frozen: h5py.File,
         sequences: tuple[Tensor, Tensor],
         bank: np.ndarray | None,
-    ) -> "Placement":
-        """Return what places the models of a run. sequences: examples and labels as evaluation has them."""
+    ) -> "StrategyEvaluation":
+        """Return what evaluates the models of a run. sequences: examples and labels as evaluation has them."""
         examples, labels = sequences
         context = context_of(sequence_set, sequence_set.strategy.evaluator)
         answers = ideal_answers(sequence_set, frozen, bank)
@@ -136,17 +136,17 @@ class Placement:
             model = predictors.with_share(logits.double().softmax(-1), self.floor)
             ideal = self.answers.copier[part], self.answers.memoriser[part]
             parts.append(torch.stack([divergence(model, one) for one in ideal], dim=-1))
-        return placed(torch.cat(parts, dim=1), divergence(self.answers.copier, self.answers.memoriser))
+        return strategy_metrics(torch.cat(parts, dim=1), divergence(self.answers.copier, self.answers.memoriser))
 
 
-def placed(divergences: Tensor, between: Tensor) -> Tensor:
+def strategy_metrics(divergences: Tensor, between: Tensor) -> Tensor:
     """Return mean and standard error of STRATEGY_METRICS, [S, len(STRATEGY_METRICS), 2].
 
     divergences: from copier and memoriser, [S, N, 2]. between: of these from each other, [N].
     """
     from_copier, from_memoriser = divergences.unbind(-1)
     columns = {
-        "copier_weight": place(from_copier, from_memoriser, between),
+        "copier_weight": copier_weight(from_copier, from_memoriser, between),
         "copier_divergence": mean_and_error(from_copier),
         "memoriser_divergence": mean_and_error(from_memoriser),
     }

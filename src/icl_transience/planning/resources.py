@@ -28,8 +28,8 @@ from icl_transience.specs.compute import (
     context_of,
     evaluation_flop,
     number_bytes,
-    placement_bytes,
     snapshots_at_a_time,
+    strategy_bytes,
     training_flop,
     training_passes,
 )
@@ -227,7 +227,7 @@ def evaluate(
     """Estimate evaluating the snapshots of a segment (start, end], and its end, on a set. gflops: as in `train`."""
     examples = _read(pack, spec, spec.evaluators)
     answers = len(pack.lanes) * snapshots_at_a_time(len(pack.lanes), device) * EVALUATION_BATCH * pack.run.n_labels * 8
-    needed = number_bytes(pack.run) * (2 * examples + answers) + placement_bytes(pack.run, spec, len(pack.lanes))
+    needed = number_bytes(pack.run) * (2 * examples + answers) + strategy_bytes(pack.run, spec, len(pack.lanes))
     megabytes = training_megabytes(pack) + needed // _MB
     seconds = answered(pack.run, start, end, [end]) * _snapshot_seconds(pack, spec, device, gflops)
     return _on(device, megabytes, seconds)

@@ -103,7 +103,7 @@ class Targets:
         return [f"{folder}/{name}" for name in (*CIRCUITS_TABLES, CHECKSUMS)] if asked else []
 
     def forecast(self, experiment: str) -> list[str]:
-        """Return the table of forecasts of an experiment; none where no place, or no flip, is evaluated."""
+        """Return the table of forecasts of an experiment; none where no strategy, or no flip, is evaluated."""
         curves = self.study.experiments[experiment].runs[0].sequence_set.curves
         return [f"{self.paths.experiment_folder(experiment)}/{FORECAST}"] if {STRATEGY, "flip"} <= {*curves} else []
 

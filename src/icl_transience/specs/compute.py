@@ -145,8 +145,8 @@ def number_bytes(run: Run) -> int:
     return 8 if run.numerics == "float64" else 4
 
 
-def placement_bytes(run: Run, spec: SequenceSet, lanes: int) -> int:
-    """Return the bytes that placing snapshots between ideal predictors takes, all of it in float64.
+def strategy_bytes(run: Run, spec: SequenceSet, lanes: int) -> int:
+    """Return the bytes that comparing snapshots with ideal predictors takes, all of it in float64.
 
     Exemplars that are read and their differences from the class's mean; of each sequence what both predictors answer,
     distances from all classes and their probabilities; of a batch the model's answer, its logarithm and differences.
@@ -177,9 +177,9 @@ def training_passes(run: Run) -> int:
 
 
 def evaluation_flop(run: Run, spec: SequenceSet) -> int:
-    """Return the FLOP of evaluating one snapshot of a lane on every sequence of a set, twice where it is placed."""
-    placed = (spec.strategy.evaluator,) if spec.strategy.predictors != "none" else ()
-    return _answers_flop(run, spec, (*spec.evaluators, *placed), 1)
+    """Return the FLOP of evaluating a snapshot of a lane on all sequences of a set, on the strategy's twice."""
+    again = (spec.strategy.evaluator,) if spec.strategy.predictors != "none" else ()
+    return _answers_flop(run, spec, (*spec.evaluators, *again), 1)
 
 
 def circuits_flop(run: Run, spec: CircuitsSpec, sequence_set: SequenceSet) -> int:

@@ -141,12 +141,12 @@ def evaluator_of_column(column: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """Between which predictors a model is placed, and on which sequences; evaluation/strategy.py says how."""
+    """Between which predictors models stand, and on which sequences they are asked; see evaluation/strategy.py."""
 
     predictors: Annotated[
         str,
         Key(
-            "ideal predictors between which each snapshot is placed: exact, of Gaussian classes as they were drawn; "
+            "ideal predictors between which snapshots stand: exact, of Gaussian classes as they were drawn; "
             "empirical, of any bank of embeddings by means and scatter of its training exemplars",
             choices=("none", "exact", "empirical"),
         ),
@@ -174,7 +174,7 @@ class SequenceSet(Identified):
     """The frozen sequences of all evaluators of one study on one bank.
 
     recipe: the training one. evaluators: names as of `evaluator_at`, or of EVALUATORS alone. replacement: as of
-    `evaluator_recipe`. strategy: where snapshots are placed, if anywhere.
+    `evaluator_recipe`. strategy: between which predictors snapshots stand, if any are asked for.
     """
 
     bank: BankSpec

@@ -16,7 +16,7 @@ EXPLORER = "explorer.html"
 TABLES = ("curves.csv", "transience.csv", "runs.csv")
 VERDICTS = "verdicts.csv"
 EVIDENCE = "evidence.csv"
-# Whether where models stand between ideal predictors forecasts flip; of an experiment that places them.
+# Whether where models stand between ideal predictors forecasts flip.
 FORECAST = "forecast.csv"
 # The folder of an experiment's tables and figures of circuits, and these tables.
 CIRCUITS = "circuits"

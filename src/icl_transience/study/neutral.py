@@ -102,6 +102,6 @@ def evaluators_of(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def strategy_of(evaluation: Mapping[str, Any]) -> Strategy:
-    """Return between which predictors snapshots are placed; without predictors the other keys say nothing."""
+    """Return between which predictors snapshots stand; without predictors the other keys say nothing."""
     strategy = from_values(Strategy, dict(evaluation["strategy"]))
     return strategy if strategy.predictors != "none" else Strategy()

@@ -1,4 +1,4 @@
-"""What a run rules out of `evaluation.strategy`, where its snapshots are placed between two ideal predictors."""
+"""What a run rules out of `evaluation.strategy`, where its snapshots stand between two ideal predictors."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
