@@ -59,7 +59,7 @@ def finish(plan: Plan) -> None:
             previous = segment
             for set_id, spec in plan.sets.items():
                 metrics = Path(paths.metrics(pack_id, set_id, start, end))
-                write_metrics(metrics, pack.spec, segment, spec, Path(paths.sequences(set_id)), bank=exemplars)
+                write_metrics(metrics, pack.spec, segment, spec, Path(paths.sequences(set_id)))
     for name in plan.study.experiments:
         record = plan.records.experiment(name, figures=False)
         curves.write_tables(Path(paths.experiment_folder(name)), record, Path(paths.packs))

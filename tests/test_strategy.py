@@ -17,14 +17,14 @@ from torch import Tensor
 
 from icl_transience.banks import bank as banks_bank
 from icl_transience.evaluation import evaluate
-from icl_transience.evaluation.predictors import Predictors, empirical_moments, exact_moments, with_share
-from icl_transience.evaluation.strategy import StrategyEvaluation, divergence, ideal_answers, strategy_metrics
+from icl_transience.evaluation.strategy import StrategyEvaluation, divergence, strategy_metrics, with_share
 from icl_transience.planning.plan import Plan
 from icl_transience.report.figures.experiment import draw_experiment
 from icl_transience.sequences.classes import class_labels, class_weights
 from icl_transience.sequences.frozen import write_sequences
+from icl_transience.sequences.predictors import Predictors, empirical_moments, exact_moments
 from icl_transience.specs.banks import BankSpec
-from icl_transience.specs.compute import strategy_bytes
+from icl_transience.specs.compute import predictors_bytes
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import METRICS, STRATEGY, STRATEGY_METRICS, SequenceSet, Strategy
 from icl_transience.specs.recipes import Recipe
@@ -115,13 +115,10 @@ def test_the_memoriser_is_bayes_rule_over_classes_that_come_as_often_and_are_cal
         assert answer.tolist() == pytest.approx([p / sum(joint) for p in expected])
 
 
-def test_class_means_are_those_about_which_the_bank_scatters():
-    spec = gaussian(exemplars=400, noise=SPREAD)
-    exemplars = embeddings_of(spec).double()[:10, :400]
-    error = exemplars.mean(1) - exact_moments(spec).means
-    # The scatter of a mean of 400; over 60 numbers it is known to a tenth.
-    expected = SPREAD / math.sqrt((1 + SPREAD**2) * 400)
-    assert float(error.square().mean().sqrt()) == pytest.approx(expected, rel=0.3)
+def test_the_means_of_the_exact_predictors_are_those_about_which_the_bank_scatters():
+    spec = gaussian(noise=1e-6)
+    expected = exact_moments(spec).means[:, None].expand(-1, 3, -1)
+    assert torch.allclose(embeddings_of(spec).double()[:10, :3], expected, atol=1e-5)
 
 
 def test_label_noise_is_what_a_predictor_expects_of_the_target_and_a_copier_of_context_labels_too():
@@ -285,14 +282,17 @@ def frozen(folder: Path, sequence_set: SequenceSet, embeddings: np.ndarray) -> P
 
 @pytest.mark.parametrize("sequence_set", [EXACT, EMPIRICAL])
 def test_models_that_are_the_predictors_are_placed_there(tmp_path, embeddings, sequence_set):
-    path, own = frozen(tmp_path, sequence_set, embeddings), sequence_set.strategy
+    path, name = frozen(tmp_path, sequence_set, embeddings), sequence_set.strategy.evaluator
     with h5py.File(path) as file:
-        ideal = ideal_answers(replace(sequence_set, strategy=replace(own, floor=1e-15)), file, embeddings)
-        sequences = evaluate.read_sequences(file, own.evaluator, pack(), "cpu")
-        of_strategy = StrategyEvaluation.of(TINY_RUN, sequence_set, file, sequences, embeddings)
-    blend = (ideal.copier + ideal.memoriser) / 2
+        sequences = evaluate.read_sequences(file, name, pack(), "cpu")
+        of_strategy = StrategyEvaluation.of(TINY_RUN, sequence_set, file, sequences)
+        # A logit of 0 probability is an infinite one.
+        copier, memoriser = (
+            torch.from_numpy(hdf5.array(file, f"{name}/{which}")).double().clamp(min=1e-300)
+            for which in ("copier", "memoriser")
+        )
     weights = []
-    for model in (ideal.memoriser, blend, ideal.copier):
+    for model in (memoriser, (copier + memoriser) / 2, copier):
         found = replace(of_strategy, forward=Answering(model)).evaluate({})  # pyright: ignore[reportArgumentType]
         weights.append(float(found[0, 0, 0]))
     assert weights[0] == pytest.approx(0, abs=1e-6)
@@ -309,7 +309,7 @@ def trained(folder: Path, spec: PackSpec, embeddings: np.ndarray) -> Path:
 def metrics_of(folder: Path, spec: PackSpec, sequence_set: SequenceSet, embeddings: np.ndarray):
     segment = trained(folder, spec, embeddings)
     path, sequences = folder / f"{spec.id}-metrics.h5", frozen(folder, sequence_set, embeddings)
-    evaluate.write_metrics(path, spec, segment, sequence_set, sequences, bank=embeddings)
+    evaluate.write_metrics(path, spec, segment, sequence_set, sequences)
     return metrics_file.read_metrics(path, str(hdf5.read_attribute(path, "identity")))
 
 
@@ -333,10 +333,10 @@ def test_a_diverged_lane_has_no_place(tmp_path, embeddings):
     assert np.isfinite(found.values[STRATEGY][0][0]).all()
 
 
-def test_empirical_predictors_ask_for_the_bank(tmp_path, embeddings):
-    path = frozen(tmp_path, EMPIRICAL, embeddings)
-    with h5py.File(path) as file, pytest.raises(StudyError, match=r"empirical predictors .* give its file as --bank"):
-        ideal_answers(EMPIRICAL, file, None)
+def test_predictors_of_other_labels_than_the_models_are_refused(tmp_path, embeddings):
+    path, run = frozen(tmp_path, EXACT, embeddings), changed(TINY_RUN, {"recipe.labelling.labels": 4})
+    with h5py.File(path) as file, pytest.raises(hdf5.StoreError, match="predictors know 10 labels, the model 4"):
+        StrategyEvaluation.of(run, EXACT, file, evaluate.read_sequences(file, "flip", pack(), "cpu"))
 
 
 # Identities and plans.
@@ -359,9 +359,9 @@ def test_keys_of_a_strategy_without_predictors_enter_no_identity(tmp_path):
     assert sets[0] == sets[1]
 
 
-def test_memory_is_asked_for_where_models_are_placed():
-    assert strategy_bytes(TINY_RUN, TINY_SET, 1) == 0
-    assert strategy_bytes(TINY_RUN, EXACT, 2) > strategy_bytes(TINY_RUN, EXACT, 1) > 0
+def test_memory_is_asked_for_where_predictors_are():
+    assert predictors_bytes(TINY_SET) == 0
+    assert predictors_bytes(EXACT) > 0
 
 
 REFUSED = {
@@ -470,10 +470,3 @@ def test_its_figure_and_its_forecasts_are_among_the_files_of_the_experiment(fini
     drawn = draw_experiment(record, tables_file.read_tables(folder), folder)
     assert folder / "strategy.svg" in drawn
     assert (folder / "strategy.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_bank_is_an_input_of_evaluation_where_predictors_are_empirical(finished):
-    (sequence_set,) = finished.sets.values()
-    read = [finished.answered_bank(one, sequence_set.id) for one in finished.packs]
-    wanted = [finished.paths.bank(sequence_set.bank.id)] if sequence_set.strategy.predictors == "empirical" else []
-    assert read == [wanted] * len(read)

@@ -6,7 +6,7 @@ rule evaluate:
     input:
         segment=f"{PLAN.paths.root}/packs/{{pack}}/segment-{{start}}-{{end}}.h5",
         sequences=f"{PLAN.paths.root}/sequences/{{set}}.h5",
-        bank=lambda wildcards: PLAN.answered_bank(wildcards.pack, wildcards.set),
+        bank=lambda wildcards: PLAN.images(wildcards.pack),
     output:
         f"{PLAN.paths.root}/packs/{{pack}}/metrics-{{set}}-{{start}}-{{end}}.h5",
     log:

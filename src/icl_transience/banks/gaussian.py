@@ -28,18 +28,6 @@ def build(spec: BankSpec, files: Sequence[Path] = (), log: TextIO | None = None)
 
 def exemplars(seed: int, name: str, shape: BankShape, dim: int, noise: float) -> np.ndarray:
     """Draw Gaussian classes, float32 [classes, exemplars, dim]; different names draw independently."""
+    centres = seeded(seed, f"{name}/centres").standard_normal((shape.n_classes, 1, dim), np.float32)
     within = seeded(seed, f"{name}/noise").standard_normal((shape.n_classes, shape.n_exemplars, dim), np.float32)
-    return (_centres(seed, name, shape, dim)[:, None] + np.float32(noise) * within) / _scale(noise)
-
-
-def means(seed: int, name: str, shape: BankShape, dim: int, noise: float) -> np.ndarray:
-    """Return the means about which `exemplars` scatter, float32 [classes, dim]."""
-    return _centres(seed, name, shape, dim) / _scale(noise)
-
-
-def _centres(seed: int, name: str, shape: BankShape, dim: int) -> np.ndarray:
-    return seeded(seed, f"{name}/centres").standard_normal((shape.n_classes, 1, dim), np.float32)[:, 0]
-
-
-def _scale(noise: float) -> np.float32:
-    return np.float32(np.sqrt(1 + noise**2))
+    return (centres + np.float32(noise) * within) / np.float32(np.sqrt(1 + noise**2))

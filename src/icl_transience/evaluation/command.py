@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-_BANK = "the bank's HDF5 file, where it holds images or predictors are empirical"
+_BANK = "the bank's HDF5 file, where it holds images"
 
 
 def add_commands(command: jobs.AddCommand) -> None:
@@ -56,7 +56,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     for context in {context_of(sequence_set, name) for name in sequence_set.evaluators}:
         verify.check_answers(pack.run, device, context, select.chosen(options.engine, pack.run, device, context))
     arguments = output, pack, options.segment, sequence_set, options.sequences, options.device, options.engine
-    evaluate.write_metrics(*arguments, bank=_exemplars(options, pack))
+    evaluate.write_metrics(*arguments, bank=_images(options, pack))
     with tensorboard.events(options.tensorboard, output.parent, pack) as events:
         if events:
             found = metrics_file.read_metrics(output, identity)
@@ -86,7 +86,7 @@ def _circuits(options: argparse.Namespace) -> None:
         sequences=files[1],
         others=others,
         device=options.device,
-        bank=_exemplars(options, pack),
+        bank=_images(options, pack),
     )
     if hdf5.restore(options.output, "circuits", job.identity, job.made_of_all):
         jobs.say(options, f"{options.output}: measured before, taken from {layout.kept_name(options.output)}")
@@ -95,7 +95,7 @@ def _circuits(options: argparse.Namespace) -> None:
     jobs.say(options, f"{options.output}: {counts['measured']} measured, {counts['taken']} taken from earlier files")
 
 
-def _exemplars(options: argparse.Namespace, pack: PackSpec) -> "np.ndarray | None":
+def _images(options: argparse.Namespace, pack: PackSpec) -> "np.ndarray | None":
     from icl_transience.store import bank_file
 
     return bank_file.load(options.bank, pack.run.bank) if options.bank else None

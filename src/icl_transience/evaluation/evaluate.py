@@ -71,7 +71,7 @@ def write_metrics(
     sequences_seen [n], is_scheduled [n]: false at an end that is no snapshot; {evaluator}/mean and
     {evaluator}/standard_error [n, S, len(METRICS)], their columns named in the attribute `metrics`; the segment's
     training loss and divergence are carried along for the tables. strategy/… stands beside the evaluators where the set
-    has one. bank: its exemplars, where sequences are of images, or predictors are empirical.
+    has one. bank: the images, where sequences are of images.
     """
     forwards = {
         context: select.forward_for(pack.run, torch.device(device), EVALUATION_BATCH, engine, context)
@@ -96,7 +96,7 @@ def write_metrics(
         of_strategy = None
         if STRATEGY in sequence_set.curves:
             sequences = sets[sequence_set.strategy.evaluator]
-            of_strategy = StrategyEvaluation.of(pack.run, sequence_set, frozen, sequences, bank)
+            of_strategy = StrategyEvaluation.of(pack.run, sequence_set, frozen, sequences)
         results: dict[str, list[Tensor]] = {name: [] for name in sequence_set.curves}
         together = snapshots_at_a_time(len(pack.lanes), device)
         for first in range(0, len(points), together):

@@ -21,14 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-import numpy as np
 import torch
 from torch import Tensor
 
 from icl_transience.engines.answers import EagerForward
-from icl_transience.evaluation import predictors
 from icl_transience.evaluation.metrics import mean_and_error
-from icl_transience.evaluation.predictors import Predictors
 from icl_transience.model.transformer import Parameters
 from icl_transience.specs.compute import EVALUATION_BATCH, context_of
 from icl_transience.specs.errors import StudyError
@@ -37,39 +34,9 @@ from icl_transience.specs.runs import Run
 from icl_transience.store import hdf5
 
 
-@dataclass(frozen=True)
-class IdealAnswers:
-    """What both predictors answer, the floor among it: probabilities float64 [N, L]."""
-
-    copier: Tensor
-    memoriser: Tensor
-
-
-def ideal_answers(sequence_set: SequenceSet, frozen: h5py.File, bank: np.ndarray | None) -> IdealAnswers:
-    """Return what both predictors answer on the sequences that a set names for them.
-
-    frozen: the set's open file. bank: its exemplars, which the empirical predictors need. Raises StudyError where they
-    are not given, or where both predictors answer alike throughout.
-    """
-    strategy, spec = sequence_set.strategy, sequence_set.bank
-    if strategy.predictors == "exact":
-        moments = predictors.exact_moments(spec)
-    elif bank is None:
-        raise StudyError(f"{sequence_set.id}: empirical predictors are of bank {spec.id}: give its file as --bank")
-    else:
-        exemplars = bank[: spec.shape.n_train_classes, : spec.shape.n_train_exemplars]
-        moments = predictors.empirical_moments(torch.from_numpy(exemplars))
-    known = Predictors.of(moments, sequence_set.recipe)
-    examples = torch.from_numpy(hdf5.array(frozen, f"{strategy.evaluator}/examples"))
-    labels = torch.from_numpy(hdf5.array(frozen, f"{strategy.evaluator}/labels")).long()
-    answers = known.copier(examples, labels[:, :-1]), known.memoriser(examples[:, -1])
-    found = IdealAnswers(*(predictors.with_share(one, strategy.floor) for one in answers))
-    if not float(divergence(found.copier, found.memoriser).mean()) > 0:
-        raise StudyError(
-            f"{sequence_set.id}: copier and memoriser answer alike on all sequences of `{strategy.evaluator}`, so that "
-            "nothing lies between them: choose another `evaluation.strategy.evaluator`"
-        )
-    return found
+def with_share(probabilities: Tensor, share: float) -> Tensor:
+    """Return probabilities [..., L] of which a share is spread evenly over all labels."""
+    return (1 - share) * probabilities + share / probabilities.shape[-1]
 
 
 def divergence(one: Tensor, other: Tensor) -> Tensor:
@@ -93,10 +60,12 @@ def copier_weight(from_copier: Tensor, from_memoriser: Tensor, between: Tensor) 
 class StrategyEvaluation:
     """The sequences on which models are compared with ideal predictors, what these answer there, and the model.
 
-    examples [N, C+1, I], or of each lane [S, N, C+1, D]; labels int64 [N, C+1].
+    copier, memoriser: probabilities of labels, the floor among them, float64 [N, L]. examples [N, C+1, I].
+    labels: int64 [N, C+1].
     """
 
-    answers: IdealAnswers
+    copier: Tensor
+    memoriser: Tensor
     forward: EagerForward
     examples: Tensor
     labels: Tensor
@@ -104,23 +73,30 @@ class StrategyEvaluation:
 
     @classmethod
     def of(
-        cls,
-        run: Run,
-        sequence_set: SequenceSet,
-        frozen: h5py.File,
-        sequences: tuple[Tensor, Tensor],
-        bank: np.ndarray | None,
+        cls, run: Run, sequence_set: SequenceSet, frozen: h5py.File, sequences: tuple[Tensor, Tensor]
     ) -> "StrategyEvaluation":
-        """Return what evaluates the models of a run. sequences: examples and labels as evaluation has them."""
+        """Return what evaluates the models of a run. sequences: examples and labels as evaluation has them.
+
+        frozen: the set's open file. Raises StoreError where its predictors know other labels than the model, and
+        StudyError where they answer alike throughout.
+        """
         examples, labels = sequences
-        context = context_of(sequence_set, sequence_set.strategy.evaluator)
-        answers = ideal_answers(sequence_set, frozen, bank)
-        if answers.copier.shape[1] != run.n_labels:
-            raise hdf5.unusable(Path(frozen.filename), f"labels are not the {run.n_labels} of the model")
-        on_device = IdealAnswers(answers.copier.to(labels.device), answers.memoriser.to(labels.device))
+        asked, path = sequence_set.strategy, Path(frozen.filename)
+        copier, memoriser = (
+            torch.from_numpy(hdf5.array(frozen, f"{asked.evaluator}/{name}")).to(labels.device).double()
+            for name in ("copier", "memoriser")
+        )
+        if copier.shape[1] != run.n_labels:
+            raise hdf5.unusable(path, f"predictors know {copier.shape[1]} labels, the model {run.n_labels}")
+        copier, memoriser = (with_share(answers, asked.floor) for answers in (copier, memoriser))
+        if not float(divergence(copier, memoriser).mean()) > 0:
+            raise StudyError(
+                f"{path}: copier and memoriser answer alike on all sequences of `{asked.evaluator}`, so that nothing "
+                "lies between them: choose another `evaluation.strategy.evaluator`"
+            )
         # The native kernels give no logits of all labels.
-        forward = EagerForward(run.model, context, run.numerics, labels.device)
-        return cls(on_device, forward, examples, labels, sequence_set.strategy.floor)
+        forward = EagerForward(run.model, context_of(sequence_set, asked.evaluator), run.numerics, labels.device)
+        return cls(copier, memoriser, forward, examples, labels, asked.floor)
 
     @torch.no_grad()
     def evaluate(self, parameters: Parameters) -> Tensor:
@@ -133,10 +109,10 @@ class StrategyEvaluation:
         for first in range(0, len(self.labels), EVALUATION_BATCH):
             part = slice(first, first + EVALUATION_BATCH)
             logits = self.forward.logits(self.examples[part], self.labels[part, :-1])
-            model = predictors.with_share(logits.double().softmax(-1), self.floor)
-            ideal = self.answers.copier[part], self.answers.memoriser[part]
-            parts.append(torch.stack([divergence(model, one) for one in ideal], dim=-1))
-        return strategy_metrics(torch.cat(parts, dim=1), divergence(self.answers.copier, self.answers.memoriser))
+            model = with_share(logits.double().softmax(-1), self.floor)
+            from_each = divergence(model, self.copier[part]), divergence(model, self.memoriser[part])
+            parts.append(torch.stack(from_each, dim=-1))
+        return strategy_metrics(torch.cat(parts, dim=1), divergence(self.copier, self.memoriser))
 
 
 def strategy_metrics(divergences: Tensor, between: Tensor) -> Tensor:

@@ -88,11 +88,6 @@ class Plan:
         bank = self.packs[pack].spec.run.bank
         return [self.paths.bank(bank.id)] if bank.images else []
 
-    def answered_bank(self, pack: str, set: str) -> list[str]:
-        """Return the bank's file where evaluating a pack on a set reads it: as `images` says, or for predictors."""
-        reads = self.sets[set].strategy.predictors == "empirical"
-        return [self.paths.bank(self.sets[set].bank.id)] if reads else self.images(pack)
-
     def register(self) -> None:
         """Write down, before the first job, the packs and boundaries of this plan and what tables and figures read.
 

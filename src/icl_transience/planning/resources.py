@@ -28,8 +28,8 @@ from icl_transience.specs.compute import (
     context_of,
     evaluation_flop,
     number_bytes,
+    predictors_bytes,
     snapshots_at_a_time,
-    strategy_bytes,
     training_flop,
     training_passes,
 )
@@ -178,10 +178,11 @@ def bank_megabytes(spec: BankSpec, table: int = 0) -> int:
 def sequences(spec: SequenceSet) -> Job:
     """Estimate drawing an evaluator set.
 
-    In memory are the bank, twice while it is read, and the exemplars of the largest evaluator, four times.
+    In memory are the bank, twice while it is read, and the exemplars of the largest evaluator, four times; and what
+    ideal predictors take.
     """
     largest = max((_numbers(spec, name) for name in spec.evaluators), default=0)
-    needed = 2 * bank_bytes(spec.bank) + (0 if spec.bank.images else 16 * largest)
+    needed = 2 * bank_bytes(spec.bank) + (0 if spec.bank.images else 16 * largest) + predictors_bytes(spec)
     # Some 10 MB/s, all in all.
     return Job(megabytes=600 + needed // _MB, seconds=sequences_bytes(spec) / 1e7)
 
@@ -227,8 +228,7 @@ def evaluate(
     """Estimate evaluating the snapshots of a segment (start, end], and its end, on a set. gflops: as in `train`."""
     examples = _read(pack, spec, spec.evaluators)
     answers = len(pack.lanes) * snapshots_at_a_time(len(pack.lanes), device) * EVALUATION_BATCH * pack.run.n_labels * 8
-    needed = number_bytes(pack.run) * (2 * examples + answers) + strategy_bytes(pack.run, spec, len(pack.lanes))
-    megabytes = training_megabytes(pack) + needed // _MB
+    megabytes = training_megabytes(pack) + number_bytes(pack.run) * (2 * examples + answers) // _MB
     seconds = answered(pack.run, start, end, [end]) * _snapshot_seconds(pack, spec, device, gflops)
     return _on(device, megabytes, seconds)
 

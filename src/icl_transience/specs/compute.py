@@ -145,18 +145,17 @@ def number_bytes(run: Run) -> int:
     return 8 if run.numerics == "float64" else 4
 
 
-def strategy_bytes(run: Run, spec: SequenceSet, lanes: int) -> int:
-    """Return the bytes that comparing snapshots with ideal predictors takes, all of it in float64.
+def predictors_bytes(spec: SequenceSet) -> int:
+    """Return the bytes that ideal predictors take to answer a set's sequences, all of it in float64.
 
-    Exemplars that are read and their differences from the class's mean; of each sequence what both predictors answer,
-    distances from all classes and their probabilities; of a batch the model's answer, its logarithm and differences.
+    Training exemplars and their differences from the class's mean; of each sequence distances from all classes, their
+    probabilities and both answers, each twice while it is computed.
     """
     if spec.strategy.predictors == "none":
         return 0
     shape = spec.bank.shape
     exemplars = 3 * shape.n_train_classes * shape.n_train_exemplars * shape.width
-    answers = spec.sequences * (4 * run.n_labels + 4 * shape.n_train_classes)
-    return 8 * (exemplars + answers + 6 * lanes * EVALUATION_BATCH * run.n_labels)
+    return 8 * (exemplars + 8 * spec.sequences * shape.n_train_classes)
 
 
 # FLOP of the model.

@@ -22,12 +22,15 @@ Letters: K training classes, E exemplars of each, I coordinates, N sequences, C 
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from icl_transience import philox
 from icl_transience.sequences.classes import class_labels, class_weights
 from icl_transience.specs.banks import BankSpec, Gaussian
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.evaluators import SequenceSet
 from icl_transience.specs.recipes import Recipe
 
 # Variances within classes below this share of the largest count as this: embeddings have the seven digits of float32.
@@ -46,13 +49,13 @@ class Moments:
 
 def exact_moments(bank: BankSpec) -> Moments:
     """Return the moments from which a bank of Gaussian classes was drawn."""
-    # Here, since evaluation does without what banks import.
-    from icl_transience.banks import gaussian
-
     noise, shape = bank.parameters_of(Gaussian).noise, bank.shape
-    means = torch.from_numpy(gaussian.means(bank.seed, "gaussian", shape, shape.width, noise)).double()
+    # As banks/gaussian.py draws them, whose file has no means.
+    draw = np.random.Generator(np.random.Philox(key=[bank.seed, philox.domain("gaussian/centres")]))
+    centres = torch.from_numpy(draw.standard_normal((shape.n_classes, shape.width), np.float32)).double()
     one = torch.eye(shape.width, dtype=torch.float64) / (1 + noise**2)
-    return Moments(means[: shape.n_train_classes], torch.zeros(shape.width, dtype=torch.float64), noise**2 * one, one)
+    means = centres[: shape.n_train_classes] / (1 + noise**2) ** 0.5
+    return Moments(means, torch.zeros(shape.width, dtype=torch.float64), noise**2 * one, one)
 
 
 def empirical_moments(exemplars: Tensor) -> Moments:
@@ -112,7 +115,7 @@ class Predictors:
         distances = _squared_distances(queries.double(), self.moments.means, self.moments.within)
         classes = torch.softmax(self.prior - distances / 2, dim=1)
         answers = classes.new_zeros(len(classes), self.n_labels).index_add_(1, self.labels, classes)
-        return with_share(answers, self.label_noise)
+        return self._with_noise(answers)
 
     def copier(self, examples: Tensor, labels: Tensor) -> Tensor:
         """Return the probability of each label, float64 [N, L].
@@ -128,12 +131,21 @@ class Predictors:
         distances = _squared_distances(centred[:, -1:], expected, (spread + spread.T) / 2).squeeze(1)
         items = torch.softmax(-distances / 2, dim=1)
         answers = items.new_zeros(len(items), self.n_labels).scatter_add_(1, labels, items)
-        return with_share(with_share(answers, self.label_noise), self.label_noise)
+        return self._with_noise(self._with_noise(answers))
+
+    def _with_noise(self, answers: Tensor) -> Tensor:
+        return (1 - self.label_noise) * answers + self.label_noise / self.n_labels
 
 
-def with_share(probabilities: Tensor, share: float) -> Tensor:
-    """Return probabilities [..., L] of which a share is spread evenly over all labels."""
-    return (1 - share) * probabilities + share / probabilities.shape[-1]
+def predictors_of(sequence_set: SequenceSet, bank: np.ndarray) -> Predictors:
+    """Return the predictors that a set asks for. bank: its exemplars. Raises StudyError as `empirical_moments` does."""
+    spec = sequence_set.bank
+    if sequence_set.strategy.predictors == "exact":
+        moments = exact_moments(spec)
+    else:
+        exemplars = bank[: spec.shape.n_train_classes, : spec.shape.n_train_exemplars]
+        moments = empirical_moments(torch.from_numpy(exemplars))
+    return Predictors.of(moments, sequence_set.recipe)
 
 
 def _squared_distances(rows: Tensor, columns: Tensor, covariance: Tensor) -> Tensor:
