@@ -466,6 +466,9 @@ def test_its_figure_and_its_forecasts_are_among_the_files_of_the_experiment(fini
     files = [Path(path).name for path in finished.targets.experiment("transience")]
     assert {"strategy.svg", "strategy.png", "forecast.csv"} <= set(files)
     record = finished.records.experiment("transience", figures=True)
+    (run,) = record.runs
+    (own,) = (one.strategy for one in finished.sets.values())
+    assert f"{own.predictors} predictors on sequences of flip, floor 0.001" in (run.caption or ())
     folder = Path(finished.paths.experiment_folder("transience"))
     drawn = draw_experiment(record, tables_file.read_tables(folder), folder)
     assert folder / "strategy.svg" in drawn
