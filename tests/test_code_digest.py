@@ -68,7 +68,7 @@ TRAINING = NATIVE | TRITON | GRAPH | EAGER
         ("analysis/verdicts.py", "of the opposite", "of its opposite", {"verdicts"}),
         ("analysis/eprocess.py", "POWER = ", "POWER = 1.1 * ", {"verdicts", "forecast"}),
         ("analysis/forecast.py", "FIRST_FITTED = ", "FIRST_FITTED = 1 + ", {"forecast"}),
-        ("evaluation/strategy.py", ".mean()", ".median()", METRICS),
+        ("evaluation/strategy.py", ".mean()", ".median()", METRICS | INSIDE),
         ("report/figures/evidence.py", "_LEAST = ", "_LEAST = 2 * ", {"evidence"}),
         ("report/figures/experiment.py", "WIDTH = ", "WIDTH = 2 * ", {"figures"}),
         (

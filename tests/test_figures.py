@@ -221,7 +221,9 @@ def assert_inside(figure: Figure) -> None:
 
 def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(tmp_path, record, curves):
     def drawn(table: pd.DataFrame) -> Figure:
-        asked = asking(record, evaluators=drawn_by_default(evaluators.in_order({*table["evaluator"]} - {"training"})))
+        asked = asking(
+            record, evaluators=drawn_by_default(evaluators.in_order({*table["evaluator"]} - {"training", "strategy"}))
+        )
         return _curves(asked, tables_of(tmp_path, asked, table))
 
     def dashed(table: pd.DataFrame) -> list:

@@ -156,12 +156,15 @@ def test_the_metric_of_the_empirical_predictors_is_the_scatter_within_classes():
     embeddings = embeddings_of(spec)[:, :20]
     turned = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))[0]
     scaled = embeddings * torch.tensor([100.0, 1.0, 0.1, 1.0]) @ turned + 5
-    plain, other = (
-        Predictors.of(empirical_moments(x), Recipe(context=1, burstiness=1)).memoriser(x[:, 0])
-        for x in (embeddings, scaled)
-    )
+    labels = torch.stack([torch.arange(500), (torch.arange(500) + 1) % 500], dim=1)
+    answers = []
+    for x in (embeddings, scaled):
+        known = Predictors.of(empirical_moments(x), Recipe(context=2, burstiness=1))
+        examples = torch.stack([x[:, 1], x[:, 2].roll(-1, 0), x[:, 0]], dim=1)
+        answers.append((known.memoriser(x[:, 0]), known.copier(examples, labels)))
     # Single precision of the embeddings, and variances a million times apart.
-    assert torch.allclose(plain, other, atol=2e-2)
+    for plain, other in zip(*answers, strict=True):
+        assert torch.allclose(plain, other, atol=2e-2)
 
 
 def test_a_bank_whose_classes_do_not_scatter_has_no_empirical_predictors():
