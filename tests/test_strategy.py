@@ -235,9 +235,13 @@ def test_means_are_taken_before_the_ratio():
 
 
 def test_the_standard_error_is_that_between_sets_of_sequences():
+    """Half of the sequences say nothing, so that the ratio's denominator varies too, and the model is no middle one."""
     copier, memoriser = answers_of(40_000)
-    random = torch.rand(40_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    model = random * copier + (1 - random) * memoriser
+    memoriser[::2] = copier[::2]
+    random = 0.3 * torch.rand(40_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shuffled = torch.randperm(40_000, generator=torch.Generator().manual_seed(1))
+    model = (random * copier + (1 - random) * memoriser)[shuffled]
+    copier, memoriser = copier[shuffled], memoriser[shuffled]
     divergences = torch.stack([divergence(model, copier), divergence(model, memoriser)], dim=-1)
     between = divergence(copier, memoriser)
     parts = [
