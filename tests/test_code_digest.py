@@ -59,14 +59,16 @@ TRAINING = NATIVE | TRITON | GRAPH | EAGER
         ("engines/native/attention.cpp", "scale", "skale", METRICS | NATIVE),
         (
             *("specs/evaluators.py", "1 / 2", "1 / 3"),
-            METRICS | INSIDE | {"circuits_figures", "minimal_model_figure", "evidence"},
+            METRICS | INSIDE | {"forecast", "circuits_figures", "minimal_model_figure", "evidence"},
         ),
         (
             *("analysis/transience.py", "N_SIGMA = ", "N_SIGMA = 2 * "),
             TABLES | {"peaks", "circuits_figures", "minimal_model_figure", "evidence"},
         ),
         ("analysis/verdicts.py", "of the opposite", "of its opposite", {"verdicts"}),
-        ("analysis/eprocess.py", "POWER = ", "POWER = 1.1 * ", {"verdicts"}),
+        ("analysis/eprocess.py", "POWER = ", "POWER = 1.1 * ", {"verdicts", "forecast"}),
+        ("analysis/forecast.py", "FIRST_FITTED = ", "FIRST_FITTED = 1 + ", {"forecast"}),
+        ("evaluation/strategy.py", ".mean()", ".median()", METRICS | INSIDE),
         ("report/figures/evidence.py", "_LEAST = ", "_LEAST = 2 * ", {"evidence"}),
         ("report/figures/experiment.py", "WIDTH = ", "WIDTH = 2 * ", {"figures"}),
         (

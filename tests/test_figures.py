@@ -68,7 +68,7 @@ def two_axes() -> tuple[ExperimentRecord, pd.DataFrame]:
     return record, make_curves(record, icl)
 
 
-@pytest.mark.parametrize("name", ["curves", "comparison", "summary", "plane", "grid"])
+@pytest.mark.parametrize("name", ["curves", "comparison", "summary", "plane", "grid", "strategy"])
 def test_equal_tables_give_equal_figures(tmp_path, record, curves, two_axes, name):
     if name == "grid":
         record, curves = two_axes
@@ -119,6 +119,7 @@ KINDS = {
     "three axes": (f"axes: {{{L2}: [0, 1.0e-4], {DEPTH}: [1, 2], model.width: [32, 64]}}", ALONG_NUMBERS),
     "named runs along one axis": ("runs: {a: {}, b: {model: {depth: 3}}}", ALONG_NUMBERS),
     "named runs in no order": ("runs: {a: {}, b: {model: {depth: 3}}, c: {batch_size: 16}}", NO_ORDER),
+    "a strategy": ("evaluation: {strategy: {predictors: empirical}}", ["curves", "plane", "strategy"]),
     "without ICL": ("evaluation: {evaluators: [ciwl]}, statistics: {evaluator: ciwl}", ["curves"]),
     "without CIWL": (f"axes: {{{L2}: [0, 1]}}, evaluation: {{evaluators: [icl, iwl]}}", ALONG_NUMBERS),
 }
@@ -139,6 +140,7 @@ FATES = [
     *((kind, "as usual", KINDS[kind][1]) for kind in ("one run", "words", "without ICL", "without CIWL")),
     ("two axes", "one lane diverged", ["summary", "plane", "grid"]),
     ("three axes", "as usual", ["summary"]),
+    *(("a strategy", fate, ["curves", "strategy"]) for fate in ("as usual", "one lane diverged", "all diverged")),
     *(("numbers", fate, ALONG_NUMBERS) for fate in ("one lane diverged", "nothing emerged", "all diverged")),
 ]
 
@@ -149,7 +151,7 @@ def test_figures_can_be_drawn_whatever_becomes_of_the_lanes(tmp_path, kind, fate
     record = plan.records.experiment("a", figures=True)
     level = [0.5] * len(SEEN) if fate == "nothing emerged" else RISES_AND_FALLS
     curves = make_curves(record, {run.name: level for run in record.runs})
-    there = {*plan.study.experiments["a"].runs[0].sequence_set.evaluators, "training"}
+    there = {*plan.study.experiments["a"].runs[0].sequence_set.curves, "training"}
     curves = curves[curves["evaluator"].isin(there)].copy()
     gone = {(run.name, lane.seed) for run in record.runs for lane in run.lanes}
     gone = {"one lane diverged": {min(gone)}, "all diverged": gone}.get(fate, set())
@@ -227,7 +229,9 @@ def assert_inside(figure: Figure) -> None:
 
 def test_a_figure_shows_other_contexts_dashed_in_their_evaluators_colour(tmp_path, record, curves):
     def drawn(table: pd.DataFrame) -> Figure:
-        asked = asking(record, evaluators=drawn_by_default(evaluators.in_order({*table["evaluator"]} - {"training"})))
+        asked = asking(
+            record, evaluators=drawn_by_default(evaluators.in_order({*table["evaluator"]} - {"training", "strategy"}))
+        )
         return _curves(asked, tables_of(tmp_path, asked, table))
 
     def dashed(table: pd.DataFrame) -> list:

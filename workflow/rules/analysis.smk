@@ -88,6 +88,30 @@ rule acquisition:
         "python -m icl_transience acquisition --experiment {params.experiment:q} --folder {params.folder:q} &> {log:q}"
 
 
+# Of experiments whose models are compared with ideal predictors: whether the copier's weight forecasts flip.
+rule forecast:
+    input:
+        rules.tables.output,
+    output:
+        report(
+            f"{STUDY}/{{experiment}}/forecast.csv",
+            caption="../report/forecast.rst",
+            category="{experiment}",
+            labels={"result": "table of forecasts"},
+        ),
+    log:
+        f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/forecast.log",
+    priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        folder=lambda wildcards: PLAN.paths.experiment_folder(wildcards.experiment),
+        code=code_digest.digest("forecast"),
+    shell:
+        "python -m icl_transience forecast --folder {params.folder:q} &> {log:q}"
+
+
 rule verdicts:
     input:
         PLAN.targets.judged_tables(),

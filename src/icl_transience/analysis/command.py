@@ -25,6 +25,9 @@ def add_commands(command: jobs.AddCommand) -> None:
     circuits.add_argument("--packs", type=Path, required=True, help="the folder results/packs")
     circuits.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
 
+    forecast = command("forecast", _forecast, "Write forecast.csv: whether the copier's weight forecasts flip.")
+    forecast.add_argument("--folder", type=Path, required=True, help="the experiment's folder")
+
     peaks = command("peaks", _peaks, "Write where the lanes of a pack have their peaks.")
     jobs.add_arguments(peaks, "spec", "output")
     peaks.add_argument("--circuits", required=True, help="canonical JSON of what asks for them")
@@ -61,6 +64,12 @@ def _circuits_tables(options: argparse.Namespace) -> None:
     experiment = experiment_from(read_planned(options.experiment))
     lanes = tables_file.read_lanes(options.folder)
     heads.write_circuits_tables(options.folder / layout.CIRCUITS, experiment, options.packs, lanes)
+
+
+def _forecast(options: argparse.Namespace) -> None:
+    from icl_transience.analysis import forecast
+
+    forecast.write_forecast(options.folder)
 
 
 def _peaks(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from icl_transience.analysis.heads import JoinedCircuits, read_lane
 from icl_transience.analysis.summaries import write_summaries
-from icl_transience.specs.evaluators import METRICS, TRAINING
+from icl_transience.specs.evaluators import METRICS, STRATEGY, TRAINING, metrics_of
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store import checksums, layout
 from icl_transience.store.metrics_file import metrics_identity, on_curve, read_metrics
@@ -21,7 +21,7 @@ def write_tables(folder: Path, record: ExperimentRecord, packs_folder: Path) -> 
 
     curves.csv is tidy: run, seed, the experiment's axes, sequences_seen, evaluator, metric, value, standard_error;
     evaluator `training`, metric `loss` is the mean training loss since the snapshot before; `icl|no_layer0` is `icl`
-    under the intervention of that name.
+    under the intervention of that name; `strategy` says where the model stands between two ideal predictors.
     """
     inside: dict[tuple[str, str], JoinedCircuits] = {}
     metrics: dict[tuple[str, str], JoinedMetrics] = {}
@@ -72,12 +72,13 @@ class JoinedMetrics:
             mean, error = (
                 np.concatenate([part.values[name][column][:, place] for part in self.parts])[kept] for column in (0, 1)
             )
+            metrics = metrics_of(name)
             frames.append(
                 pd.DataFrame(
                     {
-                        "sequences_seen": np.repeat(seen[kept], len(METRICS)),
+                        "sequences_seen": np.repeat(seen[kept], len(metrics)),
                         "evaluator": name,
-                        "metric": np.tile(METRICS, kept.sum()),
+                        "metric": np.tile(metrics, kept.sum()),
                         "value": mean.ravel(),
                         "standard_error": error.ravel(),
                     }
@@ -95,7 +96,8 @@ class JoinedMetrics:
         losses = (
             mean[part.sequences_seen <= self.horizon, place, METRICS.index("loss")]
             for part in self.parts
-            for mean, _ in part.values.values()
+            for name, (mean, _) in part.values.items()
+            if name != STRATEGY
         )
         return not all(np.isfinite(one).all() for one in losses)
 

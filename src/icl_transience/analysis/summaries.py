@@ -9,7 +9,7 @@ import pandas as pd
 from icl_transience.analysis import transience
 from icl_transience.specs import evaluators
 from icl_transience.specs.circuits import evaluator_of
-from icl_transience.specs.evaluators import DEFAULT_METRIC, TRAINING, evaluator_parts
+from icl_transience.specs.evaluators import DEFAULT_METRIC, TRAINING, column_of, evaluator_parts
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.store.tables_file import default_curves, write_csv
 
@@ -19,9 +19,10 @@ def write_summaries(
 ) -> None:
     """Write transience.csv and runs.csv; analysis/transience.py defines their quantities.
 
-    Both tables add final_{evaluator}, the default metric at the last point alone, and final_training_loss; and,
-    smoothed, at the lane's peak_at, which stopping there would have left, as at_peak_{evaluator} and
-    at_peak_training_loss. In runs.csv they are means over the lanes that have them, as the levels of that module are.
+    Both tables add final_{evaluator}, the default metric at the last point alone, final_training_loss and, of the
+    strategy, final_copier_weight; and, smoothed, at the lane's peak_at, which stopping there would
+    have left, as at_peak_{evaluator} and so on. In runs.csv they are means over the lanes that have them, as the levels
+    of that module are.
 
     curves: curves.csv. diverged: (run, seed) of the lanes that diverged; no mean counts them.
     """
@@ -72,7 +73,7 @@ def _levels(of_lane: pd.DataFrame, smoothing: int, peak_at: float | None) -> Ite
     for evaluator in [*of_name, TRAINING]:
         curve = default_curves(of_lane, evaluator)
         if len(curve):
-            name = "training_loss" if evaluator == TRAINING else evaluator
+            name = column_of(evaluator)
             smoothed = transience.smooth(curve["value"].to_numpy(), smoothing)
             at_peak = smoothed[curve["sequences_seen"] == peak_at]
             yield f"at_peak_{name}", at_peak[0] if len(at_peak) else np.nan

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icl_transience.specs.compute import context_of
-from icl_transience.specs.evaluators import METRICS, SequenceSet
+from icl_transience.specs.evaluators import SequenceSet, metrics_of
 from icl_transience.specs.identity import from_values
 from icl_transience.specs.runs import PackSpec
 from icl_transience.system import jobs
@@ -63,7 +63,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             means = {
                 f"{evaluator}/{metric}": mean[:, :, column]
                 for evaluator, (mean, _) in found.values.items()
-                for column, metric in enumerate(METRICS)
+                for column, metric in enumerate(metrics_of(evaluator))
             }
             events.metrics(found.sequences_seen.tolist(), means)
 

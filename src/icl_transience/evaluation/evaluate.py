@@ -17,11 +17,12 @@ from icl_transience.engines.answers import Forward
 from icl_transience.engines.interface import DTYPES
 from icl_transience.evaluation.images import ImageExamples
 from icl_transience.evaluation.metrics import mean_and_error, metrics
+from icl_transience.evaluation.strategy import StrategyEvaluation
 from icl_transience.model import transformer
 from icl_transience.specs.code_digest import digest
 from icl_transience.specs.compute import EVALUATION_BATCH, snapshots_at_a_time
 from icl_transience.specs.errors import StudyError
-from icl_transience.specs.evaluators import METRICS, SequenceSet, evaluator_parts
+from icl_transience.specs.evaluators import METRICS, STRATEGY, SequenceSet, evaluator_parts
 from icl_transience.specs.runs import PackSpec
 from icl_transience.store import hdf5, segment_file
 from icl_transience.store.metrics_file import metrics_identity
@@ -69,7 +70,8 @@ def write_metrics(
 
     sequences_seen [n], is_scheduled [n]: false at an end that is no snapshot; {evaluator}/mean and
     {evaluator}/standard_error [n, S, len(METRICS)], their columns named in the attribute `metrics`; the segment's
-    training loss and divergence are carried along for the tables. bank: the images, where sequences are of images.
+    training loss and divergence are carried along for the tables. strategy/… stands beside the evaluators where the set
+    has one. bank: the images, where sequences are of images.
     """
     forwards = {
         context: select.forward_for(pack.run, torch.device(device), EVALUATION_BATCH, engine, context)
@@ -91,7 +93,11 @@ def write_metrics(
         file["diverged_at"] = trained.diverged_at
         sets = {name: read_sequences(frozen, name, pack, device) for name in sequence_set.evaluators}
         images = images_of(pack, {name: inputs for name, (inputs, _) in sets.items()}, bank, device, engine)
-        results: dict[str, list[Tensor]] = {name: [] for name in sets}
+        of_strategy = None
+        if STRATEGY in sequence_set.curves:
+            sequences = sets[sequence_set.strategy.evaluator]
+            of_strategy = StrategyEvaluation.of(pack.run, sequence_set, frozen, sequences)
+        results: dict[str, list[Tensor]] = {name: [] for name in sequence_set.curves}
         together = snapshots_at_a_time(len(pack.lanes), device)
         for first in range(0, len(points), together):
             rows = range(first, min(first + together, len(points)))
@@ -104,6 +110,10 @@ def write_metrics(
                 forward = forwards[evaluator_parts(name)[1]]
                 found = evaluate(parameters, forward, examples, labels).cpu()
                 results[name] += found.unflatten(0, (len(rows), -1)).unbind()
+            if of_strategy:
+                found = of_strategy.evaluate(parameters).cpu()
+                found[~all_finite(parameters).cpu()] = torch.nan
+                results[STRATEGY] += found.unflatten(0, (len(rows), -1)).unbind()
         for name, rows in results.items():
             stacked = torch.stack(rows).numpy()
             file[f"{name}/mean"], file[f"{name}/standard_error"] = stacked[..., 0], stacked[..., 1]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
+from icl_transience.specs.evaluators import Strategy
 from icl_transience.specs.model import COMPONENTS, PART_OF, Model
 from icl_transience.specs.recipes import Recipe, Relabelling
 from icl_transience.specs.runs import Run
@@ -11,7 +12,7 @@ from icl_transience.study.experiments import NamedRun
 
 
 def describe(named: NamedRun) -> list[str]:
-    """Return what a run was made with: bank, sequences, model, initial weights, optimizer, L2."""
+    """Return what a run was made with: bank, sequences, model, initial weights, optimizer, L2, ideal predictors."""
     run, shape = named.run, named.run.bank.shape
     model, optimizer = run.model, run.optimizer
     mlp = f"MLP {model.mlp_ratio}x" if model.mlp_ratio else "attention only"
@@ -29,6 +30,7 @@ def describe(named: NamedRun) -> list[str]:
         f"{_describe_optimizer(optimizer)}, batch {run.batch_size}",
         _describe_l2(optimizer.l2),
         *_describe_events(run),
+        *_describe_strategy(named.sequence_set.strategy),
     ]
 
 
@@ -91,6 +93,12 @@ def _describe_events(run: Run) -> Iterator[str]:
         yield f"frozen from {run.freeze.from_:,} sequences on{until}: {_shortened(run.freeze.parameters)}"
     if run.start_from:
         yield f"starts from run {run.start_from.run} at {run.start_from.sequences_seen:,} sequences"
+
+
+def _describe_strategy(strategy: Strategy) -> Iterator[str]:
+    """Yield between which predictors the model stands, and on which sequences."""
+    if strategy.predictors != "none":
+        yield f"{strategy.predictors} predictors on sequences of {strategy.evaluator}, floor {strategy.floor:g}"
 
 
 def _describe_operations(one: ActivationIntervention) -> str:

@@ -28,6 +28,7 @@ from icl_transience.specs.compute import (
     context_of,
     evaluation_flop,
     number_bytes,
+    predictors_bytes,
     snapshots_at_a_time,
     training_flop,
     training_passes,
@@ -177,10 +178,11 @@ def bank_megabytes(spec: BankSpec, table: int = 0) -> int:
 def sequences(spec: SequenceSet) -> Job:
     """Estimate drawing an evaluator set.
 
-    In memory are the bank, twice while it is read, and the exemplars of the largest evaluator, four times.
+    In memory are the bank, twice while it is read, and the exemplars of the largest evaluator, four times; and what
+    ideal predictors take.
     """
     largest = max((_numbers(spec, name) for name in spec.evaluators), default=0)
-    needed = 2 * bank_bytes(spec.bank) + (0 if spec.bank.images else 16 * largest)
+    needed = 2 * bank_bytes(spec.bank) + (0 if spec.bank.images else 16 * largest) + predictors_bytes(spec)
     # Some 10 MB/s, all in all.
     return Job(megabytes=600 + needed // _MB, seconds=sequences_bytes(spec) / 1e7)
 

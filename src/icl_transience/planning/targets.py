@@ -10,11 +10,12 @@ from icl_transience.planning.packs import Pack, lanes_by_run
 from icl_transience.planning.records import Records
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.code_digest import declaration
+from icl_transience.specs.evaluators import STRATEGY
 from icl_transience.specs.figures import FORMATS, names_of_figures
 from icl_transience.specs.runs import Export, Lane, Seed
 from icl_transience.specs.theory import MINIMAL_MODEL
 from icl_transience.store.checksums import CHECKSUMS
-from icl_transience.store.layout import ACQUISITION_TABLES, CIRCUITS, CIRCUITS_TABLES, Paths
+from icl_transience.store.layout import ACQUISITION_TABLES, CIRCUITS, CIRCUITS_TABLES, FORECAST, Paths
 from icl_transience.store.tables_file import EVIDENCE, MINIMAL_MODEL_TABLES, TABLES, VERDICTS
 from icl_transience.study.experiments import Study
 
@@ -107,6 +108,11 @@ class Targets:
         asked = self.study.experiments[experiment].circuits
         return [f"{folder}/{name}" for name in (*CIRCUITS_TABLES, CHECKSUMS)] if asked else []
 
+    def forecast(self, experiment: str) -> list[str]:
+        """Return the table of forecasts of an experiment; none where no strategy, or no flip, is evaluated."""
+        curves = self.study.experiments[experiment].runs[0].sequence_set.curves
+        return [f"{self.paths.experiment_folder(experiment)}/{FORECAST}"] if {STRATEGY, "flip"} <= {*curves} else []
+
     def circuits_figures(self, experiment: str) -> dict[str, list[str]]:
         """Return the figures of an experiment's circuits, as `figures` does; they stand in a folder of their own."""
         return self._files(experiment, self.study.experiments[experiment].circuits_figures)
@@ -121,7 +127,7 @@ class Targets:
             *(file for files in self.figures(experiment).values() for file in files),
             *(f"{CIRCUITS}/{file}" for files in self.circuits_figures(experiment).values() for file in files),
         ]
-        tables = [*self.acquisition(experiment), *self.circuits_tables(experiment)]
+        tables = [*self.acquisition(experiment), *self.circuits_tables(experiment), *self.forecast(experiment)]
         return [self.declared(experiment), *(f"{folder}/{name}" for name in files), *tables]
 
     def declared(self, experiment: str) -> str:

@@ -27,6 +27,7 @@ _TABLES = (*_METRICS, "analysis.curves")
 STAGES: dict[str, tuple[str, ...]] = {
     "metrics": _METRICS,
     "tables": _TABLES,
+    "forecast": ("analysis.forecast",),
     "verdicts": (*_TABLES, "analysis.verdicts"),
     "evidence": ("report.figures.evidence",),
     "figures": (*_TABLES, "report.figures.experiment"),

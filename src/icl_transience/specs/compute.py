@@ -150,6 +150,19 @@ def number_bytes(run: Run) -> int:
     return 8 if run.numerics == "float64" else 4
 
 
+def predictors_bytes(spec: SequenceSet) -> int:
+    """Return the bytes that ideal predictors take to answer a set's sequences, all of it in float64.
+
+    Training exemplars and their differences from the class's mean; of each sequence distances from all classes, their
+    probabilities and both answers, each twice while it is computed.
+    """
+    if spec.strategy.predictors == "none":
+        return 0
+    shape = spec.bank.shape
+    exemplars = 3 * shape.n_train_classes * shape.n_train_exemplars * shape.width
+    return 8 * (exemplars + 8 * spec.sequences * shape.n_train_classes)
+
+
 # FLOP of the model.
 
 
@@ -168,8 +181,9 @@ def training_passes(run: Run) -> int:
 
 
 def evaluation_flop(run: Run, spec: SequenceSet) -> int:
-    """Return the FLOP of evaluating one snapshot of a lane on every sequence of a set."""
-    return _answers_flop(run, spec, spec.evaluators, 1)
+    """Return the FLOP of evaluating a snapshot of a lane on all sequences of a set, on the strategy's twice."""
+    again = (spec.strategy.evaluator,) if spec.strategy.predictors != "none" else ()
+    return _answers_flop(run, spec, (*spec.evaluators, *again), 1)
 
 
 def circuits_flop(run: Run, spec: CircuitsSpec, sequence_set: SequenceSet) -> int:

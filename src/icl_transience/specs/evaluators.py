@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 from icl_transience.specs.banks import BankSpec
 from icl_transience.specs.identity import Identified, identity
-from icl_transience.specs.keys import neutral
+from icl_transience.specs.keys import Key, neutral
 from icl_transience.specs.recipes import Recipe
 
 EVALUATORS = ("train", "icl", "iwl", "ciwl", "flip", "icl_holdout", "icl_new_exemplar", "icl_holdout_pairs")
@@ -48,6 +48,17 @@ METRICS = (
     "context_probability",
 )
 
+# Where a model stands between two ideal predictors, under this name beside the evaluators: the weight of the copier,
+# from 0 to 1, and how far the model is from each, in nats; evaluation/strategy.py defines them.
+STRATEGY = "strategy"
+STRATEGY_METRICS = ("copier_weight", "copier_divergence", "memoriser_divergence")
+
+
+def metrics_of(name: str) -> tuple[str, ...]:
+    """Return the metrics of an evaluator, or those of the strategy."""
+    return STRATEGY_METRICS if name == STRATEGY else METRICS
+
+
 # What is plotted and summarised of each evaluator unless a study says otherwise.
 DEFAULT_METRIC = {
     "train": "accuracy",
@@ -58,6 +69,7 @@ DEFAULT_METRIC = {
     "icl_holdout_pairs": "in_context_accuracy",
     "ciwl": "in_context_accuracy",
     "flip": "in_context_accuracy",
+    STRATEGY: "copier_weight",
 }
 
 
@@ -113,6 +125,48 @@ def chance(evaluator: str, recipe: Recipe, n_labels: int) -> float | None:
 
 # The running training loss stands beside the evaluators' metrics, under a name no evaluator has.
 TRAINING = "training"
+# What is no evaluator has other names in transience.csv and runs.csv: final_training_loss, at_peak_copier_weight.
+_COLUMNS = {TRAINING: "training_loss", STRATEGY: "copier_weight"}
+
+
+def column_of(name: str) -> str:
+    """Return what columns of transience.csv call an evaluator, the training loss or the strategy, after final_."""
+    return _COLUMNS.get(name, name)
+
+
+def evaluator_of_column(column: str) -> str:
+    """Return what `column_of` was given."""
+    return next((name for name, of_name in _COLUMNS.items() if of_name == column), column)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """Between which predictors models stand, and on which sequences they are asked; see evaluation/strategy.py."""
+
+    predictors: Annotated[
+        str,
+        Key(
+            "ideal predictors between which snapshots stand: exact, of Gaussian classes as they were drawn; "
+            "empirical, of any bank of embeddings by means and scatter of its training exemplars",
+            choices=("none", "exact", "empirical"),
+        ),
+    ] = neutral("none")
+    evaluator: Annotated[
+        str,
+        Key(
+            "on whose sequences; both predictors must know an answer, and on those of `train` they mostly agree",
+            choices=("train", "icl", "icl_new_exemplar", "icl_holdout_pairs", "flip"),
+        ),
+    ] = neutral("flip")
+    floor: Annotated[
+        float,
+        Key(
+            "share of every answer, the model's too, that is spread evenly over all labels, since the copier excludes "
+            "labels that are not in the context",
+            above=0,
+            maximum=0.1,
+        ),
+    ] = neutral(0.001)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +174,7 @@ class SequenceSet(Identified):
     """The frozen sequences of all evaluators of one study on one bank.
 
     recipe: the training one. evaluators: names as of `evaluator_at`, or of EVALUATORS alone. replacement: as of
-    `evaluator_recipe`.
+    `evaluator_recipe`. strategy: between which predictors snapshots stand, if any are asked for.
     """
 
     bank: BankSpec
@@ -129,6 +183,12 @@ class SequenceSet(Identified):
     sequences: int
     seed: int
     replacement: bool = neutral(True)
+    strategy: Strategy = neutral(Strategy())
+
+    @property
+    def curves(self) -> tuple[str, ...]:
+        """Return the names under which curves.csv has what snapshots answer."""
+        return (*self.evaluators, STRATEGY) if self.strategy.predictors != "none" else self.evaluators
 
     @property
     def id(self) -> str:

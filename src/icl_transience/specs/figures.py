@@ -5,12 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from icl_transience.specs.evaluators import EVALUATORS, METRICS, evaluator_parts
+from icl_transience.specs.evaluators import EVALUATORS, METRICS, STRATEGY, evaluator_parts
 from icl_transience.specs.experiment import axis_of_numbers
 from icl_transience.specs.keys import Key
 
 # See report/figures/experiment.py.
-FIGURES = ("curves", "comparison", "summary", "plane", "grid", "map", "survival")
+FIGURES = ("curves", "comparison", "summary", "plane", "grid", "map", "survival", "strategy")
 # Levels of each axis under which a map says no more than the panels of a grid.
 _FEWEST_OF_MAP = 3
 # In the order in which a report prefers them.
@@ -58,7 +58,7 @@ class Figures:
 
 def drawn_by_default(evaluators: Collection[str]) -> tuple[str, ...]:
     """Return which of an experiment's evaluators are drawn where a study names none, in order."""
-    names = (*_FIRST, *(name for name in EVALUATORS if name not in (*_FIRST, *_ON_REQUEST)))
+    names = (*_FIRST, *(name for name in EVALUATORS if name not in (*_FIRST, *_ON_REQUEST)), STRATEGY)
     return tuple(one for name in names for one in evaluators if evaluator_parts(one)[0] == name) or tuple(evaluators)
 
 
@@ -82,5 +82,6 @@ def names_of_figures(
         and len(of_axes) == 2
         and all(len(of_axis) >= _FEWEST_OF_MAP for of_axis in of_axes.values()),
         "survival": acquisition,
+        "strategy": STRATEGY in drawn,
     }
     return [name for name in FIGURES if wanted[name]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from icl_transience.specs.circuits import CircuitsSection
-from icl_transience.specs.evaluators import DEFAULT_EVALUATORS, EVALUATORS
+from icl_transience.specs.evaluators import DEFAULT_EVALUATORS, EVALUATORS, Strategy
 from icl_transience.specs.experiment import DIRECTIONS, EVIDENCE, Statistics
 from icl_transience.specs.figures import Figures
 from icl_transience.specs.keys import Key, SeedNumber
@@ -52,6 +52,7 @@ class Evaluation:
     ]
     sequences: Annotated[int, Key("sequences of each evaluator", default=1000, unit="sequences", minimum=1)]
     seed: Annotated[SeedNumber, Key("draws them; the same for all lanes", default=0)]
+    strategy: Annotated[Strategy, Key("where snapshots stand between two ideal predictors, as curves.csv's `strategy`")]
 
 
 @dataclass(frozen=True, kw_only=True)

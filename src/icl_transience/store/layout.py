@@ -18,6 +18,8 @@ VERDICTS = "verdicts.csv"
 EVIDENCE = "evidence.csv"
 # Beside the tables of an experiment, where its study asks for them; see analysis/acquisition.py.
 ACQUISITION_TABLES = ("survival.csv", "threshold.csv")
+# Whether where models stand between ideal predictors forecasts flip.
+FORECAST = "forecast.csv"
 # The folder of an experiment's tables and figures of circuits, and these tables.
 CIRCUITS = "circuits"
 CIRCUITS_TABLES = ("heads.csv", "composition.csv", "attention.csv")

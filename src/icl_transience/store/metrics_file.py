@@ -1,8 +1,9 @@
 """The file of a segment's metrics on an evaluator set.
 
 sequences_seen [n]; is_scheduled [n], false at a segment's end that is no snapshot; {evaluator}/mean and
-{evaluator}/standard_error [n, S, metrics], columns named in the attribute `metrics`; train_loss/sequences_seen [m],
-train_loss/value [m, S] and diverged_at [S] as in the segment's file.
+{evaluator}/standard_error [n, S, metrics], columns named in the attribute `metrics`; strategy/… likewise where the set
+has one, with the columns STRATEGY_METRICS; train_loss/sequences_seen [m], train_loss/value [m, S] and diverged_at [S]
+as in the segment's file.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from icl_transience.specs.evaluators import EVALUATORS, evaluator_parts, in_order
+from icl_transience.specs.evaluators import EVALUATORS, STRATEGY, evaluator_parts, in_order
 from icl_transience.store import hdf5
 
 # What `last_mean` raises of a file that is missing, damaged or being removed.
@@ -23,8 +24,9 @@ UNREADABLE = (OSError, RuntimeError, KeyError, ValueError)
 class SegmentMetrics:
     """The metrics of a segment's snapshots and end; n of them, m recordings of the training loss, S lanes.
 
-    sequences_seen: [n]. is_scheduled: [n], false at an end that is no snapshot. values: evaluator -> (mean, standard
-    error), each [n, S, metrics]. loss_sequences_seen: [m]. loss: [m, S]. diverged_at: [S], sequences seen, or -1.
+    sequences_seen: [n]. is_scheduled: [n], false at an end that is no snapshot. values: evaluator, last the strategy ->
+    (mean, standard error), each [n, S, metrics]. loss_sequences_seen: [m]. loss: [m, S]. diverged_at: [S], sequences
+    seen, or -1.
     """
 
     sequences_seen: np.ndarray
@@ -44,6 +46,7 @@ def read_metrics(path: Path, identity: str) -> SegmentMetrics:
     """Read a metrics file of this identity. Raises StoreError where it is not what its name promises."""
     with hdf5.reading(path, "metrics", identity) as file:
         names = in_order(name for name in map(str, file) if evaluator_parts(name)[0] in EVALUATORS)
+        names += [STRATEGY] if STRATEGY in file else []
         return SegmentMetrics(
             sequences_seen=hdf5.array(file, "sequences_seen"),
             is_scheduled=hdf5.array(file, "is_scheduled"),

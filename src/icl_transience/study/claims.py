@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from icl_transience.specs.errors import StudyError, did_you_mean
+from icl_transience.specs.evaluators import TRAINING, column_of
 from icl_transience.specs.experiment import CONJUNCTION, DIRECTIONS, QUANTITIES, TIMES, Claim, Part, is_number
 
 # Every part has these.
@@ -29,7 +30,10 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Claimant:
-    """What a claim can be about: an experiment's axes, its runs with their places on these, and its evaluators."""
+    """What a claim can be about: an experiment's axes, its runs with their places on these, and its curves.
+
+    evaluators: names of curves.csv, the training loss not among them.
+    """
 
     axes: Sequence[str]
     runs: Mapping[str, Mapping[str, Any]]
@@ -38,8 +42,8 @@ class Claimant:
     @property
     def columns(self) -> list[str]:
         """Return the columns of transience.csv."""
-        curves = [*self.evaluators, "training_loss"]
-        return [*QUANTITIES, *(f"{when}_{name}" for when in ("final", "at_peak") for name in curves)]
+        names = list(map(column_of, [*self.evaluators, TRAINING]))
+        return [*QUANTITIES, *(f"{when}_{name}" for when in ("final", "at_peak") for name in names)]
 
 
 def resolve(where: str, sections: Mapping[str, Mapping[str, Any]], claimant: Claimant) -> tuple[Claim, ...]:

@@ -26,9 +26,10 @@ from icl_transience.study.checks import (
 from icl_transience.study.claims import Claimant
 from icl_transience.study.document import read_yaml
 from icl_transience.study.experiments import Experiment, LeftOut, NamedRun, Study
-from icl_transience.study.neutral import evaluators_of, periods_of, resolved_model, resolved_parts
+from icl_transience.study.neutral import evaluators_of, periods_of, resolved_model, resolved_parts, strategy_of
 from icl_transience.study.sources import resolve
 from icl_transience.study.starts import Starts
+from icl_transience.study.strategy import impossible_strategy
 
 RUN_SECTIONS = (
     *("bank", "recipe", "model", "optimizer", "batch_size", "numerics", "snapshots"),
@@ -37,7 +38,7 @@ RUN_SECTIONS = (
 # Experiments are targets of their own; these names are taken by the rules and by what stands beside them.
 RESERVED_NAMES = (
     *("all", "download", "encoder", "bank", "card", "cards", "sequences", "train", "evaluate"),
-    *("circuits", "grafts", "peaks", "circuits_tables", "acquisition"),
+    *("circuits", "grafts", "peaks", "circuits_tables", "acquisition", "forecast"),
     *(
         "declare",
         "tables",
@@ -223,7 +224,7 @@ class _Resolver:
             seeds=tuple(from_values(Seed, seed) for seed in seeds),
             horizon=horizon,
             statistics=statistics,
-            figures=figures.resolve(f"{where}.figures", settings["figures"], runs[0].sequence_set.evaluators),
+            figures=figures.resolve(f"{where}.figures", settings["figures"], runs[0].sequence_set.curves),
             circuits=inside,
             claims=claims.resolve(
                 f"{where}.claims",
@@ -231,7 +232,7 @@ class _Resolver:
                 Claimant(
                     axes,
                     {named.name: named.axes for named in runs},
-                    (*runs[0].sequence_set.evaluators, *circuits.curves_of(inside)),
+                    (*runs[0].sequence_set.curves, *circuits.curves_of(inside)),
                 ),
             ),
             claims_alpha=float(settings["statistics"]["claims_alpha"]),
@@ -316,6 +317,7 @@ class _Resolver:
             *while_training.impossible_activations(done, run),
             *while_training.impossible_freeze(run),
             *impossible(run, evaluators, evaluation),
+            *impossible_strategy(run, evaluation),
         ]
         if problems:
             raise StudyError("\n".join(f"{where}: {problem}" for problem in problems))
@@ -326,6 +328,7 @@ class _Resolver:
             sequences=evaluation["sequences"],
             seed=evaluation["seed"],
             replacement=evaluation["replacement"],
+            strategy=strategy_of(evaluation),
         )
         return NamedRun(
             name=name, axes={axis: value_at(run, values, axis) for axis in axes}, run=run, sequence_set=sequence_set

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from icl_transience.specs.evaluators import evaluator_at, in_order
+from icl_transience.specs.evaluators import Strategy, evaluator_at, in_order
 from icl_transience.specs.identity import canonical, from_values, identity_values
 from icl_transience.specs.model import COMPONENTS, PART_OF
 from icl_transience.specs.recipes import COMPOSITION, Component
@@ -99,3 +99,9 @@ def evaluators_of(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     names = evaluation["evaluators"]
     others = [evaluator_at(name, at) for name in names for at in evaluation["contexts"].get(name, [])]
     return tuple(in_order([*names, *others]))
+
+
+def strategy_of(evaluation: Mapping[str, Any]) -> Strategy:
+    """Return between which predictors snapshots stand; without predictors the other keys say nothing."""
+    strategy = from_values(Strategy, dict(evaluation["strategy"]))
+    return strategy if strategy.predictors != "none" else Strategy()

@@ -21,7 +21,7 @@ from icl_transience.report.figures.lines import BAND_FROM
 from icl_transience.report.figures.runs import NAMES, UNORDERED, colour_of, colours_of_runs, name_of, words_of_runs
 from icl_transience.specs import evaluators as specs_evaluators
 from icl_transience.specs.circuits import evaluator_of, intervention_of, is_intervened
-from icl_transience.specs.evaluators import METRICS, TRAINING, default_metric
+from icl_transience.specs.evaluators import METRICS, STRATEGY, TRAINING, default_metric, evaluator_of_column
 from icl_transience.specs.experiment import TIMES
 from icl_transience.specs.measures import ATTRIBUTION, HEAD_MEASURES
 from icl_transience.specs.records import ClaimRecord, ExperimentRecord, RunRecord
@@ -30,6 +30,8 @@ from icl_transience.store.tables_file import Tables
 DIGITS = 4
 # Nearly black has no place on a dark page.
 _ON_DARK = {"#000000": "#f0f0f0", "#222222": "#dddddd", "#444444": "#bbbbbb", "#aa3377": "#d46aa5"}
+# What can be chosen: shares and losses, and not the strategy's divergences, which are in nats.
+_METRICS = (*METRICS, default_metric(STRATEGY))
 _HEAT_MAPS = ("viridis", "RdBu_r")
 _HEAT_STEPS = 64
 
@@ -94,7 +96,7 @@ def experiment(explored: Explored) -> dict[str, Any]:
         "summarised": record.statistics.evaluator,
         "t": _t_factors(record),
         "evaluators": evaluators,
-        "metrics": [name for name in METRICS if name in set(tables.curves["metric"])],
+        "metrics": [name for name in _METRICS if name in set(tables.curves["metric"])],
         "drawn": [name for name in record.figures.drawn if name in evaluators] or evaluators[:1],
         "runs": [
             {
@@ -122,7 +124,7 @@ def names(experiments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "evaluators": {name: _evaluator(name, list(evaluators)) for name in evaluators}
         | {TRAINING: {"label": NAMES[TRAINING], "colour": _pair(colour_of(TRAINING)), "metric": "loss"}},
-        "metrics": {metric: words_of(metric) for metric in METRICS},
+        "metrics": {metric: words_of(metric) for metric in _METRICS},
         "measures": {
             name: {"label": figure_heads.WORDS[name], "meaning": HEAD_MEASURES.get(name, ""), "map": number}
             for name in (*HEAD_MEASURES, ATTRIBUTION)
@@ -159,7 +161,7 @@ def _evaluator_of_column(column: str) -> str:
     """Return the evaluator of a column of transience.csv; empty for the one that is summarised."""
     for prefix in ("final_", "at_peak_"):
         if column.startswith(prefix):
-            return TRAINING if column.endswith("training_loss") else column.removeprefix(prefix)
+            return evaluator_of_column(column.removeprefix(prefix))
     return ""
 
 
@@ -180,10 +182,10 @@ def _series(
     points: dict[tuple[int, ...], int],
 ) -> dict[str, list]:
     """Return the columns lane, evaluator, metric and points, numbers in their lists; and values, a list a series."""
-    metrics, numbers = list(METRICS), {lane: number for number, lane in enumerate(lanes)}
+    metrics, numbers = list(_METRICS), {lane: number for number, lane in enumerate(lanes)}
     found: dict[str, list] = {"lane": [], "evaluator": [], "metric": [], "points": [], "values": []}
     for (run, seed, evaluator, metric), (seen, values) in _grouped(curves, ["run", "seed", "evaluator", "metric"]):
-        if (run, seed) in numbers:
+        if (run, seed) in numbers and metric in metrics:
             found["lane"].append(numbers[run, seed])
             found["evaluator"].append(evaluators.index(evaluator))
             found["metric"].append(metrics.index(metric))

@@ -7,6 +7,7 @@ plane        ICL against CIWL and IWL, a path a run in time
 grid         curves where two axes vary, a panel a combination
 map          outcome, transience index and peak where two axes vary, a field a combination: fields.py
 survival     in how many lanes in-context learning is acquired along an axis, and when: survival.py
+strategy     where the model stands between two ideal predictors, see strategy.py
 """
 
 from collections.abc import Sequence
@@ -18,13 +19,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from icl_transience.report.figures import fields, layout, marks, numbers, style, summary, survival
+from icl_transience.report.figures import fields, layout, marks, numbers, strategy, style, summary, survival
 from icl_transience.report.figures import lines as figure_lines
 from icl_transience.report.figures import runs as figure_runs
 from icl_transience.report.figures.placing import Words
 from icl_transience.report.figures.runs import asked_of, colour_of, curve_of, metric_of, name_of
-from icl_transience.specs.evaluators import TRAINING
-from icl_transience.specs.figures import FIGURES, names_of_figures
+from icl_transience.specs.evaluators import STRATEGY, TRAINING
+from icl_transience.specs.figures import FIGURES, OWN_METRIC, names_of_figures
 from icl_transience.specs.records import ExperimentRecord, RunRecord
 from icl_transience.store.tables_file import Tables
 
@@ -57,6 +58,8 @@ def _figure(name: str, record: ExperimentRecord, tables: Tables) -> Figure:
         return fields.draw_map(record, tables.runs)
     if name == "survival":
         return survival.draw_survival(record, tables.lanes)
+    if name == "strategy":
+        return strategy.draw_strategy(record, tables)
     return {"curves": _curves, "comparison": _comparison, "plane": _plane, "grid": _grid}[name](record, tables)
 
 
@@ -92,8 +95,8 @@ def _curves(record: ExperimentRecord, tables: Tables) -> Figure:
 
 
 def _shown(record: ExperimentRecord, curves: pd.DataFrame) -> list[str]:
-    """Return the evaluators that are drawn."""
-    present = set(curves["evaluator"])
+    """Return the evaluators that are drawn, and the strategy unless it lacks the metric that is asked for."""
+    present = set(curves["evaluator"]) - (set() if asked_of(record).metric == OWN_METRIC else {STRATEGY})
     return [name for name in asked_of(record).drawn if name in present]
 
 

@@ -24,7 +24,11 @@ from icl_transience.specs.evaluators import default_metric, evaluator_parts
 from icl_transience.specs.records import ExperimentRecord
 
 # What a metric is the share or the mean of; others say it by their name.
-_METRICS = {"in_context_accuracy": "accuracy among the labels in the context", "accuracy": "accuracy among all labels"}
+_METRICS = {
+    "in_context_accuracy": "accuracy among the labels in the context",
+    "accuracy": "accuracy among all labels",
+    "copier_weight": "1 as the ideal copier, 0 as the ideal memoriser",
+}
 
 
 # Title and foot.

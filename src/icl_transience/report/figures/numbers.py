@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from icl_transience.analysis import words
 from icl_transience.report.figures.runs import curve_of, mean_of, metric_of, of_run, of_seeds
-from icl_transience.specs.evaluators import default_metric
+from icl_transience.specs.evaluators import column_of, default_metric
 from icl_transience.specs.records import ExperimentRecord, RunRecord
 from icl_transience.store.tables_file import Tables
 
@@ -46,8 +46,13 @@ def end(record: ExperimentRecord, run: RunRecord, tables: Tables, evaluator: str
     The tables have it for default metrics; others stand in curves.csv alone.
     """
     if metric_of(record, evaluator) == default_metric(evaluator):
-        value = tables.run(run.name).get(f"final_{evaluator}", math.nan)
-        return None if math.isnan(value) else float(value)
+        return end_of_default(run, tables, evaluator)
     curves = tables.curves.loc[tables.curves["run"] == run.name]
     mean = mean_of(of_seeds(curve_of(curves, record, evaluator)))
     return float(mean.iloc[-1]) if len(mean) else None
+
+
+def end_of_default(run: RunRecord, tables: Tables, evaluator: str) -> float | None:
+    """Return an evaluator's default metric at the last point, a mean over seeds; None where all diverged."""
+    value = tables.run(run.name).get(f"final_{column_of(evaluator)}", math.nan)
+    return None if math.isnan(value) else float(value)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from icl_transience.specs import evaluators as specs_evaluators
 from icl_transience.specs import experiment
-from icl_transience.specs.evaluators import EVALUATORS, TRAINING, default_metric, evaluator_parts
+from icl_transience.specs.evaluators import EVALUATORS, STRATEGY, TRAINING, default_metric, evaluator_parts
 from icl_transience.specs.experiment import axis_of_numbers, is_number
 from icl_transience.specs.figures import OWN_METRIC, Figures
 from icl_transience.specs.records import ExperimentRecord, RunRecord
@@ -24,6 +24,7 @@ COLOURS = {
     "icl_holdout": "#56B4E9",
     "icl_new_exemplar": "#CC79A7",
     "train": "#999999",
+    STRATEGY: "#5E3C99",
     TRAINING: "#444444",
 }
 # Of evaluators that were added to EVALUATORS and have none.
@@ -37,6 +38,7 @@ NAMES = {
     "iwl": "IWL",
     "flip": "flip",
     "train": "train",
+    STRATEGY: "copier weight",
     TRAINING: "training loss",
 }
 GREY = "#666666"

@@ -1,0 +1,121 @@
+"""Whether where a lane stands between two ideal predictors forecasts `flip` better than `flip` does: forecast.csv.
+
+A forecast of flip y at the snapshot `ahead` after the present one t is linear,
+
+    flip alone          y(t + ahead) = a + b flip(t)
+    weight alone        y(t + ahead) = a + c copier_weight(t)
+    flip and weight     y(t + ahead) = a + b flip(t) + c copier_weight(t)
+
+with the same coefficients at all t, of which the start is none. They are fitted, by least squares, on the seeds before
+the one that is forecast, in ascending order, and never on that seed or a later one. `about`:
+
+    level       flip and the weight as they are: time alone, which both tell, forecasts much of it
+    deviation   how far each is from the mean of the seeds before, at the same snapshot: does a seed whose weight is
+                higher than is usual at that time come to have a higher flip than is usual then?
+
+A seed is for the weight where the mean squared error over t of `flip and weight` is smaller than that of `flip alone`,
+else against it. Since it was forecast from earlier seeds alone, these signs enter the evidence of analysis/eprocess.py,
+under the null hypothesis that a seed is at most as likely for as against, given those before it. Rows are read one by
+one: nothing is corrected for their number.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from icl_transience.analysis import eprocess
+from icl_transience.specs.evaluators import STRATEGY
+from icl_transience.store.layout import FORECAST
+from icl_transience.store.tables_file import default_curves, read_curves, write_csv
+
+TARGET = "flip"
+ABOUT = ("level", "deviation")
+# Seeds on which the first forecast is fitted: from two on there are deviations from a mean.
+FIRST_FITTED = 2
+# Snapshots from which a forecast of a seed is at least made.
+FEWEST_POINTS = 3
+# Names of columns -> what a forecast is made from, in the columns of an array.
+FORECASTS: Mapping[str, tuple[int, ...]] = {"flip": (0,), "weight": (1,), "both": (0, 1)}
+
+
+def write_forecast(folder: Path) -> None:
+    """Write forecast.csv of an experiment from its curves.csv: a row a run, kind and number of snapshots ahead.
+
+    n_seeds: how many are forecast. rmse_flip, rmse_weight, rmse_both: root of the mean squared error over all of them.
+    seeds_for, seeds_against, e_for, e_against, p, p_against: as of the module. A run with too few seeds or snapshots
+    has no row.
+    """
+    curves = read_curves(folder)
+    rows = [row for run in curves["run"].unique() for row in _rows(str(run), curves.loc[curves["run"] == run])]
+    columns = ("run", "about", "ahead", "n_seeds", "n_snapshots", *(f"rmse_{name}" for name in FORECASTS))
+    more = ("seeds_for", "seeds_against", "e_for", "e_against", "p", "p_against")
+    write_csv(folder / FORECAST, pd.DataFrame(rows, columns=[*columns, *more]), digits=6)
+
+
+def _rows(run: str, curves: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    series = series_of(curves)
+    n_points = series.shape[1]
+    for about in ABOUT:
+        for ahead in horizons(n_points):
+            errors = squared_errors(series, ahead, deviation=about == "deviation")
+            if not len(errors):
+                continue
+            signs = np.sign(errors[:, 0] - errors[:, 2]).astype(int)
+            found = eprocess.evidence(signs[None])
+            yield {
+                "run": run,
+                "about": about,
+                "ahead": ahead,
+                "n_seeds": len(errors),
+                "n_snapshots": n_points - ahead,
+                **{f"rmse_{name}": float(np.sqrt(errors[:, n].mean())) for n, name in enumerate(FORECASTS)},
+                "seeds_for": int((signs == 1).sum()),
+                "seeds_against": int((signs == -1).sum()),
+                "e_for": float(found.support[-1]),
+                "e_against": float(found.against[-1]),
+                "p": float(found.p[-1]),
+                "p_against": float(found.p_against[-1]),
+            }
+
+
+def series_of(curves: pd.DataFrame) -> np.ndarray:
+    """Return flip and copier weight of a run's lanes, float64 [seeds, snapshots, 2].
+
+    Seeds in ascending order, without those that diverged; snapshots that all of them have, without the start.
+    """
+    tables = []
+    for name in (TARGET, STRATEGY):
+        curve = default_curves(curves, name)
+        by_seed = curve.pivot(index="sequences_seen", columns="seed", values="value")
+        complete = curve.groupby("sequences_seen").size() == by_seed.shape[1]
+        tables.append(by_seed.loc[complete & (by_seed.index > 0)])
+    finite = [seed for seed in tables[0] if all(table[seed].notna().all() for table in tables)]
+    return np.stack([table[eprocess.ascending(finite)].to_numpy().T for table in tables], axis=-1)
+
+
+def horizons(n_points: int) -> list[int]:
+    """Return how many snapshots ahead something is forecast, each twice the one before."""
+    return [2**power for power in range(12) if n_points - 2**power >= FEWEST_POINTS]
+
+
+def squared_errors(series: np.ndarray, ahead: int, *, deviation: bool) -> np.ndarray:
+    """Return the mean squared error of each forecast of each seed, float64 [seeds that are forecast, 3].
+
+    series: as of `series_of`. deviation: of what is left of it without the mean of earlier seeds.
+    """
+    errors = []
+    for seed in range(FIRST_FITTED, len(series)):
+        usual = series[:seed].mean(0) if deviation else 0.0
+        known, own = series[:seed] - usual, series[seed] - usual
+        x, y = known[:, :-ahead].reshape(-1, 2), known[:, ahead:, 0].ravel()
+        errors.append([_error(x, y, own[:-ahead], own[ahead:, 0], columns) for columns in FORECASTS.values()])
+    return np.array(errors).reshape(-1, len(FORECASTS))
+
+
+def _error(x: np.ndarray, y: np.ndarray, own: np.ndarray, target: np.ndarray, columns: Sequence[int]) -> float:
+    fitted, forecast = (np.column_stack([np.ones(len(part)), part[:, columns]]) for part in (x, own))
+    coefficients = np.linalg.lstsq(fitted, y, rcond=None)[0]
+    return float(((forecast @ coefficients - target) ** 2).mean())

@@ -1,0 +1,103 @@
+"""Whether the copier's weight forecasts flip: forecasts from earlier seeds, and the evidence that they are better."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from factories import make_curves, make_record
+
+from icl_transience.analysis import forecast
+from icl_transience.analysis.forecast import squared_errors
+from icl_transience.specs.evaluators import STRATEGY
+from icl_transience.store import checksums, tables_file
+
+SEEDS, POINTS = 14, 20
+
+
+def series(*, leads: bool, seed: int = 0) -> np.ndarray:
+    """Flip and weight of lanes; either flip follows the weight at the snapshot before, or knows nothing of it."""
+    random = np.random.default_rng(seed)
+    weight = random.normal(size=(SEEDS, POINTS))
+    noise = random.normal(size=(SEEDS, POINTS))
+    flip = 0.1 * noise + (np.roll(weight, 1, axis=1) if leads else noise)
+    return np.stack([flip, weight], axis=-1)
+
+
+@pytest.mark.parametrize("deviation", [False, True])
+def test_a_weight_that_leads_makes_every_forecast_of_the_next_snapshot_better(deviation):
+    errors = squared_errors(series(leads=True), 1, deviation=deviation)
+    assert errors.shape == (SEEDS - forecast.FIRST_FITTED, 3)
+    assert (errors[:, 2] < 0.2 * errors[:, 0]).all()
+
+
+def test_a_weight_that_knows_nothing_is_no_better_as_often_as_not():
+    better = [squared_errors(series(leads=False, seed=n), 1, deviation=False) for n in range(20)]
+    share = np.mean([(errors[:, 2] < errors[:, 0]).mean() for errors in better])
+    # It costs a little to fit what says nothing: under a half.
+    assert 0.1 < share < 0.5
+
+
+def test_no_forecast_depends_on_a_later_seed_or_on_what_is_forecast():
+    known = series(leads=True)
+    before = squared_errors(known, 2, deviation=True)
+    later = known.copy()
+    later[8:] += 5
+    np.testing.assert_array_equal(squared_errors(later, 2, deviation=True)[:6], before[:6])
+    # The last value that is forecast is in no fit and no input of its own forecast.
+    other = known.copy()
+    other[-1, -1] += 1000
+    assert (squared_errors(other, 2, deviation=True)[:-1] == before[:-1]).all()
+
+
+def test_what_is_common_to_all_seeds_is_no_part_of_a_deviation():
+    known = series(leads=True)
+    shared = known + np.linspace(0, 50, POINTS)[None, :, None]
+    np.testing.assert_allclose(
+        squared_errors(shared, 1, deviation=True), squared_errors(known, 1, deviation=True), rtol=1e-6
+    )
+
+
+def write(folder, seeds: int, values: dict[str, np.ndarray]) -> pd.DataFrame:
+    record = make_record({"one": {}}, seeds)
+    curves = make_curves(record, {"one": [0.5] * 7})
+    for name, of_name in values.items():
+        rows = curves["evaluator"] == name
+        curves.loc[rows, "value"] = of_name.ravel()
+    tables_file.write_csv(folder / "curves.csv", curves, digits=7)
+    for name in ("transience.csv", "runs.csv"):
+        (folder / name).write_text("run\none\n")
+    checksums.write_checksums(folder, tables_file.TABLES)
+    forecast.write_forecast(folder)
+    return tables_file.read_csv(folder / "forecast.csv")
+
+
+def test_the_table_has_a_row_a_run_kind_and_horizon_with_its_evidence(tmp_path):
+    random = np.random.default_rng(0)
+    weight = random.uniform(size=(12, 7))
+    flip = np.roll(weight, 1, axis=1)
+    table = write(tmp_path, 12, {"flip": flip, STRATEGY: weight})
+    # Seven snapshots, of which the start is none.
+    assert table[["about", "ahead"]].to_numpy().tolist() == [[a, h] for a in forecast.ABOUT for h in (1, 2)]
+    first = table.iloc[0]
+    assert (first["n_seeds"], first["n_snapshots"], first["seeds_for"], first["seeds_against"]) == (10, 5, 10, 0)
+    # Ten seeds for it, none against: 2^11 times the integral of p^10 from 1/2 to 1.
+    assert first["e_for"] == pytest.approx(2**11 / 11 * (1 - 2**-11))
+    assert first["rmse_both"] < 1e-6 < first["rmse_flip"]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_too_few_seeds_forecast_nothing(tmp_path, seeds):
+    assert write(tmp_path, seeds, {}).empty
+
+
+def test_a_seed_that_diverged_is_no_part_of_it(tmp_path):
+    weight = np.random.default_rng(0).uniform(size=(5, 7))
+    flip = np.roll(weight, 1, axis=1)
+    flip[3] = np.nan
+    assert set(write(tmp_path, 5, {"flip": flip, STRATEGY: weight})["n_seeds"]) == {2}
+
+
+def test_seeds_are_read_in_ascending_order_of_their_numbers():
+    record = make_record({"one": {}}, 11)
+    curves = make_curves(record, {"one": [0.5] * 7})
+    curves.loc[curves["evaluator"] == "flip", "value"] = curves["seed"].astype(float)
+    assert forecast.series_of(curves)[:, 0, 0].tolist() == list(range(11))
