@@ -338,11 +338,12 @@ def test_what_any_study_in_the_folder_refers_to_is_no_orphan(base, tiny):
     plan.register()
     finish(plan)
     touch("results/studies/elsewhere/l2/curves.csv")
-    # Seen from the study elsewhere, both are known; from the one in the folder, the other is unknown.
-    assert found(plan) == {}
+    # The study elsewhere is known as long as its file is where it was.
+    assert found(plan) == found(tiny) == {}
+    (base / "elsewhere.yaml").rename(base / "moved.yaml")
     gone = {*(str(folder(pack_id)) for pack_id in plan.packs), "results/studies/elsewhere"}
     assert set(found(tiny)) == gone
-    shutil.copy(base / "elsewhere.yaml", base / "workflow/studies")
+    shutil.copy(base / "moved.yaml", base / "workflow/studies/elsewhere.yaml")
     assert found(tiny) == {}
 
 
@@ -484,12 +485,15 @@ def test_a_pack_that_cannot_be_read_is_named_in_one_line_and_nothing_of_it_is_li
     (skipped,) = plan.skipped
     assert skipped.folder == folder(leftover)
     assert status.table(plan).splitlines()[-1] == str(skipped)
-    # Of the study elsewhere, nobody refers to the other pack.
+    # Of the study elsewhere, nobody refers to the other pack once its file is gone.
+    text = (base / "elsewhere.yaml").read_text()
+    (base / "elsewhere.yaml").unlink()
     assert found(plan) == {str(folder(kept)): orphans.ORPHAN, "results/studies/elsewhere": orphans.ORPHAN}
     listed = orphans.listing(plan).splitlines()
     assert listed[-1] == f"{skipped}; nothing in it is listed"
     assert not any(leftover in line for line in listed[:-1])
     # The study whose own lanes were to train there is told.
+    (base / "elsewhere.yaml").write_text(text)
     with pytest.raises(StudyError, match=r"lanes of this study are to train there, but .*use the software"):
         planned(str(base / "elsewhere.yaml"))
 

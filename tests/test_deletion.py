@@ -10,6 +10,7 @@ from finished_study import finish
 from pipeline import ROOT, TINY, made_once
 
 from icl_transience.__main__ import main
+from icl_transience.planning import made_for
 from icl_transience.planning.plan import Plan
 from icl_transience.results import command, deletion, orphans, removal, status
 from icl_transience.specs.errors import StudyError
@@ -151,10 +152,55 @@ def test_what_a_study_elsewhere_made_its_results_from_stays(base, tmp_path, caps
     planned(str(tmp_path / "mine.yaml")).register()
     assert gone_after(RUN) == set()
     assert f"{alone} stays: it trains l2 baseline seed 0 of study mine" in capsys.readouterr().out
+    # Its file is known; without it, what its results are made from.
+    assert gone_after("--orphans") == set()
+    (tmp_path / "mine.yaml").unlink()
+    assert gone_after(RUN) == set()
+    assert f"{alone} stays: it trains l2 baseline seed 0 of study mine" in capsys.readouterr().out
     assert "what only mine has is listed, since no such study is in workflow/studies" in orphans.listing(planned())
     shutil.rmtree("results/studies/mine")
     tables = tables_of("l2")
     assert len(gone_after(RUN) - tables) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [("l2", True), ("more", True), ("more", False)],
+    ids=["an experiment of the same name", "another experiment", "another experiment, the file is gone"],
+)
+def test_what_a_study_of_the_same_name_in_another_folder_needs_stays(name, there, base, tmp_path, capsys):
+    """The two write into one folder of results, the last one its records."""
+    _, alone = packs(planned())
+    twin = tmp_path / "another folder/tiny.yaml"
+    twin.parent.mkdir()
+    twin.write_text(OTHER.replace("  l2:", f"  {name}:"))
+    planned(str(twin)).register()
+    if name == "l2":
+        # The records of this study, which ran last.
+        planned().register()
+    if not there:
+        twin.unlink()
+    for asked in (("l2",), ("--all",)):
+        gone = gone_after(*asked)
+        assert not [path for path in gone if "packs" in path.parts and alone.name in path.parts]
+        assert f"{alone} stays: it trains {name} baseline seed 0 of study tiny" in capsys.readouterr().out
+        assert not [path for path in gone if "more" in path.parts]
+    if there:
+        assert gone_after("--orphans") == set()
+
+
+def test_results_that_were_copied_with_their_folder_are_not_those_of_the_first_folders_study(
+    base, tmp_path, monkeypatch
+):
+    planned().register()
+    shutil.copytree(base, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    assert [one.resolve() for one in made_for.noted(Path("results"))] == []
+    assert gone_after(RUN)
+    planned().register()
+    assert [one.resolve() for one in made_for.noted(Path("results"))] == [
+        (tmp_path / "copy/workflow/studies/tiny.yaml")
+    ]
 
 
 def test_what_a_study_that_cannot_be_loaded_may_need_stays(base, capsys):
