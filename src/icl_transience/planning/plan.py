@@ -158,6 +158,7 @@ def config_here() -> dict[str, Any]:
     return document.read_yaml(Path("config.yaml"))
 
 
-def planned_here(study: str | None) -> Plan:
-    """Plan the working folder's study, or `study` in its place."""
-    return Plan(config_here() | ({"study": study} if study else {}), Path())
+def planned_here(study: str | None, results: str | None = None) -> Plan:
+    """Plan the working folder's study, or `study` in its place; results: in place of the folder that config.yaml names."""
+    given = {"study": study, "results": results}
+    return Plan(config_here() | {key: value for key, value in given.items() if value}, Path())

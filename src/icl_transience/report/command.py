@@ -51,7 +51,7 @@ def add_commands(command: jobs.AddCommand) -> None:
         ("explore", _explore, "Put all curves that are built into one page, to choose from and to read values."),
         ("archive", _archive, "Put what a finished study says into one file."),
     ):
-        jobs.add_arguments(command(name, action, help), "study")
+        jobs.add_arguments(command(name, action, help), "study", "results")
 
     redraw = command("redraw", _redraw, "Draw every figure of an extracted archive again.")
     redraw.add_argument("--archive", type=Path, default=Path(), help="the folder of the extracted archive")
@@ -107,7 +107,7 @@ def _words(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.theory import minimal_model_tables
 
-    plan = planned_here(options.study)
+    plan = planned_here(options.study, options.results)
     if plan.targets.is_judged():
         print(*verdicts.claims_in_words(Path(plan.paths.study_folder)), sep="\n")
     if plan.targets.is_minimal_model_finished():
@@ -121,21 +121,21 @@ def _report(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.report import page
 
-    print(page.make_page(planned_here(options.study), Path("Snakefile")))
+    print(page.make_page(planned_here(options.study, options.results), Path("Snakefile")))
 
 
 def _explore(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.report.explorer import page
 
-    print(page.explore(planned_here(options.study)))
+    print(page.explore(planned_here(options.study, options.results)))
 
 
 def _archive(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.report import archive
 
-    print(archive.write_archive(planned_here(options.study), Path("Snakefile")))
+    print(archive.write_archive(planned_here(options.study, options.results), Path("Snakefile")))
 
 
 def _redraw(options: argparse.Namespace) -> None:

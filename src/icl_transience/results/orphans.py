@@ -1,9 +1,9 @@
 """List results that no study refers to, their sizes, and the command that removes them. Remove nothing.
 
 Studies are all workflow/studies/*.yaml, the configured one, and those elsewhere for which results say that they were
-made (planning/made_for.py). Of a study that cannot be loaded nobody knows what it refers to; whatever is of a source that
-it mentions is then left out of the list. Never listed: downloads in sources/, archives, provenance, packs that a job is
-training, and packs that cannot be read.
+made (planning/made_for.py). Of a study that cannot be loaded nobody knows what it refers to; whatever is of a source
+that it mentions is then left out of the list. Never listed: downloads in sources/, archives, provenance, packs that a
+job is training, and packs that cannot be read.
 """
 
 import os
