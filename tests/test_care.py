@@ -22,6 +22,7 @@ from icl_transience.report.figures import bank_card
 from icl_transience.results import orphans, provenance, removal, status
 from icl_transience.specs.banks import BankSpec, Gaussian, Tokens
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.evaluators import METRICS
 from icl_transience.specs.identity import canonical, from_values, identity_values
 from icl_transience.specs.runs import Run
 from icl_transience.store import atomic, hdf5, layout, locks
@@ -73,7 +74,10 @@ def train(pack_id: str, start: int = 0, end: int = 1024, *, diverged_at=(-1, -1)
 def evaluate(plan: Plan, pack_id: str, start: int = 0, end: int = 1024) -> Path:
     (set_id,) = plan.sets
     path = folder(pack_id) / layout.metrics_name(set_id, start, end)
-    path.touch()
+    with h5py.File(path, "w") as file:
+        file.attrs["metrics"] = METRICS
+        file["sequences_seen"] = [end]
+        file["icl/mean"] = np.full((1, 2, len(METRICS)), 2.0)
     return path
 
 
@@ -194,6 +198,21 @@ def test_a_lane_that_diverged_says_where_and_its_pack_mate_goes_on(tiny):
     train(pack_id, diverged_at=(-1, 512))
     assert [state for state, _ in states(tiny)] == ["missing", "diverged"]
     assert [row.note for row in status.rows(tiny)][1] == "at 512"
+
+
+def test_a_lane_that_diverged_after_the_last_mean_of_its_loss_is_said_to_be_what_tables_call_it(tiny):
+    """Training takes that mean every so many batches: of what diverges later its files say nothing."""
+    finish(tiny)
+    (pack_id, *_), (set_id,) = tiny.packs, tiny.sets
+    path = folder(pack_id) / layout.metrics_name(set_id, 1024, 2048)
+    with h5py.File(path, "r+") as file:
+        file["icl/mean"][-1, 1, METRICS.index("loss")] = np.nan
+        file["sequences_seen"][:] = 2000
+    assert states(tiny)[:2] == [("done", 2048), ("diverged", 2048)]
+    assert [row.note for row in status.rows(tiny)][:2] == ["", "by 2,048"]
+    path.write_bytes(b"no HDF5")
+    assert [row.state for row in status.rows(tiny)][:2] == ["done", "done"]
+    assert f"{path} cannot be read" in first_row(tiny).note
 
 
 def test_a_lane_that_diverged_beyond_an_experiments_horizon_is_done(base):

@@ -159,6 +159,6 @@ def config_here() -> dict[str, Any]:
 
 
 def planned_here(study: str | None, results: str | None = None) -> Plan:
-    """Plan the working folder's study, or `study` in its place; results: in place of the folder that config.yaml names."""
+    """Plan the working folder's study, or `study` in its place; results: in place of the folder of config.yaml."""
     given = {"study": study, "results": results}
     return Plan(config_here() | {key: value for key, value in given.items() if value}, Path())
