@@ -108,7 +108,7 @@ def _waits(plan: Plan, pack_id: str, seed: Seed, trained: Mapping[str, "_Trained
 
 
 class _Trained:
-    """How far a pack has come. Its folder is listed once; of its segments, and of their metrics, only the last is opened.
+    """How far a pack has come. Its folder is listed once; of its segments and metrics only the last is opened.
 
     live: whether a job is training it now.
     """

@@ -68,8 +68,8 @@ def on_curve(sequences_seen: np.ndarray, is_scheduled: np.ndarray, horizon: int)
 def not_finite(path: Path, horizon: int) -> np.ndarray:
     """Return of which lanes a loss is no longer finite at a snapshot until the horizon, bool [S].
 
-    Of such a lane tables say that it diverged, whether training has recorded it or not (analysis/curves.py). To look at,
-    as `last_mean`.
+    Of such a lane tables say that it diverged, whether training has recorded it or not (analysis/curves.py). To look
+    at, as `last_mean`.
     """
     with hdf5.open_made(path) as file:
         column = np.asarray(file.attrs["metrics"]).tolist().index("loss")
