@@ -76,7 +76,7 @@ def not_finite(path: Path, horizon: int) -> np.ndarray:
         until = hdf5.array(file, "sequences_seen") <= horizon
         names = [name for name in map(str, file) if evaluator_parts(name)[0] in EVALUATORS]
         losses = np.stack([hdf5.array(file, f"{name}/mean")[until][..., column] for name in names])
-    return ~np.isfinite(losses).all(axis=(0, 1))
+    return np.any(~np.isfinite(losses), axis=(0, 1))
 
 
 def last_mean(path: Path, evaluator: str, metric: str) -> float:
