@@ -479,9 +479,8 @@ def test_on_a_telephone_nothing_is_beyond_the_edge_and_words_are_apart(width, op
     try:
         for view in ("curves", "plane", "heads"):
             opened.open(f"{address}#view={view}&experiment=l2&experiment=transience")
-            assert opened.run("document.querySelector('nav [aria-pressed=true]').textContent.toLowerCase()").endswith(
-                view
-            )
+            pressed = opened.run("document.querySelector('nav [aria-pressed=true]').textContent")
+            assert pressed.lower().endswith(view)
             assert opened.beyond() == []
             assert opened.run("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
             sizes = opened.run(
