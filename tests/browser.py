@@ -15,6 +15,20 @@ _QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--window-size=1400,1000"),
 )
+BEYOND = """
+[...document.body.querySelectorAll("*")].filter((one) => {
+    const box = one.getBoundingClientRect();
+    if (box.width <= 1 || box.right <= document.documentElement.clientWidth + 1 || !one.checkVisibility()) return false;
+    for (let above = one; above; above = above.parentElement)
+        if (getComputedStyle(above).overflowX !== "visible" && above.tagName !== "svg" && above !== one) {
+            const clip = above.getBoundingClientRect();
+            if (clip.right <= document.documentElement.clientWidth + 1) return false;
+        }
+    return true;
+}).map((one) => `${one.tagName.toLowerCase()}#${one.id}.${one.className.baseVal ?? one.className} `
+    + `${Math.round(one.getBoundingClientRect().left)}-${Math.round(one.getBoundingClientRect().right)} `
+    + `${one.textContent.trim().slice(0, 40)}`)
+"""
 
 
 class Browser:
@@ -110,6 +124,18 @@ class Browser:
     def prefer(self, scheme: str) -> None:
         """Set what the system says of light and dark."""
         self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def resize(self, width: int, height: int) -> None:
+        """Show pages on a screen of this size, as a telephone does; 0 by 0 is the window again."""
+        if width:
+            size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
+            self._ask("Emulation.setDeviceMetricsOverride", **size)
+        else:
+            self._ask("Emulation.clearDeviceMetricsOverride")
+
+    def beyond(self) -> list[str]:
+        """Return what of the page reaches beyond the screen's right edge, but for what is in a box that scrolls."""
+        return self.run(BEYOND)
 
     def close(self) -> None:
         """End it."""

@@ -26,7 +26,9 @@ from icl_transience.engines.native.resnet import NativeResNet
 from icl_transience.engines.state import initial_state
 from icl_transience.model import transformer
 from icl_transience.planning import limits
+from icl_transience.results import provenance
 from icl_transience.store.cache import compiler_words
+from icl_transience.system import cores, memory
 
 DRIVER = Path(__file__).parent / "native/driver.cpp"
 TYPES = {torch.float32: "f", torch.float64: "d", torch.int64: "l", torch.uint8: "B"}
@@ -239,3 +241,75 @@ def test_the_container_has_the_pins_and_calls_the_workflow_in_any_folder(tmp_pat
     done = subprocess.run(**call, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "train" in done.stdout + done.stderr
+
+
+# macOS, as far as another system can tell: its tools are BSD's, bash 3.2 and make 3.81, its clang has no OpenMP.
+
+# What BSD's tools, bash 3.2 or make 3.81 do not know, or take for something else.
+NOT_THERE = (
+    r"\b(nproc|readlink -[fem]|realpath|tac|timeout \d|setsid|stat -c|date (-d|--)|xargs (-r|-d))\b",
+    r"\b(mapfile|readarray|coproc|declare -[Agn]|local -n|wait -n)\b",
+    r"&>>|\|&|;;&|\$\{\w+(,,?|\^\^?|@\w)\}",
+    r"\bsed (-i|-r|--)|\bgrep -\w*P|\bcp -\w*[aux]|\bsort -\w*V|\bhead (-n ?)?-\d",
+    r"\b(cp|mv|ln|rm|mkdir|ls|touch|sort|mktemp|head) --\w",
+    r"^\.ONESHELL|\$\(file |^\w+ *(!=|::=)|^undefine\b|^define \w+ *[:?+]?=",
+)
+
+
+def what_is_typed() -> dict[str, str]:
+    """Where commands stand that make, Snakemake or a reader calls, and their text; not those for Linux alone."""
+    rules = (ROOT / "workflow").rglob("*.smk")
+    found = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (ROOT / "Makefile", *rules)}
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        blocks = re.findall(r"^```(?:bash)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        found[page.name] = "\n".join(blocks)
+    return found
+
+
+def test_no_command_asks_for_what_macos_tools_lack():
+    assert re.search(NOT_THERE[0], "cores=$(nproc)")
+    texts = what_is_typed()
+    assert len(texts) > 15
+    there = [
+        (where, match[0])
+        for where, text in texts.items()
+        for pattern in NOT_THERE
+        for match in re.finditer(pattern, "\n".join(line.split(" # ")[0] for line in text.splitlines()), re.MULTILINE)
+    ]
+    assert there == []
+
+
+def test_a_make_that_takes_no_flags_for_its_shell_works_as_well(tmp_path):
+    """3.81 calls it with -c, whatever .SHELLFLAGS says."""
+    text, there = re.subn(r"^override \.SHELLFLAGS.*\n", "", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert there == 1
+    (tmp_path / "Makefile").write_text(text)
+    (tmp_path / ".venv").mkdir()
+    for target, left in (("place", True), ("clean", False)):
+        done = subprocess.run(["make", target], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / ".venv").exists() == left
+
+
+def test_kernels_need_no_openmp():
+    sources = "".join(part.read_text() for part in (*compiler._PARTS, *compiler._ENCODER_PARTS))
+    assert "omp" not in re.findall(r"(?<=#pragma )\w+|(?<=#include <)\w+", sources)
+    assert not [flag for flag in compiler._FLAGS if "openmp" in flag]
+
+
+def test_what_linux_alone_has_is_not_needed(tmp_path, monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity")
+    assert cores.machine_cores() >= 1
+    # No control groups, and nothing in /proc.
+    assert memory.for_jobs(tmp_path) > 0
+    read, is_file = Path.read_text, Path.is_file
+
+    def without_proc(path: Path, **options: str) -> str:
+        if path.is_relative_to("/proc"):
+            raise FileNotFoundError(path)
+        return read(path, **options)
+
+    monkeypatch.setattr(Path, "read_text", without_proc)
+    monkeypatch.setattr(Path, "is_file", lambda path: is_file(path) and not path.is_relative_to("/proc"))
+    assert isinstance(compiler._processor(), str)
+    assert provenance.machine()["cores"] >= 1

@@ -22,6 +22,7 @@ from icl_transience.report.figures import bank_card
 from icl_transience.results import orphans, provenance, removal, status
 from icl_transience.specs.banks import BankSpec, Gaussian, Tokens
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.evaluators import METRICS
 from icl_transience.specs.identity import canonical, from_values, identity_values
 from icl_transience.specs.runs import Run
 from icl_transience.store import atomic, hdf5, layout, locks
@@ -73,7 +74,10 @@ def train(pack_id: str, start: int = 0, end: int = 1024, *, diverged_at=(-1, -1)
 def evaluate(plan: Plan, pack_id: str, start: int = 0, end: int = 1024) -> Path:
     (set_id,) = plan.sets
     path = folder(pack_id) / layout.metrics_name(set_id, start, end)
-    path.touch()
+    with h5py.File(path, "w") as file:
+        file.attrs["metrics"] = METRICS
+        file["sequences_seen"] = [end]
+        file["icl/mean"] = np.full((1, 2, len(METRICS)), 2.0)
     return path
 
 
@@ -194,6 +198,21 @@ def test_a_lane_that_diverged_says_where_and_its_pack_mate_goes_on(tiny):
     train(pack_id, diverged_at=(-1, 512))
     assert [state for state, _ in states(tiny)] == ["missing", "diverged"]
     assert [row.note for row in status.rows(tiny)][1] == "at 512"
+
+
+def test_a_lane_that_diverged_after_the_last_mean_of_its_loss_is_said_to_be_what_tables_call_it(tiny):
+    """Training takes that mean every so many batches: of what diverges later its files say nothing."""
+    finish(tiny)
+    (pack_id, *_), (set_id,) = tiny.packs, tiny.sets
+    path = folder(pack_id) / layout.metrics_name(set_id, 1024, 2048)
+    with h5py.File(path, "r+") as file:
+        file["icl/mean"][-1, 1, METRICS.index("loss")] = np.nan
+        file["sequences_seen"][:] = 2000
+    assert states(tiny)[:2] == [("done", 2048), ("diverged", 2048)]
+    assert [row.note for row in status.rows(tiny)][:2] == ["", "by 2,048"]
+    path.write_bytes(b"no HDF5")
+    assert [row.state for row in status.rows(tiny)][:2] == ["done", "done"]
+    assert f"{path} cannot be read" in first_row(tiny).note
 
 
 def test_a_lane_that_diverged_beyond_an_experiments_horizon_is_done(base):
@@ -338,11 +357,12 @@ def test_what_any_study_in_the_folder_refers_to_is_no_orphan(base, tiny):
     plan.register()
     finish(plan)
     touch("results/studies/elsewhere/l2/curves.csv")
-    # Seen from the study elsewhere, both are known; from the one in the folder, the other is unknown.
-    assert found(plan) == {}
+    # The study elsewhere is known as long as its file is where it was.
+    assert found(plan) == found(tiny) == {}
+    (base / "elsewhere.yaml").rename(base / "moved.yaml")
     gone = {*(str(folder(pack_id)) for pack_id in plan.packs), "results/studies/elsewhere"}
     assert set(found(tiny)) == gone
-    shutil.copy(base / "elsewhere.yaml", base / "workflow/studies")
+    shutil.copy(base / "moved.yaml", base / "workflow/studies/elsewhere.yaml")
     assert found(tiny) == {}
 
 
@@ -484,12 +504,15 @@ def test_a_pack_that_cannot_be_read_is_named_in_one_line_and_nothing_of_it_is_li
     (skipped,) = plan.skipped
     assert skipped.folder == folder(leftover)
     assert status.table(plan).splitlines()[-1] == str(skipped)
-    # Of the study elsewhere, nobody refers to the other pack.
+    # Of the study elsewhere, nobody refers to the other pack once its file is gone.
+    text = (base / "elsewhere.yaml").read_text()
+    (base / "elsewhere.yaml").unlink()
     assert found(plan) == {str(folder(kept)): orphans.ORPHAN, "results/studies/elsewhere": orphans.ORPHAN}
     listed = orphans.listing(plan).splitlines()
     assert listed[-1] == f"{skipped}; nothing in it is listed"
     assert not any(leftover in line for line in listed[:-1])
     # The study whose own lanes were to train there is told.
+    (base / "elsewhere.yaml").write_text(text)
     with pytest.raises(StudyError, match=r"lanes of this study are to train there, but .*use the software"):
         planned(str(base / "elsewhere.yaml"))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from test_verdicts import FALLS, claim, judged, lanes, only, put
 
 from icl_transience.analysis import eprocess, verdicts
@@ -289,6 +290,25 @@ def test_a_line_a_tested_claim_and_the_thresholds_are_drawn(folder):
         assert {1.0, 20.0, 60.0} <= levels
     legend = [text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
     assert legend == ["one (supported)", "two (supported)", "parts (contradicted)"]
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        (1, "Grey, dotted: what decides the claim, 1 / alpha = 20. Of a claim"),
+        (2, "what decides the last claim, 1 / alpha = 20; dashed: the first of 2 claims (Holm). Of a claim"),
+    ],
+)
+def test_what_thresholds_are_is_said_of_one_claim_as_of_several(claims, expected, tmp_path):
+    (tmp_path / "l2").mkdir()
+    lanes(MANY).to_csv(tmp_path / "l2/transience.csv", index=False)
+    checksums.write_checksums(tmp_path / "l2", ["transience.csv"])
+    verdicts.write_verdicts(tmp_path, [anytime(name=f"claim{number}") for number in range(claims)])
+    figure = evidence.draw("tiny", *(pd.read_csv(tmp_path / name) for name in ("verdicts.csv", "evidence.csv")))
+    dashed = [line for axes in figure.axes for line in axes.lines if line.get_linestyle() == "--"]
+    assert bool([line for line in dashed if set(line.get_ydata()) == {20 * claims}]) == (claims > 1)
+    said = " ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text))
+    assert expected in said
 
 
 def test_equal_tables_give_equal_figures_and_damaged_ones_none(folder, tmp_path):

@@ -267,8 +267,21 @@ def test_the_table_says_where_the_rate_was_measured(base):
     )
 
 
+@pytest.mark.parametrize(("times", "modelled"), [(3.9, False), (4.1, True), (1 / 3.9, False), (1 / 4.1, True)])
+def test_a_cpus_rate_with_a_model_of_another_size_is_said_to_be_modelled(times, modelled, base):
+    """As on a GPU: within four times the FLOP of a sequence it is what was measured."""
+    text = cost.table(planned(base, STUDY, machine(case(times * TRAINING, 70))))
+    assert text.splitlines()[0].endswith("core-hours, modelled" if modelled else "core-hours")
+    how = "modelled as the nearest shape that was measured," if modelled else "measured"
+    assert f"core-hours: 70 GFLOP/s, {how} on " in text
+    note = "Modelled: nobody has measured this. `gflops` in config.yaml says what you have measured."
+    assert (note in text) == modelled
+    # What was measured counts before what is modelled, on whatever machine.
+    assert rates_used(base, machine(case(TRAINING, 1)), machine(case(times * TRAINING, 2))) == {1 if modelled else 2}
+
+
 def test_of_several_machines_the_one_recorded_last_that_has_such_a_case_counts(base):
-    first, last = machine(case(TRAINING, 1)), machine(case(1e9, 2), device="cpu")
+    first, last = machine(case(TRAINING, 1)), machine(case(2 * TRAINING, 2), device="cpu")
     unlike = machine(case(TRAINING, 3, numerics="bfloat16"))
     assert rates_used(base, first, last, unlike) == {2}
 

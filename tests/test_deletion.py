@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from finished_study import finish
 from pipeline import ROOT, TINY, made_once
 
 from icl_transience.__main__ import main
+from icl_transience.planning import made_for
 from icl_transience.planning.plan import Plan
 from icl_transience.results import command, deletion, orphans, removal, status
 from icl_transience.specs.errors import StudyError
@@ -50,7 +52,11 @@ def base(tmp_path_factory, tmp_path, monkeypatch) -> Path:
 
 
 def planned(study: str = "tiny") -> Plan:
-    return Plan({"study": study, "lanes_per_pack": 8, "segment_sequences": 1024}, Path())
+    return Plan({"lanes_per_pack": 8, "segment_sequences": 1024, "study": study}, Path())
+
+
+def settings() -> dict:
+    return {"study": "tiny", "lanes_per_pack": 8, "segment_sequences": 1024}
 
 
 def packs(plan: Plan) -> tuple[Path, Path]:
@@ -151,10 +157,51 @@ def test_what_a_study_elsewhere_made_its_results_from_stays(base, tmp_path, caps
     planned(str(tmp_path / "mine.yaml")).register()
     assert gone_after(RUN) == set()
     assert f"{alone} stays: it trains l2 baseline seed 0 of study mine" in capsys.readouterr().out
+    # Its file is known; without it, what its results are made from.
+    assert gone_after("--orphans") == set()
+    (tmp_path / "mine.yaml").unlink()
+    assert gone_after(RUN) == set()
+    assert f"{alone} stays: it trains l2 baseline seed 0 of study mine" in capsys.readouterr().out
     assert "what only mine has is listed, since no such study is in workflow/studies" in orphans.listing(planned())
     shutil.rmtree("results/studies/mine")
     tables = tables_of("l2")
     assert len(gone_after(RUN) - tables) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [("l2", True), ("more", True), ("more", False)],
+    ids=["an experiment of the same name", "another experiment", "another experiment, the file is gone"],
+)
+def test_what_a_study_of_the_same_name_in_another_folder_needs_stays(name, there, base, tmp_path, capsys):
+    """The two write into one folder of results, the last one its records."""
+    _, alone = packs(planned())
+    twin = tmp_path / "another folder/tiny.yaml"
+    twin.parent.mkdir()
+    twin.write_text(OTHER.replace("  l2:", f"  {name}:"))
+    planned(str(twin)).register()
+    if name == "l2":
+        # The records of this study, which ran last.
+        planned().register()
+    if not there:
+        twin.unlink()
+    for asked in (("l2",), ("--all",)):
+        gone = gone_after(*asked)
+        assert not [path for path in gone if "packs" in path.parts and alone.name in path.parts]
+        assert f"{alone} stays: it trains {name} baseline seed 0 of study tiny" in capsys.readouterr().out
+        assert not [path for path in gone if "more" in path.parts]
+    if there:
+        assert gone_after("--orphans") == set()
+
+
+def test_copied_results_are_not_those_of_the_study_in_the_first_folder(base, tmp_path, monkeypatch):
+    planned().register()
+    shutil.copytree(base, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    assert list(made_for.noted(Path("results"))) == []
+    assert gone_after(RUN)
+    planned().register()
+    assert list(made_for.noted(Path("results"))) == [tmp_path / "copy/workflow/studies/tiny.yaml"]
 
 
 def test_what_a_study_that_cannot_be_loaded_may_need_stays(base, capsys):
@@ -247,6 +294,71 @@ def test_it_lists_and_asks_before(answer, goes, base, monkeypatch, capsys):
     (said,) = asked
     assert f"{packs(planned())[1]}  (2 lanes)" in said
     assert (before.items() <= tree().items()) != goes
+
+
+@pytest.mark.parametrize("asked", ["status", "cost", "stale", "orphans", "words", "explore"])
+def test_what_asks_for_a_study_asks_for_its_results_where_it_is_told(asked, base, monkeypatch, capsys):
+    Path("results").rename("moved there")
+    monkeypatch.setattr("icl_transience.planning.plan.config_here", lambda: {**settings(), "results": "nowhere"})
+    assert main([asked, "--results", "moved there"]) == 0
+    there = capsys.readouterr().out
+    assert not Path("nowhere").exists()
+    assert main([asked, "--results", "empty"]) == (1 if asked == "explore" else 0)
+    # Of these results nothing is finished, and nothing stale.
+    assert capsys.readouterr().out != there or asked in ("stale", "words")
+
+
+def test_a_report_and_an_archive_are_of_the_results_that_are_named(base, monkeypatch, capsys):
+    for module, function, asked in (("page", "make_page", "report"), ("archive", "write_archive", "archive")):
+        monkeypatch.setattr(f"icl_transience.report.{module}.{function}", lambda plan, snakefile: plan.paths.root)
+        assert main([asked, "--results", "/data/moved there"]) == 0
+        assert capsys.readouterr().out == "/data/moved there\n"
+
+
+def interrupt(*_: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_at_the_question_is_said_in_one_line_and_nothing_goes(base, monkeypatch, capsys):
+    monkeypatch.setattr(command.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", interrupt)
+    before = tree()
+    assert main(["delete", "--all"]) == 130
+    assert capsys.readouterr().err == "icl_transience delete: stopped by Ctrl-C: nothing was deleted\n"
+    assert before.items() <= tree().items()
+
+
+@pytest.mark.parametrize("at", [1, 3, 8], ids=["first", "third", "eighth"])
+def test_ctrl_c_while_files_are_removed_comes_when_all_are(at, base, monkeypatch, capsys):
+    copy = base.parent / "copy"
+    shutil.copytree(base, copy)
+    monkeypatch.chdir(copy)
+    expected = gone_after("l2")
+    monkeypatch.chdir(base)
+    capsys.readouterr()
+    unlink, calls = Path.unlink, []
+
+    def unlink_and_interrupt(path: Path, **options: bool) -> None:
+        unlink(path, **options)
+        calls.append(path)
+        if len(calls) in (at, at + 1):
+            interrupt()
+
+    before = tree()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", unlink_and_interrupt)
+        assert delete("l2") == 130
+    said = capsys.readouterr()
+    assert said.err == "icl_transience delete: stopped by Ctrl-C\n"
+    assert said.out.splitlines()[-1].startswith("deleted: ")
+    assert before.keys() - tree().keys() == expected
+
+
+@pytest.mark.parametrize("asked", ["status", "cost", "orphans", "explore", "words"])
+def test_ctrl_c_is_no_traceback(asked, monkeypatch, capsys):
+    monkeypatch.setattr("icl_transience.planning.plan.config_here", interrupt)
+    assert main([asked]) == 130
+    assert capsys.readouterr().err == f"icl_transience {asked}: stopped by Ctrl-C\n"
 
 
 def test_what_has_come_to_need_it_while_it_asked_stops_it(base, monkeypatch, capsys):

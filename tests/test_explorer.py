@@ -473,6 +473,32 @@ def test_heat_maps_show_each_head_at_each_snapshot(opened, address, shown):
     assert float(said.rsplit(": ")[1]) == float(f"{last['value'].item():.4g}")
 
 
+@pytest.mark.parametrize("width", [360, 400])
+def test_on_a_telephone_nothing_is_beyond_the_edge_and_words_are_apart(width, opened, address):
+    opened.resize(width, 800)
+    try:
+        for view in ("curves", "plane", "heads"):
+            opened.open(f"{address}#view={view}&experiment=l2&experiment=transience")
+            pressed = opened.run("document.querySelector('nav [aria-pressed=true]').textContent")
+            assert pressed.lower().endswith(view)
+            assert opened.beyond() == []
+            assert opened.run("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
+            sizes = opened.run(
+                "[...document.querySelectorAll('#picture svg')].map((one) =>"
+                " 12 * one.getBoundingClientRect().width / one.viewBox.baseVal.width)"
+            )
+            assert bool(sizes) == (view != "curves")
+            assert all(size > 8 for size in sizes)
+        opened.open(f"{address}#experiment=l2&x=log")
+        places = opened.run(
+            "(() => { const x = drawn[0].axes[0]; return x._splits.map((one) => drawn[0].valToPos(one, 'x')); })()"
+        )
+        assert len(places) >= 4
+        assert min(np.diff(places)) >= 40
+    finally:
+        opened.resize(0, 0)
+
+
 def test_a_claim_leads_to_its_figure(opened):
     claim = "document.querySelector('.claim')"
     assert opened.run(f"{claim}.textContent").startswith("supported: less is lost")

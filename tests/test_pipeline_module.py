@@ -87,7 +87,8 @@ def test_the_workflow_catalog_can_read_how_to_deploy_it():
     assert "pip install -c envs/constraints.txt -r envs/requirements.txt" in usage["mandatory-flags"]["desc"]
 
 
-def test_what_snakedeploy_deploys_makes_its_study(tmp_path):
+def fetched(tmp_path: Path) -> Path:
+    """A folder like those that snakedeploy makes, whose workflow is fetched from a repository of git."""
     repository, deployed = tmp_path / "repository", tmp_path / "my project"
     for name in ("workflow", "config", "envs", "profiles"):
         shutil.copytree(ROOT / name, repository / name)
@@ -98,6 +99,11 @@ def test_what_snakedeploy_deploys_makes_its_study(tmp_path):
     shutil.copytree(repository / "profiles", deployed / "profiles")
     (deployed / "workflow").mkdir()
     (deployed / "workflow/Snakefile").write_text(DEPLOYED.format(repository=repository), encoding="utf-8")
+    return deployed
+
+
+def test_what_snakedeploy_deploys_makes_its_study(tmp_path):
+    deployed = fetched(tmp_path)
     # The study that is deployed, as it is, and a smaller one in its place.
     planned = call(deployed, "-n")
     assert planned.returncode == 0, planned.stderr

@@ -140,6 +140,27 @@ def shown(wholly, tmp_path_factory) -> dict:
     return made_once(tmp_path_factory, "browser", lambda folder: read(report, folder))[1]
 
 
+@pytest.mark.parametrize("width", [360, 400])
+def test_on_a_telephone_the_menu_and_what_it_leads_to_are_as_wide_as_the_screen(width, wholly, tmp_path):
+    browser = Browser(tmp_path)
+    browser.resize(width, 800)
+    wait = "new Promise((done) => setTimeout(done, 300))"
+    boxes = "[...document.querySelectorAll('#app > .flex > nav, #app > .flex > nav + div')].map((one) => {"
+    boxes += " const box = one.getBoundingClientRect(); return [box.left, box.width, one.scrollWidth, box.height]; })"
+    item = "[...document.querySelectorAll('nav li a')].find((link) => link.textContent === 'l2').click()"
+    links = "document.querySelector('nav tbody tr').querySelectorAll('a')"
+    try:
+        browser.go(wholly[0].path("studies/tiny/report.html").as_uri())
+        for click in ("", item, f"{links}[0].click()", f"{links}[1].click()"):
+            browser.run(f"{click}; {wait}")
+            assert [box[:3] for box in browser.run(boxes)] == [[0, width, width]] * 2
+        # The menu can be closed.
+        browser.run(f"document.querySelector('nav h1 a').click(); {wait}")
+        assert browser.run(boxes)[0][3] == 0
+    finally:
+        browser.close()
+
+
 def test_of_nothing_there_is_no_report(tmp_path):
     clone = Clone.make(tmp_path / "clone", SMALL)
     done = clone.snakemake("report")

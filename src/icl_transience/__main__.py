@@ -27,7 +27,7 @@ from icl_transience.training import command as training
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; return its exit status.
 
-    An error that the user can mend is shown as a message, any other with its traceback.
+    An error that the user can mend is shown as a message, any other with its traceback. Ctrl-C is said in one line.
     """
     terminal.never_fail()
     options = _parser().parse_args(arguments)
@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception:
         jobs.say(options, traceback.format_exc())
         return 1
+    except KeyboardInterrupt as error:
+        jobs.say(options, f"icl_transience {options.command}: stopped by Ctrl-C{f': {error}' if str(error) else ''}")
+        return 128 + signal.SIGINT
     return 0
 
 

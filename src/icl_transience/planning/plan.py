@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from icl_transience.planning import limits, packs, registry
+from icl_transience.planning import limits, made_for, packs, registry
 from icl_transience.planning.circuits import CircuitsPlan
 from icl_transience.planning.jobs import Jobs, Pace
 from icl_transience.planning.order import Order
@@ -94,6 +94,7 @@ class Plan:
         Raises StudyError where that cannot be written, or another workflow has planned otherwise meanwhile.
         """
         registry.register(Path(self.paths.packs), self.packs)
+        made_for.note(self.study_path, Path(self.paths.study_folder))
         for experiment in self.study.experiments:
             text = self.records.experiment_text(experiment, figures=True) + "\n"
             atomic.write_text(Path(self.paths.experiment(experiment)), text)
@@ -157,6 +158,7 @@ def config_here() -> dict[str, Any]:
     return document.read_yaml(Path("config.yaml"))
 
 
-def planned_here(study: str | None) -> Plan:
-    """Plan the working folder's study, or `study` in its place."""
-    return Plan(config_here() | ({"study": study} if study else {}), Path())
+def planned_here(study: str | None, results: str | None = None) -> Plan:
+    """Plan the working folder's study, or `study` in its place; results: in place of the folder of config.yaml."""
+    given = {"study": study, "results": results}
+    return Plan(config_here() | {key: value for key, value in given.items() if value}, Path())

@@ -1,6 +1,7 @@
 """How fast one job trains a pack: as `gflops` of config.yaml says, or as was measured where model and pack were alike.
 
-On a GPU that nobody has measured, or not with such a model, it is modelled (modelled.py), and said to be.
+Where nobody has measured such a model, it is modelled, and said to be: of a GPU by counts (modelled.py), of a CPU as
+the nearest shape that was measured, since its rates hardly depend on the size: 44 to 74 GFLOP/s over 16 times the FLOP.
 
 What benchmarks/throughput.py has recorded stands in the checkout, so machines that share one plan alike.
 """
@@ -19,8 +20,7 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec, Run
 
 MEASURED = "benchmarks/measured.json"
-# A GPU computes larger models faster, and more so than CPUs do: a rate holds for models of up to so many times the FLOP
-# of a sequence, or as small a part of them.
+# A rate holds for models of up to so many times the FLOP of a sequence, or as small a part of them.
 _ALIKE = 4
 
 
@@ -70,6 +70,7 @@ class Rates:
             of_sequence = round(case["flops"] / case["rate"])
             return abs(math.log(of_sequence / flop)), abs(case["lanes"] - len(pack.lanes))
 
+        far: list[Rate] = []
         for machine in self._machines:
             alike = [
                 case
@@ -78,13 +79,21 @@ class Rates:
             ]
             # An image encoder's convolutions take other kernels than a transformer's products.
             alike = [one for one in alike if bool(one.get("images")) == run.model.encodes_images] or alike
-            case = min(alike, key=distance, default=None)
-            if case and (self.kind != "cuda" or distance(case)[0] < math.log(_ALIKE)):
-                return Rate(
-                    flops=case["flops"],
-                    source=f"{case['flops'] / 1e9:.0f} GFLOP/s, measured on {machine['machine']}, {machine['date']}: "
-                    f"shape ({case['shape']}), {engine}, {run.numerics}, lanes a pack: {case['lanes']}",
-                )
+            if not (case := min(alike, key=distance, default=None)):
+                continue
+            is_far = distance(case)[0] >= math.log(_ALIKE)
+            how = "modelled as the nearest shape that was measured," if is_far else "measured"
+            rate = Rate(
+                flops=case["flops"],
+                source=f"{case['flops'] / 1e9:.0f} GFLOP/s, {how} on {machine['machine']}, {machine['date']}: "
+                f"shape ({case['shape']}), {engine}, {run.numerics}, lanes a pack: {case['lanes']}",
+                is_modelled=is_far,
+            )
+            if not is_far:
+                return rate
+            far.append(rate)
+        if far and self.kind != "cuda":
+            return far[0]
         if self.kind == "cuda":
             step = modelled.step_seconds(pack, engine)
             rate = len(pack.lanes) * run.batch_size * flop / step

@@ -51,7 +51,7 @@ def add_commands(command: jobs.AddCommand) -> None:
         ("explore", _explore, "Put all curves that are built into one page, to choose from and to read values."),
         ("archive", _archive, "Put what a finished study says into one file."),
     ):
-        jobs.add_arguments(command(name, action, help), "study")
+        jobs.add_arguments(command(name, action, help), "study", "results")
 
     page = command("results-page", _results_page, "Write docs/results.md and the README's claims from docs/data.")
     page.add_argument("--record", metavar="STUDY", help="copy the tables of this study to docs/data first")
@@ -111,7 +111,7 @@ def _words(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.theory import minimal_model_tables
 
-    plan = planned_here(options.study)
+    plan = planned_here(options.study, options.results)
     if plan.targets.is_judged():
         print(*verdicts.claims_in_words(Path(plan.paths.study_folder)), sep="\n")
     if plan.targets.is_minimal_model_finished():
@@ -125,21 +125,21 @@ def _report(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.report import page
 
-    print(page.make_page(planned_here(options.study), Path("Snakefile")))
+    print(page.make_page(planned_here(options.study, options.results), Path("Snakefile")))
 
 
 def _explore(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.report.explorer import page
 
-    print(page.explore(planned_here(options.study)))
+    print(page.explore(planned_here(options.study, options.results)))
 
 
 def _archive(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.report import archive
 
-    print(archive.write_archive(planned_here(options.study), Path("Snakefile")))
+    print(archive.write_archive(planned_here(options.study, options.results), Path("Snakefile")))
 
 
 def _results_page(options: argparse.Namespace) -> None:

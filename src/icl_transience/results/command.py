@@ -17,7 +17,7 @@ def add_commands(command: jobs.AddCommand) -> None:
         ("stale", _stale, "List lanes whose training code has changed since, and the commands that train them again."),
         ("orphans", _orphans, "List results that no study refers to, and the command that removes them."),
     ):
-        jobs.add_arguments(command(name, action, help), "study")
+        jobs.add_arguments(command(name, action, help), "study", "results")
     delete = command("delete", _delete, "Delete results under both names of their files; lists them and asks first.")
     what = delete.add_argument_group("what to delete, one of").add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -30,8 +30,7 @@ def add_commands(command: jobs.AddCommand) -> None:
         ("beyond", "segments beyond every horizon, as `snakemake orphans` lists them"),
     ):
         what.add_argument(f"--{name}", action="store_true", help=help)
-    jobs.add_arguments(delete, "study")
-    delete.add_argument("--results", help="as in config.yaml, and instead of what stands there")
+    jobs.add_arguments(delete, "study", "results")
     delete.add_argument("--shared", action="store_true", help="lanes with their packs, whoever else has lanes there")
     delete.add_argument("--yes", action="store_true", help="do not ask")
     command("writers", _writers, "Fail if a job is at work on results; for `make unlock`.")
@@ -41,37 +40,36 @@ def _status(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.results import status
 
-    print(status.table(planned_here(options.study)))
+    print(status.table(planned_here(options.study, options.results)))
 
 
 def _cost(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.results import cost
 
-    print(cost.table(planned_here(options.study)))
+    print(cost.table(planned_here(options.study, options.results)))
 
 
 def _stale(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.results import stale
 
-    print(stale.report(planned_here(options.study)))
+    print(stale.report(planned_here(options.study, options.results)))
 
 
 def _orphans(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import planned_here
     from icl_transience.results import orphans
 
-    print(orphans.listing(planned_here(options.study)))
+    print(orphans.listing(planned_here(options.study, options.results)))
 
 
 def _delete(options: argparse.Namespace) -> None:
-    from icl_transience.planning.plan import Plan, config_here
+    from icl_transience.planning.plan import planned_here
     from icl_transience.results import deletion, orphans, removal
     from icl_transience.system.formatting import format_bytes
 
-    given = {name: value for name in ("study", "results") if (value := getattr(options, name))}
-    plan = Plan(config_here() | given, Path())
+    plan = planned_here(options.study, options.results)
 
     def find() -> tuple[deletion.Deletion, list[str]]:
         if options.orphans or options.beyond:
@@ -81,19 +79,24 @@ def _delete(options: argparse.Namespace) -> None:
         chosen = deletion.whole_study(plan) if options.all else deletion.selected(plan, options.names)
         return deletion.of_selection(plan, chosen, shared=options.shared), []
 
-    found, left_out = find()
-    if not found.parts:
-        print(*found.stays, *left_out, f"{plan.paths.root}: nothing to delete", sep="\n")
-        return
-    total = removal.freed(file for part in found.parts for file in part.files)
-    print("to be deleted, under both names:", *removal.lines(found.parts), sep="\n")
-    print(f"that frees {format_bytes(total)}", *found.stays, *left_out, *found.again, sep="\n", flush=True)
-    if not options.yes and not _confirmed():
-        print("nothing was deleted")
-        return
-    if not options.yes and find()[0] != found:
-        raise StudyError("nothing was deleted: studies or results have changed since the list was made: ask again")
-    print(f"deleted: {format_bytes(removal.remove(Path(plan.paths.root), found.parts))} are free")
+    try:
+        found, left_out = find()
+        if not found.parts:
+            print(*found.stays, *left_out, f"{plan.paths.root}: nothing to delete", sep="\n")
+            return
+        total = removal.freed(file for part in found.parts for file in part.files)
+        print("to be deleted, under both names:", *removal.lines(found.parts), sep="\n")
+        print(f"that frees {format_bytes(total)}", *found.stays, *left_out, *found.again, sep="\n", flush=True)
+        if not options.yes and not _confirmed():
+            print("nothing was deleted")
+            return
+        if not options.yes and find()[0] != found:
+            raise StudyError("nothing was deleted: studies or results have changed since the list was made: ask again")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was deleted") from None
+    # Half of it would be neither here nor gone: tables without the metrics that they are made from, files of one name.
+    with jobs.signals_held():
+        print(f"deleted: {format_bytes(removal.remove(Path(plan.paths.root), found.parts))} are free", flush=True)
 
 
 def _confirmed() -> bool:
@@ -104,6 +107,9 @@ def _confirmed() -> bool:
         return input("delete? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:  # Ctrl-D
         return False
+    except KeyboardInterrupt:
+        print()  # the question's line
+        raise
 
 
 def _writers(options: argparse.Namespace) -> None:

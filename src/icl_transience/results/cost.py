@@ -2,7 +2,7 @@
 
 Counted from the plan; of results only folders are listed, to say how much is done. Nothing is written or locked.
 Hours are FLOP over a rate that was measured: `gflops` of config.yaml, or what benchmarks/throughput.py has recorded for
-this kind of device. Where there is neither, a GPU's are modelled and said to be, and a CPU's are not given.
+this kind of device and a model like it. Where there is neither, they are modelled and said to be (planning/rates.py).
 """
 
 import itertools
@@ -256,7 +256,11 @@ def table(plan: Plan, workers: int | None = None) -> str:
     if assumed:
         notes.append("A job takes the next engine, and says so, where this one fails its self-check.")
     if any(modelled):
-        notes.append("Modelled: nobody has measured this. `benchmarks/gpu.sh gpu.json` measures it on your GPU.")
+        measure = {
+            "cpu": "`gflops` in config.yaml says what you have measured",
+            "cuda": "`benchmarks/gpu.sh gpu.json` measures it on your GPU",
+        }
+        notes.append(f"Modelled: nobody has measured this. {measure[kind]}.")
     if plan.config["engine"] == "auto":
         reasons = dict.fromkeys(why_not_native(plan.config["device"], pack.spec.run) for pack in plan.packs.values())
         notes += [f"Engine auto is eager where native {why}." for why in reasons if why]

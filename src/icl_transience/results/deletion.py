@@ -106,6 +106,8 @@ class _Deleted:
         self.results = Path(plan.paths.root)
         self.registered = registry.read_registered(self.results / "packs")
         self.studies, self.unloaded = referred.load_all(plan)
+        # Experiments of which there are results, but which no study of this name has.
+        self._unknown: set[str] = set()
         self.home = {lane: pack_id for pack_id, pack in self.registered.packs.items() for lane in pack.spec.lanes}
 
     def packs_alone(self, packs: set[str]) -> Deletion:
@@ -150,12 +152,14 @@ class _Deleted:
         return Deletion(tuple(parts), tuple(self._stays(packs, gone, after)), tuple(self._again(gone, selection, also)))
 
     def _referred(self, leave_out: Callable[[Use], bool]) -> Referred:
-        """Return what studies refer to, those among them whose files are elsewhere but whose results are here."""
+        """Return what studies refer to, and what results here were made from for files of which nothing is known."""
         found = referred.referred_to(self.studies, leave_out)
         for path in sorted(self.results.glob("studies/*/*/experiment.json")):
-            study = path.parent.parent.name
-            if study in found.experiments:
+            study, name = path.parts[-3:-1]
+            if name in found.experiments.get(study, ()):
                 continue
+            if study == self.plan.study.name:
+                self._unknown.add(name)
             record = experiment_from(atomic.read_planned(path))
             for run in record.runs:
                 for lane in run.lanes:
@@ -191,8 +195,9 @@ class _Deleted:
         folders = (Path(paths.study_folder), *(self.results / kind / name for kind in beside))
         others = [study for path, study in self.studies if path != self.plan.study_path and study.name == name]
         if selection.study and not others:
-            # What cannot be loaded now stays.
-            left_out = {folder / experiment for folder in folders for experiment in self.plan.study.left_out}
+            # What cannot be loaded now stays, and what another file of this name may have asked for.
+            names = {*self.plan.study.left_out, *self._unknown}
+            left_out = {folder / experiment for folder in folders for experiment in names}
             for folder in (*folders, self.results / "exports" / name, self.results / "logs/exports" / name):
                 if folder.is_dir():
                     files = files_below(folder)

@@ -1,8 +1,9 @@
 """List results that no study refers to, their sizes, and the command that removes them. Remove nothing.
 
-Studies are all workflow/studies/*.yaml and the configured one. Of a study that cannot be loaded nobody knows what it
-refers to; whatever is of a source that it mentions is then left out of the list. Never listed: downloads in sources/,
-archives, provenance, packs that a job is training, and packs that cannot be read.
+Studies are all workflow/studies/*.yaml, the configured one, and those elsewhere for which results say that they were
+made (planning/made_for.py). Of a study that cannot be loaded nobody knows what it refers to; whatever is of a source
+that it mentions is then left out of the list. Never listed: downloads in sources/, archives, provenance, packs that a
+job is training, and packs that cannot be read.
 """
 
 import os
@@ -61,8 +62,8 @@ def find(plan: Plan) -> tuple[list[Removable], list[str]]:
     if elsewhere:
         left_out.insert(
             0,
-            f"what only {', '.join(elsewhere)} has is listed, since no such study is in workflow/studies: if its file "
-            "stands elsewhere, put a link to it there, and ask again",
+            f"what only {', '.join(elsewhere)} has is listed, since no such study is in workflow/studies, nor where it "
+            "was when this was made: if its file stands elsewhere, put a link to it there, and ask again",
         )
     return found, left_out
 

@@ -1,6 +1,6 @@
 """What studies refer to: lanes, banks, sets, experiments, exports.
 
-Studies are all workflow/studies/*.yaml and the plan's.
+Studies are all workflow/studies/*.yaml, the plan's, and those whose files stand elsewhere, as far as results say so.
 Of a study that cannot be loaded nobody knows what it refers to; its file says at least which sources it mentions.
 """
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from icl_transience.planning import made_for
 from icl_transience.planning.circuits import specs_where
 from icl_transience.planning.plan import Plan, bases_folder, study_files
 from icl_transience.specs.banks import SOURCES
@@ -116,7 +117,10 @@ def in_words(unloaded: list[Unloaded]) -> str:
 
 
 def load_all(plan: Plan) -> tuple[list[tuple[Path, Study]], list[Unloaded]]:
-    """Load the plan's study and those in workflow/studies; return them with their files, and those that fail."""
+    """Load the plan's study, those in workflow/studies and those elsewhere for which something here was made.
+
+    Return them with their files, and those that fail.
+    """
     loaded, unloaded = [], []
 
     def add(study: Study, path: Path) -> None:
@@ -126,9 +130,11 @@ def load_all(plan: Plan) -> tuple[list[tuple[Path, Study]], list[Unloaded]]:
 
     add(plan.study, plan.study_path)
     folders = plan.sources.folders
-    for path in study_files(plan.base):
-        if path.resolve() == plan.study_path.resolve():
+    known = {plan.study_path.resolve()}
+    for path in (*study_files(plan.base), *made_for.noted(Path(plan.paths.root))):
+        if path.resolve() in known:
             continue
+        known.add(path.resolve())
         try:
             add(load.load(path, folders, bases_folder(plan.base)), path)
         except StudyError as error:

@@ -25,7 +25,7 @@ from icl_transience.planning.packs import Pack
 from icl_transience.planning.plan import Plan
 from icl_transience.results import stale
 from icl_transience.specs.runs import Lane, Seed
-from icl_transience.store import hdf5, layout, locks
+from icl_transience.store import hdf5, layout, locks, metrics_file
 from icl_transience.study.experiments import Experiment
 from icl_transience.system.formatting import format_clock, format_table
 
@@ -108,7 +108,7 @@ def _waits(plan: Plan, pack_id: str, seed: Seed, trained: Mapping[str, "_Trained
 
 
 class _Trained:
-    """How far a pack has come. Its folder is listed once; of its segments only the last is opened.
+    """How far a pack has come. Its folder is listed once; of its segments and metrics only the last is opened.
 
     live: whether a job is training it now.
     """
@@ -116,6 +116,7 @@ class _Trained:
     def __init__(self, folder: Path, log: Path, pack: Pack, live: bool):
         self.folder, self.log, self.pack, self.live = folder, log, pack, live
         self.problems: list[str] = []
+        self._lost: dict[tuple[str, int], list[bool]] = {}
         self.names, self.kept = names(folder), names(folder / layout.KEPT)
         self.finished = finished(pack, self.names | self.kept)
         self.next = (pack.segments(pack.boundaries[-1])[len(self.finished) :] or [None])[0]
@@ -178,13 +179,28 @@ class _Trained:
         """Return the sequences a second, summed over lanes; None where they are unknown."""
         return self._progress[0] if self._progress else self._last[0]
 
+    def _not_finite(self, set_id: str, horizon: int) -> list[bool]:
+        """Return which lanes have no finite loss at the last snapshots until the horizon.
+
+        A lane that diverged stays so; training records it at the next mean of its loss, which may be beyond the end.
+        """
+        if (set_id, horizon) not in self._lost:
+            name = layout.metrics_name(set_id, *self.pack.segments(horizon)[-1])
+            path = self.folder / name if name in self.names else self.folder / layout.KEPT / name
+            try:
+                self._lost[set_id, horizon] = metrics_file.not_finite(path, horizon).tolist()
+            except metrics_file.UNREADABLE as error:
+                self.problems.append(f"{path} cannot be read ({error})")
+                self._lost[set_id, horizon] = [False] * len(self.pack.spec.lanes)
+        return self._lost[set_id, horizon]
+
     def state(self, place: int, horizon: int, set_id: str, circuits: Sequence[str] = ()) -> tuple[str, str]:
         """Return (state, note) of the lane at index `place`, in an experiment of this horizon and evaluator set.
 
         circuits: ids of what is measured inside its models.
         """
         _, diverged_at = self._last
-        saved, problem = self._saved, "; ".join(self.problems)
+        saved = self._saved
         segments = self.pack.segments(horizon)
         to_train = [segment for segment in segments if segment not in self.finished]
         known = self.names | self.kept
@@ -194,6 +210,9 @@ class _Trained:
         )
         if 0 <= diverged_at[place] <= horizon:
             return "diverged", f"at {diverged_at[place]:,}"
+        if not to_train and not to_evaluate and self._not_finite(set_id, horizon)[place]:
+            return "diverged", f"by {horizon:,}"
+        problem = "; ".join(self.problems)
         if not to_train and not to_evaluate and not to_measure:
             return "done", problem
         if to_train and self.live:

@@ -16,7 +16,7 @@ import numpy as np
 from icl_transience.specs.evaluators import EVALUATORS, STRATEGY, evaluator_parts, in_order
 from icl_transience.store import hdf5
 
-# What `last_mean` raises of a file that is missing, damaged or being removed.
+# What `last_mean` and `not_finite` raise of a file that is missing, damaged or being removed.
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError)
 
 
@@ -66,6 +66,20 @@ def on_curve(sequences_seen: np.ndarray, is_scheduled: np.ndarray, horizon: int)
     further.
     """
     return (is_scheduled & (sequences_seen <= horizon)) | (sequences_seen == horizon)
+
+
+def not_finite(path: Path, horizon: int) -> np.ndarray:
+    """Return of which lanes a loss is no longer finite at a snapshot until the horizon, bool [S].
+
+    Of such a lane tables say that it diverged, whether training has recorded it or not (analysis/curves.py). To look
+    at, as `last_mean`.
+    """
+    with hdf5.open_made(path) as file:
+        column = np.asarray(file.attrs["metrics"]).tolist().index("loss")
+        until = hdf5.array(file, "sequences_seen") <= horizon
+        names = [name for name in map(str, file) if evaluator_parts(name)[0] in EVALUATORS]
+        losses = np.stack([hdf5.array(file, f"{name}/mean")[until][..., column] for name in names])
+    return np.any(~np.isfinite(losses), axis=(0, 1))
 
 
 def last_mean(path: Path, evaluator: str, metric: str) -> float:

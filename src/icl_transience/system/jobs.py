@@ -22,6 +22,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "log": {"type": Path, "help": "file for messages and progress, in place of the terminal"},
     "tensorboard": {"type": int, "default": 0, "help": "1: write event files of TensorBoard, too"},
     "study": {"help": "as in config.yaml, and instead of what stands there"},
+    "results": {"help": "as in config.yaml, and instead of what stands there"},
 }
 
 
@@ -97,6 +98,16 @@ def told_to_stop() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let signals to end come only after the block, which must not be done by half."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def set_up_torch(options: argparse.Namespace) -> None:

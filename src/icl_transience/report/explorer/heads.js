@@ -56,7 +56,8 @@ function drawHeads(grid, experiment, run) {
   }
   const range = experiment.heads.ranges[on][measure()], map = DATA.names.maps[DATA.names.measures[measure()].map];
   const colourOf = (value) => map[Math.max(0, Math.min(map.length - 1, Math.round(((value - range[0]) / (range[1] - range[0])) * (map.length - 1))))];
-  const size = { width: 560, left: 44, row: Math.max(8, Math.min(22, 320 / rows.length)), top: 4 };
+  // Letters as large as elsewhere, on a narrow screen too.
+  const size = { width: Math.min(560, figure.clientWidth), left: 44, row: Math.max(8, Math.min(22, 320 / rows.length)), top: 4 };
   const cell = (size.width - size.left - 24) / xs.length, foot = size.top + size.row * rows.length;
   const root = document.createElementNS(SVG, "svg");
   root.setAttribute("viewBox", `0 0 ${size.width} ${foot + 40}`);

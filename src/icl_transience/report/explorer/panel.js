@@ -70,7 +70,7 @@ function drawPanel(host, panel, span) {
     scales: { x: { time: false, distr: logX ? 3 : 1, range: (_, low, high) => (low === xs[0] && high === xs.at(-1) ? span : [low, high]) }, y: { distr: logY ? 3 : 1, range: share ? [-0.02, 1.02] : undefined } },
     series, bands,
     axes: [
-      { ...axis, ...lined(false), size: 40, label: "sequences seen", splits: logX ? (_, __, low, high) => logSplits(low, high) : undefined, filter: (_, splits) => splits, values: (_, splits) => splits.map(count) },
+      { ...axis, ...lined(false), size: 40, label: "sequences seen", splits: logX ? (plot, _, low, high) => logSplits(low, high, plot.width) : undefined, filter: (_, splits) => splits, values: (_, splits) => splits.map(count) },
       { ...axis, ...lined(logY), size: 52, label: panel.words, values: (_, splits) => splits.map((y) => (y === null ? "" : String(Number(y.toPrecision(3))))) },
     ],
     legend: { show: false },
@@ -93,9 +93,10 @@ function meanOfHowMany(lines) {
   return numbers[0] === 1 ? " (1 seed)" : ` (mean of ${numbers[0]} seeds)`;
 }
 
-// 1, 2 and 5 times powers of ten; over many decades the powers alone.
-function logSplits(low, high) {
-  const found = [], steps = high / low > 1e4 ? [1] : high / low > 1e3 ? [1, 3] : [1, 2, 5];
+// 1, 2 and 5 times powers of ten; over many decades, or where the screen is narrow, the powers alone. A number takes 40 pixels.
+function logSplits(low, high, width) {
+  const decades = Math.log10(high / low), room = (width - 90) / decades;
+  const found = [], steps = decades > 4 || 40 > room * Math.log10(3) ? [1] : decades > 3 || 40 > room * Math.log10(2) ? [1, 3] : [1, 2, 5];
   for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10)
     for (const step of steps) if (power * step >= low && power * step <= high) found.push(power * step);
   return found;

@@ -22,8 +22,8 @@ _TITLE = "how the evidence for and against each claim grew from seed to seed"
 _HOW = (
     "Study {study}. An e-value is 1 before the first seed; it grows with a seed that goes the way claimed (left), or "
     "the other way (right), and shrinks with one that does not. Where that way is no likelier than the other, it ever "
-    "reaches 1 / alpha with probability alpha at most, however often one looks. Grey, dotted: what decides the last "
-    "claim, 1 / alpha{levels}; dashed: the first of {claims}. Of a claim with several parts: the smallest of their "
+    "reaches 1 / alpha with probability alpha at most, however often one looks. Grey, dotted: what decides {claim}, "
+    "1 / alpha{levels}{first}. Of a claim with several parts: the smallest of their "
     "highest for it, the mean of theirs against it.{fixed}"
 )
 _FIXED = " Thin: decided by a test of as many seeds as were fixed beforehand; their evidence decides nothing."
@@ -107,6 +107,7 @@ def _note(study: str, tested: Sequence[Mapping[str, Any]]) -> str:
     return _HOW.format(
         study=study,
         levels=f" = {levels}" if levels else "",
-        claims=f"{len(tested)} claims (Holm)",
+        claim="the last claim" if len(tested) > 1 else "the claim",
+        first=f"; dashed: the first of {len(tested)} claims (Holm)" if len(tested) > 1 else "",
         fixed=_FIXED if any(claim["evidence"] == "fixed" for claim in tested) else "",
     )
