@@ -100,3 +100,25 @@ def test_captured_steps_are_the_same_again_resumed_and_whatever_the_pack(shape, 
         for part in ("parameters", "first_moments", "second_moments"):
             for name, value in getattr(found, part).items():
                 assert torch.equal(value, getattr(state, part)[name][lane]), (part, name)
+
+
+@pytest.mark.parametrize("numerics", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("width", [32, 64])
+def test_64_lanes_of_many_blocks_are_the_same_again_and_one_of_them_alone(width, numerics):
+    """What no small pack shows: all multiprocessors are busy, with several programs each."""
+    changes = {
+        "model": Model(depth=12, width=width, heads=width // 8, mlp_ratio=4),
+        "recipe": Recipe(context=8, burstiness=3),
+        "bank.gaussian.classes": 1600,
+    }
+    run = changed(tiny_run(batch_size=32, numerics=numerics), changes)
+    spec, bank, weights = pack(*[run] * 64), bank_of(run).cuda(), fresh_parameters(run, 64)
+    state, losses = stepped(spec, bank, weights, (60,))
+    alone = PackSpec(lanes=spec.lanes[63:]), bank, {name: value[63:] for name, value in weights.items()}
+    for (found, again), lane in (
+        (stepped(spec, bank, weights, (60,)), slice(None)),
+        (stepped(*alone, (60,)), slice(63, 64)),
+    ):
+        assert torch.equal(again, losses[:, lane])
+        for name, value in found.parameters.items():
+            assert torch.equal(value, state.parameters[name][lane]), name
