@@ -70,17 +70,18 @@ def test_a_lane_that_never_acquires_it_stays_in_the_tables_and_one_that_diverged
 
 
 def test_the_threshold_lies_where_half_of_the_lanes_acquire_it():
-    acquired = np.array([[0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1]], dtype=float)
+    shares = np.array([[0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1]], dtype=float)
+    acquired = np.repeat(shares, 2, axis=1)
     star, lower, upper = acquisition.threshold([64, 128, 256, 512], acquired, 0.95)
     # A quarter at 128, three quarters at 256: half way between their logarithms.
     assert star == pytest.approx(128 * math.sqrt(2))
-    assert 64 < lower < star < upper < 512
+    assert 64 <= lower < star < upper <= 512
     assert acquisition.threshold([0, 1, 2, 3], acquired, 0.95)[0] == pytest.approx(1.5)
 
 
 def test_a_threshold_beyond_the_levels_is_none_of_them():
-    assert acquisition.threshold([64, 128], np.zeros((2, 5)), 0.95) == (math.inf, math.inf, math.inf)
-    assert acquisition.threshold([64, 128], np.ones((2, 5)), 0.95) == (0, 0, 0)
+    assert acquisition.threshold([64, 128], np.zeros((2, 6)), 0.95) == (math.inf, math.inf, math.inf)
+    assert acquisition.threshold([64, 128], np.ones((2, 6)), 0.95) == (0, 0, 0)
 
 
 def test_shares_that_fall_by_chance_are_levelled():
@@ -101,6 +102,15 @@ def test_the_interval_of_a_threshold_covers_it(monkeypatch):
         covered += lower <= 256 <= upper
     # 57 of 60, less three standard deviations of a binomial.
     assert covered >= 52
+
+
+def test_the_interval_is_as_wide_as_the_levels_between_which_a_sharp_threshold_is():
+    """No seed at 128 and every seed at 256: resamples all agree, and nobody has seen where between."""
+    acquired = np.repeat([[0.0], [0.0], [1.0], [1.0]], 16, axis=1)
+    star, lower, upper = acquisition.threshold([64, 128, 256, 512], acquired, 0.95)
+    assert (lower, upper) == (128, 256)
+    assert lower < star < upper
+    assert all(map(math.isnan, acquisition.threshold([64, 128, 256, 512], acquired[:, :5], 0.95)[1:]))
 
 
 # Two kinds of lanes.
@@ -153,8 +163,9 @@ def test_the_table_is_told_in_words():
     assert of_levels[2].startswith(f"{AXIS} = 256: 8 of 8 seeds acquire it, median 4,000 sequences")
     beyond = [[value] * 4 for value in (0, 1)]
     said = [acquisition.in_words(acquisition.threshold_of(lanes_of({64: one}), AXIS, 0.95), AXIS)[0] for one in beyond]
-    assert said[0] == f"at no level up to {AXIS} = 64 do half of the seeds acquire it"
-    assert said[1] == f"half of the seeds or more acquire it already at {AXIS} = 64"
+    share = "the share of seeds that acquire it, taken not to fall,"
+    assert said[0] == f"{share} stays under one half up to {AXIS} = 64"
+    assert said[1] == f"{share} is one half or more already at {AXIS} = 64"
 
 
 @pytest.mark.parametrize(("acquired", "said"), [(0, "K* not reached"), (1, "K* below the lowest level")])

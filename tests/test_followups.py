@@ -59,5 +59,5 @@ def test_the_atlas_is_a_map_of_six_by_six(tmp_path):
     plan = planned("atlas", tmp_path)
     (experiment,) = plan.study.experiments.values()
     assert all(len(levels) >= 6 for levels in experiment.levels().values())
-    assert len(experiment.seeds) == 2
+    assert len(experiment.seeds) >= 4
     assert {"grid", "map"} <= set(plan.targets.figures(experiment.name))

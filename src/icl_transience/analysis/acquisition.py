@@ -7,12 +7,13 @@
     threshold      K*: the level from which half of the lanes acquire it. Shares of lanes are made non-decreasing along
                    the axis (isotonic regression: Robertson, Wright & Dykstra 1988), and K* is where they cross 1/2,
                    interpolated in log2 of positive levels. Infinite where they never reach 1/2; 0 where they are at 1/2
-                   at the lowest level already: K* lies below. Its interval: percentiles over 2,000 resamples of seeds
+                   at the lowest level already: K* lies below. Its interval: percentiles over 2,000 resamples of seeds,
+                   and the two levels between which K* is, at least
     bimodality     Sarle's coefficient b = (g^2 + 1) / (k + 3 (n - 1)^2 / ((n - 2) (n - 3))), g and k the sample's
                    skewness and excess kurtosis, corrected for bias: 1/3 of a normal distribution, 5/9 of a uniform one,
-                   which a distribution of two peaks exceeds (as can a very skewed one). Source: SAS/STAT, CLUSTER;
-                   Pfister et al. (2013). Of the lanes' final in-context accuracy, and of log2 of the times of those
-                   that acquired it
+                   which a distribution of two peaks exceeds (as can a very skewed one, or a straggler). Source:
+                   SAS/STAT, CLUSTER; Pfister et al. (2013). Of the lanes' final in-context accuracy, and of log2 of the
+                   times of those that acquired it
 
 That there is such a threshold, and two kinds of lanes near it, is what Nguyen & Reddy (2024) say.
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from icl_transience.analysis.survival import median_time, survival_curve
+from icl_transience.analysis.survival import INTERVAL_FROM, median_time, survival_curve
 from icl_transience.store.layout import ACQUISITION_TABLES
 from icl_transience.store.tables_file import records, write_csv
 
@@ -33,6 +34,7 @@ BIMODAL_ABOVE = 5 / 9
 # Fewer values say nothing of a distribution's shape.
 _FEWEST = 8
 _RESAMPLES = 2000
+_SHARE = "the share of seeds that acquire it, taken not to fall,"
 
 
 def write_tables(folder: Path, lanes: pd.DataFrame, axis: str, confidence: float) -> None:
@@ -88,9 +90,9 @@ def in_words(table: pd.DataFrame, axis: str, confidence: float = 0.95) -> list[s
     star, lower, upper = (float(table[name].iloc[0]) for name in ("threshold", "threshold_lower", "threshold_upper"))
     levels = table[axis]
     if math.isinf(star):
-        said = [f"at no level up to {axis} = {levels.max():g} do half of the seeds acquire it"]
+        said = [f"{_SHARE} stays under one half up to {axis} = {levels.max():g}"]
     elif star == 0:
-        said = [f"half of the seeds or more acquire it already at {axis} = {levels.min():g}"]
+        said = [f"{_SHARE} is one half or more already at {axis} = {levels.min():g}"]
     else:
         ends = _ends_in_words(lower, upper, confidence)
         said = [f"half of the seeds acquire it from {axis} = {star:.4g} on{ends}"]
@@ -112,7 +114,10 @@ def _ends_in_words(lower: float, upper: float, confidence: float) -> str:
 
 
 def threshold(levels: Sequence[float], acquired: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """Return K* and the ends of its interval, which are nan where there is but one seed.
+    """Return K* and the ends of its interval, which are nan of fewer than INTERVAL_FROM seeds.
+
+    The interval is of resampled seeds, and as wide as the two levels between which K* is at least: where no seed
+    acquires it at one and every seed at the next, resamples agree on what nobody has seen.
 
     levels: [L] ascending. acquired: [L, N], 1 where a lane acquired it and 0 where not, of N seeds; nan where a seed
     has no lane. A resample that leaves a level without a lane is left out.
@@ -123,10 +128,13 @@ def threshold(levels: Sequence[float], acquired: np.ndarray, confidence: float) 
     counts = known.sum(axis=2)
     drawn_shares = np.nan_to_num(acquired)[:, drawn].sum(axis=2) / np.maximum(counts, 1)
     star, *resampled = _crossing(levels, drawn_shares, counts)[(counts > 0).all(axis=0)]
-    if n_seeds < 2:
+    if n_seeds < INTERVAL_FROM:
         return float(star), math.nan, math.nan
     # Ends are resamples themselves: between two of which one is infinite there is no number.
     lower, upper = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], method="nearest")
+    place = int(np.searchsorted(levels, star))
+    if 0 < place < len(levels):
+        lower, upper = min(lower, levels[place - 1]), max(upper, levels[place])
     return float(star), float(lower), float(upper)
 
 
