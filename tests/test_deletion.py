@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -201,7 +203,7 @@ def test_copied_results_are_not_those_of_the_study_in_the_first_folder(base, tmp
     assert list(made_for.noted(Path("results"))) == []
     assert gone_after(RUN)
     planned().register()
-    assert list(made_for.noted(Path("results"))) == [tmp_path / "copy/workflow/studies/tiny.yaml"]
+    assert list(made_for.noted(Path("results"))) == [(tmp_path / "copy/workflow/studies/tiny.yaml", "")]
 
 
 def test_what_a_study_that_cannot_be_loaded_may_need_stays(base, capsys):
@@ -296,6 +298,36 @@ def test_it_lists_and_asks_before(answer, goes, base, monkeypatch, capsys):
     assert (before.items() <= tree().items()) != goes
 
 
+HELD = """
+import signal, time
+import numpy  # which has threads of its own
+from icl_transience.system import jobs
+# What runs in the background of a shell may ignore them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+with jobs.signals_held():
+    print("held", flush=True)
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        pass
+    print("whole", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_process_comes_after_what_must_be_whole(number):
+    """Sent from outside: the system gives it to whichever thread it likes."""
+    call = [sys.executable, "-c", HELD]
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
+    with subprocess.Popen(call, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        process.send_signal(number)
+        said, problem = process.communicate()
+    assert said == "whole\n"
+    assert process.returncode == -number, problem
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("asked", ["status", "cost", "stale", "orphans", "words", "explore"])
 def test_what_asks_for_a_study_asks_for_its_results_where_it_is_told(asked, base, monkeypatch, capsys):
     Path("results").rename("moved there")
@@ -319,6 +351,15 @@ def interrupt(*_: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """What runs in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_at_the_question_is_said_in_one_line_and_nothing_goes(base, monkeypatch, capsys):
     monkeypatch.setattr(command.sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", interrupt)
@@ -328,6 +369,7 @@ def test_ctrl_c_at_the_question_is_said_in_one_line_and_nothing_goes(base, monke
     assert before.items() <= tree().items()
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("at", [1, 3, 8], ids=["first", "third", "eighth"])
 def test_ctrl_c_while_files_are_removed_comes_when_all_are(at, base, monkeypatch, capsys):
     copy = base.parent / "copy"

@@ -114,6 +114,17 @@ def test_what_a_command_begins_with_holds_in_the_environment_of_a_rule_alone(bef
     assert (path, package, alone) == (("/rule/bin:/usr/bin", there, "1") if expected else ("/usr/bin", "none", "none"))
 
 
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])
+def test_a_prefix_that_was_there_stays_and_any_shell_takes_what_is_added(shell):
+    for before, said in (("A='{x}' ; export A; ", "{x}"), (None, "")):
+        prefix = interpreter.conda_prefix(before).replace("{{", "{").replace("}}", "}")
+        env = {"PATH": "/usr/bin:/bin", "CONDA_PREFIX": "/rule"}
+        done = subprocess.run(
+            [shell, "-c", prefix + "echo ${A-} $PATH"], env=env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == [*filter(None, [said]), "/rule/bin:/usr/bin:/bin"]
+
+
 def test_of_a_folder_of_packages_this_one_alone_is_lent_to_an_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("ICL_CACHE", str(tmp_path / "cache"))
     installed = tmp_path / "venv's {own}/site-packages"

@@ -5,6 +5,7 @@ Two files of one name in different folders write into one folder of results, and
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,19 +19,25 @@ def note(study: Path, study_folder: Path) -> None:
     atomic.write_text(study_folder / name, json.dumps(said) + "\n")
 
 
-def noted(results: Path) -> Iterator[Path]:
-    """Yield the study files that asked for something in a results folder, and still exist.
+def noted(results: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the study files that asked for something in a results folder, and still exist, and "".
 
-    What was noted before the folder was moved or copied does not count: it may be of another checkout.
+    Of a note or a study that may not be read, as of another user, yield its path and why. What was noted before the
+    folder was moved or copied does not count: it may be of another checkout.
     """
     for path in sorted(results.glob("studies/*/.made-for-*")):
+        study = path
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
             study, there = Path(said["study"]), said["results"]
+            if there == _results(path.parent) and stat.S_ISREG(study.stat().st_mode):
+                yield study, ""
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # the study is gone, or the note, since it was found
+        except OSError as error:
+            yield study, f"{study}: {error.strerror}"
         except (ValueError, KeyError, TypeError):
             continue  # no note of ours; what tables were made from is known besides
-        if there == _results(path.parent) and study.is_file():
-            yield study
 
 
 def _results(study_folder: Path) -> str:

@@ -131,10 +131,15 @@ def load_all(plan: Plan) -> tuple[list[tuple[Path, Study]], list[Unloaded]]:
     add(plan.study, plan.study_path)
     folders = plan.sources.folders
     known = {plan.study_path.resolve()}
-    for path in (*study_files(plan.base), *made_for.noted(Path(plan.paths.root))):
+    shipped = ((path, "") for path in study_files(plan.base))
+    for path, unseen in (*shipped, *made_for.noted(Path(plan.paths.root))):
         if path.resolve() in known:
             continue
         known.add(path.resolve())
+        if unseen:
+            name = path.parent.name if path.name.startswith(".") else path.stem
+            unloaded.append(Unloaded(name, unseen, ()))
+            continue
         try:
             add(load.load(path, folders, bases_folder(plan.base)), path)
         except StudyError as error:

@@ -22,8 +22,10 @@ def put_on_path() -> None:
         os.environ["PATH"] = os.pathsep.join([folder, there])
 
 
-def conda_prefix() -> str:
+def conda_prefix(before: str | None = None) -> str:
     """Return what commands begin with where rules run in conda environments of their own, for `shell.prefix`.
+
+    before: what they began with, which stays; None: what Snakemake has them begin with, in bash alone.
 
     There a rule's environment has been activated, another than the one of this process, if that is in one. Its programs
     come first: conda puts them in the place of those of the environment before, which may stand behind this Python's
@@ -32,12 +34,13 @@ def conda_prefix() -> str:
     Braces are doubled, since `shell.prefix` fills in what stands in single ones. Raises OSError where no folder can be
     written to.
     """
-    before, package = shlex.quote(os.environ.get("CONDA_PREFIX", "")), shlex.quote(str(_library()))
+    active, package = shlex.quote(os.environ.get("CONDA_PREFIX", "")), shlex.quote(str(_library()))
     words = (
-        f'[ -z "${{CONDA_PREFIX:-}}" ] || [ "$CONDA_PREFIX" = {before} ] || '
+        f'[ -z "${{CONDA_PREFIX:-}}" ] || [ "$CONDA_PREFIX" = {active} ] || '
         f'export PATH="$CONDA_PREFIX/bin:$PATH" PYTHONPATH={package} PYTHONNOUSERSITE=1; '
     )
-    return "set -euo pipefail; " + words.replace("{", "{{").replace("}", "}}")
+    first = '[ -z "${BASH_VERSION:-}" ] || set -euo pipefail; ' if before is None else before
+    return (first + words).replace("{", "{{").replace("}", "}}")
 
 
 def _library() -> Path:

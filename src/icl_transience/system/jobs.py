@@ -102,12 +102,21 @@ def told_to_stop() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Let signals to end come only after the block, which must not be done by half."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    """Let signals to end come only after the block, which must not be done by half.
+
+    A mask would hold them from this thread alone: one of NumPy's would take them, and Python act on them here.
+    """
+    came: list[int] = []
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def set_up_torch(options: argparse.Namespace) -> None:
