@@ -904,7 +904,7 @@ CONFIGS = {
     "an unknown key": ({"studdy": "laptop"}, ["config: unknown key `studdy`", "did you mean `study`?"]),
     "an unknown study": (
         {"study": "laptp"},
-        ["`study` is 'laptp'", "did you mean `laptop`?", "there are circuits, claims"],
+        ["`study` is 'laptp'", "did you mean `laptop`?", "there are atlas, circuits, claims"],
     ),
     "a study without a name": ({"study": ""}, ["`study` is '', expected a text that is not empty"]),
     "a study by a way out": ({"study": "../studies/laptop"}, ["`study` is '../studies/laptop', which is not in"]),
