@@ -190,7 +190,9 @@ def test_what_a_study_of_the_same_name_in_another_folder_needs_stays(name, there
     for asked in (("l2",), ("--all",)):
         gone = gone_after(*asked)
         assert not [path for path in gone if "packs" in path.parts and alone.name in path.parts]
-        assert f"{alone} stays: it trains {name} baseline seed 0 of study tiny" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f"{alone} stays: it trains {name} baseline seed 0 of study tiny" in said
+        assert ("no study here has more: say `delete --orphans` first" in said) == (not there)
         assert not [path for path in gone if "more" in path.parts]
     if there:
         assert gone_after("--orphans") == set()
