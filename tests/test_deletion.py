@@ -208,6 +208,31 @@ def test_copied_results_are_not_those_of_the_study_in_the_first_folder(base, tmp
     assert list(made_for.noted(Path("results"))) == [(tmp_path / "copy/workflow/studies/tiny.yaml", "")]
 
 
+@pytest.mark.parametrize("hidden", ["the note", "the study"])
+def test_what_a_study_that_may_not_be_read_may_need_stays(hidden, base, tmp_path, monkeypatch, capsys):
+    """As another user's; the tests may run as root, who may read all."""
+    theirs = tmp_path / "their home/mine.yaml"
+    theirs.parent.mkdir()
+    theirs.write_text(OTHER)
+    planned(str(theirs)).register()
+    method = "read_text" if hidden == "the note" else "stat"
+    real = getattr(Path, method)
+
+    def refused(path: Path, *args: object, **options: object) -> object:
+        if path == theirs or (path.parent.name == "mine" and path.name.startswith(".made-for-")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, method, refused)
+    assert any("Permission denied" in problem for _, problem in made_for.noted(Path("results")))
+    shutil.rmtree("results/studies/mine/l2")  # which would tell what was made for it, too
+    delete(RUN)
+    said = capsys.readouterr().out
+    assert "a study that cannot be loaded here may refer to it" in said
+    assert "nothing to delete" in said
+    assert "mine" in orphans.listing(planned())
+
+
 def test_what_a_study_that_cannot_be_loaded_may_need_stays(base, capsys):
     (base / "workflow/studies/broken.yaml").write_text("a: [")
     assert gone_after(RUN) == set()

@@ -22,11 +22,11 @@ def note(study: Path, study_folder: Path) -> None:
 def noted(results: Path) -> Iterator[tuple[Path, str]]:
     """Yield the study files that asked for something in a results folder, and still exist, and "".
 
-    Of a note or a study that may not be read, as of another user, yield its path and why. What was noted before the
-    folder was moved or copied does not count: it may be of another checkout.
+    Of a note or a study that may not be read, as of another user, yield the study, or its name alone, and why. What was
+    noted before the folder was moved or copied does not count: it may be of another checkout.
     """
     for path in sorted(results.glob("studies/*/.made-for-*")):
-        study = path
+        study = Path(path.parent.name)
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
             study, there = Path(said["study"]), said["results"]
@@ -35,7 +35,7 @@ def noted(results: Path) -> Iterator[tuple[Path, str]]:
         except (FileNotFoundError, NotADirectoryError):
             continue  # the study is gone, or the note, since it was found
         except OSError as error:
-            yield study, f"{study}: {error.strerror}"
+            yield study, f"{error.filename}: {error.strerror}"
         except (ValueError, KeyError, TypeError):
             continue  # no note of ours; what tables were made from is known besides
 

@@ -247,9 +247,8 @@ class _Deleted:
                 why = f"it is a link, to {format_path(folder.resolve())}: delete that by hand, then the link"
             elif users:
                 why = f"it trains {_some(users)}, too"
-                if gone_from := sorted(self._unknown & {use.experiment for use in users}):
-                    # Another file of this name may have them; as far as is known nothing does.
-                    why += f"; no study here has {', '.join(gone_from)}: say `delete --orphans` first, if none should"
+                if unknown := sorted(self._unknown & {use.experiment for use in users}):
+                    why += f"; no study here has {', '.join(unknown)}: say `delete --orphans` first, if none should"
             elif pack_id in search.started_from:
                 why = "other lanes start from its snapshots"
             else:

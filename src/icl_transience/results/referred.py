@@ -137,8 +137,7 @@ def load_all(plan: Plan) -> tuple[list[tuple[Path, Study]], list[Unloaded]]:
             continue
         known.add(path.resolve())
         if unseen:
-            name = path.parent.name if path.name.startswith(".") else path.stem
-            unloaded.append(Unloaded(name, unseen, ()))
+            unloaded.append(Unloaded(path.stem, unseen, ()))
             continue
         try:
             add(load.load(path, folders, bases_folder(plan.base)), path)

@@ -25,14 +25,14 @@ def put_on_path() -> None:
 def conda_prefix(before: str | None = None) -> str:
     """Return what commands begin with where rules run in conda environments of their own, for `shell.prefix`.
 
-    before: what they began with, which stays; None: what Snakemake has them begin with, in bash alone.
-
     There a rule's environment has been activated, another than the one of this process, if that is in one. Its programs
     come first: conda puts them in the place of those of the environment before, which may stand behind this Python's
     own. This package, which environments lack, is found by PYTHONPATH: Snakemake takes the variable out of what such a
     command inherits, so that the command has to set it. Packages of the user's own would come before what is pinned.
-    Braces are doubled, since `shell.prefix` fills in what stands in single ones. Raises OSError where no folder can be
-    written to.
+    Braces are doubled, since `shell.prefix` fills in what stands in single ones.
+
+    before: what commands began with, which stays; None: what Snakemake has them begin with, in bash alone. Raises
+    OSError where no folder can be written to.
     """
     active, package = shlex.quote(os.environ.get("CONDA_PREFIX", "")), shlex.quote(str(_library()))
     words = (

@@ -84,20 +84,8 @@ def told_to_stop() -> Iterator[Callable[[], bool]]:
 
     SIGTERM is what a queue sends that takes its machine back, SIGINT is Ctrl-C, SIGHUP a connection that is lost.
     """
-    came: list[int] = []
-    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-
-    def note(number: int, frame: object) -> None:
-        came.append(number)
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
+    with _noted(once=True) as came:
         yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -107,16 +95,32 @@ def signals_held() -> Iterator[None]:
     A mask would hold them from this thread alone: one of NumPy's would take them, and Python act on them here.
     """
     came: list[int] = []
-    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    for number in before:
-        signal.signal(number, lambda number, frame: came.append(number))
     try:
-        yield
+        with _noted(once=False) as came:
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
+def _noted(*, once: bool) -> Iterator[list[int]]:
+    """Yield a list of the signals to end that have come; once: a second one of a kind does what it did before."""
+    came: list[int] = []
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+        if once:
+            signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
 
 
 def set_up_torch(options: argparse.Namespace) -> None:

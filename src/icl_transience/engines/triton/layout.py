@@ -104,8 +104,9 @@ class Layout:
     def forward(self) -> Tile:
         """Return tokens, and columns of its matrices, that a program of the forward pass takes.
 
-        Up to width 64 on a Hopper GPU, all these are the fastest of those measured with 12 blocks on an H200 that were
-        good with 1 lane and with 64: more rows are better for many lanes, fewer for one. Elsewhere they are those with
+        At width 64 on a Hopper GPU, all these are the fastest of those measured with 12 blocks on an H200 that were
+        good with 1 lane and with 64: more rows are better for many lanes, fewer for one. In bfloat16, 64 lanes
+        decided. Of 64 rows and 32 columns a kernel in bfloat16 read out of range there. Elsewhere they are those with
         which the compiler spills least; tests/test_triton_compiled.py has bounds.
         """
         numerics, rows, columns = self.run.numerics, self._small_rows, min(64, self.run.model.width)
