@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from factories import make_record
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from test_survival import AML, kaplan_meier
 
 from icl_transience.analysis import acquisition
@@ -166,6 +167,15 @@ def test_the_table_is_told_in_words():
     share = "the share of seeds that acquire it, taken not to fall,"
     assert said[0] == f"{share} stays under one half up to {AXIS} = 64"
     assert said[1] == f"{share} is one half or more already at {AXIS} = 64"
+
+
+def test_the_foot_of_the_figure_says_from_which_accuracy_on_it_is_acquired():
+    record = make_record({f"classes={level}": {AXIS: level} for level in (64, 128)}, seeds=4)
+    lanes = lanes_of({64: [0] * 4, 128: [1] * 4})
+    for min_effect, level in ((0.25, "0.75"), (0.05, "0.55")):
+        asked = replace(record, statistics=replace(record.statistics, min_effect=min_effect))
+        said = " ".join(text.get_text() for text in draw_survival(asked, lanes).findobj(Text)).replace("\n", " ")
+        assert f"It emerges where the best accuracy exceeds {level}, or" in said
 
 
 @pytest.mark.parametrize(("acquired", "said"), [(0, "K* not reached"), (1, "K* below the lowest level")])

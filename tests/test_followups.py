@@ -8,6 +8,7 @@ import pytest
 from icl_transience.analysis.eprocess import e_value
 from icl_transience.planning.plan import Plan
 from icl_transience.results import cost
+from icl_transience.specs.evaluators import chance
 
 ROOT = Path(__file__).parents[1]
 # The default study, of the same model, takes 3 minutes on two cores, of which the rate of larger models explains 0.9.
@@ -53,6 +54,17 @@ def test_times_are_of_32_seeds_at_five_numbers_of_classes(tmp_path):
     assert experiment.statistics.acquisition
     assert len(experiment.runs) == 5
     assert len(experiment.seeds) >= 32
+
+
+def test_a_seed_that_acquires_it_is_one_for_the_curves_and_for_the_claims(tmp_path):
+    (experiment,) = planned("threshold", tmp_path).study.experiments.values()
+    asked = experiment.statistics
+    level = chance(asked.evaluator, experiment.runs[0].run.recipe, experiment.runs[0].run.n_labels)
+    assert level is not None
+    never = next(claim for claim in experiment.claims if claim.name == "never_below")
+    values = {(part.of, part.direction): part.value for part in never.parts}
+    assert values["peak", "below"] == level + asked.min_effect == 0.75
+    assert values["final_icl_holdout", "below"] < 0.75 < values["final_icl_holdout", "above"]
 
 
 def test_the_atlas_is_a_map_of_six_by_six(tmp_path):

@@ -1,7 +1,8 @@
 """When in-context learning is acquired along an axis of numbers: survival.csv, threshold.csv, where a study asks.
 
-    acquired       the lane's in-context learning emerged before its training ended; then `emergence` (transience.py)
-                   is the time, and otherwise a lower bound of it. Diverged lanes are left out
+    acquired       the lane's peak exceeds chance by max(statistics.min_effect, 3 sigma): its in-context learning
+                   emerged (transience.py). Then `emergence`, half-way to its own peak, is the time, and otherwise a
+                   lower bound of it: the same that claims of `emergence` are judged by. Diverged lanes are left out
     survival.csv   S(t), the share of lanes that have not acquired it by t, at each level of the axis: Kaplan & Meier
                    (1958), with the log-log interval (survival.py)
     threshold      K*: the level from which half of the lanes acquire it. Shares of lanes are made non-decreasing along

@@ -12,6 +12,7 @@ from icl_transience.analysis import acquisition
 from icl_transience.report.figures import layout, lines
 from icl_transience.report.figures import runs as figure_runs
 from icl_transience.report.figures.runs import GREY
+from icl_transience.specs.evaluators import chance
 from icl_transience.specs.experiment import axis_of_numbers
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.system.formatting import format_count
@@ -22,8 +23,10 @@ _WIDTH, _HEIGHT_OF_PANEL = 8.0, 2.8
 _SPREAD = 0.5
 _HOW = (
     "Seeds {seeds}. Left: the share of seeds in which in-context learning has not emerged yet (Kaplan and Meier), with "
-    "its {interval}; a line ends where training does. Right: every seed's accuracy at the end, and the share of seeds "
-    "in which it emerged. K*: where half of the seeds acquire it, with its {interval}, by resampling seeds."
+    "its {interval}; a line ends where training does. It emerges where the best accuracy exceeds {level}, or chance by "
+    "3 sigma if that is more, and then half-way from chance to the seed's own peak. Right: every seed's accuracy at "
+    "the end, and the share of seeds in which it emerged. K*: where half of the seeds acquire it, with its {interval}, "
+    "by resampling seeds."
 )
 
 
@@ -45,7 +48,14 @@ def draw_survival(record: ExperimentRecord, lanes: pd.DataFrame) -> Figure:
     left.set(ylim=(-0.02, 1.02), ylabel="share of seeds without it")
     _ends(right, lanes, table, axis, list(colours.values()))
     _mark_threshold(right, table, axis)
-    return layout.finished(figure, record, _HOW)
+    return layout.finished(figure, record, _HOW.replace("{level}", _level_in_words(record)))
+
+
+def _level_in_words(record: ExperimentRecord) -> str:
+    """Return the accuracy that a lane's peak has to exceed, of every chance level that its runs have."""
+    asked = record.statistics
+    chances = {chance(asked.evaluator, run.recipe, run.labels) or 0.0 for run in record.runs}
+    return " or ".join(f"{level + asked.min_effect:.3g}" for level in sorted(chances))
 
 
 def _steps(panel: Axes, curve: pd.DataFrame, start: float, horizon: int, colour: object) -> None:
