@@ -328,6 +328,7 @@ EVENTFUL = {
     "cosine": {"optimizer.schedule": Schedule(kind="cosine", warmup=50, length=301)},
     "intervention": {"interventions": (Intervention(at=90, recipe=LATER.recipe, optimizer=LATER.optimizer),)},
     "forgetting": {"forgetting": Forgetting(every=100)},
+    "forgetting the unembedding, too": {"forgetting": Forgetting(every=100, unembedding=True)},
     "learned positions": {"model.positions.kind": "learned"},
 }
 
@@ -345,7 +346,7 @@ def test_a_native_lane_is_the_same_alone_and_packed_to_the_last_bit():
         tiny_run(**{"recipe.input_noise": 0.5, "recipe.pool": 30, "recipe.zipf.alpha": 1.0}),
         *(run for changes in EVENTFUL.values() if (run := tiny_run(**changes)).tensor_shape == tiny_run().tensor_shape),
     ]
-    assert len(runs) == 10
+    assert len(runs) == 11
     together = pack(*runs)
     until = 100 * runs[0].batch_size
     packed, losses = trained(together, until, "native")

@@ -177,6 +177,10 @@ REFUSED = {
         "freeze: {parameters: [embedder]}, forgetting: {every: 512}",
         ["label_embedding, which `forgetting` draws anew"],
     ),
+    "the unembedding frozen and forgotten": (
+        "freeze: {parameters: [unembedding]}, forgetting: {every: 512, unembedding: true}",
+        ["unembedding.weight, unembedding.bias, which `forgetting` draws anew"],
+    ),
 }
 
 

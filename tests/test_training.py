@@ -111,9 +111,10 @@ def trained_by_torch(lane: Lane, steps: int) -> tuple[dict[str, torch.Tensor], l
                 optimizer.param_groups[0].update({key: value for key, value in new.items() if key != "params"})
         every, until = (-(-part // run.batch_size) for part in (run.forgetting.every, run.forgetting.until))
         if step and every and step % every == 0 and (not until or step <= until):
-            table = weights["label_embedding"]
-            table.data = drawn_weights(lane, step // every)["label_embedding"]
-            optimizer.state.pop(table, None)
+            more = ("unembedding.weight", "unembedding.bias") if run.forgetting.unembedding else ()
+            for name in ("label_embedding", *more):
+                weights[name].data = drawn_weights(lane, step // every)[name]
+                optimizer.state.pop(weights[name], None)
         optimizer.param_groups[0].pop("initial_lr", None)
         optimizer.param_groups[0]["lr"] = ours.learning_rate
         # A new one sets the rate to that of its first step, which is this one.
@@ -188,6 +189,10 @@ MORE = {
     },
     "forgetting": {"forgetting": Forgetting(every=50), "optimizer.l2.strength": 0.01},
     "forgetting for a time": {"forgetting": Forgetting(every=48, until=150)},
+    "forgetting the unembedding, too": {
+        "forgetting": Forgetting(every=48, unembedding=True),
+        "model.init.distribution": "pytorch",
+    },
     "learned positions": {"model.positions.kind": "learned", "optimizer.l2.embedder": 0.02},
 }
 of_more = pytest.mark.parametrize("changes", MORE.values(), ids=MORE)
@@ -495,6 +500,7 @@ EVENTFUL = [
         ),
     },
     {"forgetting": Forgetting(every=47, until=250), "optimizer.l2.strength": 0.01, "optimizer.l2.form": "unsquared"},
+    {"forgetting": Forgetting(every=47, until=250, unembedding=True)},
     {},
 ]
 KINDS = {
@@ -558,22 +564,26 @@ def test_a_snapshot_is_taken_before_labels_are_forgotten():
     assert torch.equal(state.parameters["label_embedding"], taken[64])
 
 
-def test_labels_are_forgotten_and_nothing_else_is_and_another_time_gives_others():
-    spec = pack(tiny_run(forgetting=Forgetting(every=8)), TINY_RUN)
+@pytest.mark.parametrize("more", [(), ("unembedding.weight", "unembedding.bias")])
+def test_labels_are_forgotten_and_nothing_else_is_and_another_time_gives_others(more):
+    pytorch = {"model.init.distribution": "pytorch"}  # elsewhere biases are 0 whenever they are drawn
+    forgetting = tiny_run(forgetting=Forgetting(every=8, unembedding=bool(more)), **pytorch)
+    spec, forgotten = pack(forgetting, tiny_run(**pytorch)), ("label_embedding", *more)
     state = trained(spec, 24)[0]
     before = {name: value.clone() for name, value in state.parameters.items()}
     drawn = []
     for seen in (8, 16):
         lanes.reset_label_embeddings(spec, state, seen)
-        drawn.append(state.parameters["label_embedding"][0].clone())
-        assert not any(part["label_embedding"][0].any() for part in (state.first_moments, state.second_moments))
+        drawn.append([state.parameters[name][0].clone() for name in forgotten])
+        for part in (state.first_moments, state.second_moments):
+            assert not any(part[name][0].any() for name in forgotten)
     lanes.reset_label_embeddings(spec, state, 20)
-    assert torch.equal(state.parameters["label_embedding"][0], drawn[1])
-    assert not torch.equal(*drawn)
+    assert all(torch.equal(state.parameters[name][0], last) for name, last in zip(forgotten, drawn[1], strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(*drawn, strict=True))
     for name, value in before.items():
         assert torch.equal(state.parameters[name][1], value[1])
-        assert torch.equal(state.parameters[name][0], value[0]) == (name != "label_embedding")
-    assert state.first_moments["label_embedding"][1].any()
+        assert torch.equal(state.parameters[name][0], value[0]) == (name not in forgotten)
+    assert all(state.first_moments[name][1].any() for name in forgotten)
 
 
 def test_dropout_changes_training_and_no_evaluation():

@@ -116,6 +116,7 @@ EVENTFUL = {
     "inverse_sqrt": {"optimizer.schedule": Schedule(kind="inverse_sqrt", warmup=8)},
     "intervention": {"interventions": (Intervention(at=18, recipe=LATER.recipe, optimizer=LATER.optimizer),)},
     "forgetting": {"forgetting": Forgetting(every=12)},
+    "forgetting the unembedding, too": {"forgetting": Forgetting(every=12, unembedding=True)},
     "freezing": {"freeze": Freeze(parameters=("label_embedding", "norm.scale"), from_=8, until=20)},
     "freezing while clipped": {
         "optimizer.clip": 0.05, "freeze": Freeze(parameters=("unembedding.weight",)),

@@ -109,7 +109,8 @@ def lane_steps(pack: PackSpec, names: Iterable[str], seen: int) -> list[dict[str
         freeze = lane.run.freeze
         steps = dict.fromkeys(names, seen // batch_size)
         # An optimizer that has just begun corrects its moments for it.
-        steps["label_embedding"] -= lane.run.forgetting.latest(batch_size, seen) // batch_size
+        for name in lane.run.forgetting.parameters:
+            steps[name] -= lane.run.forgetting.latest(batch_size, seen) // batch_size
         for name in freeze.parameters:
             steps[name] -= freeze.frozen_sequences(batch_size, seen) // batch_size
             if freeze.holds(batch_size, seen):
@@ -119,17 +120,17 @@ def lane_steps(pack: PackSpec, names: Iterable[str], seen: int) -> list[dict[str
 
 
 def reset_label_embeddings(pack: PackSpec, state: State, seen: int) -> None:
-    """Draw the label embeddings of the lanes anew that forget them at `seen`, with moments of 0."""
+    """Draw anew what lanes forget at `seen`: label embeddings, with the unembedding or not; their moments are 0."""
     for number, lane in enumerate(pack.lanes):
         run = lane.run
         times = run.forgetting.times(run.batch_size, seen)
         if times and run.forgetting.latest(run.batch_size, seen) == seen:
-            name = "label_embedding"
             sizes = run.bank.shape.width, run.n_labels
             redrawn = initial.initial_parameters(run.model, *sizes, lane.seed.init, run.recipe.context, times)
-            state.parameters[name][number].copy_(redrawn[name])
-            state.first_moments[name][number].zero_()
-            state.second_moments[name][number].zero_()
+            for name in run.forgetting.parameters:
+                state.parameters[name][number].copy_(redrawn[name])
+                state.first_moments[name][number].zero_()
+                state.second_moments[name][number].zero_()
 
 
 def select_lane(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:

@@ -78,7 +78,8 @@ def _describe_events(run: Run) -> Iterator[str]:
     """Yield what changes in mid-training."""
     if run.forgetting.every:
         until = f" until {run.forgetting.until:,}" if run.forgetting.until else ""
-        yield f"label embeddings drawn anew every {run.forgetting.every:,} sequences{until}"
+        what = "label embeddings and the unembedding" if run.forgetting.unembedding else "label embeddings"
+        yield f"{what} drawn anew every {run.forgetting.every:,} sequences{until}"
     recipe, optimizer = run.recipe, run.optimizer
     for change in run.interventions:
         now = [*_describe_recipe(change.recipe)] if change.recipe != recipe else []

@@ -172,7 +172,7 @@ def differences_of_training(run: Run) -> Iterator[str]:
     if run.interventions:
         yield f"interventions: theirs is as before the first, at {run.interventions[0].at} sequences seen, to the end"
     if run.forgetting.every:
-        yield "forgetting: their label embeddings are drawn once"
+        yield "forgetting: their label embeddings and unembedding are drawn once"
     if run.activation_interventions:
         yield "activation_interventions: theirs trains without any"
     if run.freeze.parameters:

@@ -50,7 +50,7 @@ class Run:
     snapshots: Annotated[Snapshots, Key("when the parameters are kept for evaluation; does not depend on the horizon")]
     forgetting: Annotated[
         Forgetting,
-        Key("the label embeddings are drawn anew again and again (active forgetting), and their optimizer begins anew"),
+        Key("label embeddings are drawn anew again and again (active forgetting), and their optimizer begins anew"),
     ] = neutral(Forgetting())
     interventions: Annotated[
         tuple[

@@ -133,7 +133,7 @@ class Intervention:
 class Forgetting:
     """The label embeddings are drawn anew whenever `every` more sequences have been seen, up to `until`.
 
-    every: 0 is never. until: 0 is as long as training goes on.
+    every: 0 is never. until: 0 is as long as training goes on. unembedding: whether it is drawn anew with them.
     """
 
     every: Annotated[
@@ -144,6 +144,16 @@ class Forgetting:
         int,
         Key("sequences seen after which it stops; 0 = as long as training goes on", unit="sequences seen", minimum=0),
     ] = 0
+    unembedding: Annotated[
+        bool, Key("whether the unembedding's weights and biases, by which labels are read, are drawn anew as well")
+    ] = neutral(False)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Return the names of the parameters that are drawn anew; none where it is never."""
+        if not self.every:
+            return ()
+        return ("label_embedding", *(("unembedding.weight", "unembedding.bias") if self.unembedding else ()))
 
     def times(self, batch_size: int, seen: int) -> int:
         """Return how often they have been drawn anew for the batch that begins at `seen` sequences seen."""

@@ -116,8 +116,8 @@ def impossible_freeze(run: Run) -> Iterator[str]:
         )
     if len(frozen.parameters) == len(parameter_shapes(run.model, 1, 1, 1)):
         yield "`freeze.parameters` names all parameters, so that nothing would train: leave some of them out"
-    if run.forgetting.every and "label_embedding" in frozen.parameters:
+    if both := [name for name in run.forgetting.parameters if name in frozen.parameters]:
         yield (
-            "`freeze.parameters` has label_embedding, which `forgetting` draws anew: freeze others, or leave one of "
+            f"`freeze.parameters` has {', '.join(both)}, which `forgetting` draws anew: freeze others, or leave one of "
             "them out"
         )

@@ -1,7 +1,7 @@
 """The optimizer as tables that kernels read: what an array's step is, and a batch's learning rates and corrections.
 
-parts.update reads them. A clock counts an array's steps: 0 counts batches; 1, of label embeddings, from when they were
-forgotten; 2, of arrays that are frozen at some time, leaves that out; 3 is both; an array that stands still has -1.
+parts.update reads them. A clock counts an array's steps: 0 counts batches; 1, of arrays that are forgotten, from when they were
+last; 2, of arrays that are frozen at some time, leaves that out; 3 is both; an array that stands still has -1.
 Nothing here needs Triton.
 """
 
@@ -18,7 +18,6 @@ from icl_transience.specs.training import Optimizer
 
 CLOCKS = 4
 STATICS = 9
-_TABLE = "label_embedding"
 
 
 def statics(pack: PackSpec, names: Sequence[str], seen: int) -> Tensor:
@@ -40,7 +39,7 @@ def _of_array(run: Run, name: str, seen: int) -> list[float]:
     optimizer = run.optimizer
     squared = optimizer.l2.form == "squared"
     frozen = name in run.freeze.parameters
-    clock = 2 * frozen + (name == _TABLE)
+    clock = 2 * frozen + (name in run.forgetting.parameters)
     return [
         *(optimizer.beta1, 1 - optimizer.beta1, optimizer.beta2, 1 - optimizer.beta2, optimizer.epsilon),
         2 * optimizer.l2.of(component(name)) if squared else 0.0,
