@@ -194,13 +194,24 @@ def test_a_map_has_outcome_and_numbers_of_every_run():
         {
             "run": name,
             "outcome": "never" if number == 4 else "transient",
+            "seeds": 2,
             "index": None if number == 4 else number / 10,
+            "n_index": {4: 0, 7: 1}.get(number, 2),
             "peak": 0.5 + number / 20,
+            "n_peak_at_censored": int(number == 8),
         }
         for number, name in enumerate(places)
     )
     index, peak, *_ = draw_map(record, runs).axes
     assert [text.get_text() for text in index.texts][:5] == ["T\n0.00", "T\n0.10", "T\n0.20", "T\n0.30", "N"]
-    assert [text.get_text() for text in peak.texts] == [f"{0.5 + number / 20:.2f}" for number in range(9)]
+    # A peak at the last snapshot of some lane may be less than what would have come.
+    assert [text.get_text() for text in peak.texts] == [f"{0.5 + n / 20:.2f}" + "↑" * (n == 8) for n in range(9)]
+    # The field of depth 3, width 16, of whose two lanes one has an index.
+    assert [patch.get_xy() for patch in index.patches if patch.get_hatch()] == [(0.5, 1.5)]
+    assert not any(patch.get_hatch() for patch in peak.patches)
+    assert [panel.images[0].get_clim() for panel in (index, peak)] == [(0, 1), (0.5, 1)]
+    asked = replace(record, statistics=replace(record.statistics, evaluator="ciwl"))
+    # Of one of eight labels in the context.
+    assert draw_map(asked, runs).axes[1].images[0].get_clim() == (1 / 8, 1)
     assert index.get_ylabel() == "model.depth"
     assert [tick.get_text() for tick in index.get_xticklabels()] == ["8", "16", "32"]

@@ -1,7 +1,7 @@
 """The optimizer as tables that kernels read: what an array's step is, and a batch's learning rates and corrections.
 
 parts.update reads them. A clock counts an array's steps: 0 counts batches; 1, of arrays that are forgotten, from when
-they were last; 2, of arrays that are frozen at some time, leaves that out; 3 is both; an array that stands still has -1.
+they were last; 2, of arrays that are frozen at some time, leaves that out; 3 is both; one that stands still has -1.
 Nothing here needs Triton.
 """
 
