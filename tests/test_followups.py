@@ -106,6 +106,15 @@ def test_a_seed_that_acquires_it_is_one_for_the_curves_and_for_the_claims(tmp_pa
     assert values["final_icl_holdout", "below"] < 0.75 < values["final_icl_holdout", "above"]
 
 
+def test_a_model_that_drifts_to_one_half_is_none_in_which_the_copier_loses_weight(tmp_path):
+    study = planned("mixtures", tmp_path).study
+    for name in ("gaussian", "omniglot"):
+        (claim,) = (one for one in study.experiments[name].claims if one.name == "the_copier_loses_weight")
+        fall, end = (part for part in claim.parts if part.of == "final_copier_weight")
+        assert (fall.minus, fall.direction, fall.value) == ("at_peak_copier_weight", "below", -0.05)
+        assert (end.minus, end.direction, end.value) == ("", "below", 0.45)
+
+
 def test_the_atlas_is_a_map_of_six_by_six(tmp_path):
     plan = planned("atlas", tmp_path)
     (experiment,) = plan.study.experiments.values()
