@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from factories import make_curves, make_record
+from factories import SEEN, make_curves, make_record
 
 from icl_transience.analysis import forecast
 from icl_transience.analysis.forecast import squared_errors
@@ -14,24 +14,30 @@ SEEDS, POINTS = 14, 20
 
 
 def series(*, leads: bool, seed: int = 0) -> np.ndarray:
-    """Flip and weight of lanes; either flip follows the weight at the snapshot before, or knows nothing of it."""
+    """Flip, its graded twin and the weight of lanes: flip follows the weight by a snapshot, or knows nothing of it."""
     random = np.random.default_rng(seed)
     weight = random.normal(size=(SEEDS, POINTS))
     noise = random.normal(size=(SEEDS, POINTS))
     flip = 0.1 * noise + (np.roll(weight, 1, axis=1) if leads else noise)
-    return np.stack([flip, weight], axis=-1)
+    return np.stack([flip, flip + 0.1 * random.normal(size=flip.shape), weight], axis=-1)
+
+
+def graded_and_both(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    graded, both = (errors[:, list(forecast.FORECASTS).index(name)] for name in ("graded", "both"))
+    return graded, both
 
 
 @pytest.mark.parametrize("deviation", [False, True])
 def test_a_weight_that_leads_makes_every_forecast_of_the_next_snapshot_better(deviation):
     errors = squared_errors(series(leads=True), 1, deviation=deviation)
-    assert errors.shape == (SEEDS - forecast.FIRST_FITTED, 3)
-    assert (errors[:, 2] < 0.2 * errors[:, 0]).all()
+    assert errors.shape == (SEEDS - forecast.FIRST_FITTED, 4)
+    graded, both = graded_and_both(errors)
+    assert (both < 0.2 * graded).all()
 
 
 def test_a_weight_that_knows_nothing_is_no_better_as_often_as_not():
     better = [squared_errors(series(leads=False, seed=n), 1, deviation=False) for n in range(20)]
-    share = np.mean([(errors[:, 2] < errors[:, 0]).mean() for errors in better])
+    share = np.mean([(both < graded).mean() for graded, both in map(graded_and_both, better)])
     # It costs a little to fit what says nothing: under a half.
     assert 0.1 < share < 0.5
 
@@ -48,11 +54,34 @@ def test_no_forecast_depends_on_a_later_seed_or_on_what_is_forecast():
     assert (squared_errors(other, 2, deviation=True)[:-1] == before[:-1]).all()
 
 
+def test_a_weight_that_only_reads_flip_with_less_noise_adds_nothing_to_its_graded_twin():
+    """One latent curve: flip counts it coarsely, the weight and the twin read it finely."""
+    random = np.random.default_rng(1)
+    shares = []
+    for _ in range(20):
+        latent = random.normal(size=(SEEDS, POINTS)).cumsum(axis=1)
+        flip, twin, weight = (latent + noise * random.normal(size=latent.shape) for noise in (2.0, 0.01, 0.01))
+        errors = squared_errors(np.stack([flip, twin, weight], axis=-1), 1, deviation=False)
+        graded, both = graded_and_both(errors)
+        shares.append([(both < graded).mean(), (both < errors[:, 0]).mean()])
+    against_twin, against_count = np.mean(shares, axis=0)
+    assert against_twin < 0.6 < 0.9 < against_count
+
+
 def test_what_is_common_to_all_seeds_is_no_part_of_a_deviation():
     known = series(leads=True)
     shared = known + np.linspace(0, 50, POINTS)[None, :, None]
     np.testing.assert_allclose(
         squared_errors(shared, 1, deviation=True), squared_errors(known, 1, deviation=True), rtol=1e-6
+    )
+
+
+def with_twin(curves: pd.DataFrame) -> pd.DataFrame:
+    """With a probability of what flip counts that tells nothing."""
+    flips = curves[curves["evaluator"] == "flip"]
+    return pd.concat(
+        [curves, flips.assign(metric=forecast.TWIN, value=flips["value"].where(flips["value"].isna(), 0.3))],
+        ignore_index=True,
     )
 
 
@@ -62,6 +91,7 @@ def write(folder, seeds: int, values: dict[str, np.ndarray]) -> pd.DataFrame:
     for name, of_name in values.items():
         rows = curves["evaluator"] == name
         curves.loc[rows, "value"] = of_name.ravel()
+    curves = with_twin(curves)
     tables_file.write_csv(folder / "curves.csv", curves, digits=7)
     for name in ("transience.csv", "runs.csv"):
         (folder / name).write_text("run\none\n")
@@ -81,7 +111,27 @@ def test_the_table_has_a_row_a_run_kind_and_horizon_with_its_evidence(tmp_path):
     assert (first["n_seeds"], first["n_snapshots"], first["seeds_for"], first["seeds_against"]) == (10, 5, 10, 0)
     # Ten seeds for it, none against: 2^11 times the integral of p^10 from 1/2 to 1.
     assert first["e_for"] == pytest.approx(2**11 / 11 * (1 - 2**-11))
-    assert first["rmse_both"] < 1e-6 < first["rmse_flip"]
+    assert first["rmse_both"] < 1e-6 < first["rmse_graded"] == pytest.approx(first["rmse_flip"])
+    # From 1,000 to 2,000, … and 16,000 to 32,000 sequences seen.
+    assert table["sequences_ahead"].tolist() == [4000, 9000] * 2
+
+
+def test_one_row_a_run_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(forecast, "PRIMARY_AHEAD", 2)
+    weight = np.random.default_rng(0).uniform(size=(5, 7))
+    table = write(tmp_path, 5, {"flip": np.roll(weight, 1, axis=1), STRATEGY: weight})
+    assert table.loc[table["primary"], ["about", "ahead"]].to_numpy().tolist() == [["deviation", 2]]
+
+
+def test_snapshots_that_a_later_seed_lacks_or_has_besides_change_no_forecast_of_an_earlier_one():
+    curves = with_twin(make_curves(make_record({"one": {}}, 6), {"one": [0.5] * 7}))
+    seen, known = forecast.series_of(curves)
+    lacking = curves[(curves["seed"] != "4") | (curves["sequences_seen"] != 8000)]
+    besides = curves[curves["seed"] == "5"].assign(sequences_seen=lambda table: table["sequences_seen"] + 1)
+    for others, kept in ((lacking, [0, 1, 2, 3, 5]), (pd.concat([curves, besides]), range(6))):
+        others_seen, found = forecast.series_of(others)
+        assert others_seen.tolist() == seen.tolist() == SEEN[1:]
+        np.testing.assert_array_equal(found, known[list(kept)])
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -100,4 +150,4 @@ def test_seeds_are_read_in_ascending_order_of_their_numbers():
     record = make_record({"one": {}}, 11)
     curves = make_curves(record, {"one": [0.5] * 7})
     curves.loc[curves["evaluator"] == "flip", "value"] = curves["seed"].astype(float)
-    assert forecast.series_of(curves)[:, 0, 0].tolist() == list(range(11))
+    assert forecast.series_of(with_twin(curves))[1][:, 0, 0].tolist() == list(range(11))

@@ -2,21 +2,26 @@
 
 A forecast of flip y at the snapshot `ahead` after the present one t is linear,
 
-    flip alone          y(t + ahead) = a + b flip(t)
-    weight alone        y(t + ahead) = a + c copier_weight(t)
-    flip and weight     y(t + ahead) = a + b flip(t) + c copier_weight(t)
+    flip        y(t + ahead) = a + b flip(t)
+    graded      y(t + ahead) = a + b flip(t) + c target_probability(t)
+    weight      y(t + ahead) = a + d copier_weight(t)
+    both        y(t + ahead) = a + b flip(t) + c target_probability(t) + d copier_weight(t)
 
-with the same coefficients at all t, of which the start is none. They are fitted, by least squares, on the seeds before
+target_probability is the mean probability of the answers that `flip` counts, on the same sequences: as the weight is,
+it is graded, and so less noisy than a count. `graded` is what the weight has to improve on. `ahead` counts snapshots,
+which lie closer together early in training; sequences_ahead has the median of what it comes to. Coefficients are the
+same at all t, of which the start is none. They are fitted, by least squares, on the seeds before
 the one that is forecast, in ascending order, and never on that seed or a later one. `about`:
 
     level       flip and the weight as they are: time alone, which both tell, forecasts much of it
     deviation   how far each is from the mean of the seeds before, at the same snapshot: does a seed whose weight is
                 higher than is usual at that time come to have a higher flip than is usual then?
 
-A seed is for the weight where the mean squared error over t of `flip and weight` is smaller than that of `flip alone`,
-else against it. Since it was forecast from earlier seeds alone, these signs enter the evidence of analysis/eprocess.py,
-under the null hypothesis that a seed is at most as likely for as against, given those before it. Rows are read one by
-one: nothing is corrected for their number.
+A seed is for the weight where the mean squared error over t of `both` is smaller than that of `graded`, else against
+it. Since it was forecast from earlier seeds alone, these signs enter the evidence of analysis/eprocess.py, under the
+null hypothesis that a seed is at most as likely for as against, given those before it. Rows are read one by one:
+nothing is corrected for their number. One of them answers, the one that is `primary`: of deviations, PRIMARY_AHEAD
+snapshots ahead.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,44 +36,50 @@ from icl_transience.specs.evaluators import STRATEGY
 from icl_transience.store.layout import FORECAST
 from icl_transience.store.tables_file import default_curves, read_curves, write_csv
 
-TARGET = "flip"
+TARGET, TWIN = "flip", "target_probability"
 ABOUT = ("level", "deviation")
 # Seeds on which the first forecast is fitted: from two on there are deviations from a mean.
 FIRST_FITTED = 2
 # Snapshots from which a forecast of a seed is at least made.
 FEWEST_POINTS = 3
 # Names of columns -> what a forecast is made from, in the columns of an array.
-FORECASTS: Mapping[str, tuple[int, ...]] = {"flip": (0,), "weight": (1,), "both": (0, 1)}
+FORECASTS: Mapping[str, tuple[int, ...]] = {"flip": (0,), "graded": (0, 1), "weight": (2,), "both": (0, 1, 2)}
+PRIMARY_ABOUT, PRIMARY_AHEAD = "deviation", 4
+# What `graded` and `both` are in the order of FORECASTS.
+_GRADED, _BOTH = (list(FORECASTS).index(name) for name in ("graded", "both"))
 
 
 def write_forecast(folder: Path) -> None:
     """Write forecast.csv of an experiment from its curves.csv: a row a run, kind and number of snapshots ahead.
 
-    n_seeds: how many are forecast. rmse_flip, rmse_weight, rmse_both: root of the mean squared error over all of them.
-    seeds_for, seeds_against, e_for, e_against, p, p_against: as of the module. A run with too few seeds or snapshots
-    has no row.
+    n_seeds: how many are forecast. rmse_flip, rmse_graded, rmse_weight, rmse_both: root of the mean squared error over
+    all of them. primary, sequences_ahead, seeds_for, seeds_against, e_for, e_against, p, p_against: as of the module. A
+    run with too few seeds or snapshots has no row.
     """
     curves = read_curves(folder)
     rows = [row for run in curves["run"].unique() for row in _rows(str(run), curves.loc[curves["run"] == run])]
-    columns = ("run", "about", "ahead", "n_seeds", "n_snapshots", *(f"rmse_{name}" for name in FORECASTS))
+    head = ("run", "about", "ahead", "primary", "sequences_ahead", "n_seeds", "n_snapshots")
+    columns = (*head, *(f"rmse_{name}" for name in FORECASTS))
     more = ("seeds_for", "seeds_against", "e_for", "e_against", "p", "p_against")
     write_csv(folder / FORECAST, pd.DataFrame(rows, columns=[*columns, *more]), digits=6)
 
 
 def _rows(run: str, curves: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    series = series_of(curves)
-    n_points = series.shape[1]
+    seen, series = series_of(curves)
+    n_points = len(seen)
     for about in ABOUT:
         for ahead in horizons(n_points):
             errors = squared_errors(series, ahead, deviation=about == "deviation")
             if not len(errors):
                 continue
-            signs = np.sign(errors[:, 0] - errors[:, 2]).astype(int)
+            signs = np.sign(errors[:, _GRADED] - errors[:, _BOTH]).astype(int)
             found = eprocess.evidence(signs[None])
             yield {
                 "run": run,
                 "about": about,
                 "ahead": ahead,
+                "primary": (about, ahead) == (PRIMARY_ABOUT, PRIMARY_AHEAD),
+                "sequences_ahead": float(np.median(seen[ahead:] - seen[:-ahead])),
                 "n_seeds": len(errors),
                 "n_snapshots": n_points - ahead,
                 **{f"rmse_{name}": float(np.sqrt(errors[:, n].mean())) for n, name in enumerate(FORECASTS)},
@@ -81,19 +92,23 @@ def _rows(run: str, curves: pd.DataFrame) -> Iterator[dict[str, Any]]:
             }
 
 
-def series_of(curves: pd.DataFrame) -> np.ndarray:
-    """Return flip and copier weight of a run's lanes, float64 [seeds, snapshots, 2].
+def series_of(curves: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return sequences seen [snapshots], and what is forecast from, float64 [seeds, snapshots, 3].
 
-    Seeds in ascending order, without those that diverged; snapshots that all of them have, without the start.
+    That is flip, its target's probability and the copier weight. Seeds in ascending order, without those that diverged.
+    Snapshots are those that the first FIRST_FITTED of them have, without the start, so that no later seed has a say in
+    what is forecast of an earlier one; a later seed without one of them is left out.
     """
-    tables = []
-    for name in (TARGET, STRATEGY):
-        curve = default_curves(curves, name)
-        by_seed = curve.pivot(index="sequences_seen", columns="seed", values="value")
-        complete = curve.groupby("sequences_seen").size() == by_seed.shape[1]
-        tables.append(by_seed.loc[complete & (by_seed.index > 0)])
-    finite = [seed for seed in tables[0] if all(table[seed].notna().all() for table in tables)]
-    return np.stack([table[eprocess.ascending(finite)].to_numpy().T for table in tables], axis=-1)
+    flips = curves.loc[(curves["evaluator"] == TARGET) & (curves["metric"] == TWIN)]
+    tables = [default_curves(curves, TARGET), flips, default_curves(curves, STRATEGY)]
+    gone = {seed for table in tables for seed in table.loc[table["value"].isna(), "seed"]}
+    pivots = [table.pivot(index="sequences_seen", columns="seed", values="value") for table in tables]
+    alive = [seed for seed in eprocess.ascending(list(pivots[0])) if seed not in gone]
+    seen = pivots[0].index[pivots[0].index > 0]
+    for pivot in pivots:
+        seen = seen.intersection(pivot[alive[:FIRST_FITTED]].dropna().index)
+    complete = [seed for seed in alive if all(pivot[seed].reindex(seen).notna().all() for pivot in pivots)]
+    return seen.to_numpy(), np.stack([pivot.loc[seen, complete].to_numpy().T for pivot in pivots], axis=-1)
 
 
 def horizons(n_points: int) -> list[int]:
@@ -102,7 +117,7 @@ def horizons(n_points: int) -> list[int]:
 
 
 def squared_errors(series: np.ndarray, ahead: int, *, deviation: bool) -> np.ndarray:
-    """Return the mean squared error of each forecast of each seed, float64 [seeds that are forecast, 3].
+    """Return the mean squared error of each forecast of each seed, float64 [seeds that are forecast, FORECASTS].
 
     series: as of `series_of`. deviation: of what is left of it without the mean of earlier seeds.
     """
@@ -110,7 +125,7 @@ def squared_errors(series: np.ndarray, ahead: int, *, deviation: bool) -> np.nda
     for seed in range(FIRST_FITTED, len(series)):
         usual = series[:seed].mean(0) if deviation else 0.0
         known, own = series[:seed] - usual, series[seed] - usual
-        x, y = known[:, :-ahead].reshape(-1, 2), known[:, ahead:, 0].ravel()
+        x, y = known[:, :-ahead].reshape(-1, own.shape[-1]), known[:, ahead:, 0].ravel()
         errors.append([_error(x, y, own[:-ahead], own[ahead:, 0], columns) for columns in FORECASTS.values()])
     return np.array(errors).reshape(-1, len(FORECASTS))
 
