@@ -56,7 +56,7 @@ def test_no_path_of_the_machine_is_recorded():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A finished study in a folder that is a checkout as far as pages go; its figures are older ones, which are empty."""
+    """A finished study, whose figures are empty, in a folder that is a checkout as far as pages go."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -92,7 +92,7 @@ def written(plan: Plan) -> tuple[str, str]:
 def is_drawn(picture: Path) -> bool:
     """Whether there is more than one colour on it."""
     with Image.open(picture) as image:
-        return len(image.getcolors()) > 1
+        return len(image.getcolors() or []) > 1
 
 
 def test_the_page_has_questions_claims_runs_figures_and_times_in_the_words_of_the_report(finished):
@@ -179,7 +179,9 @@ def test_tables_whose_seeds_were_taken_for_each_other_are_refused(finished):
     folder = Path(finished.paths.experiment_folder("transience"))
     for name in ("transience.csv", "curves.csv"):
         table = tables_file.read_csv(folder / name)
-        tables_file.write_csv(folder / name, table.assign(seed=table["seed"].map({"0": "1", "1": "0"})), digits=10)
+        tables_file.write_csv(
+            folder / name, table.assign(seed=table["seed"].replace(["0", "1"], ["1", "0"])), digits=10
+        )
     checksums.write_checksums(folder, tables_file.TABLES)
     with pytest.raises(StudyError, match=r"transience: .*transience\.csv: \w+ of run baseline, seed"):
         written(finished)

@@ -1,7 +1,7 @@
 """The page docs/results.md and the README's table of claims: what the studies show, from docs/data alone.
 
-Nothing on them is typed: `recorded.record` copies tables and figures of a study's results to docs/data and docs/images,
-and this writes them as Markdown, in the words of analysis/words.py and analysis/verdicts.py.
+Nothing on them is typed: `recorded.record` takes tables and figures from a study's results to docs/data and
+docs/images, and this writes them as Markdown, in the words of analysis/words.py and analysis/verdicts.py.
 """
 
 import json
