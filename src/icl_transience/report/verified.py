@@ -7,7 +7,6 @@ earlier seeds are still right; those of other settings are not, however new they
 """
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,8 +51,9 @@ def _refused(plan: Plan, experiment: str, problem: str) -> StudyError:
     folder, study = plan.paths.experiment_folder(experiment), plan.config["study"]
     again = f"snakemake --config study={shlex.quote(str(study))} results={shlex.quote(plan.paths.root)}"
     return StudyError(
-        f"experiment {experiment}: the tables in {folder} are not of the runs that study {plan.study.name} declares: "
-        f"{problem}: say `{again}`, which makes them again, or delete that folder to record the other experiments"
+        f"experiment {experiment}: the tables in {folder} are not those of the runs that study {plan.study.name} "
+        f"declares: {problem}: say `{again}`, which makes them again, or delete that folder to record the "
+        "other experiments"
     )
 
 
@@ -100,8 +100,12 @@ def _difference(found: "pd.DataFrame", right: "pd.DataFrame") -> str:
     import numpy as np
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-    if other := _unequal(list(map(str, found.columns)), list(map(str, right.columns))):
-        return f"column {other}"
+    columns, theirs = list(map(str, found.columns)), list(map(str, right.columns))
+    if more := [name for name in columns if name not in theirs]:
+        return f"column {', '.join(more)} is none of theirs"
+    if columns != theirs:
+        missing = [name for name in theirs if name not in columns]
+        return f"lacks column {', '.join(missing)}" if missing else "columns in another order"
     if len(found) != len(right):
         return f"{len(found)} rows, not {len(right)}"
     for column in right.columns:
@@ -115,9 +119,3 @@ def _difference(found: "pd.DataFrame", right: "pd.DataFrame") -> str:
             lane = ", ".join(f"{key} {right[key].iloc[row]}" for key in ("run", "seed") if key in right.columns)
             return f"{column} of {lane} is {pair[0].iloc[row]}, and theirs is {pair[1].iloc[row]}"
     return ""
-
-
-def _unequal(found: Sequence[str], right: Sequence[str]) -> str:
-    """Return the names that one of two lists lacks, or the first that stands elsewhere; "" where they are equal."""
-    apart = sorted(set(found) ^ set(right))
-    return ", ".join(apart) or next((name for name, other in zip(found, right, strict=True) if name != other), "")
