@@ -38,8 +38,8 @@ def impossible_strategy(run: Run, evaluation: Mapping[str, Any]) -> Iterator[str
     kinds = [kind for recipe in run.recipes for _, kind in recipe.kinds()]
     if match := max(kind.match for kind in kinds):
         yield (
-            f"`{_WHERE}.predictors` is {strategy.predictors}, which takes the context's exemplars for independent draws, "
-            f"but `recipe.match` is {match:g}, expected 0: leave one of them out"
+            f"`{_WHERE}.predictors` is {strategy.predictors}, which takes the context's exemplars for independent "
+            f"draws, but `recipe.match` is {match:g}, expected 0: leave one of them out"
         )
 
 
