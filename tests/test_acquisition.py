@@ -29,6 +29,7 @@ def lanes_of(shares: dict[float, list[int]], diverged: tuple[tuple[float, int], 
             "outcome": "diverged" if (level, seed) in diverged else ("persistent" if acquired else "never"),
             "emergence": None if (level, seed) in diverged else (1000.0 * (seed + 1) if acquired else 32_000.0),
             "emergence_censored": None if (level, seed) in diverged else not acquired,
+            "emergence_left_censored": None if (level, seed) in diverged else False,
             "final": None if (level, seed) in diverged else (0.95 if acquired else 0.5) + 0.001 * seed,
         }
         for level, of_level in shares.items()
@@ -82,7 +83,7 @@ def test_the_threshold_lies_where_half_of_the_lanes_acquire_it():
 
 def test_a_threshold_beyond_the_levels_is_none_of_them():
     assert acquisition.threshold([64, 128], np.zeros((2, 6)), 0.95) == (math.inf, math.inf, math.inf)
-    assert acquisition.threshold([64, 128], np.ones((2, 6)), 0.95) == (0, 0, 0)
+    assert acquisition.threshold([64, 128], np.ones((2, 6)), 0.95) == (-math.inf, -math.inf, -math.inf)
 
 
 def test_shares_that_fall_by_chance_are_levelled():
@@ -132,7 +133,31 @@ def test_few_or_equal_values_have_no_shape():
 def test_lanes_of_two_kinds_are_told_from_lanes_of_one():
     table = acquisition.threshold_of(lanes_of({64: [0] * 16, 128: [0, 1] * 8, 256: [1] * 16}), AXIS, 0.95)
     below, at, above = table["bimodality_final"]
-    assert at > acquisition.BIMODAL_ABOVE > max(below, above)
+    assert at > acquisition.BIMODAL_ABOVE
+    assert not max(below, above) > acquisition.BIMODAL_ABOVE
+
+
+@pytest.mark.parametrize(("few", "told"), [(1, False), (2, False), (3, True), (16, True)])
+def test_stragglers_are_no_second_group(few, told):
+    values = np.random.default_rng(0).normal(0.5, 0.01, 32)
+    values[:few] += 0.4
+    assert acquisition.bimodality(values) > acquisition.BIMODAL_ABOVE
+    assert math.isnan(acquisition.bimodality_of_groups(values)) != told
+
+
+def test_times_of_which_only_an_upper_bound_is_known_are_counted_and_are_in_no_shape():
+    lanes = lanes_of({64: [1] * 16, 128: [1] * 16})
+    # The time of a lane is 1,000 sequences more than that of the one before; 4,000 is the first snapshot.
+    early = (lanes[AXIS] == 64) & (lanes["emergence"] <= 12_000)
+    lanes.loc[early, ["emergence", "emergence_left_censored"]] = [4000.0, True]
+    table = acquisition.threshold_of(lanes, AXIS, 0.95)
+    assert table["left_censored"].tolist() == [12, 0]
+    assert table["median_left_censored"].tolist() == [True, False]
+    # Four exact times are left.
+    assert math.isnan(table["bimodality_time"].iloc[0])
+    assert not math.isnan(acquisition.bimodality_of_groups(np.log2(lanes.loc[lanes[AXIS] == 64, "emergence"])))
+    said = acquisition.in_words(table, AXIS)[1]
+    assert "16 of 16 seeds acquire it, 12 by their first snapshot, median at most 4,000 sequences" in said
 
 
 # Tables and figures.
@@ -159,8 +184,11 @@ def test_the_table_is_told_in_words():
     star, *of_levels = acquisition.in_words(table, AXIS)
     assert star.startswith(f"half of the seeds acquire it from {AXIS} = 128 on (95% interval ")
     assert of_levels[0].startswith(
-        f"{AXIS} = 64: 0 of 8 seeds acquire it, median not reached, bimodality of accuracies"
+        f"{AXIS} = 64: 0 of 8 seeds acquire it, median not reached, bimodality of final accuracies "
     )
+    assert of_levels[1].endswith(f" {table['bimodality_final'].iloc[1]:.2f}")
+    lone = acquisition.threshold_of(lanes_of({64: [0] * 15 + [1]}), AXIS, 0.95)
+    assert acquisition.in_words(lone, AXIS)[1].endswith("accuracies — (not two groups of 3 or more)")
     assert of_levels[2].startswith(f"{AXIS} = 256: 8 of 8 seeds acquire it, median 4,000 sequences")
     beyond = [[value] * 4 for value in (0, 1)]
     said = [acquisition.in_words(acquisition.threshold_of(lanes_of({64: one}), AXIS, 0.95), AXIS)[0] for one in beyond]
@@ -178,11 +206,14 @@ def test_the_foot_of_the_figure_says_from_which_accuracy_on_it_is_acquired():
         assert f"It emerges where the best accuracy exceeds {level}, or" in said
 
 
-@pytest.mark.parametrize(("acquired", "said"), [(0, "K* not reached"), (1, "K* below the lowest level")])
-def test_a_threshold_that_is_no_level_is_said(acquired, said):
+@pytest.mark.parametrize(("acquired", "place"), [(0, acquisition.ABOVE), (1, acquisition.BELOW)])
+def test_a_threshold_that_is_no_level_is_said(acquired, place):
     record = make_record({f"classes={level}": {AXIS: level} for level in (64, 128)}, seeds=4)
     lanes = lanes_of({64: [acquired] * 4, 128: [acquired] * 4})
-    assert said in [axes.get_title() for axes in draw_survival(record, lanes).axes]
+    assert f"K* {place}" in [axes.get_title() for axes in draw_survival(record, lanes).axes]
+    table = acquisition.threshold_of(lanes, AXIS, 0.95)
+    assert table["threshold"].isna().all()
+    assert set(table["threshold_place"]) == {place}
 
 
 def test_a_map_has_outcome_and_numbers_of_every_run():

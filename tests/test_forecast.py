@@ -79,8 +79,9 @@ def test_what_is_common_to_all_seeds_is_no_part_of_a_deviation():
 def with_twin(curves: pd.DataFrame) -> pd.DataFrame:
     """With a probability of what flip counts that tells nothing."""
     flips = curves[curves["evaluator"] == "flip"]
+    told = flips["value"].where(flips["value"].isna(), 0.3)
     return pd.concat(
-        [curves, flips.assign(metric=forecast.TWIN, value=flips["value"].where(flips["value"].isna(), 0.3))],
+        [curves, flips.assign(metric=forecast.TWIN, value=told)],
         ignore_index=True,
     )
 

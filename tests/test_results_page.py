@@ -8,7 +8,7 @@ import pytest
 from finished_study import LAPTOP, finish, plan_of
 from PIL import Image
 
-from icl_transience.analysis import verdicts, words
+from icl_transience.analysis import acquisition, verdicts, words
 from icl_transience.planning.plan import Plan, study_files
 from icl_transience.report import recorded, results_page
 from icl_transience.results import provenance
@@ -56,7 +56,7 @@ def test_no_path_of_the_machine_is_recorded():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A finished study whose figures are drawn, in a folder that is a checkout as far as pages go."""
+    """A finished study, whose figures are empty, in a folder that is a checkout as far as pages go."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -89,18 +89,27 @@ def written(plan: Plan) -> tuple[str, str]:
     return page.read_text(encoding="utf-8"), readme.read_text(encoding="utf-8")
 
 
+def is_drawn(picture: Path) -> bool:
+    """Whether there is more than one colour on it."""
+    with Image.open(picture) as image:
+        return len(image.getcolors() or []) > 1
+
+
 def test_the_page_has_questions_claims_runs_figures_and_times_in_the_words_of_the_report(finished):
     page, readme = written(finished)
     assert "### transience: does it come and go?" in page
     assert "![Study laptop, experiment transience: curves](images/laptop-transience.png)" in page
-    assert Path("docs/images/laptop-transience.png").stat().st_size < 10_000
+    for name in ("transience", "l2", "evidence"):
+        assert is_drawn(Path(f"docs/images/laptop-{name}.png"))
     folder = Path(finished.paths.experiment_folder("transience"))
     (run,), ends = words.runs_of(folder), words.last_points(folder)
     assert words.run_in_words(run, *ends["baseline"]) in page
     (row,) = tables_file.records(tables_file.read_csv(Path(finished.paths.study_folder, "verdicts.csv")))
     assert f"- **Undecided**: less is lost. {verdicts.findings(row)}" in page.replace("&lt;", "<").replace("\\|", "|")
-    assert "6 of 6" in page
-    assert "Not finished" not in page
+    # A run of each experiment is that of the other: its lanes are trained once.
+    assert "| 1 claim: 1 undecided | 2 of 2 | 4 of 4 |" in page
+    for said in ("Not finished", "so far", "not yet"):
+        assert said not in page
     assert "| [`laptop`](docs/results.md#laptop) | less is lost | undecided | " in readme
     assert (
         "![The evidence for and against each claim of `laptop`, seed by seed](docs/images/laptop-evidence.png)"
@@ -131,7 +140,98 @@ def test_seeds_that_are_not_trained_yet_are_said_to_be_left_out(finished):
     assert "**Not finished:** 1 of 3 lanes are left out.\n" in page
     assert "**Not finished:** 2 of 6 lanes are left out.\n" in page
     assert "**Not finished:** 3 of 3 lanes are left out, so that there are no tables yet.\n" in page
-    assert "6 of 12" in page
+    assert page.count("Figure and numbers are of 2 of 3 seeds.\n") == 2
+    assert "**2 of 3 experiments so far**; not yet: later.\n" in page
+    assert "| 2 of 3 | 4 of 9 |" in page
+
+
+THAN = "than: l2.strength=0.0001}"
+NO_RUN = r"l2: .*run l2\.strength=0 of them is not declared"
+
+# Beside the runs that the plan declares, those of which the tables in the folder are.
+OTHER = {
+    "another learning rate": (
+        LAPTOP.replace("horizon: 2048", "horizon: 2048\n    optimizer: {learning_rate: 0.5}"),
+        r"l2: .* the metrics of those cannot be read",
+    ),
+    "other statistics": (
+        LAPTOP.replace("    claims:", "    statistics: {smoothing: 1}\n    claims:"),
+        r"l2: .*transience\.csv: \w+ of run l2\.strength=\S+, seed \d is \S+, and theirs is ",
+    ),
+    "another run": (LAPTOP.replace("[0, 1.0e-3]", "[0, 1.0e-3, 1.0e-2]"), r"l2: .* they lack run l2\.strength=0\.01"),
+    "no such run": (LAPTOP.replace("[0, 1.0e-3]", "[1.0e-4, 1.0e-3]").replace("than: l2.strength=0}", THAN), NO_RUN),
+    "fewer seeds": (LAPTOP.replace("[0, 1]", "[0]"), "transience: .* seed 1 of them is not declared"),
+}
+
+
+@pytest.mark.parametrize("other", OTHER)
+def test_tables_of_other_runs_than_the_plan_declares_are_refused_before_anything_is_written(finished, other):
+    text, problem = OTHER[other]
+    again = (
+        r".*: say `snakemake --config study=\S*laptop\.yaml results=\S*`, which makes them again, or delete that folder"
+    )
+    with pytest.raises(StudyError, match="experiment " + problem + again):
+        written(plan_of(Path(), text))
+    assert not Path("docs/data").exists()
+
+
+def test_tables_whose_seeds_were_taken_for_each_other_are_refused(finished):
+    folder = Path(finished.paths.experiment_folder("transience"))
+    for name in ("transience.csv", "curves.csv"):
+        table = tables_file.read_csv(folder / name)
+        tables_file.write_csv(
+            folder / name, table.assign(seed=table["seed"].replace(["0", "1"], ["1", "0"])), digits=10
+        )
+    checksums.write_checksums(folder, tables_file.TABLES)
+    with pytest.raises(StudyError, match=r"transience: .*transience\.csv: \w+ of run baseline, seed"):
+        written(finished)
+
+
+def test_experiments_are_recorded_one_by_one_and_claims_of_the_others_are_not_tested_yet(finished):
+    written(finished)
+    shutil.rmtree(finished.paths.experiment_folder("l2"))
+    page, readme = written(finished)
+    assert "| 1 claim: 1 not tested yet | 1 of 2 | 4 of 4 |" in page
+    assert "**1 of 2 experiments so far**; not yet: l2.\n" in page
+    assert "- **Not tested yet**: less is lost.\n" in page
+    assert "| less is lost | not tested yet | none | 0 |" in readme
+    # Nothing stays of what was recorded of it.
+    assert sorted(path.name for path in Path("docs/data/laptop").iterdir()) == [
+        *("SHA256SUMS", "study.json", "transience", "verdicts.csv"),
+    ]
+    assert [path.name for path in Path("docs/images").iterdir()] == ["laptop-transience.png"]
+
+
+def test_the_table_of_the_threshold_is_made_of_the_tables_beside_it_and_goes_with_the_question(finished):
+    text = LAPTOP.replace("    claims:", "    statistics: {acquisition: true}\n    claims:")
+    asks, source = plan_of(Path(), text), Path(finished.paths.experiment_folder("l2"))
+    (source / "threshold.csv").write_text("of other results\n", encoding="utf-8")
+    page, _ = written(asks)
+    recorded_here, lanes = Path("docs/data/laptop/l2"), tables_file.read_csv(source / "transience.csv")
+    acquisition.write_tables(source, lanes, "optimizer.l2.strength", 0.95)
+    right = (source / "threshold.csv").read_bytes()
+    assert (recorded_here / "threshold.csv").read_bytes() == right
+    assert "![Study laptop, experiment l2: survival](images/laptop-l2.png)" in page
+    # Where pictures of the documentation are drawn from the tables, too.
+    for name in tables_file.TABLES:
+        shutil.copyfile(source / name, recorded_here / name)
+    (recorded_here / "threshold.csv").unlink()
+    assert written(asks)[0] == page
+    assert (recorded_here / "threshold.csv").read_bytes() == right
+    checksums.check_checksums(recorded_here, tables_file.TABLES, move=False)
+    written(finished)
+    assert not (recorded_here / "threshold.csv").exists()
+
+
+def test_a_study_of_twelve_claims_is_read_claim_by_claim(finished):
+    claim = LAPTOP[LAPTOP.index("      kept:") :]
+    more = "".join(claim.replace("kept", f"kept{n}").replace("less is lost", f"claim {n}") for n in range(11))
+    page, readme = written(plan_of(Path(), LAPTOP + more))
+    assert "| 12 claims: 12 undecided |" in page
+    lines = [line for line in page.splitlines() if line.startswith("- **Undecided**: ")]
+    assert len(lines) == 12
+    assert all(len(line) < 400 for line in lines)
+    assert readme.count("\n| [`laptop`](docs/results.md#laptop) | ") == 12
 
 
 def test_a_study_whose_first_call_is_still_at_work_is_recorded_too(finished):

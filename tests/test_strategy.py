@@ -407,6 +407,15 @@ REFUSED = {
         "recipe: {input_noise: 0.1}, evaluation: {strategy: {predictors: empirical}}",
         "`recipe.input_noise` is 0.1: leave one of them out",
     ),
+    "context items that are the query": (
+        "recipe: {match: 0.5}, evaluation: {strategy: {predictors: empirical}}",
+        "`evaluation.strategy.predictors` is empirical, which takes the context's exemplars for independent draws, but "
+        "`recipe.match` is 0.5, expected 0: leave one of them out",
+    ),
+    "context items that are the query in some sequences": (
+        "recipe: {mixture: {same: {share: 0.5, match: 1}}}, evaluation: {strategy: {predictors: empirical}}",
+        "`recipe.match` is 1, expected 0",
+    ),
     "no floor": (
         "evaluation: {strategy: {predictors: empirical, floor: 0}}",
         "`experiments.a.evaluation.strategy.floor` is 0, expected above 0",

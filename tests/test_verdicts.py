@@ -72,6 +72,20 @@ def test_a_claim_may_be_about_the_difference_of_two_columns():
     assert (gap["seeds_used"], gap["excluded"]) == ("1 2 3 4 5", 1)
 
 
+@pytest.mark.parametrize("evidence", ["fixed", "anytime"])
+def test_claims_of_experiments_without_tables_make_the_others_no_easier_to_decide(evidence):
+    first, second = (claim("trend", name=name, experiment=name, evidence=evidence) for name in ("l2", "later"))
+    whole = verdicts.judge([first, second], {"l2": lanes(FALLS), "later": lanes(FALLS)}).iloc[0]
+    so_far = verdicts.judge([first, second], {"l2": lanes(FALLS)})
+    columns = ["p_holm", "p_against_holm"]
+    # Both p are equal, so that at the end, too, Holm's factor is 2, the number of claims of the whole study.
+    assert so_far.iloc[0][columns].tolist() == [min(1, 2 * whole[name]) for name in ("p", "p_against")]
+    assert all(so_far.iloc[0][columns] >= whole[columns])
+    assert so_far.iloc[1][["experiment", "verdict", "seeds"]].tolist() == ["later", verdicts.NOT_YET, 0]
+    alone = verdicts.judge([first], {"l2": lanes(FALLS)}).iloc[0]
+    assert alone["p_holm"] == alone["p"]
+
+
 def test_a_claim_of_an_experiment_that_is_left_out_stays_undecided_and_costs_the_others_nothing():
     alone = only(lanes(FALLS), claim("trend"))
     table = judged(lanes(FALLS), claim("trend"), claim("threshold", experiment="words", left_out=True))

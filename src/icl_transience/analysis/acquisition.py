@@ -3,18 +3,22 @@
     acquired       the lane's peak exceeds chance by max(statistics.min_effect, 3 sigma): its in-context learning
                    emerged (transience.py). Then `emergence`, half-way to its own peak, is the time, and otherwise a
                    lower bound of it: the same that claims of `emergence` are judged by. Diverged lanes are left out
+    left_censored  of these, the lanes that had acquired it by their first snapshot: their time is at most that. The
+                   curve falls there for them, and a median that is no later is at most that
     survival.csv   S(t), the share of lanes that have not acquired it by t, at each level of the axis: Kaplan & Meier
                    (1958), with the log-log interval (survival.py)
     threshold      K*: the level from which half of the lanes acquire it. Shares of lanes are made non-decreasing along
                    the axis (isotonic regression: Robertson, Wright & Dykstra 1988), and K* is where they cross 1/2,
-                   interpolated in log2 of positive levels. Infinite where they never reach 1/2; 0 where they are at 1/2
-                   at the lowest level already: K* lies below. Its interval: percentiles over 2,000 resamples of seeds,
-                   and the two levels between which K* is, at least
+                   interpolated in log2 of positive levels. Where they never reach 1/2, or are at 1/2 at the lowest
+                   level already, there is no number, and `threshold_place` says on which side K* lies. Its interval:
+                   percentiles over 2,000 resamples of seeds, and the two levels between which K* is, at least; an
+                   infinite end lies beyond the levels
     bimodality     Sarle's coefficient b = (g^2 + 1) / (k + 3 (n - 1)^2 / ((n - 2) (n - 3))), g and k the sample's
                    skewness and excess kurtosis, corrected for bias: 1/3 of a normal distribution, 5/9 of a uniform one,
                    which a distribution of two peaks exceeds (as can a very skewed one, or a straggler). Source:
                    SAS/STAT, CLUSTER; Pfister et al. (2013). Of the lanes' final in-context accuracy, and of log2 of the
-                   times of those that acquired it
+                   times of those that acquired it, without the left-censored. One straggler makes it larger than two
+                   equal groups do: it is told only where the widest gap between values has 3 or more on either side
 
 That there is such a threshold, and two kinds of lanes near it, is what Nguyen & Reddy (2024) say.
 """
@@ -32,9 +36,12 @@ from icl_transience.store.tables_file import records, write_csv
 
 # Of a uniform distribution; see above.
 BIMODAL_ABOVE = 5 / 9
-# Fewer values say nothing of a distribution's shape.
-_FEWEST = 8
+# Fewer values say nothing of a distribution's shape, and fewer beyond the widest gap between them are stragglers.
+_FEWEST, _FEWEST_IN_GROUP = 8, 3
 _RESAMPLES = 2000
+# Where K* lies: a number is between levels alone.
+BETWEEN, BELOW, ABOVE = "between levels", "below the lowest level", "above the highest level"
+_NO_GROUPS = f"— (not two groups of {_FEWEST_IN_GROUP} or more)"
 _SHARE = "the share of seeds that acquire it, taken not to fall,"
 
 
@@ -49,7 +56,8 @@ def survival_of(lanes: pd.DataFrame, axis: str, confidence: float) -> pd.DataFra
     """Return the share of lanes that have not acquired it, a row a level and time at which some did."""
     tables = []
     for level, of_level in _levels(lanes, axis).items():
-        curve = survival_curve(of_level["emergence"].tolist(), _is_open(of_level).tolist(), confidence)
+        is_open = _is_true(of_level, "emergence_censored")
+        curve = survival_curve(of_level["emergence"].tolist(), is_open.tolist(), confidence)
         tables.append(pd.DataFrame({axis: level} | curve))
     return pd.concat(tables, ignore_index=True)
 
@@ -59,23 +67,27 @@ def threshold_of(lanes: pd.DataFrame, axis: str, confidence: float) -> pd.DataFr
     levels = _levels(lanes, axis)
     acquired = pd.DataFrame({level: _acquired(of_level) for level, of_level in levels.items()}).T
     star, lower, upper = threshold(list(levels), acquired.to_numpy(dtype=float), confidence)
+    place = BETWEEN if math.isfinite(star) else BELOW if star < 0 else ABOVE
     rows = []
     for level, of_level in levels.items():
-        is_open = _is_open(of_level)
+        is_open, is_early = (_is_true(of_level, f"emergence_{side}") for side in ("censored", "left_censored"))
         median = median_time(of_level["emergence"].tolist(), is_open.tolist(), confidence)
-        times = np.log2(of_level.loc[~is_open, "emergence"].to_numpy(dtype=float))
+        times = np.log2(of_level.loc[~is_open & ~is_early, "emergence"].to_numpy(dtype=float))
         rows.append(
             {
                 axis: level,
                 "seeds": len(of_level),
                 "acquired": int((~is_open).sum()),
+                "left_censored": int(is_early.sum()),
                 "share": float((~is_open).mean()),
                 "median": median.median,
+                "median_left_censored": bool((of_level.loc[is_early, "emergence"] >= median.median).any()),
                 "median_lower": median.lower,
                 "median_upper": median.upper,
-                "bimodality_final": bimodality(of_level["final"].to_numpy(dtype=float)),
-                "bimodality_time": bimodality(times),
-                "threshold": star,
+                "bimodality_final": bimodality_of_groups(of_level["final"].to_numpy(dtype=float)),
+                "bimodality_time": bimodality_of_groups(times),
+                "threshold": star if place == BETWEEN else math.nan,
+                "threshold_place": place,
                 "threshold_lower": lower,
                 "threshold_upper": upper,
             }
@@ -89,34 +101,36 @@ def in_words(table: pd.DataFrame, axis: str, confidence: float = 0.95) -> list[s
     confidence: of the intervals, as the table's were made.
     """
     star, lower, upper = (float(table[name].iloc[0]) for name in ("threshold", "threshold_lower", "threshold_upper"))
-    levels = table[axis]
-    if math.isinf(star):
+    levels, where = table[axis], table["threshold_place"].iloc[0]
+    if where == ABOVE:
         said = [f"{_SHARE} stays under one half up to {axis} = {levels.max():g}"]
-    elif star == 0:
+    elif where == BELOW:
         said = [f"{_SHARE} is one half or more already at {axis} = {levels.min():g}"]
     else:
         ends = _ends_in_words(lower, upper, confidence)
         said = [f"half of the seeds acquire it from {axis} = {star:.4g} on{ends}"]
     for row in records(table):
         kinds = row["bimodality_final"]
-        shape = "" if math.isnan(kinds) else f", bimodality of accuracies at the end {kinds:.2f}"
-        median = "not reached" if math.isinf(row["median"]) else f"{row['median']:,.0f} sequences"
+        shape = "bimodality of final accuracies " + (_NO_GROUPS if math.isnan(kinds) else f"{kinds:.2f}")
+        bound = "at most " if row["median_left_censored"] else ""
+        median = "not reached" if math.isinf(row["median"]) else f"{bound}{row['median']:,.0f} sequences"
         how_many = f"{row['acquired']:.0f} of {row['seeds']:.0f} seeds acquire it"
-        said.append(f"{axis} = {row[axis]:g}: {how_many}, median {median}{shape}")
+        early = f", {row['left_censored']:.0f} by their first snapshot" if row["left_censored"] else ""
+        said.append(f"{axis} = {row[axis]:g}: {how_many}{early}, median {median}, {shape}")
     return said
 
 
 def _ends_in_words(lower: float, upper: float, confidence: float) -> str:
     if math.isnan(lower):
         return ""
-    first = "below the lowest level" if lower == 0 else f"{lower:.4g}"
-    last = f"{upper:.4g}" if upper < math.inf else "above the highest level"
+    first, last = (BELOW if end == -math.inf else ABOVE if end == math.inf else f"{end:.4g}" for end in (lower, upper))
     return f" ({confidence:.0%} interval {first} to {last})"
 
 
 def threshold(levels: Sequence[float], acquired: np.ndarray, confidence: float) -> tuple[float, float, float]:
     """Return K* and the ends of its interval, which are nan of fewer than INTERVAL_FROM seeds.
 
+    Each is infinite where it lies beyond the levels, below the lowest or above the highest.
     The interval is of resampled seeds, and as wide as the two levels between which K* is at least: where no seed
     acquires it at one and every seed at the next, resamples agree on what nobody has seen.
 
@@ -151,7 +165,7 @@ def _crossing(levels: Sequence[float], shares: np.ndarray, weights: np.ndarray) 
         part = (0.5 - below[crosses]) / (above[crosses] - below[crosses])
         between = scale[place - 1] + part * (scale[place] - scale[place - 1])
         found[crosses] = 2**between if is_positive else between
-    found[risen[0] >= 0.5] = 0.0
+    found[risen[0] >= 0.5] = -math.inf
     return found
 
 
@@ -186,16 +200,25 @@ def bimodality(values: np.ndarray) -> float:
     return (skewness**2 + 1) / (kurtosis + 3 * (n - 1) ** 2 / ((n - 2) * (n - 3)))
 
 
+def bimodality_of_groups(values: np.ndarray) -> float:
+    """Return Sarle's coefficient of `values` [n]; nan where the widest gap parts fewer than 3 from the others."""
+    gaps = np.diff(np.sort(values))
+    if not len(gaps):
+        return math.nan
+    below = int(gaps.argmax()) + 1
+    return bimodality(values) if min(below, len(values) - below) >= _FEWEST_IN_GROUP else math.nan
+
+
 def _levels(lanes: pd.DataFrame, axis: str) -> dict[float, pd.DataFrame]:
     """Return level -> its lanes that did not diverge, in order of levels."""
     alive = pd.DataFrame(lanes.loc[lanes["outcome"] != "diverged"])
     return {float(str(level)): of_level for level, of_level in alive.groupby(axis)}
 
 
-def _is_open(lanes: pd.DataFrame) -> pd.Series:
+def _is_true(lanes: pd.DataFrame, column: str) -> pd.Series:
     # In a column that has empty cells too, pandas reads what is true and false as text.
-    return pd.Series(lanes["emergence_censored"].astype(str) == "True")
+    return pd.Series(lanes[column].astype(str) == "True")
 
 
 def _acquired(lanes: pd.DataFrame) -> pd.Series:
-    return pd.Series((~_is_open(lanes)).to_numpy(dtype=float), index=lanes["seed"])
+    return pd.Series((~_is_true(lanes, "emergence_censored")).to_numpy(dtype=float), index=lanes["seed"])

@@ -64,6 +64,8 @@ EVIDENCE_COLUMNS = (
     "p",
     "p_against",
 )
+# What stands for a verdict on a claim whose experiment has no tables yet; only of studies that are not finished.
+NOT_YET = "not tested yet"
 # What a seed says of a part, in the column `goes`.
 _GOES = {1: "as claimed", -1: "the other way", 0: "neither", eprocess.LOST: "no value"}
 
@@ -77,7 +79,12 @@ def write_verdicts(folder: Path, claims: Sequence[ClaimRecord]) -> None:
     They are made from the transience.csv of its experiments.
     """
     experiments = dict.fromkeys(claim.experiment for claim in claims if not claim.left_out)
-    judged = judge_all(claims, {name: tables_file.read_lanes(folder / name) for name in experiments})
+    write_judged(folder, claims, {name: tables_file.read_lanes(folder / name) for name in experiments})
+
+
+def write_judged(folder: Path, claims: Sequence[ClaimRecord], lanes: Mapping[str, pd.DataFrame]) -> None:
+    """Write verdicts.csv, evidence.csv and their SHA256SUMS into a folder. lanes: transience.csv by experiment."""
+    judged = judge_all(claims, lanes)
     tables = {tables_file.VERDICTS: table_of(judged, claims), tables_file.EVIDENCE: evidence_of(judged)}
     for name, table in tables.items():
         atomic.write(
@@ -93,29 +100,40 @@ def judge(claims: Sequence[ClaimRecord], lanes: Mapping[str, pd.DataFrame]) -> p
 
 
 def judge_all(claims: Sequence[ClaimRecord], lanes: Mapping[str, pd.DataFrame]) -> list[Judged]:
-    """Return every claim but those of experiments that are left out, with what its lanes say."""
-    return [judge_claim(claim, lanes[claim.experiment]) for claim in claims if not claim.left_out]
+    """Return every claim but those of experiments that are left out or have no lanes here, with what its lanes say."""
+    return [judge_claim(one, lanes[one.experiment]) for one in claims if not one.left_out and one.experiment in lanes]
 
 
 def table_of(judged: Sequence[Judged], claims: Sequence[ClaimRecord]) -> pd.DataFrame:
-    """Return the table of verdicts; claims that are left out stand last, undecided, and correct no other's p."""
-    corrected = [paired_tests.holm([getattr(one, name) for one in judged]) for name in ("p", "p_against")]
+    """Return the table of verdicts; claims that are left out stand last, undecided, and correct no other's p.
+
+    Claims of experiments that have no tables yet stand before them. Each counts in Holm's correction with the p of no
+    evidence, 1: what is read before a study is finished is never decided more easily than it will be at its end.
+    """
+    of_judged = {(one.claim.experiment, one.claim.name) for one in judged}
+    not_yet = [one for one in claims if not one.left_out and (one.experiment, one.name) not in of_judged]
+    n_claims = len(judged) + len(not_yet)
+    corrected = [
+        paired_tests.holm([*(getattr(one, name) for one in judged), *([1.0] * len(not_yet))])[: len(judged)]
+        for name in ("p", "p_against")
+    ]
     decided = [_verdict(*of_one) for of_one in zip(judged, *corrected, strict=True)]
     rows = []
     for one, p_holm, p_against_holm, verdict in zip(judged, *corrected, decided, strict=True):
         # What Holm's correction asks of the next claim, if the others stay as they are.
         open_claims = {
-            wanted: sum(other not in (wanted, "both") for other in decided) for wanted in ("supported", "contradicted")
+            wanted: len(not_yet) + sum(other not in (wanted, "both") for other in decided)
+            for wanted in ("supported", "contradicted")
         }
         needed, direction = _seeds_needed(one, open_claims) if verdict == "undecided" else (None, "")
-        why = claim_notes.undecided(one, needed, direction, len(judged)) if verdict == "undecided" else ""
+        why = claim_notes.undecided(one, needed, direction, n_claims) if verdict == "undecided" else ""
         rows.append(
             _row(one)
             | {"p_holm": p_holm, "p_against_holm": p_against_holm, "verdict": verdict}
             | {"seeds_needed": needed, "note": "; ".join(filter(None, [why, *claim_notes.notes(one)]))}
         )
     left_out = [_row_left_out(claim) for claim in claims if claim.left_out]
-    table = pd.DataFrame([*rows, *left_out], columns=list(COLUMNS))
+    table = pd.DataFrame([*rows, *map(_row_not_yet, not_yet), *left_out], columns=list(COLUMNS))
     return table.astype({"seeds_needed": "Int64", "seeds_for": "Int64", "seeds_against": "Int64"})
 
 
@@ -163,6 +181,13 @@ def _row(one: Judged) -> dict[str, Any]:
         "seeds_used": " ".join(one.finding.seeds),
         "excluded": len(claim_notes.without(one)),
     }
+
+
+def _row_not_yet(claim: ClaimRecord) -> dict[str, Any]:
+    nothing = dict.fromkeys(("e_for", "e_against", "p", "p_against", "p_holm", "p_against_holm"), 1.0)
+    counts = dict.fromkeys(("seeds", "seeds_for", "seeds_against", "excluded"), 0)
+    columns = _claim_columns(claim) | {"alpha": claim.alpha, "verdict": NOT_YET}
+    return columns | nothing | counts | {"note": "the experiment has no tables yet"}
 
 
 def _row_left_out(claim: ClaimRecord) -> dict[str, Any]:

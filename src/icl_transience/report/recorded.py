@@ -2,25 +2,31 @@
 
 study.json              what was asked, how far it is, what it took: see `_described`
 verdicts.csv            how its claims stand, if it makes any
-{experiment}/runs.csv   a row a run; where the experiment has one, threshold.csv beside it
+{experiment}/runs.csv   a row a run; where the experiment is asked for one, threshold.csv beside it
 SHA256SUMS              beside every table, as in results/
 docs/images/{study}-*.png  a figure of each experiment, and that of the evidence, made small
 
-`record` copies all of it from the results of a study, finished or not. An experiment whose tables are not there yet has
-none here either; study.json says how many of its lanes are done.
+`record` copies tables from the results of a study, finished or not: those of each experiment that has them, once it is
+proven that they are of the runs that the study declares (verified.py). What follows from them is made anew from them
+and not copied, so that nothing older stands beside them: threshold.csv, verdicts and figures. Claims of experiments
+without tables are not tested yet, but count in Holm's correction. study.json says how many lanes are done, and which
+seeds the tables have.
 """
 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from icl_transience.planning.plan import Plan
-from icl_transience.report import pictures
+from icl_transience.report import pictures, verified
 from icl_transience.results import provenance, status
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.records import ExperimentRecord
+from icl_transience.specs.runs import Lane
 from icl_transience.store import atomic, checksums, tables_file
 from icl_transience.store.layout import ACQUISITION_TABLES, VERDICTS
 
@@ -34,6 +40,8 @@ _, THRESHOLD = ACQUISITION_TABLES
 _SHOWN = ("survival", "map", "comparison", "curves")
 _SHOWN_OF_MANY = ("survival", "map", "summary", "curves")
 _MANY_RUNS = 6
+# What there is no more to train of: see results/status.py.
+_DONE = ("done", "diverged")
 # What shapes numbers, of the versions that results say.
 _VERSIONS = ("icl-transience", "python", "torch", "snakemake")
 
@@ -41,26 +49,31 @@ _VERSIONS = ("icl-transience", "python", "torch", "snakemake")
 def record(plan: Plan, docs: Path) -> Path:
     """Copy what is known of the plan's study to `docs`/data/{study} and return that folder.
 
-    docs: the folder of the documentation. Raises StudyError where nothing of the study has been trained, where
-    a table is not as it was written, and where pictures of the documentation are drawn from other results.
+    docs: the folder of the documentation. Raises StudyError, before anything is written, where nothing of the study has
+    been trained, where a table is not as it was written or of other runs than the study declares, and where pictures of
+    the documentation are drawn from other results.
     """
     # While the first call of snakemake is at work there is no entry yet.
     entry = provenance.known(plan) or provenance.describe(plan, {})
     if not any(pack["segments"] for pack in entry["packs"].values()):
         raise StudyError(f"study {plan.study.name} has no results in {plan.paths.root}: run `snakemake` first")
     folder, described = docs / DATA / plan.study.name, _described(plan, entry)
+    found = {name: verified.record_of_tables(plan, name) for name in plan.study.experiments}
+    finished = {name: of_tables for name, of_tables in found.items() if of_tables}
+    for name in finished:
+        _refuse_other_pictures(Path(plan.paths.experiment_folder(name)), folder / name)
+    earlier = _images(before) if (before := _read(folder / STUDY)) else set()
     for name, experiment in described["experiments"].items():
-        source, target = Path(plan.paths.experiment_folder(name)), folder / name
-        has_tables = all((source / table).is_file() for table in tables_file.TABLES)
-        experiment["ends"] = _copy_tables(source, target) if has_tables else {}
-        experiment["figure"] = _copy_figure(plan, name, docs)
-    evidence = Path(plan.paths.study_folder, "evidence.png")
-    if plan.targets.is_judged():
-        checksums.check_checksums(evidence.parent, [VERDICTS], move=False)
-        _copy(evidence.parent, folder, [VERDICTS])
-        if evidence.is_file():
-            described["evidence"] = _copy_image(evidence, docs / IMAGES / f"{plan.study.name}-evidence.png")
+        experiment.update(ends={}, seeds_in_tables=[], figure=None)
+        if of_tables := finished.get(name):
+            experiment["seeds_in_tables"] = [lane.seed for lane in of_tables.runs[0].lanes]
+            experiment["ends"] = _copy_tables(plan, of_tables, folder / name)
+            experiment["figure"] = _draw_figure(plan, of_tables, docs)
+    described["evidence"] = _judge(plan, finished, docs)
     atomic.write_text(folder / STUDY, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+    _remove_rest(folder, finished)
+    for name in earlier - _images(described):
+        (docs / IMAGES / name).unlink(missing_ok=True)
     return folder
 
 
@@ -73,9 +86,19 @@ def _described(plan: Plan, entry: Mapping[str, Any]) -> dict[str, Any]:
     packs = provenance.describe(plan, dict(entry))["packs"]
     states: dict[str, Counter] = {name: Counter() for name in plan.study.experiments}
     used: dict[str, set[str]] = {name: set() for name in plan.study.experiments}
+    lanes = {
+        (experiment.name, named.name, seed.label): Lane(run=named.run, seed=seed)
+        for experiment in plan.study.experiments.values()
+        for named in experiment.runs
+        for seed in experiment.seeds
+    }
+    # A lane that experiments share is done where it is in all of them: one may train it further than another.
+    done: dict[Lane, bool] = {}
     for row in status.rows(plan):
         states[row.experiment][row.state] += 1
         used[row.experiment].add(row.pack)
+        lane = lanes[row.experiment, row.run, row.seed]
+        done[lane] = done.get(lane, True) and row.state in _DONE
     return {
         "study": plan.study.name,
         "description": plan.study.description,
@@ -84,6 +107,8 @@ def _described(plan: Plan, entry: Mapping[str, Any]) -> dict[str, Any]:
         "cores": entry["machine"]["cores"],
         "gpus": entry["machine"]["gpus"],
         "seconds": _seconds(packs, set().union(*used.values())),
+        "lanes": len(done),
+        "done": sum(done.values()),
         "experiments": {
             name: {
                 "question": experiment.question,
@@ -92,7 +117,7 @@ def _described(plan: Plan, entry: Mapping[str, Any]) -> dict[str, Any]:
                 "runs": len(experiment.runs),
                 "seeds": [seed.label for seed in experiment.seeds],
                 "lanes": states[name].total(),
-                "done": states[name]["done"] + states[name]["diverged"],
+                "done": sum(states[name][state] for state in _DONE),
                 "seconds": _seconds(packs, used[name]),
             }
             for name, experiment in plan.study.experiments.items()
@@ -108,22 +133,34 @@ def _seconds(packs: Mapping[str, Any], used: set[str]) -> dict[str, float]:
     return {kind: round(sum(packs[pack][key] for pack in used), 1) for kind, key in kinds.items()}
 
 
-def _copy_tables(source: Path, target: Path) -> dict[str, list[float]]:
+def _copy_tables(plan: Plan, record: ExperimentRecord, target: Path) -> dict[str, list[float]]:
     """Copy an experiment's tables; return what `words.last_points` says of its runs."""
     # Here and not above: the Snakefile imports this room, and parsing need not wait for pandas.
-    from icl_transience.analysis import words
+    from icl_transience.analysis import acquisition, words
 
-    checksums.check_checksums(source, tables_file.TABLES, move=False)
-    further = [THRESHOLD] if (source / THRESHOLD).is_file() else []
+    source = Path(plan.paths.experiment_folder(record.experiment))
+    names: list[str] = [RUNS]
     if (target / "curves.csv").is_file():
-        _refuse_other_pictures(source, target)
+        names = list(tables_file.TABLES)  # those of pictures, which are of these results
     else:
-        _copy(source, target, [RUNS, *further])
+        _copy(source / RUNS, target)
+    if record.statistics.acquisition:
+        (axis,) = record.axes
+        lanes = tables_file.read_csv(source / "transience.csv")
+        with TemporaryDirectory() as made:
+            acquisition.write_tables(Path(made), lanes, axis, record.statistics.confidence)
+            _copy(Path(made, THRESHOLD), target)
+        names.append(THRESHOLD)
+    else:
+        (target / THRESHOLD).unlink(missing_ok=True)
+    checksums.write_checksums(target, names)
     return {run: list(ends) for run, ends in words.last_points(source).items()}
 
 
 def _refuse_other_pictures(source: Path, target: Path) -> None:
-    """Raise StudyError where the tables that pictures of the documentation are drawn from are of other results."""
+    """Raise StudyError where pictures of the documentation are drawn from the tables there, and these are of others."""
+    if not (target / "curves.csv").is_file():
+        return
     drawn, found = (tables_file.read_csv(folder / RUNS) for folder in (target, source))
     if not drawn.equals(found):
         raise StudyError(
@@ -132,26 +169,70 @@ def _refuse_other_pictures(source: Path, target: Path) -> None:
         )
 
 
-def _copy(source: Path, target: Path, names: list[str]) -> None:
+def _copy(source: Path, target: Path) -> None:
     atomic.make_folder(target)
-    for name in names:
-        atomic.write(target / name, lambda temporary, name=name: shutil.copyfile(source / name, temporary))
-    checksums.write_checksums(target, names)
+    atomic.write(target / source.name, lambda temporary: shutil.copyfile(source, temporary))
 
 
-def _copy_figure(plan: Plan, experiment: str, docs: Path) -> dict[str, str] | None:
-    """Copy the figure that says most of an experiment, made small; return its name and file, None without one."""
-    there = plan.targets.figures(experiment)
-    many = len(plan.study.experiments[experiment].runs) > _MANY_RUNS
-    for name in _SHOWN_OF_MANY if many else _SHOWN:
-        drawn = Path(plan.paths.experiment_folder(experiment), f"{name}.png")
-        if name in there and drawn.is_file():
-            target = docs / IMAGES / f"{plan.study.name}-{experiment}.png"
-            return {"name": name, "file": _copy_image(drawn, target)}
-    return None
+def _draw_figure(plan: Plan, record: ExperimentRecord, docs: Path) -> dict[str, str]:
+    """Draw the figure that says most of an experiment, made small; return its name and file."""
+    from icl_transience.report.figures import experiment
+
+    drawable = plan.targets.figures(record.experiment)
+    order = _SHOWN_OF_MANY if len(record.runs) > _MANY_RUNS else _SHOWN
+    name = next(name for name in order if name in drawable)  # curves there are always
+    tables = tables_file.read_tables(Path(plan.paths.experiment_folder(record.experiment)))
+    with TemporaryDirectory() as made:
+        drawn = Path(made, f"{name}.png")
+        experiment.draw_figure(name, record, tables, drawn)
+        return {"name": name, "file": _copy_image(drawn, docs / IMAGES / f"{plan.study.name}-{record.experiment}.png")}
+
+
+def _judge(plan: Plan, finished: Collection[str], docs: Path) -> str | None:
+    """Write the study's verdicts.csv from the tables of the experiments that have some, and draw the evidence.
+
+    Return the file of that figure; None where no claim could be tested.
+    """
+    from icl_transience.analysis import verdicts
+    from icl_transience.report.figures import evidence
+
+    target, claims = docs / DATA / plan.study.name, plan.records.claims()
+    if not claims:
+        for name in (VERDICTS, checksums.CHECKSUMS):
+            (target / name).unlink(missing_ok=True)
+        return None
+    lanes = {
+        name: tables_file.read_csv(Path(plan.paths.experiment_folder(name), "transience.csv")) for name in finished
+    }
+    with TemporaryDirectory() as made:
+        verdicts.write_judged(Path(made), claims, lanes)
+        _copy(Path(made, VERDICTS), target)
+        checksums.write_checksums(target, [VERDICTS])
+        if not any(claim.experiment in lanes and not claim.left_out for claim in claims):
+            return None
+        drawn = evidence.draw_from_tables(plan.study.name, Path(made), Path(made)).with_suffix(".png")
+        return _copy_image(drawn, docs / IMAGES / f"{plan.study.name}-evidence.png")
 
 
 def _copy_image(drawn: Path, target: Path) -> str:
     atomic.make_folder(target.parent)
     atomic.write(target, lambda temporary: temporary.write_bytes(pictures.small(drawn)))
     return target.name
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what was recorded last of a study; {} before the first time."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _images(described: Mapping[str, Any]) -> set[str]:
+    """Return the files of the pictures that study.json names."""
+    figures = {one["figure"]["file"] for one in described["experiments"].values() if one["figure"]}
+    return figures | {*filter(None, [described["evidence"]])}
+
+
+def _remove_rest(folder: Path, finished: Collection[str]) -> None:
+    """Remove what was recorded of experiments that have no tables now; what pictures are drawn from stays."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name not in finished and not (path / "curves.csv").is_file():
+            shutil.rmtree(path)

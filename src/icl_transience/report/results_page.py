@@ -1,7 +1,7 @@
 """The page docs/results.md and the README's table of claims: what the studies show, from docs/data alone.
 
-Nothing on them is typed: `recorded.record` copies tables and figures of a study's results to docs/data and docs/images,
-and this writes them as Markdown, in the words of analysis/words.py and analysis/verdicts.py.
+Nothing on them is typed: `recorded.record` takes tables and figures from a study's results to docs/data and
+docs/images, and this writes them as Markdown, in the words of analysis/words.py and analysis/verdicts.py.
 """
 
 import json
@@ -24,16 +24,18 @@ PAGE = "results.md"
 BEGIN, END = "<!-- claims: snakemake results_page -->", "<!-- end of claims -->"
 # More runs than that are better read as a table.
 _MOST_SENTENCES = 8
-_VERDICTS = ("supported", "contradicted", "both", "undecided")
+_VERDICTS = ("supported", "contradicted", "both", "undecided", verdicts.NOT_YET)
 # Studies whose claims stand first, and whose figure of the evidence the README shows.
 _FIRST = ("claims", "claims_replicated")
 _HEAD = """# What the studies show
 
-Written by `snakemake results_page` from `docs/data`, which that command copies from a study's results; nothing here is
+Written by `snakemake results_page` from `docs/data`, which that command takes from a study's results; nothing here is
 typed. Every number is that of the tables and of the report: levels are means over seeds, times are medians, and
-[files and tables](tables.md) defines them. A claim is decided by [evidence](claims.md) over seeds; *undecided* is not
+[files and tables](tables.md) defines them. A peak is that of the smoothed curve, an end is the last snapshot as it was
+measured: it may lie above the peak. A claim is decided by [evidence](claims.md) over seeds; *undecided* is not
 *refuted*. Times are those of the jobs, one after another, on a machine that may have had other work; jobs run beside
-each other.
+each other. A lane that experiments share was trained once: it counts in each of them, and once in a study's lanes and
+time.
 """
 
 
@@ -121,9 +123,9 @@ def _claims_of_all(base: Path) -> Iterator[str]:
 
 def _evidence(row: Mapping[str, Any]) -> str:
     """Return what decides a claim, in few words."""
-    if row["evidence"] == "fixed":
-        return f"p = {row['p_holm']:.2g} after Holm"
-    return "none" if not row["seeds"] else verdicts.evidence_in_words(row)
+    if not row["seeds"]:
+        return "none"
+    return f"p = {row['p_holm']:.2g} after Holm" if row["evidence"] == "fixed" else verdicts.evidence_in_words(row)
 
 
 # The page.
@@ -132,18 +134,23 @@ def _evidence(row: Mapping[str, Any]) -> str:
 def _overview(studies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows = []
     for study in studies:
-        experiments = study["experiments"].values()
-        done, lanes = (sum(one[key] for one in experiments) for key in ("done", "lanes"))
+        experiments = study["experiments"]
         rows.append(
             (
                 f"[`{study['study']}`](#{study['study']})",
                 _counted(study["claims"]) if study["claims"] else "no claims",
-                f"{done} of {lanes}",
+                f"{len(experiments) - len(_not_yet(study))} of {len(experiments)}",
+                f"{study['done']} of {study['lanes']}",
                 format_duration(sum(study["seconds"].values())),
             )
         )
-    yield from _table(("study", "claims", "lanes done", "time"), rows)
+    yield from _table(("study", "claims", "experiments", "lanes done", "time"), rows)
     yield ""
+
+
+def _not_yet(study: Mapping[str, Any]) -> list[str]:
+    """Return the experiments of a study that have no tables yet."""
+    return [name for name, one in study["experiments"].items() if not one["ends"]]
 
 
 def _counted(claims: Sequence[Mapping[str, Any]]) -> str:
@@ -157,6 +164,9 @@ def _study(study: Mapping[str, Any], docs: Path) -> Iterator[str]:
     yield f"## {name}\n"
     yield f"{_text(' '.join(study['description'].split()))}\n"
     yield f"{_made(study)} [The study](../workflow/studies/{name}.yaml).\n"
+    if not_yet := _not_yet(study):
+        n = len(study["experiments"])
+        yield f"**{n - len(not_yet)} of {format_number_of(n, 'experiment')} so far**; not yet: {', '.join(not_yet)}.\n"
     if study["left_out"]:
         yield f"Left out, as the files of its source were not at hand: {', '.join(study['left_out'])}.\n"
     for experiment, one in study["experiments"].items():
@@ -182,6 +192,8 @@ def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], doc
     if one["done"] < one["lanes"]:
         left = f"**Not finished:** {one['lanes'] - one['done']} of {lanes} are left out"
         yield f"{left}.\n" if one["ends"] else f"{left}, so that there are no tables yet.\n"
+    if one["ends"] and len(one["seeds_in_tables"]) < len(one["seeds"]):
+        yield f"Figure and numbers are of {len(one['seeds_in_tables'])} of {seeds}.\n"
     if figure := one["figure"]:
         shown = f"Study {study['study']}, experiment {name}: {figure['name']}"
         yield f"![{shown}]({IMAGES}/{figure['file']})\n"
@@ -211,7 +223,8 @@ def _sizes(one: Mapping[str, Any]) -> list[tuple[int, str]]:
 def _claims(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in claims:
         source = f" ({_text(row['source'])})" if isinstance(row["source"], str) and row["source"] else ""
-        yield f"- **{row['verdict'].capitalize()}**: {_text(row['text'])}{source}. {_text(verdicts.findings(row))}"
+        found = "" if row["verdict"] == verdicts.NOT_YET else f" {_text(verdicts.findings(row))}"
+        yield f"- **{row['verdict'].capitalize()}**: {_text(row['text'])}{source}.{found}"
     if claims:
         yield ""
 

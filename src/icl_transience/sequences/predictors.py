@@ -12,7 +12,9 @@ Both are Bayes' rule for Gaussian classes. Classes have means m_k ~ N(m, B), and
 For the bank `gaussian`, in which B = I / (1 + s^2) and W = s^2 I / (1 + s^2) with the bank's noise s, these are the
 exponents -(1 + s^2) / (2 s^2) |x_q - m_k|^2 and -(1 + s^2)^2 / (2 s^2 (2 + s^2)) |x_q - x_i / (1 + s^2)|^2 of Wurgaft
 et al. (2025). Of any other bank of embeddings means and covariances are those of its training exemplars, as if classes
-were Gaussian with one W: what is nearest counts most, in the metric of W.
+were Gaussian with one W: what is nearest counts most, in the metric of W. A query that is a training exemplar, as in
+every evaluator but `icl_new_exemplar` and those of held-out classes, has had its part, 1 / E, in the mean of its own
+class: to it the empirical memoriser is surer, and right more often, than to an exemplar it has not seen.
 
 Where a share of labels is replaced by random ones, that share of either answer is spread over all labels: of the
 copier's twice, since the label that it copies may be one of them as well as the target.

@@ -35,6 +35,12 @@ def impossible_strategy(run: Run, evaluation: Mapping[str, Any]) -> Iterator[str
             f"`{_WHERE}.predictors` is {strategy.predictors}, which predicts exemplars as the bank has them, but "
             f"`recipe.input_noise` is {run.recipe.input_noise:g}: leave one of them out"
         )
+    kinds = [kind for recipe in run.recipes for _, kind in recipe.kinds()]
+    if match := max(kind.match for kind in kinds):
+        yield (
+            f"`{_WHERE}.predictors` is {strategy.predictors}, which takes the context's exemplars for independent "
+            f"draws, but `recipe.match` is {match:g}, expected 0: leave one of them out"
+        )
 
 
 def _impossible_bank(strategy: Strategy, run: Run) -> Iterator[str]:

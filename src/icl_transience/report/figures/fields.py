@@ -67,7 +67,7 @@ def draw_map(record: ExperimentRecord, runs: pd.DataFrame) -> Figure:
 def _hatch(panel: Axes, place: tuple[int, int]) -> None:
     """Hatch the field at (row, column)."""
     row, column = place
-    panel.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", edgecolor=GREY, linewidth=0))
+    panel.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="//", edgecolor=GREY, linewidth=0))
 
 
 def _write(panel: Axes, values: np.ndarray, above: np.ndarray, after: np.ndarray, image: Any) -> None:

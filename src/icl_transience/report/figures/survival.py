@@ -24,9 +24,9 @@ _SPREAD = 0.5
 _HOW = (
     "Seeds {seeds}. Left: the share of seeds in which in-context learning has not emerged yet (Kaplan and Meier), with "
     "its {interval}; a line ends where training does. It emerges where the best accuracy exceeds {level}, or chance by "
-    "3 sigma if that is more, and then half-way from chance to the seed's own peak. Right: every seed's accuracy at "
-    "the end, and the share of seeds in which it emerged. K*: where half of the seeds acquire it, with its {interval}, "
-    "by resampling seeds."
+    "3 sigma if that is more, and then half-way from chance to the seed's own peak, or by the first snapshot. Right: "
+    "every seed's accuracy at the end, and the share of seeds in which it emerged. K*: where half of the seeds acquire "
+    "it, with its {interval}, by resampling seeds."
 )
 
 
@@ -88,15 +88,16 @@ def _mark_threshold(panel: Axes, table: pd.DataFrame, axis: str) -> None:
     scaled = np.log2 if levels.min() > 0 else np.asarray
 
     def place(value: float) -> float:
-        if value == 0 or math.isinf(value):
-            return -0.6 if value == 0 else len(levels) - 0.4
+        if math.isinf(value):
+            return -0.6 if value < 0 else len(levels) - 0.4
         return float(np.interp(scaled(value), scaled(levels), range(len(levels))))
 
     star, lower, upper = (float(table[name].iloc[0]) for name in ("threshold", "threshold_lower", "threshold_upper"))
     if not math.isnan(lower):
         panel.axvspan(place(lower), place(upper), color=GREY, alpha=0.12, linewidth=0)
-    if 0 < star < math.inf:
+    where = table["threshold_place"].iloc[0]
+    if where == acquisition.BETWEEN:
         panel.axvline(place(star), color=GREY, linewidth=1, linestyle="--")
         panel.set_title(f"K* = {star:.3g}", fontsize=9)
     else:
-        panel.set_title("K* below the lowest level" if star == 0 else "K* not reached", fontsize=9)
+        panel.set_title(f"K* {where}", fontsize=9)
