@@ -286,6 +286,12 @@ def test_of_several_machines_the_one_recorded_last_that_has_such_a_case_counts(b
     assert rates_used(base, first, last, unlike) == {2}
 
 
+def test_where_no_machine_has_measured_such_a_model_the_nearest_shape_of_all_counts(base):
+    near, far = machine(case(5 * TRAINING, 1)), machine(case(50 * TRAINING, 2))
+    assert rates_used(base, near, far) == {1}
+    assert rates_used(base, far, near) == {1}
+
+
 @pytest.mark.parametrize(
     ("changes", "engine"),
     [

@@ -70,7 +70,7 @@ class Rates:
             of_sequence = round(case["flops"] / case["rate"])
             return abs(math.log(of_sequence / flop)), abs(case["lanes"] - len(pack.lanes))
 
-        far: list[Rate] = []
+        far: list[tuple[tuple[float, int], Rate]] = []
         for machine in self._machines:
             alike = [
                 case
@@ -91,9 +91,9 @@ class Rates:
             )
             if not is_far:
                 return rate
-            far.append(rate)
+            far.append((distance(case), rate))
         if far and self.kind != "cuda":
-            return far[0]
+            return min(far, key=lambda one: one[0])[1]
         if self.kind == "cuda":
             step = modelled.step_seconds(pack, engine)
             rate = len(pack.lanes) * run.batch_size * flop / step
