@@ -4,13 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from finished_study import LAPTOP, finish, plan_of
 from PIL import Image
 
 from icl_transience.analysis import acquisition, verdicts, words
 from icl_transience.planning.plan import Plan, study_files
-from icl_transience.report import recorded, results_page
+from icl_transience.report import recorded, results_page, verified
 from icl_transience.results import provenance
 from icl_transience.specs.errors import StudyError
 from icl_transience.store import checksums, tables_file
@@ -185,6 +186,13 @@ def test_tables_whose_seeds_were_taken_for_each_other_are_refused(finished):
     checksums.write_checksums(folder, tables_file.TABLES)
     with pytest.raises(StudyError, match=r"transience: .*transience\.csv: \w+ of run baseline, seed"):
         written(finished)
+
+
+def test_what_is_missing_in_both_tables_is_no_difference_and_in_one_is():
+    right = pd.DataFrame({"run": "a", "seed": ["0", "1"], "peak_at_censored": [True, None]})
+    assert verified.difference(right.copy(), right) == ""
+    found = right.assign(peak_at_censored=[True, False])
+    assert verified.difference(found, right) == "peak_at_censored of run a, seed 1 is False, and theirs is None"
 
 
 def test_experiments_are_recorded_one_by_one_and_claims_of_the_others_are_not_tested_yet(finished):

@@ -90,12 +90,12 @@ def _other_values(folder: Path, record: ExperimentRecord, packs: Path, made: Pat
         return f"the metrics of those cannot be read ({error})"
     for name in _COMPARED:
         found, right = (tables_file.read_csv(each / name) for each in (folder, made))
-        if problem := _difference(found, right):
+        if problem := difference(found, right):
             return f"{name}: {problem}"
     return ""
 
 
-def _difference(found: "pd.DataFrame", right: "pd.DataFrame") -> str:
+def difference(found: "pd.DataFrame", right: "pd.DataFrame") -> str:
     """Return in words where a table first differs from the right one; "" where they are equal."""
     import numpy as np
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
@@ -113,7 +113,10 @@ def _difference(found: "pd.DataFrame", right: "pd.DataFrame") -> str:
         if all(is_numeric_dtype(values) and not is_bool_dtype(values) for values in pair):
             equal = np.isclose(*(values.to_numpy(float) for values in pair), rtol=_RELATIVE, atol=0, equal_nan=True)
         else:
-            equal = (pair[0].astype(str) == pair[1].astype(str)).to_numpy()
+            # Text of what is missing is missing, too, and equals nothing.
+            said = [values.astype(str).to_numpy(object) for values in pair]
+            missing = [values.isna().to_numpy() for values in pair]
+            equal = np.where(missing[0] | missing[1], missing[0] & missing[1], said[0] == said[1])
         if not equal.all():
             row = int(np.argmin(equal))
             lane = ", ".join(f"{key} {right[key].iloc[row]}" for key in ("run", "seed") if key in right.columns)
