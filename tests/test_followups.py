@@ -67,7 +67,7 @@ def test_what_keeps_in_context_learning_is_asked_of_runs_in_which_it_comes_and_g
         for claim in experiment.claims:
             if claim.kind == "all_of":
                 values = {part.of: part.value for part in claim.parts if part.kind == "threshold"}
-                assert values == {"peak": 0.6, "index": 0.25}
+                assert values == {"peak": 0.6, "index": 0.1}
                 assert all(part.runs[-1].endswith(baseline) for part in claim.parts), claim.name
     assert all(claim.kind == "all_of" for claim in experiment.claims)
 
