@@ -101,6 +101,25 @@ def write(folder, seeds: int, values: dict[str, np.ndarray]) -> pd.DataFrame:
     return tables_file.read_csv(folder / "forecast.csv")
 
 
+@pytest.mark.parametrize(
+    ("e_for", "e_against", "answer"),
+    [
+        (20, 0.1, "it forecasts `flip`"),
+        (19, 0.1, "whether it forecasts `flip` is undecided"),
+        (0.1, 20, "it makes forecasts worse"),
+    ],
+)
+def test_words_say_of_a_run_what_its_primary_row_does(e_for, e_against, answer):
+    row = {"run": "a", "ahead": 4, "sequences_ahead": 128_000.0, "n_seeds": 10, "seeds_for": 7, "seeds_against": 2}
+    row |= {"rmse_graded": 0.05, "rmse_both": 0.04, "e_for": e_for, "e_against": e_against}
+    table = pd.DataFrame([row | {"primary": True}, row | {"primary": False, "ahead": 1}])
+    (said,) = forecast.in_words(table)
+    assert said.startswith("`a`: 4 snapshots ahead, some 128,000 sequences, the copier's weight lowers")
+    assert "in 7 of 10 seeds, and raises it in 2, 1 neither (" in said
+    assert said.endswith(answer)
+    assert forecast.in_words(table.assign(primary=False)) == []
+
+
 def test_the_table_has_a_row_a_run_kind_and_horizon_with_its_evidence(tmp_path):
     random = np.random.default_rng(0)
     weight = random.uniform(size=(12, 7))

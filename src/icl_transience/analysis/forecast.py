@@ -34,7 +34,7 @@ import pandas as pd
 from icl_transience.analysis import eprocess
 from icl_transience.specs.evaluators import STRATEGY
 from icl_transience.store.layout import FORECAST
-from icl_transience.store.tables_file import default_curves, read_curves, write_csv
+from icl_transience.store.tables_file import default_curves, read_curves, records, write_csv
 
 TARGET, TWIN = "flip", "target_probability"
 ABOUT = ("level", "deviation")
@@ -45,6 +45,8 @@ FEWEST_POINTS = 3
 # Names of columns -> what a forecast is made from, in the columns of an array.
 FORECASTS: Mapping[str, tuple[int, ...]] = {"flip": (0,), "graded": (0, 1), "weight": (2,), "both": (0, 1, 2)}
 PRIMARY_ABOUT, PRIMARY_AHEAD = "deviation", 4
+# An e-value from which on a row that is read alone decides: 1 / 0.05.
+_DECIDES = 20
 # What `graded` and `both` are in the order of FORECASTS.
 _GRADED, _BOTH = (list(FORECASTS).index(name) for name in ("graded", "both"))
 
@@ -56,12 +58,39 @@ def write_forecast(folder: Path) -> None:
     all of them. primary, sequences_ahead, seeds_for, seeds_against, e_for, e_against, p, p_against: as of the module. A
     run with too few seeds or snapshots has no row.
     """
-    curves = read_curves(folder)
+    write_table(folder, read_curves(folder))
+
+
+def write_table(folder: Path, curves: pd.DataFrame) -> None:
+    """Write forecast.csv of curves, those of curves.csv, into a folder; see `write_forecast`."""
     rows = [row for run in curves["run"].unique() for row in _rows(str(run), curves.loc[curves["run"] == run])]
     head = ("run", "about", "ahead", "primary", "sequences_ahead", "n_seeds", "n_snapshots")
     columns = (*head, *(f"rmse_{name}" for name in FORECASTS))
     more = ("seeds_for", "seeds_against", "e_for", "e_against", "p", "p_against")
     write_csv(folder / FORECAST, pd.DataFrame(rows, columns=[*columns, *more]), digits=6)
+
+
+def in_words(table: pd.DataFrame) -> list[str]:
+    """Return what forecast.csv says, a sentence a run: that of its primary row, where it has one."""
+    said = []
+    for row in records(pd.DataFrame(table.loc[table["primary"]])):
+        n_ties = row["n_seeds"] - row["seeds_for"] - row["seeds_against"]
+        ties = f", {n_ties} neither" if n_ties else ""
+        answer = (
+            "it forecasts `flip`"
+            if row["e_for"] >= _DECIDES
+            else "it makes forecasts worse"
+            if row["e_against"] >= _DECIDES
+            else "whether it forecasts `flip` is undecided"
+        )
+        seeds = f"in {row['seeds_for']} of {row['n_seeds']} seeds, and raises it in {row['seeds_against']}{ties}"
+        errors = f"root mean square {row['rmse_graded']:.3f} without it, {row['rmse_both']:.3f} with it"
+        evidence = f"evidence {row['e_for']:.3g} for it, {row['e_against']:.3g} against"
+        said.append(
+            f"`{row['run']}`: {row['ahead']} snapshots ahead, some {row['sequences_ahead']:,.0f} sequences, the "
+            f"copier's weight lowers the error of a forecast of `flip` {seeds} ({errors}; {evidence}): {answer}"
+        )
+    return said
 
 
 def _rows(run: str, curves: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -2,15 +2,15 @@
 
 study.json              what was asked, how far it is, what it took: see `_described`
 verdicts.csv            how its claims stand, if it makes any
-{experiment}/runs.csv   a row a run; where the experiment is asked for one, threshold.csv beside it
+{experiment}/runs.csv   a row a run; where the experiment is asked for one, threshold.csv or forecast.csv beside it
 SHA256SUMS              beside every table, as in results/
 docs/images/{study}-*.png  a figure of each experiment, and that of the evidence, made small
 
 `record` copies tables from the results of a study, finished or not: those of each experiment that has them, once it is
 proven that they are of the runs that the study declares (verified.py). What follows from them is made anew from them
-and not copied, so that nothing older stands beside them: threshold.csv, verdicts and figures. Claims of experiments
-without tables are not tested yet, but count in Holm's correction. study.json says how many lanes are done, and which
-seeds the tables have.
+and not copied, so that nothing older stands beside them: threshold.csv, forecast.csv, verdicts and figures. Claims of
+experiments without tables are not tested yet, but count in Holm's correction. study.json says how many lanes are done,
+and which seeds the tables have.
 """
 
 import json
@@ -28,7 +28,7 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.specs.runs import Lane
 from icl_transience.store import atomic, checksums, tables_file
-from icl_transience.store.layout import ACQUISITION_TABLES, VERDICTS
+from icl_transience.store.layout import ACQUISITION_TABLES, FORECAST, VERDICTS
 
 # Below the folder of the documentation.
 DATA, IMAGES = "data", "images"
@@ -136,7 +136,7 @@ def _seconds(packs: Mapping[str, Any], used: set[str]) -> dict[str, float]:
 def _copy_tables(plan: Plan, record: ExperimentRecord, target: Path) -> dict[str, list[float]]:
     """Copy an experiment's tables; return what `words.last_points` says of its runs."""
     # Here and not above: the Snakefile imports this room, and parsing need not wait for pandas.
-    from icl_transience.analysis import acquisition, words
+    from icl_transience.analysis import acquisition, forecast, words
 
     source = Path(plan.paths.experiment_folder(record.experiment))
     names: list[str] = [RUNS]
@@ -144,15 +144,19 @@ def _copy_tables(plan: Plan, record: ExperimentRecord, target: Path) -> dict[str
         names = list(tables_file.TABLES)  # those of pictures, which are of these results
     else:
         _copy(source / RUNS, target)
-    if record.statistics.acquisition:
-        (axis,) = record.axes
-        lanes = tables_file.read_csv(source / "transience.csv")
-        with TemporaryDirectory() as made:
+    with TemporaryDirectory() as made:
+        if record.statistics.acquisition:
+            (axis,) = record.axes
+            lanes = tables_file.read_csv(source / "transience.csv")
             acquisition.write_tables(Path(made), lanes, axis, record.statistics.confidence)
-            _copy(Path(made, THRESHOLD), target)
-        names.append(THRESHOLD)
-    else:
-        (target / THRESHOLD).unlink(missing_ok=True)
+        if plan.targets.forecast(record.experiment):
+            forecast.write_table(Path(made), tables_file.read_csv(source / "curves.csv"))
+        for name in (THRESHOLD, FORECAST):
+            if Path(made, name).is_file():
+                _copy(Path(made, name), target)
+                names.append(name)
+            else:
+                (target / name).unlink(missing_ok=True)
     checksums.write_checksums(target, names)
     return {run: list(ends) for run, ends in words.last_points(source).items()}
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from icl_transience.analysis import acquisition, verdicts, words
+from icl_transience.analysis import acquisition, forecast, verdicts, words
 from icl_transience.planning.plan import study_files
 from icl_transience.report.recorded import DATA, IMAGES, RUNS, STUDY, THRESHOLD
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import QUANTITIES
 from icl_transience.store import atomic, checksums, tables_file
-from icl_transience.store.layout import VERDICTS
+from icl_transience.store.layout import FORECAST, VERDICTS
 from icl_transience.store.tables_file import records
 from icl_transience.system.formatting import format_count, format_duration, format_number_of
 
@@ -202,6 +202,7 @@ def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], doc
         folder = docs / DATA / study["study"] / name
         checksums.check_checksums(folder, [RUNS], move=False)
         yield from _threshold(folder, one)
+        yield from _forecast(folder)
         yield from _runs(folder, one["ends"])
 
 
@@ -213,6 +214,14 @@ def _threshold(folder: Path, one: Mapping[str, Any]) -> Iterator[str]:
         first, *of_levels = acquisition.in_words(table, str(table.columns[0]), one["confidence"])
         yield f"{first[0].upper()}{first[1:]}:\n"
         yield from (f"- {said}" for said in of_levels)
+        yield ""
+
+
+def _forecast(folder: Path) -> Iterator[str]:
+    """Yield whether the copier's weight forecasts flip, where that was asked."""
+    if (folder / FORECAST).is_file():
+        checksums.check_checksums(folder, [FORECAST], move=False)
+        yield from (f"- {said}." for said in forecast.in_words(tables_file.read_csv(folder / FORECAST)))
         yield ""
 
 
