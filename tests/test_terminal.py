@@ -290,6 +290,15 @@ def test_at_the_end_the_board_is_gone_and_snakemakes_log_is_named(board, monkeyp
     assert run.stream.screen()[2:] == ["[0:00:00] 3 jobs done; Snakemake's log: .snakemake/log/x.log"]
 
 
+def test_a_run_that_is_ended_early_does_not_say_that_all_jobs_are_done(board, monkeypatch):
+    run = Run(Terminal(), monkeypatch)
+    run.begin()
+    run.finish(done=1)
+    board.close(["x.log"])
+    run.handler.close()
+    assert run.stream.screen()[-1] == "[0:00:00] 1 of 3 jobs done, 2 left; Snakemake's log: x.log"
+
+
 def test_where_there_is_nothing_to_do_earlier_results_are_printed(board, monkeypatch):
     printed = []
     board.print_results = lambda: printed.append(1)

@@ -219,7 +219,10 @@ class LogHandler(LogHandlerBase):
             self.screen.erase()
             if not self.failed:
                 where = ", ".join(map(os.path.relpath, logs))
-                self.screen.say(self._stamped(f"{self._jobs()} done; Snakemake's log: {where}"))
+                # Whoever ends Snakemake early, by a signal, learns of it after this.
+                left = self.total - self.done
+                said = f"{self.done} of {self._jobs()} done, {left} left" if left > 0 else f"{self._jobs()} done"
+                self.screen.say(self._stamped(f"{said}; Snakemake's log: {where}"))
         finally:
             self.release()
 
