@@ -289,7 +289,7 @@ def test_a_lane_learns_in_a_pack_what_it_learns_alone():
         double_run(**{"recipe.mixture": (Component(share=0.5, burstiness=0, support="none"),)}),
         *(run for changes in MORE.values() if (run := double_run(**changes)).tensor_shape == double_run().tensor_shape),
     ]
-    assert len(runs) == 15
+    assert len(runs) == 16
     together = pack(*runs)
     until = 100 * TINY_RUN.batch_size
     packed, packed_losses = trained(together, until)
