@@ -111,7 +111,7 @@ def test_the_page_has_questions_claims_runs_figures_and_times_in_the_words_of_th
     assert "| 1 claim: 1 undecided | 2 of 2 | 4 of 4 |" in page
     for said in ("Not finished", "so far", "not yet"):
         assert said not in page
-    assert "| [`laptop`](docs/results.md#laptop) | less is lost | undecided | " in readme
+    assert "| [`laptop`](docs/results.md#laptop) | l2 | less is lost | undecided | " in readme
     assert (
         "![The evidence for and against each claim of `laptop`, seed by seed](docs/images/laptop-evidence.png)"
         in readme
@@ -202,7 +202,7 @@ def test_experiments_are_recorded_one_by_one_and_claims_of_the_others_are_not_te
     assert "| 1 claim: 1 not tested yet | 1 of 2 | 4 of 4 |" in page
     assert "**1 of 2 experiments so far**; not yet: l2.\n" in page
     assert "- **Not tested yet**: less is lost.\n" in page
-    assert "| less is lost | not tested yet | none | 0 |" in readme
+    assert "| l2 | less is lost | not tested yet | none | 0 |" in readme
     # Nothing stays of what was recorded of it.
     assert sorted(path.name for path in Path("docs/data/laptop").iterdir()) == [
         *("SHA256SUMS", "study.json", "transience", "verdicts.csv"),

@@ -199,11 +199,14 @@ class LogHandler(LogHandlerBase):
             width = max((len(job.name) for job in self.jobs.values()), default=0)
             self.screen.draw(
                 [job.line(width) for job in self.jobs.values()],
-                self._stamped(f"{self.done} of {self._jobs()} done, {self.total - self.done} left"),
+                self._stamped(self._so_far()),
             )
 
     def _jobs(self) -> str:
         return f"{self.total} job{'s' * (self.total != 1)}"
+
+    def _so_far(self) -> str:
+        return f"{self.done} of {self._jobs()} done, {self.total - self.done} left"
 
     def _stamped(self, text: str) -> str:
         return f"[{format_clock(time.monotonic() - self.begun)}] {text}"
@@ -220,8 +223,7 @@ class LogHandler(LogHandlerBase):
             if not self.failed:
                 where = ", ".join(map(os.path.relpath, logs))
                 # Whoever ends Snakemake early, by a signal, learns of it after this.
-                left = self.total - self.done
-                said = f"{self.done} of {self._jobs()} done, {left} left" if left > 0 else f"{self._jobs()} done"
+                said = self._so_far() if self.done < self.total else f"{self._jobs()} done"
                 self.screen.say(self._stamped(f"{said}; Snakemake's log: {where}"))
         finally:
             self.release()

@@ -103,10 +103,11 @@ def _claims_of_all(base: Path) -> Iterator[str]:
     yield f"{count[0].upper()}{count[1:]}, each in a study of minutes to hours on two cores ([how](docs/{PAGE})):"
     yield ""
     yield from _table(
-        ("study", "claim", "verdict", "evidence", "seeds"),
+        ("study", "experiment", "claim", "verdict", "evidence", "seeds"),
         [
             (
                 f"[`{study['study']}`](docs/{PAGE}#{study['study']})",
+                row["experiment"],
                 _text(row["text"]),
                 row["verdict"],
                 _evidence(row),
