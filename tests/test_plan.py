@@ -140,7 +140,9 @@ def test_a_figure_says_how_its_runs_train():
     assert "dropout 0.1" in captions["dropout/model.dropout=0.1"]
     assert "from 16,000 sequences on: Adam 0.002, L2 λ·Σθ² (squared), λ = 0.0001" in captions["interventions/l2_late"]
     assert captions["interventions/icl_only_late"].endswith("on: context 8, burstiness 4, labels relabelled")
-    assert "label embeddings drawn anew every 8,000 sequences until 16,000" in captions["forgetting/for_a_time"]
+    assert captions["forgetting/always"].endswith("; label embeddings drawn anew every 8,000 sequences")
+    anew = "; label embeddings and the unembedding drawn anew every 8,000 sequences until 16,000"
+    assert captions["forgetting/for_a_time"].endswith(anew)
 
 
 @pytest.mark.parametrize(
