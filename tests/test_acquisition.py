@@ -182,13 +182,20 @@ def test_tables_are_written_and_hold_what_the_figure_says(tmp_path):
 def test_the_table_is_told_in_words():
     table = acquisition.threshold_of(lanes_of({64: [0] * 8, 128: [0, 1] * 4, 256: [1] * 8}), AXIS, 0.95)
     star, *of_levels = acquisition.in_words(table, AXIS)
-    assert star.startswith(f"half of the seeds acquire it from {AXIS} = 128 on (95% interval ")
+    found = "128 on (resampled seeds, 95% of them, and the levels beside it: "
+    assert star.startswith(f"half of the seeds acquire it from {AXIS} = {found}")
     assert of_levels[0].startswith(
-        f"{AXIS} = 64: 0 of 8 seeds acquire it, median not reached, bimodality of final accuracies "
+        f"{AXIS} = 64: 0 of 8 seeds acquire it, median not reached; bimodality of final accuracies "
     )
-    assert of_levels[1].endswith(f" {table['bimodality_final'].iloc[1]:.2f}")
+    final = table["bimodality_final"].iloc[1]
+    none = "of times — (not two groups of 3 or more)"
+    assert of_levels[1].endswith(f"; bimodality of final accuracies {final:.2f} (not above 0.56), {none}")
+    two = table.assign(bimodality_final=0.7)
+    assert acquisition.in_words(two, AXIS)[2].endswith(f"of final accuracies 0.70 (above 0.56), {none}")
     lone = acquisition.threshold_of(lanes_of({64: [0] * 15 + [1]}), AXIS, 0.95)
-    assert acquisition.in_words(lone, AXIS)[1].endswith("accuracies — (not two groups of 3 or more)")
+    assert "final accuracies — (not two groups of 3 or more), of times" in acquisition.in_words(lone, AXIS)[1]
+    even = table.assign(bimodality_time=0.41)
+    assert acquisition.in_words(even, AXIS)[1].endswith("of times 0.41 (not above 0.56)")
     assert of_levels[2].startswith(f"{AXIS} = 256: 8 of 8 seeds acquire it, median 4,000 sequences")
     beyond = [[value] * 4 for value in (0, 1)]
     said = [acquisition.in_words(acquisition.threshold_of(lanes_of({64: one}), AXIS, 0.95), AXIS)[0] for one in beyond]

@@ -57,6 +57,7 @@ VERDICT = {
     "source": "",
     "tested": "index: some < none",
     "statistic": "mean difference",
+    "effect_of": "index: some < none",
     "effect": "-0.004",
     "lower": "",
     "upper": "",
@@ -169,6 +170,8 @@ def test_a_claim_stands_with_its_verdict_effect_and_p(plan):
     assert "<strong>contradicted</strong>: L2 keeps it (Fig. 5); " in said
     assert "effect -0.004, 95.0% interval -0.10 to 0.09 (mean difference); p = 0.5 after Holm" in said
     assert "seeds: 2; few seeds</li>" in said
+    write("results/studies/tiny/verdicts.csv", VERDICT | {"effect_of": "peak > 0.6 (none)"})
+    assert "least for it, peak &gt; 0.6 (none): effect -0.004 (mean diff" in page(Captions(plan).claims("l2"))
     bounded = {"effect": "", "lower": "700", "upper": "inf", "confidence": "0.96875"}
     write("results/studies/tiny/verdicts.csv", VERDICT | bounded)
     assert "effect only bounded, 96.9% interval 700.00 to ∞" in page(Captions(plan).claims("l2"))

@@ -87,7 +87,7 @@ def test_a_later_verdict_takes_no_earlier_one_back():
     assert [row["verdict"] for row in rows] == ["supported", "supported", "both"]
     assert rows[2]["p"] == rows[1]["p"] == rows[0]["p"]
     assert rows[2]["e_for"] < 1
-    assert "(56.8 at most) for it" in verdicts.sentence(rows[2])
+    assert "(56.8 at its highest) for it" in verdicts.sentence(rows[2])
 
 
 @pytest.mark.parametrize("kind", ["difference", "trend", "threshold"])
@@ -207,7 +207,10 @@ def test_a_claim_of_several_parts_is_as_sure_as_the_least_sure_of_them():
         "index, peak",
         "index > 0.5 (none) and peak > 0.6 (none)",
     )
-    assert "least for it: peak > 0.6 (none)" in row["note"]
+    assert row["effect_of"] == "peak > 0.6 (none)"
+    assert "peak > 0.6 (none); least for it, peak > 0.6 (none): median difference from the value 0.3" in (
+        verdicts.sentence(row)
+    )
     assert row["effect"] == each["effect"][1]
     assert row["seeds_for"] == 11
 
@@ -216,7 +219,26 @@ def test_one_part_that_fails_contradicts_a_claim_of_several():
     table = lanes({"none": [0.8] * 20, "some": [0.2] * 20})
     row = only(table, conjunction(anytime("threshold"), anytime("threshold", runs=("some",))))
     assert (row["verdict"], row["p"]) == ("contradicted", 1)
-    assert "least for it: index > 0.5 (some)" in row["note"]
+    assert row["effect_of"] == "index > 0.5 (some)"
+
+
+def test_of_parts_that_say_as_much_the_effect_is_of_a_comparison():
+    table = lanes({"none": [0.8] * 12, "some": [0.2] * 12}, peak=[0.9] * 24)
+    row = only(table, conjunction(anytime("threshold"), anytime("difference")))
+    assert (row["effect_of"], row["effect"]) == ("index: some < none", pytest.approx(-0.6))
+
+
+def test_the_part_that_speaks_least_is_that_of_the_largest_p_though_another_fell_back_further():
+    first = [0.8] * 7 + [0.2] * 6
+    second = [0.8, 0.2] * 4 + [0.8] * 5
+    table = lanes({"none": first, "some": second})
+    row = only(table, conjunction(*(anytime("threshold", runs=(run,)) for run in ("none", "some"))))
+    each = [only(table, anytime("threshold", runs=(run,))) for run in ("none", "some")]
+    assert each[0]["p"] < each[1]["p"] == row["p"]
+    assert each[0]["e_for"] < each[1]["e_for"]
+    assert row["effect_of"] == "index > 0.5 (some)"
+    # Evidence is what stands now, which p need not be of.
+    assert row["e_for"] == each[0]["e_for"]
 
 
 def test_a_threshold_for_several_runs_is_a_claim_with_a_part_a_run():
@@ -295,8 +317,8 @@ def test_a_line_a_tested_claim_and_the_thresholds_are_drawn(folder):
 @pytest.mark.parametrize(
     ("claims", "expected"),
     [
-        (1, "Grey, dotted: what decides the claim, 1 / alpha = 20. Of a claim"),
-        (2, "what decides the last claim, 1 / alpha = 20; dashed: the first of 2 claims (Holm). Of a claim"),
+        (1, "Grey, dotted: what decides the claim, 1 / alpha = 20; what once reached it counts."),
+        (2, "what decides the last claim, 1 / alpha = 20; dashed: the first of 2 claims (Holm); what once"),
     ],
 )
 def test_what_thresholds_are_is_said_of_one_claim_as_of_several(claims, expected, tmp_path):

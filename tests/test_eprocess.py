@@ -177,6 +177,7 @@ def test_a_conjunction_is_as_sure_as_its_least_sure_part():
     each = [eprocess.evidence(part[None]) for part in parts]
     together = eprocess.evidence(parts)
     np.testing.assert_allclose(together.p, np.max([one.p for one in each], axis=0))
+    np.testing.assert_allclose(together.support, np.min([one.support for one in each], axis=0))
     np.testing.assert_allclose(together.against, np.mean([one.against for one in each], axis=0))
 
 

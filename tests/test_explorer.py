@@ -34,6 +34,7 @@ VERDICT = {
     "source": "Fig. 5",
     "tested": "index",
     "statistic": "mean difference",
+    "effect_of": "index",
     "effect": "0.25",
     "lower": "0.1",
     "upper": "0.4",

@@ -160,7 +160,14 @@ def test_a_claim_is_judged_from_what_is_there_and_another_one_judged_alone(clone
         clone.change(new, old)
     clone.path("studies/tiny/verdicts.csv").unlink()
     assert clone.would_run() == of_claims
+    # Nothing that Snakemake recorded is needed to see that the verdict is on another claim.
+    shutil.rmtree(clone.folder / ".snakemake")
     clone.build()
+    shutil.rmtree(clone.folder / ".snakemake")
+    assert clone.would_run() == {}
+    clone.change("of: final", "of: peak")
+    assert clone.would_run()["verdicts"] == 1
+    clone.change("of: peak", "of: final")
     clone.path("studies/tiny/evidence.png").unlink()
     assert clone.would_run() == {"evidence": 1}
     clone.build()

@@ -22,10 +22,11 @@ SMALL = (
 )
 # A claim of several lines, of which one would put a file into the page.
 VERDICTS = (
-    "experiment,claim,text,source,tested,statistic,effect,lower,upper,confidence,evidence,e_for,e_against,"
+    "experiment,claim,text,source,tested,statistic,effect_of,effect,lower,upper,confidence,evidence,e_for,e_against,"
     "p_holm,p_against_holm,verdict,seeds,note\n"
     'l2,kept,"L2 & time <keep> ICL\u2028\n\n.. include:: config.yaml\n",Fig. 5,'
-    "index: some < none,mean difference,0.25,0.126,0.375,0.95,fixed,18,0.3,0.03,1,supported,6,a note\n"
+    "index: some < none,mean difference,index: some < none,0.25,0.126,0.375,0.95,fixed,18,0.3,0.03,1,supported,6,"
+    "a note\n"
 )
 
 # Notes what goes wrong from the first line on; then clicks on every category, and there on every eye and caption.

@@ -198,9 +198,9 @@ def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny,
     assert claiming.targets.judged_tables() == [
         f"{folder}/transience/{name}" for name in ("transience.csv", "SHA256SUMS")
     ]
-    assert claiming.targets.verdicts() == [
-        f"{folder}/{name}" for name in ("verdicts.csv", "evidence.csv", "SHA256SUMS")
-    ]
+    *of_claims, declared = claiming.targets.verdicts()
+    assert of_claims == [f"{folder}/{name}" for name in ("verdicts.csv", "evidence.csv", "SHA256SUMS")]
+    assert declared.startswith(f"{folder}/.declared-")
     assert claiming.targets.evidence() == [f"{folder}/evidence.svg", f"{folder}/evidence.png"]
     assert tiny.targets.evidence() == []
     assert {*claiming.targets.verdicts(), *claiming.targets.evidence()} < set(claiming.targets.all())
@@ -212,7 +212,8 @@ def test_claims_are_judged_once_a_study_from_the_experiments_that_make_any(tiny,
     path.write_text(TINY + words)
     left_out = Plan(config | {"tokens": str(tmp_path / "nowhere")}, ROOT)
     assert left_out.targets.judged_tables() == []
-    assert left_out.targets.verdicts() == claiming.targets.verdicts()
+    assert left_out.targets.verdicts()[:3] == of_claims
+    assert left_out.targets.verdicts()[3] != declared
     (only,) = json.loads(left_out.records.claims_text())
     assert (only["experiment"], only["left_out"]) == ("words", True)
     assert str(tmp_path) not in left_out.records.claims_text()

@@ -1,17 +1,22 @@
 """docs/results.md and the README's claims: made of docs/data alone, which is copied from results."""
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from finished_study import LAPTOP, finish, plan_of
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from icl_transience.analysis import acquisition, verdicts, words
 from icl_transience.planning.plan import Plan, study_files
-from icl_transience.report import recorded, results_page, verified
+from icl_transience.report import kept, pictures, recorded, results_page, verified
 from icl_transience.results import provenance
 from icl_transience.specs.errors import StudyError
 from icl_transience.store import checksums, tables_file
@@ -52,6 +57,38 @@ def test_no_path_of_the_machine_is_recorded():
         assert not [place for place in ("/root", "/home", "/tmp", "/work") if place in text]
 
 
+@pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "docs/data").glob("*/verdicts.csv")))
+def test_verdicts_on_record_are_those_of_the_lanes_on_record(folder, tmp_path):
+    plan = Plan({"study": folder.name, "results": str(tmp_path)}, ROOT, cores=2)
+    lanes = {path.parent.name: tables_file.read_csv(path) for path in folder.glob("*/transience.csv")}
+    verdicts.write_judged(tmp_path, plan.records.claims(), lanes)
+    for name in ("verdicts.csv", "evidence.csv"):
+        made, recorded_one = (tables_file.read_csv(each / name) for each in (tmp_path, folder))
+        # Experiments without tables yet have no lanes: their claims are not tested yet in both.
+        pd.testing.assert_frame_equal(made, recorded_one, rtol=1e-9)
+
+
+def test_what_is_contradicted_has_a_remark_why():
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("\n")
+    contradicted = [line for line, text in enumerate(page) if text.startswith("- **Contradicted**")]
+    assert contradicted
+    assert [page[line] for line in contradicted if not page[line + 1].startswith("  *Remark:* ")] == []
+
+
+def test_thin_lines_keep_their_colours_on_small_pictures(tmp_path):
+    figure = Figure(figsize=(7, 6))
+    axes = figure.add_subplot()
+    for number in range(10):
+        axes.plot([0, 1], [0, number + 1], linewidth=0.7, color=f"C{number}")
+    figure.savefig(tmp_path / "drawn.png", dpi=300)
+    with Image.open(io.BytesIO(pictures.small(tmp_path / "drawn.png"))) as image:
+        shown = np.array([colour for _, colour in image.convert("RGB").getcolors()])
+    for number in range(10):
+        nearest = np.abs(shown - 255 * np.array(to_rgb(f"C{number}"))).max(axis=1).min()
+        # Two of these colours differ by 52 or more.
+        assert nearest < 26, number
+
+
 # How it is made.
 
 
@@ -90,6 +127,14 @@ def written(plan: Plan) -> tuple[str, str]:
     return page.read_text(encoding="utf-8"), readme.read_text(encoding="utf-8")
 
 
+def seal(folder: Path) -> None:
+    """Make what is kept in a study's folder look as if it had been recorded."""
+    checksums.write_checksums(folder, ["verdicts.csv", "evidence.csv"])
+    path = folder / "study.json"
+    study = json.loads(path.read_text(encoding="utf-8")) | {"tables": kept.digests(folder)}
+    path.write_text(json.dumps(study), encoding="utf-8")
+
+
 def is_drawn(picture: Path) -> bool:
     """Whether there is more than one colour on it."""
     with Image.open(picture) as image:
@@ -125,13 +170,32 @@ def test_another_verdict_makes_another_page_and_one_that_was_edited_by_hand_is_r
     page, readme = written(finished)
     table = Path("docs/data/laptop/verdicts.csv")
     table.write_text(table.read_text(encoding="utf-8").replace("undecided", "supported"), encoding="utf-8")
-    with pytest.raises(StudyError, match=r"verdicts\.csv and SHA256SUMS contradict each other"):
+    with pytest.raises(StudyError, match=r"laptop/verdicts\.csv: is not as it was recorded: say `git checkout"):
         results_page.write_pages(Path())
-    checksums.write_checksums(table.parent, [table.name])
+    seal(table.parent)
     results_page.write_pages(Path())
     changed, told = (Path(name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
     assert changed == page.replace("1 undecided", "1 supported").replace("**Undecided**", "**Supported**")
     assert told == readme.replace("1 undecided", "1 supported").replace("| undecided |", "| supported |")
+
+
+def test_a_remark_follows_its_claim_while_its_verdict_stands(finished):
+    page, readme = written(finished)
+    path = Path("docs/data/remarks.yaml")
+    path.write_text("laptop: {l2: {kept: {undecided: two seeds *cannot* say it}}}", encoding="utf-8")
+    remarked, told = written(finished)
+    assert [line for line in remarked.split("\n") if line not in page] == [r"  *Remark:* two seeds \*cannot\* say it"]
+    assert told == readme
+    for text, problem in (
+        ("laptop: {l2: {kept: {supported: so}}}", "is a remark on 'supported', but the claim is 'undecided' now"),
+        ("laptop: {l2: {other: {undecided: so}}}", "laptop: l2: other: is no claim on record"),
+        ("laptop: {l2: so}", "laptop: l2: is str, not what is read here"),
+        ("laptop: {l2: {kept: {undecided: ' '}}}", "laptop: l2: kept: undecided: is str, not"),
+        ("- so", "the file: is list, not what is read here"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(StudyError, match=re.escape(problem)):
+            results_page.write_pages(Path())
 
 
 def test_seeds_that_are_not_trained_yet_are_said_to_be_left_out(finished):
@@ -195,18 +259,88 @@ def test_what_is_missing_in_both_tables_is_no_difference_and_in_one_is():
     assert verified.difference(found, right) == "peak_at_censored of run a, seed 1 is False, and theirs is None"
 
 
-def test_experiments_are_recorded_one_by_one_and_claims_of_the_others_are_not_tested_yet(finished):
+def test_what_is_kept_and_not_as_it_was_recorded_makes_no_page(finished):
+    page, readme = written(finished)
+    folder = Path("docs/data/laptop")
+    study = folder / "study.json"
+    for spoilt, problem in (
+        (folder / "verdicts.csv", r"verdicts\.csv: is not as it was recorded"),
+        (folder / "l2/transience.csv", r"l2/transience\.csv: is not as it was recorded"),
+        (folder / "SHA256SUMS", "study.json: was not recorded with the tables beside and below it"),
+        (Path("docs/images/laptop-l2.png"), "laptop-l2.png: not there"),
+    ):
+        content = spoilt.read_bytes()
+        spoilt.unlink()
+        with pytest.raises(StudyError, match=problem + ".*: say `git checkout -- docs/data docs/images`, or record"):
+            results_page.write_pages(Path())
+        spoilt.write_bytes(content)
+    text = study.read_text(encoding="utf-8")
+    for other, problem in (
+        ("{", "study.json: is not as it was recorded .*: delete it, and record the study again"),
+        (text.replace('"study": "laptop"', '"study": "tiny"'), "is of study 'tiny'"),
+    ):
+        study.write_text(other, encoding="utf-8")
+        with pytest.raises(StudyError, match=problem):
+            results_page.write_pages(Path())
+    study.write_text(text, encoding="utf-8")
+    results_page.write_pages(Path())
+    assert (Path("docs/results.md").read_text(), Path("README.md").read_text()) == (page, readme)
+
+
+def test_a_record_that_was_interrupted_makes_no_page(finished, monkeypatch):
     written(finished)
-    shutil.rmtree(finished.paths.experiment_folder("l2"))
+    more = LAPTOP.replace("less is lost", "less of it is lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded.kept, "digests", lambda folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            recorded.record(plan_of(Path(), more), Path("docs"))
+    with pytest.raises(StudyError, match=r"study\.json: was not recorded with the tables"):
+        results_page.write_pages(Path())
+    assert "less of it is lost" in written(plan_of(Path(), more))[0]
+
+
+def test_a_claim_may_be_of_numbers_and_its_source_a_year(finished):
+    page, readme = written(plan_of(Path(), LAPTOP.replace("text: less is lost", "text: '42', source: '2024'")))
+    assert "- **Undecided**: 42 (2024). (" in page
+    assert "| l2 | 42 | undecided |" in readme
+
+
+def test_a_study_that_does_not_ship_is_not_recorded(finished):
+    with pytest.raises(StudyError, match=r"laptop\.yaml: results are recorded of studies that ship alone"):
+        results_page.record(finished, Path())
+    assert not Path("docs/data").exists()
+
+
+def test_a_seed_below_those_of_the_tables_is_not_passed_over(finished):
+    # The tables have seeds 0 and 1, between which it is read.
+    below = LAPTOP.replace("seeds: [0, 1]", "seeds: [0, 1, {init: 0, data: 1}]")
+    with pytest.raises(StudyError, match="seed init0-data1 is declared and not in its tables, which have later ones"):
+        written(plan_of(Path(), below))
+
+
+def test_experiments_are_recorded_one_by_one_and_claims_of_the_others_are_not_tested_yet(finished):
+    folder = Path(finished.paths.experiment_folder("l2"))
+    shutil.move(folder, "elsewhere")
     page, readme = written(finished)
     assert "| 1 claim: 1 not tested yet | 1 of 2 | 4 of 4 |" in page
     assert "**1 of 2 experiments so far**; not yet: l2.\n" in page
     assert "- **Not tested yet**: less is lost.\n" in page
     assert "| l2 | less is lost | not tested yet | none | 0 |" in readme
-    # Nothing stays of what was recorded of it.
     assert sorted(path.name for path in Path("docs/data/laptop").iterdir()) == [
-        *("SHA256SUMS", "study.json", "transience", "verdicts.csv"),
+        *("SHA256SUMS", "evidence.csv", "study.json", "transience", "verdicts.csv"),
     ]
+    assert [path.name for path in Path("docs/images").iterdir()] == ["laptop-transience.png"]
+    # What is on record is not forgotten because its tables are lost.
+    shutil.move("elsewhere", folder)
+    page, _ = written(finished)
+    shutil.rmtree(folder)
+    with pytest.raises(StudyError, match=r"experiment l2: has no tables in .*, but is on record in data/laptop: run"):
+        written(finished)
+    results_page.write_pages(Path())
+    assert Path("docs/results.md").read_text(encoding="utf-8") == page
+    # Nothing stays of an experiment that the study has no more.
+    written(plan_of(Path(), LAPTOP[: LAPTOP.index("  l2:")]))
+    assert sorted(path.name for path in Path("docs/data/laptop").iterdir()) == ["study.json", "transience"]
     assert [path.name for path in Path("docs/images").iterdir()] == ["laptop-transience.png"]
 
 
@@ -266,8 +400,9 @@ def test_tables_that_pictures_are_drawn_from_are_not_replaced_by_others(finished
 
 def test_a_folder_that_is_no_checkout_gets_no_page(finished):
     Path("README.md").write_text("# A title\n", encoding="utf-8")
-    with pytest.raises(StudyError, match=r"README\.md has no lines <!-- claims"):
-        written(finished)
+    with pytest.raises(StudyError, match=r"README\.md: has no lines <!-- claims"):
+        results_page.record(finished, Path())
+    assert not Path("docs/data").exists()
     Path("README.md").unlink()
     with pytest.raises(StudyError, match=r"README\.md: not there"):
         results_page.write_pages(Path())

@@ -124,6 +124,8 @@ rule verdicts:
         ),
         evidence=f"{STUDY}/evidence.csv",
         checksums=f"{STUDY}/SHA256SUMS",
+        # As of rule declare.
+        declared=PLAN.targets.claims_declared(),
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/verdicts.log",
     localrule: True
@@ -136,7 +138,9 @@ rule verdicts:
         folder=lambda wildcards: PLAN.paths.study_folder,
         code=code_digest.digest("verdicts"),
     shell:
-        "python -m icl_transience verdicts --claims {params.path:q} --folder {params.folder:q} &> {log:q}"
+        "(rm -f {params.folder:q}/.declared-* && "
+        "python -m icl_transience verdicts --claims {params.path:q} --folder {params.folder:q} && touch {output.declared:q})"
+        " &> {log:q}"
 
 
 # Where lanes have their peaks, for interventions that graft from there.

@@ -52,7 +52,7 @@ def jobs_side_by_side() -> int | None:
 
 def report_on_study() -> None:
     """Do the work of each target of REPORTING that was asked for."""
-    from icl_transience.report import archive, page, recorded, results_page
+    from icl_transience.report import archive, page, results_page
     from icl_transience.report.explorer import page as explorer
     from icl_transience.results import cost, orphans, stale, status
 
@@ -73,7 +73,7 @@ def report_on_study() -> None:
         if "archive" in targets_asked():
             print(f"archive: {archive.write_archive(PLAN, Path(workflow.main_snakefile))}")
         if "results_page" in targets_asked():
-            print(f"recorded: {recorded.record(PLAN, CHECKOUT / 'docs')}")
+            print(f"recorded: {results_page.record(PLAN, CHECKOUT)}")
             print(*(f"written: {written}" for written in results_page.write_pages(CHECKOUT)), sep="\n")
 
 

@@ -41,6 +41,7 @@ _FEWEST, _FEWEST_IN_GROUP = 8, 3
 _RESAMPLES = 2000
 # Where K* lies: a number is between levels alone.
 BETWEEN, BELOW, ABOVE = "between levels", "below the lowest level", "above the highest level"
+_BIMODALITY = {"final accuracies": "bimodality_final", "times": "bimodality_time"}
 _NO_GROUPS = f"— (not two groups of {_FEWEST_IN_GROUP} or more)"
 _SHARE = "the share of seeds that acquire it, taken not to fall,"
 
@@ -110,21 +111,26 @@ def in_words(table: pd.DataFrame, axis: str, confidence: float = 0.95) -> list[s
         ends = _ends_in_words(lower, upper, confidence)
         said = [f"half of the seeds acquire it from {axis} = {star:.4g} on{ends}"]
     for row in records(table):
-        kinds = row["bimodality_final"]
-        shape = "bimodality of final accuracies " + (_NO_GROUPS if math.isnan(kinds) else f"{kinds:.2f}")
+        shape = ", of ".join(_shape(of, row[name]) for of, name in _BIMODALITY.items())
         bound = "at most " if row["median_left_censored"] else ""
         median = "not reached" if math.isinf(row["median"]) else f"{bound}{row['median']:,.0f} sequences"
         how_many = f"{row['acquired']:.0f} of {row['seeds']:.0f} seeds acquire it"
         early = f", {row['left_censored']:.0f} by their first snapshot" if row["left_censored"] else ""
-        said.append(f"{axis} = {row[axis]:g}: {how_many}{early}, median {median}, {shape}")
+        said.append(f"{axis} = {row[axis]:g}: {how_many}{early}, median {median}; bimodality of {shape}")
     return said
+
+
+def _shape(of: str, coefficient: float) -> str:
+    if math.isnan(coefficient):
+        return f"{of} {_NO_GROUPS}"
+    return f"{of} {coefficient:.2f} ({'above' if coefficient > BIMODAL_ABOVE else 'not above'} {BIMODAL_ABOVE:.2f})"
 
 
 def _ends_in_words(lower: float, upper: float, confidence: float) -> str:
     if math.isnan(lower):
         return ""
     first, last = (BELOW if end == -math.inf else ABOVE if end == math.inf else f"{end:.4g}" for end in (lower, upper))
-    return f" ({confidence:.0%} interval {first} to {last})"
+    return f" (resampled seeds, {confidence:.0%} of them, and the levels beside it: {first} to {last})"
 
 
 def threshold(levels: Sequence[float], acquired: np.ndarray, confidence: float) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ from icl_transience.specs.experiment import Part
 
 _STATISTICS = {
     "difference": "median difference, evidence of its sign",
-    "threshold": "median difference, evidence of its sign",
+    "threshold": "median difference from the value, evidence of its sign",
     "trend": "median tau, evidence of the sign of Kendall's S",
 }
 
@@ -49,9 +49,13 @@ class Reading:
         return tuple(float(values[-1]) if len(self.seeds) else 1.0 for values in of_all)  # pyright: ignore
 
     def weakest(self) -> int:
-        """Return the part that has least evidence for it."""
-        ends = [float(found.support[-1]) if len(self.seeds) else 1.0 for found in self.of_parts]
-        return min(range(len(ends)), key=ends.__getitem__)
+        """Return the part that speaks least for the claim.
+
+        That is the one of the largest p, as p is what decides; of these that of least evidence now, and of these again
+        a comparison of runs before that of a run with a value.
+        """
+        ends = [(-float(found.p[-1]), float(found.support[-1])) if len(self.seeds) else () for found in self.of_parts]
+        return min(range(len(ends)), key=lambda number: (ends[number], self.parts[number].kind == "threshold"))
 
 
 def read(parts: Sequence[Part], lanes: Sequence[Lanes]) -> Reading:

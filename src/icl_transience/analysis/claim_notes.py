@@ -1,10 +1,9 @@
-"""The notes on a verdict: why it is undecided, what speaks least for it, and which lanes have no value."""
+"""The notes on a verdict: why it is undecided, which seeds wait, and which lanes have no value."""
 
 import math
 from collections.abc import Iterator
 
 from icl_transience.analysis import eprocess
-from icl_transience.analysis.claim_values import formula_of_part
 from icl_transience.analysis.judged import Judged
 from icl_transience.specs.records import ClaimRecord
 from icl_transience.system.formatting import format_number_of
@@ -58,11 +57,8 @@ def enough(claim: ClaimRecord, p: float) -> int:
 
 
 def notes(one: Judged) -> Iterator[str]:
-    """Yield which part speaks least for a claim, which seeds wait, which lanes have no value, what is only bounded."""
-    reading = one.reading
-    if len(reading.parts) > 1:
-        yield f"least for it: {formula_of_part(reading.parts[one.part])}"
-    if not one.is_fixed and (waiting := list(reading.waiting)):
+    """Yield which seeds wait, which lanes have no value, what is only bounded."""
+    if not one.is_fixed and (waiting := list(one.reading.waiting)):
         yield f"read up to the first seed whose lanes are not all finished; not read: {', '.join(waiting)}"
     yield from _list_without(one)
     bounded = [values.is_bound for lanes in one.lanes for of_run in lanes.values.values() for values in of_run.values()]

@@ -64,8 +64,9 @@ def assess(part: Part, values: Values, confidence: float) -> Finding:
     if part.kind == "trend":
         return _test_trend(part, values, confidence, effect, interval)
     differences = [paired_tests.difference(*pair) for pair in _pairs(part, values).values()]
+    of = " from the value" if part.kind == "threshold" else ""
     return Finding(
-        statistic=f"mean difference, {exactness(len(differences) <= paired_tests.EXACT_SEEDS)} sign-flip test",
+        statistic=f"mean difference{of}, {exactness(len(differences) <= paired_tests.EXACT_SEEDS)} sign-flip test",
         seeds=tuple(of_seeds),
         sign=part.claimed * _sign(math.fsum(differences)),
         effect=effect,

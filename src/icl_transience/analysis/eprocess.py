@@ -21,8 +21,9 @@ So it is LOST: against the claim, and against the claim's mirror image too, else
 one of them. Where it has none in any of the runs compared, it bets nothing. A threshold compares a run with a value,
 which is always there.
 
-A claim of several parts holds where all do: its p is the largest of theirs (intersection-union test), and the evidence
-against it is the mean of that against each. A threshold for several runs is such a claim, with a part a run.
+A claim of several parts holds where all do: its p is the largest of theirs (intersection-union test), its E the
+smallest, and the evidence against it is the mean of that against each. A threshold for several runs is such a claim,
+with a part a run.
 
 N: seeds, L: lanes of a seed, P: parts; other axes may stand before these.
 """
@@ -113,22 +114,22 @@ def e_value(n_for: np.ndarray, n_against: np.ndarray) -> np.ndarray:
     return np.exp(logarithm) * betainc(n_against + 1, n_for + 1, 0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """E for and against a claim after each seed, [..., N]; both are 1 before the first."""
+    """What seeds say for and against a claim after each of them, [..., N].
+
+    support, against: E as it stands; both are 1 before the first seed. p: of the null hypothesis that the claim is not
+    so, p_against: of that it is so. These may be read after every seed, and never rise.
+    """
 
     support: np.ndarray
     against: np.ndarray
+    p: np.ndarray
+    p_against: np.ndarray
 
-    @property
-    def p(self) -> np.ndarray:
-        """Of the null hypothesis that the claim is not so, [..., N]: may be read after every seed, and never rises."""
-        return 1 / _highest(self.support)
 
-    @property
-    def p_against(self) -> np.ndarray:
-        """Of the null hypothesis that the claim is so, likewise."""
-        return 1 / _highest(self.against)
+def _one_part(support: np.ndarray, against: np.ndarray) -> Evidence:
+    return Evidence(support=support, against=against, p=1 / _highest(support), p_against=1 / _highest(against))
 
 
 def _highest(e: np.ndarray) -> np.ndarray:
@@ -145,36 +146,39 @@ def evidence(of_seeds: np.ndarray) -> Evidence:
     known = np.ones(possible.shape)
     known[possible] = e_value(*np.nonzero(possible))
     support, against = known[n_for, n_against + n_lost], known[n_against, n_for + n_lost]
-    parts = [Evidence(support[..., part, :], against[..., part, :]) for part in range(of_seeds.shape[-2])]
+    parts = [_one_part(support[..., part, :], against[..., part, :]) for part in range(of_seeds.shape[-2])]
     return parts[0] if len(parts) == 1 else all_of(parts)
 
 
 def all_of(parts: Sequence[Evidence]) -> Evidence:
-    """Return the evidence of a claim that holds where all parts do; of fewer seeds, the last ones' stays.
-
-    `support` is the smallest of the parts' running maxima, as p is the largest of their p.
-    """
+    """Return the evidence of a claim that holds where all parts do; of fewer seeds, the last ones' stays."""
     n_seeds = max(part.support.shape[-1] for part in parts)
-    supports = [_lengthened(_highest(part.support), n_seeds) for part in parts]
-    againsts = [_lengthened(part.against, n_seeds) for part in parts]
-    return Evidence(support=np.min(supports, axis=0), against=np.mean(againsts, axis=0))
+    supports, againsts, of_p = (
+        [_lengthened(getattr(part, name), n_seeds) for part in parts] for name in ("support", "against", "p")
+    )
+    against = np.mean(againsts, axis=0)
+    return Evidence(
+        support=np.min(supports, axis=0), against=against, p=np.max(of_p, axis=0), p_against=1 / _highest(against)
+    )
 
 
-def _lengthened(e: np.ndarray, n_seeds: int) -> np.ndarray:
-    before = e if e.shape[-1] else np.ones((*e.shape[:-1], 1))
-    more = n_seeds - e.shape[-1]
-    return np.concatenate([e, np.repeat(before[..., -1:], more, axis=-1)], axis=-1)
+def _lengthened(values: np.ndarray, n_seeds: int) -> np.ndarray:
+    before = values if values.shape[-1] else np.ones((*values.shape[:-1], 1))
+    more = n_seeds - values.shape[-1]
+    return np.concatenate([values, np.repeat(before[..., -1:], more, axis=-1)], axis=-1)
 
 
 def median_interval(lowest: np.ndarray, highest: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """Return lower and upper end for the median of what seeds show, and the confidence; nan where seeds are too few.
+    """Return lower and upper end for the median of what seeds show, and the confidence.
+
+    All are nan where seeds are too few, and where they went first one way and then the other, so that the ends cross.
 
     It holds at every number of seeds at once: a value is left out once the evidence that the median is on one side
     of it reaches 2 / (1 - confidence). lowest, highest: between which each seed's value surely lies, [N], in the order
     in which seeds are read; nan where it has none, which counts against whatever is left out.
     """
     lower, upper = _lower_end(lowest, highest, confidence), -_lower_end(-highest, -lowest, confidence)
-    return (math.nan, math.nan, math.nan) if math.isnan(lower) else (lower, upper, confidence)
+    return (lower, upper, confidence) if lower <= upper else (math.nan, math.nan, math.nan)
 
 
 def _lower_end(lowest: np.ndarray, highest: np.ndarray, confidence: float) -> float:

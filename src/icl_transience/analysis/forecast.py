@@ -45,8 +45,8 @@ FEWEST_POINTS = 3
 # Names of columns -> what a forecast is made from, in the columns of an array.
 FORECASTS: Mapping[str, tuple[int, ...]] = {"flip": (0,), "graded": (0, 1), "weight": (2,), "both": (0, 1, 2)}
 PRIMARY_ABOUT, PRIMARY_AHEAD = "deviation", 4
-# An e-value from which on a row that is read alone decides: 1 / 0.05.
-_DECIDES = 20
+# The largest p that decides, of a row that is read alone.
+_ALPHA = 0.05
 # What `graded` and `both` are in the order of FORECASTS.
 _GRADED, _BOTH = (list(FORECASTS).index(name) for name in ("graded", "both"))
 
@@ -78,9 +78,9 @@ def in_words(table: pd.DataFrame) -> list[str]:
         ties = f", {n_ties} neither" if n_ties else ""
         answer = (
             "it forecasts `flip`"
-            if row["e_for"] >= _DECIDES
+            if row["p"] <= _ALPHA
             else "it makes forecasts worse"
-            if row["e_against"] >= _DECIDES
+            if row["p_against"] <= _ALPHA
             else "whether it forecasts `flip` is undecided"
         )
         seeds = f"in {row['seeds_for']} of {row['n_seeds']} seeds, and raises it in {row['seeds_against']}{ties}"

@@ -11,9 +11,10 @@ By kind of claim (see study/claims.py):
     threshold    y - value. Over several runs all must keep it
     trend        Kendall's S within seeds. Effect: the median (fixed: mean) of tau-b; beside it the least-squares
                  slope, per tenfold where the levels are positive and span that, else per level
-    all_of       several of these; a threshold over several runs is such a claim, too. Effect: that of the part which
-                 speaks least for it. Fixed: the largest p where all go the way claimed (intersection-union test), else
-                 the smallest of those that do not, times the number of parts (Bonferroni)
+    all_of       several of these; a threshold over several runs is such a claim, too. Effect and seeds for and against:
+                 of the part which speaks least for it, `effect_of`. Fixed: the largest p where all go the way claimed
+                 (intersection-union test), else the smallest of those that do not, times the number of parts
+                 (Bonferroni)
 
 A mean or median of bounds is no effect: where a time is only bounded, a difference and a slope are empty, and the
 interval holds for whatever the times may be. tau needs no more than which lane is surely later. An interval has the
@@ -46,7 +47,7 @@ from icl_transience.system.formatting import format_number_of
 
 COLUMNS = (
     *("experiment", "claim", "text", "source", "kind", "of", "direction", "tested", "evidence", "alpha", "statistic"),
-    *("effect", "lower", "upper", "confidence", "slope", "slope_lower", "slope_upper", "slope_per"),
+    *("effect_of", "effect", "lower", "upper", "confidence", "slope", "slope_lower", "slope_upper", "slope_per"),
     *("e_for", "e_against", "p", "p_min", "p_holm", "p_against", "p_against_holm", "p_fixed", "verdict"),
     *("seeds", "seeds_for", "seeds_against", "seeds_used", "seeds_needed", "excluded", "note"),
 )
@@ -161,6 +162,7 @@ def _row(one: Judged) -> dict[str, Any]:
     return _claim_columns(one.claim) | {
         "alpha": one.claim.alpha,
         "statistic": one.finding.statistic,
+        "effect_of": formula_of_part(one.reading.parts[one.part]),
         "effect": one.finding.effect,
         "lower": lower,
         "upper": upper,
@@ -255,13 +257,19 @@ def sentence(row: Mapping[str, Any]) -> str:
 
 
 def findings(row: Mapping[str, Any]) -> str:
-    """Return what was tested, what was found and by how many seeds, in parentheses; then what there is to note."""
+    """Return what was tested, what was found and by how many seeds, in parentheses; then what there is to note.
+
+    Of a claim of several parts, effect and seeds are of the one that speaks least for it, which is named.
+    """
     parts = [row["tested"]]
+    effect = f"{_name_of_effect(row)} {{}}{_interval(row)}"
+    if not pd.isna(row["effect_of"]) and row["effect_of"] != row["tested"]:
+        effect = f"least for it, {row['effect_of']}: {effect}"
     if not pd.isna(row["effect"]):
-        parts.append(f"{_name_of_effect(row)} {row['effect']:.3g}{_interval(row)}")
+        parts.append(effect.format(f"{row['effect']:.3g}"))
     elif row["seeds"]:
-        parts.append(f"{_name_of_effect(row)} only bounded{_interval(row)}")
-    elif not row["seeds"] and not pd.isna(row["p_holm"]):
+        parts.append(effect.format("not known" if pd.isna(row["confidence"]) else "only bounded"))
+    elif not pd.isna(row["p_holm"]):
         parts.append("no lane to tell from")
     if not pd.isna(row["p_holm"]):
         parts += _tests(row)
@@ -271,8 +279,12 @@ def findings(row: Mapping[str, Any]) -> str:
 
 
 def _name_of_effect(row: Mapping[str, Any]) -> str:
+    """Return what kind of effect stands in a row, from the name of its statistic."""
+    if pd.isna(row["statistic"]):
+        return "effect"
     name = "tau" if "Kendall" in row["statistic"] else "difference"
-    return name if row["evidence"] == "fixed" else f"median {name}"
+    value = " from the value" if "from the value" in row["statistic"] else ""
+    return f"{'' if row['evidence'] == 'fixed' else 'median '}{name}{value}"
 
 
 def _tests(row: Mapping[str, Any]) -> Iterator[str]:
@@ -295,8 +307,12 @@ def evidence_in_words(row: Mapping[str, Any]) -> str:
 
 def _e_value(e: float, p: float) -> str:
     """Return the evidence, and the highest so far, of which p is, where that is more."""
-    highest = f" ({1 / p:,.3g} at most)" if 1 / p > max(1.0, e) * 1.01 else ""
-    return (f"{e:,.0f}" if e >= 1000 else f"{e:.3g}") + highest
+    highest = f" ({_short(1 / p)} at its highest)" if 1 / p > max(1.0, e) * 1.01 else ""
+    return _short(e) + highest
+
+
+def _short(e: float) -> str:
+    return f"{e:.2g}" if e >= 1e6 else f"{e:,.0f}" if e >= 1000 else f"{e:.3g}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from icl_transience.planning.packs import Pack, lanes_by_run
 from icl_transience.planning.records import Records
 from icl_transience.specs.banks import BankSpec
-from icl_transience.specs.code_digest import declaration
+from icl_transience.specs.code_digest import declaration, declaration_of_claims
 from icl_transience.specs.evaluators import STRATEGY
 from icl_transience.specs.figures import FORMATS, names_of_figures
 from icl_transience.specs.runs import Export, Lane, Seed
@@ -213,9 +213,14 @@ class Targets:
         return [f"{self.paths.experiment_folder(experiment)}/{name}" for experiment in claiming for name in names]
 
     def verdicts(self) -> list[str]:
-        """Return the tables of verdicts and evidence and their checksums; none in a study that claims nothing."""
+        """Return the tables of verdicts and evidence, and what says that they are; none where nothing is claimed."""
         claims = any(one.claims for one in (*self.study.experiments.values(), *self.study.left_out.values()))
-        return [f"{self.paths.study_folder}/{name}" for name in (VERDICTS, EVIDENCE, CHECKSUMS)] if claims else []
+        tables = [f"{self.paths.study_folder}/{name}" for name in (VERDICTS, EVIDENCE, CHECKSUMS)]
+        return [*tables, self.claims_declared()] if claims else []
+
+    def claims_declared(self) -> str:
+        """Return a file whose name says which claims the verdicts are on; missing where they are on others."""
+        return f"{self.paths.study_folder}/.declared-{declaration_of_claims(self.records.claims())}"
 
     def evidence(self) -> list[str]:
         """Return the figure of the evidence; none in a study that claims nothing."""

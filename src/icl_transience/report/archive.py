@@ -38,7 +38,7 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
 from icl_transience.specs.records import experiment_from, minimal_model_from
 from icl_transience.specs.theory import MINIMAL_MODEL
-from icl_transience.store import atomic, checksums, hdf5, layout
+from icl_transience.store import atomic, hdf5, layout
 from icl_transience.store.layout import EXPLORER
 
 # 1980-01-01, the first day that zip knows too.
@@ -134,7 +134,7 @@ def _members(plan: Plan, snakefile: Path, scratch: Path) -> Iterator[tuple[str, 
         if not path.name.startswith("."):
             yield f"{MINIMAL_MODEL}/{path.name}", path.read_bytes()
     of_claims = map(Path, plan.targets.verdicts() + plan.targets.evidence())
-    for path in (path for path in of_claims if path.name != checksums.CHECKSUMS):
+    for path in (path for path in of_claims if path.suffix):
         yield path.name, path.read_bytes()
     for bank_id in plan.banks:
         for path in (path for path in map(Path, plan.targets.cards()) if path.stem == bank_id):

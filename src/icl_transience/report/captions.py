@@ -29,8 +29,8 @@ _MOST_SENTENCES = 12
 _MOST_ROWS = 200
 # What is said of a row of verdicts.csv.
 _OF_A_CLAIM = (
-    *("experiment", "text", "source", "tested", "statistic", "effect", "lower", "upper", "confidence"),
-    *("evidence", "e_for", "e_against", "p_holm", "p_against_holm", "verdict", "seeds", "note"),
+    *("experiment", "text", "source", "tested", "statistic", "effect_of", "effect", "lower", "upper"),
+    *("confidence", "evidence", "e_for", "e_against", "p_holm", "p_against_holm", "verdict", "seeds", "note"),
 )
 # docutils takes none of more than 10,000 characters.
 _LONGEST_LINE = 5000
@@ -216,7 +216,8 @@ def claim_in_html(row: Mapping[str, str]) -> str:
     parts.append(f"tested: {escape(row['tested'])}")
     if row["effect"] or row["confidence"]:
         effect = _plain(row["effect"]) if row["effect"] else "only bounded"
-        parts.append(f"effect {effect}{_confidence(row)} ({escape(row['statistic'])})")
+        least = f"least for it, {escape(row['effect_of'])}: " if row["effect_of"] != row["tested"] else ""
+        parts.append(f"{least}effect {effect}{_confidence(row)} ({escape(row['statistic'])})")
     if row["p_holm"]:
         parts.append(_p(row) + f" after Holm's correction, seeds: {row['seeds']}")
     return f"<li>{'; '.join(parts + [escape(row['note'])] * bool(row['note']))}</li>"

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import from_values
 from icl_transience.specs.records import experiment_from, minimal_model_from
 from icl_transience.specs.runs import Export
@@ -144,12 +145,14 @@ def _archive(options: argparse.Namespace) -> None:
 
 def _results_page(options: argparse.Namespace) -> None:
     from icl_transience.planning.plan import Plan, config_here
-    from icl_transience.report import recorded, results_page
+    from icl_transience.report import results_page
 
-    if options.record:
+    if options.results and options.record is None:
+        raise StudyError("--results: names where the tables of --record STUDY are: say which study, or leave both")
+    if options.record is not None:
         results = {"results": options.results} if options.results else {}
         plan = Plan(config_here() | {"study": options.record} | results, Path())
-        print(f"recorded: {recorded.record(plan, Path('docs'))}")
+        print(f"recorded: {results_page.record(plan, Path())}")
     print(*(f"written: {path}" for path in results_page.write_pages(Path())), sep="\n")
 
 

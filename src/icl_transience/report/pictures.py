@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 # Pixels; twice as many as a figure has beside its sentence, for screens that show so many.
 WIDTH = 900
-_COLOURS = 64
+_COLOURS = 128
 # What Snakemake's report calls a view of a file.
 _VIEWS = {".svg": "img", ".png": "img", ".pdf": "pdf"}
 
@@ -48,5 +48,6 @@ def small(path: Path) -> bytes:
         flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     flat.thumbnail((WIDTH, 100 * WIDTH), Image.Resampling.LANCZOS)
     target = io.BytesIO()
-    flat.quantize(_COLOURS).save(target, "PNG", optimize=True)
+    # Median cut, which is the default, gives thin lines the colours of others.
+    flat.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE).save(target, "PNG", optimize=True)
     return target.getvalue()

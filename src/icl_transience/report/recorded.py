@@ -1,41 +1,37 @@
 """What the repository keeps of a study's results, so that docs/results.md can be written from it: docs/data/{study}/.
 
 study.json              what was asked, how far it is, what it took: see `_described`
-verdicts.csv            how its claims stand, if it makes any
-{experiment}/runs.csv   a row a run; where the experiment is asked for one, threshold.csv or forecast.csv beside it
+verdicts.csv            how its claims stand, if it makes any; evidence.csv beside it, seed by seed
+{experiment}/runs.csv   a row a run; transience.csv, a row a lane, where claims are made; threshold.csv or forecast.csv,
+                        where the experiment is asked for one
 SHA256SUMS              beside every table, as in results/
 docs/images/{study}-*.png  a figure of each experiment, and that of the evidence, made small
 
 `record` copies tables from the results of a study, finished or not: those of each experiment that has them, once it is
 proven that they are of the runs that the study declares (verified.py). What follows from them is made anew from them
-and not copied, so that nothing older stands beside them: threshold.csv, forecast.csv, verdicts and figures. Claims of
-experiments without tables are not tested yet, but count in Holm's correction. study.json says how many lanes are done,
-and which seeds the tables have.
+and not copied, so that nothing older stands beside them: threshold.csv, forecast.csv, verdicts, evidence and figures.
+Claims of experiments without tables are not tested yet, but count in Holm's correction. study.json says how many lanes
+are done, and which seeds the tables have.
 """
 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from icl_transience.planning.plan import Plan
-from icl_transience.report import pictures, verified
+from icl_transience.report import kept, pictures, verified
+from icl_transience.report.kept import DATA, IMAGES, LANES, RUNS, STUDY, THRESHOLD
 from icl_transience.results import provenance, status
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.records import ExperimentRecord
 from icl_transience.specs.runs import Lane
 from icl_transience.store import atomic, checksums, tables_file
-from icl_transience.store.layout import ACQUISITION_TABLES, FORECAST, VERDICTS
+from icl_transience.store.layout import FORECAST, VERDICTS
 
-# Below the folder of the documentation.
-DATA, IMAGES = "data", "images"
-STUDY = "study.json"
-RUNS = "runs.csv"
-# Of few experiments.
-_, THRESHOLD = ACQUISITION_TABLES
 # The figure that says most of an experiment, the first one that it has; of many runs `comparison` is crowded.
 _SHOWN = ("survival", "map", "comparison", "curves")
 _SHOWN_OF_MANY = ("survival", "map", "summary", "curves")
@@ -60,9 +56,11 @@ def record(plan: Plan, docs: Path) -> Path:
     folder, described = docs / DATA / plan.study.name, _described(plan, entry)
     found = {name: verified.record_of_tables(plan, name) for name in plan.study.experiments}
     finished = {name: of_tables for name, of_tables in found.items() if of_tables}
-    for name in finished:
+    earlier = kept.read_json(folder / STUDY) if (folder / STUDY).is_file() else {}
+    _refuse_to_forget(plan, earlier, finished)
+    for name, of_tables in finished.items():
+        _refuse_to_pass_over(of_tables, described["experiments"][name]["seeds"])
         _refuse_other_pictures(Path(plan.paths.experiment_folder(name)), folder / name)
-    earlier = _images(before) if (before := _read(folder / STUDY)) else set()
     for name, experiment in described["experiments"].items():
         experiment.update(ends={}, seeds_in_tables=[], figure=None)
         if of_tables := finished.get(name):
@@ -70,9 +68,11 @@ def record(plan: Plan, docs: Path) -> Path:
             experiment["ends"] = _copy_tables(plan, of_tables, folder / name)
             experiment["figure"] = _draw_figure(plan, of_tables, docs)
     described["evidence"] = _judge(plan, finished, docs)
-    atomic.write_text(folder / STUDY, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     _remove_rest(folder, finished)
-    for name in earlier - _images(described):
+    # Last, with what proves that all of it is of this record.
+    described["tables"] = kept.digests(folder)
+    atomic.write_text(folder / STUDY, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+    for name in kept.images(earlier) - kept.images(described) if earlier else ():
         (docs / IMAGES / name).unlink(missing_ok=True)
     return folder
 
@@ -139,15 +139,18 @@ def _copy_tables(plan: Plan, record: ExperimentRecord, target: Path) -> dict[str
     from icl_transience.analysis import acquisition, forecast, words
 
     source = Path(plan.paths.experiment_folder(record.experiment))
-    names: list[str] = [RUNS]
+    names = [RUNS, *([LANES] if plan.study.experiments[record.experiment].claims else [])]
     if (target / "curves.csv").is_file():
         names = list(tables_file.TABLES)  # those of pictures, which are of these results
     else:
-        _copy(source / RUNS, target)
+        for name in names:
+            _copy(source / name, target)
+        if LANES not in names:
+            (target / LANES).unlink(missing_ok=True)
     with TemporaryDirectory() as made:
         if record.statistics.acquisition:
             (axis,) = record.axes
-            lanes = tables_file.read_csv(source / "transience.csv")
+            lanes = tables_file.read_csv(source / LANES)
             acquisition.write_tables(Path(made), lanes, axis, record.statistics.confidence)
         if plan.targets.forecast(record.experiment):
             forecast.write_table(Path(made), tables_file.read_csv(source / "curves.csv"))
@@ -159,6 +162,31 @@ def _copy_tables(plan: Plan, record: ExperimentRecord, target: Path) -> dict[str
                 (target / name).unlink(missing_ok=True)
     checksums.write_checksums(target, names)
     return {run: list(ends) for run, ends in words.last_points(source).items()}
+
+
+def _refuse_to_forget(plan: Plan, earlier: Mapping[str, Any], finished: Collection[str]) -> None:
+    """Raise StudyError where an experiment that the study still has is on record, and has no tables now."""
+    on_record = [name for name, one in earlier.get("experiments", {}).items() if one["ends"]]
+    if lost := [name for name in on_record if name in plan.study.experiments and name not in finished]:
+        raise StudyError(
+            f"experiment {', '.join(lost)}: has no tables in {plan.paths.root}, but is on record in {DATA}/"
+            f"{plan.study.name}: run `snakemake` first, which makes them, or delete that folder of the documentation"
+        )
+
+
+def _refuse_to_pass_over(record: ExperimentRecord, declared: Sequence[str]) -> None:
+    """Raise StudyError where the tables lack a seed that comes before others which they have: evidence waits for it."""
+    found = {lane.seed for lane in record.runs[0].lanes}
+    # Here and not above: the Snakefile imports this room, and parsing need not wait for NumPy.
+    from icl_transience.analysis import eprocess
+
+    in_order = eprocess.ascending(declared)
+    first = next((seed for seed in in_order if seed not in found), None)
+    if first is not None and found & {*in_order[in_order.index(first) :]}:
+        raise StudyError(
+            f"experiment {record.experiment}: seed {first} is declared and not in its tables, which have later ones: "
+            "run `snakemake` first, or give new seeds higher numbers than those that have been looked at"
+        )
 
 
 def _refuse_other_pictures(source: Path, target: Path) -> None:
@@ -193,25 +221,24 @@ def _draw_figure(plan: Plan, record: ExperimentRecord, docs: Path) -> dict[str, 
 
 
 def _judge(plan: Plan, finished: Collection[str], docs: Path) -> str | None:
-    """Write the study's verdicts.csv from the tables of the experiments that have some, and draw the evidence.
+    """Write the study's verdicts.csv and evidence.csv from the tables that there are, and draw the evidence.
 
     Return the file of that figure; None where no claim could be tested.
     """
     from icl_transience.analysis import verdicts
     from icl_transience.report.figures import evidence
 
-    target, claims = docs / DATA / plan.study.name, plan.records.claims()
+    target, claims, names = docs / DATA / plan.study.name, plan.records.claims(), (VERDICTS, tables_file.EVIDENCE)
     if not claims:
-        for name in (VERDICTS, checksums.CHECKSUMS):
+        for name in (*names, checksums.CHECKSUMS):
             (target / name).unlink(missing_ok=True)
         return None
-    lanes = {
-        name: tables_file.read_csv(Path(plan.paths.experiment_folder(name), "transience.csv")) for name in finished
-    }
+    lanes = {name: tables_file.read_csv(Path(plan.paths.experiment_folder(name), LANES)) for name in finished}
     with TemporaryDirectory() as made:
         verdicts.write_judged(Path(made), claims, lanes)
-        _copy(Path(made, VERDICTS), target)
-        checksums.write_checksums(target, [VERDICTS])
+        for name in names:
+            _copy(Path(made, name), target)
+        checksums.write_checksums(target, names)
         if not any(claim.experiment in lanes and not claim.left_out for claim in claims):
             return None
         drawn = evidence.draw_from_tables(plan.study.name, Path(made), Path(made)).with_suffix(".png")
@@ -222,17 +249,6 @@ def _copy_image(drawn: Path, target: Path) -> str:
     atomic.make_folder(target.parent)
     atomic.write(target, lambda temporary: temporary.write_bytes(pictures.small(drawn)))
     return target.name
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return what was recorded last of a study; {} before the first time."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _images(described: Mapping[str, Any]) -> set[str]:
-    """Return the files of the pictures that study.json names."""
-    figures = {one["figure"]["file"] for one in described["experiments"].values() if one["figure"]}
-    return figures | {*filter(None, [described["evidence"]])}
 
 
 def _remove_rest(folder: Path, finished: Collection[str]) -> None:

@@ -1,23 +1,23 @@
 """The page docs/results.md and the README's table of claims: what the studies show, from docs/data alone.
 
-Nothing on them is typed: `recorded.record` takes tables and figures from a study's results to docs/data and
-docs/images, and this writes them as Markdown, in the words of analysis/words.py and analysis/verdicts.py.
+No number on them is typed: `recorded.record` takes tables and figures from a study's results to docs/data and
+docs/images, and this writes them as Markdown, in the words of analysis/words.py and analysis/verdicts.py. What we make
+of a verdict is written by hand, see remarks.py.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from icl_transience.analysis import acquisition, forecast, verdicts, words
-from icl_transience.planning.plan import study_files
-from icl_transience.report.recorded import DATA, IMAGES, RUNS, STUDY, THRESHOLD
+from icl_transience.planning.plan import Plan, study_files
+from icl_transience.report import kept, recorded
+from icl_transience.report.kept import DATA, IMAGES, THRESHOLD
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import QUANTITIES
-from icl_transience.store import atomic, checksums, tables_file
-from icl_transience.store.layout import FORECAST, VERDICTS
-from icl_transience.store.tables_file import records
+from icl_transience.store import atomic, tables_file
+from icl_transience.store.layout import FORECAST
 from icl_transience.system.formatting import format_count, format_duration, format_number_of
 
 PAGE = "results.md"
@@ -29,27 +29,52 @@ _VERDICTS = ("supported", "contradicted", "both", "undecided", verdicts.NOT_YET)
 _FIRST = ("claims", "claims_replicated")
 _HEAD = """# What the studies show
 
-Written by `snakemake results_page` from `docs/data`, which that command takes from a study's results; nothing here is
-typed. Every number is that of the tables and of the report: levels are means over seeds, times are medians, and
-[files and tables](tables.md) defines them. A peak is that of the smoothed curve, an end is the last snapshot as it was
-measured: it may lie above the peak. A claim is decided by [evidence](claims.md) over seeds; *undecided* is not
-*refuted*. Times are those of the jobs, one after another, on a machine that may have had other work; jobs run beside
-each other. A lane that experiments share was trained once: it counts in each of them, and once in a study's lanes and
-time.
+Written by `snakemake results_page` from `docs/data`, which that command takes from a study's results. By hand, and
+after the verdict, are only the sentences after *Remark* ([all of them](data/remarks.yaml)). Every number is that of the
+tables and of the report: levels are means over seeds, times are medians, and [files and tables](tables.md) defines
+them. A peak is that of the smoothed curve, an end is the last snapshot as it was measured: it may lie above the peak. A
+claim is decided by [evidence](claims.md) over seeds; *undecided* is not *refuted*. Times are those of the jobs, one
+after another, on a machine that may have had other work; jobs run beside each other. A lane that experiments share was
+trained once: it counts in each of them, and once in a study's lanes and time.
 """
 
 
 def write_pages(base: Path) -> list[Path]:
     """Write docs/results.md and the README's table below `base`, a checkout of the repository; return both files.
 
-    Raises StudyError where they are not there, or a table is not as it was written.
+    Raises StudyError where they are not there, or something kept is not as it was recorded; then neither is written.
     """
+    page, readme, text = _pages(base)
+    texts = page_of(base), readme_of(base, text)
+    for path, written in zip((page, readme), texts, strict=True):
+        atomic.write_text(path, written)
+    return [page, readme]
+
+
+def record(plan: Plan, base: Path) -> Path:
+    """Record the plan's study in a checkout, see `recorded.record`, if pages could be written from it.
+
+    Raises StudyError, before anything is written, where they could not, or the study is none that ships.
+    """
+    _pages(base)
+    shipped = base / "workflow/studies" / f"{plan.study.name}.yaml"
+    if plan.study_path.resolve() != shipped.resolve():
+        raise StudyError(
+            f"{plan.study_path}: results are recorded of studies that ship alone, and {shipped} is not this file: move "
+            "it there, under a name of its own"
+        )
+    return recorded.record(plan, base / "docs")
+
+
+def _pages(base: Path) -> tuple[Path, Path, str]:
+    """Return the page and the README, and what stands in the latter."""
     page, readme = base / "docs" / PAGE, base / "README.md"
     if missing := [str(path) for path in (page, readme) if not path.is_file()]:
         raise StudyError(f"{', '.join(missing)}: not there: results are recorded in a checkout of the repository")
-    atomic.write_text(page, page_of(base))
-    atomic.write_text(readme, readme_of(base, readme.read_text(encoding="utf-8")))
-    return [page, readme]
+    text = readme.read_text(encoding="utf-8")
+    if not (0 <= text.find(BEGIN) < text.find(END)):
+        raise StudyError(f"{readme}: has no lines {BEGIN} and {END}, between which the table of claims stands")
+    return page, readme, text
 
 
 def page_of(base: Path) -> str:
@@ -68,27 +93,16 @@ def readme_of(base: Path, text: str) -> str:
     """Return the README's text with the claims between its markers as docs/data has them."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise StudyError(f"README.md has no lines {BEGIN} and {END}, between which the table of claims stands")
-    return f"{before}{BEGIN}\n" + "\n".join(_claims_of_all(base)) + f"\n{END}{after}"
+    return f"{before}{begin}\n" + "\n".join(_claims_of_all(base)) + f"\n{end}{after}"
 
 
 def _recorded(base: Path) -> list[dict[str, Any]]:
-    """Return what docs/data has of each study that ships, with its table of verdicts; those of claims first."""
-    studies = []
-    for path in study_files(base):
-        folder = base / "docs" / DATA / path.stem
-        if (folder / STUDY).is_file():
-            study = json.loads((folder / STUDY).read_text(encoding="utf-8"))
-            studies.append(study | {"claims": _verdicts(folder)})
-    return sorted(studies, key=lambda study: (study["study"] not in _FIRST, not study["claims"], study["study"]))
+    """Return what is kept of each study, those of claims first."""
 
+    def place(study: Mapping[str, Any]) -> tuple[bool, bool, str]:
+        return study["study"] not in _FIRST, not study["claims"], study["study"]
 
-def _verdicts(folder: Path) -> list[dict[str, Any]]:
-    if not (folder / VERDICTS).is_file():
-        return []
-    checksums.check_checksums(folder, [VERDICTS], move=False)
-    return records(tables_file.read_csv(folder / VERDICTS))
+    return sorted(kept.read(base), key=place)
 
 
 # The README.
@@ -201,7 +215,6 @@ def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], doc
     yield from _claims([row for row in study["claims"] if row["experiment"] == name])
     if one["ends"]:
         folder = docs / DATA / study["study"] / name
-        checksums.check_checksums(folder, [RUNS], move=False)
         yield from _threshold(folder, one)
         yield from _forecast(folder)
         yield from _runs(folder, one["ends"])
@@ -210,7 +223,6 @@ def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], doc
 def _threshold(folder: Path, one: Mapping[str, Any]) -> Iterator[str]:
     """Yield from which level on in-context learning is acquired, where that was asked."""
     if (folder / THRESHOLD).is_file():
-        checksums.check_checksums(folder, [THRESHOLD], move=False)
         table = tables_file.read_csv(folder / THRESHOLD)
         first, *of_levels = acquisition.in_words(table, str(table.columns[0]), one["confidence"])
         yield f"{first[0].upper()}{first[1:]}:\n"
@@ -221,7 +233,6 @@ def _threshold(folder: Path, one: Mapping[str, Any]) -> Iterator[str]:
 def _forecast(folder: Path) -> Iterator[str]:
     """Yield whether the copier's weight forecasts flip, where that was asked."""
     if (folder / FORECAST).is_file():
-        checksums.check_checksums(folder, [FORECAST], move=False)
         yield from (f"- {said}." for said in forecast.in_words(tables_file.read_csv(folder / FORECAST)))
         yield ""
 
@@ -235,6 +246,8 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         source = f" ({_text(row['source'])})" if isinstance(row["source"], str) and row["source"] else ""
         found = "" if row["verdict"] == verdicts.NOT_YET else f" {_text(verdicts.findings(row))}"
         yield f"- **{row['verdict'].capitalize()}**: {_text(row['text'])}{source}.{found}"
+        if row["remark"]:
+            yield f"  *Remark:* {_text(row['remark'])}"
     if claims:
         yield ""
 

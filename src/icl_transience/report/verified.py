@@ -6,6 +6,7 @@ plan, for the seeds that the tables have, and compared. Of a study to which seed
 earlier seeds are still right; those of other settings are not, however new they are.
 """
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from icl_transience.planning.plan import Plan
 from icl_transience.specs.errors import StudyError
-from icl_transience.specs.records import ExperimentRecord
+from icl_transience.specs.records import ExperimentRecord, experiment_from, text_of
 from icl_transience.store import checksums, tables_file
 from icl_transience.store.checksums import CHECKSUMS
 
@@ -84,8 +85,10 @@ def _other_values(folder: Path, record: ExperimentRecord, packs: Path, made: Pat
     # Here and not above: the Snakefile imports this room, and parsing need not wait for pandas.
     from icl_transience.analysis import curves
 
+    # As the job has it, which reads JSON whose keys are sorted: columns are in its order.
+    as_read = experiment_from(json.loads(text_of(record.for_tables())))
     try:
-        curves.write_tables(made, record.for_tables(), packs)
+        curves.write_tables(made, as_read, packs)
     except (OSError, StudyError) as error:
         return f"the metrics of those cannot be read ({error})"
     for name in _COMPARED:

@@ -10,13 +10,13 @@ code makes nothing again, but lanes that are compared should have been trained b
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from icl_transience.specs.errors import StudyError
-from icl_transience.specs.records import ExperimentRecord, text_of
+from icl_transience.specs.records import ClaimRecord, ExperimentRecord, text_of
 from icl_transience.specs.theory import MinimalModelRecord
 
 PACKAGE = "icl_transience"
@@ -62,6 +62,11 @@ def declaration(record: ExperimentRecord | MinimalModelRecord) -> str:
     if isinstance(record, ExperimentRecord) and record.has_circuits:
         text += digest("circuits_tables")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def declaration_of_claims(claims: Sequence[ClaimRecord]) -> str:
+    """Return a hash of the claims that a study's verdicts are on, and of the code that judges."""
+    return hashlib.sha256((text_of(claims) + digest("verdicts")).encode()).hexdigest()[:12]
 
 
 def refuse_other_declaration(path: Path, declared: Path | None, record: ExperimentRecord | MinimalModelRecord) -> None:

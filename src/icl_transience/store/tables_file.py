@@ -79,8 +79,12 @@ def read_minimal_model(folder: Path, *, move: bool = True) -> tuple[pd.DataFrame
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table that this pipeline wrote. Only an empty cell is a missing value: a run may be named NA."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"run": str, "seed": str})
+    """Read a table that this pipeline wrote. Only an empty cell is a missing value: a run may be named NA.
+
+    Words stay words: a claim's source may be 2024.
+    """
+    words = dict.fromkeys(("run", "seed", "text", "source", "note"), str)
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=words)
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -23,12 +23,12 @@ _HOW = (
     "Study {study}. An e-value is 1 before the first seed; it grows with a seed that goes the way claimed (left), or "
     "the other way (right), and shrinks with one that does not. Where that way is no likelier than the other, it ever "
     "reaches 1 / alpha with probability alpha at most, however often one looks. Grey, dotted: what decides {claim}, "
-    "1 / alpha{levels}{first}. Of a claim with several parts: the smallest of their "
-    "highest for it, the mean of theirs against it.{fixed}"
+    "1 / alpha{levels}{first}; what once reached it counts. Of a claim with several parts: the smallest of theirs "
+    "for it, the mean of theirs against it; what decides it is the smallest of their highest.{fixed}"
 )
 _FIXED = " Thin: decided by a test of as many seeds as were fixed beforehand; their evidence decides nothing."
 _SIDES = {"e_for": "for the claim", "e_against": "against it"}
-# What becomes of less than that is of no interest.
+# Less than that is below the panel: how much less is of no interest.
 _LEAST = 0.05
 _GREY = "#777777"
 _DASHES = ("-", "--", "-.", ":")
@@ -61,7 +61,7 @@ def draw(study: str, verdicts: pd.DataFrame, evidence: pd.DataFrame) -> Figure:
         for claim, line in zip(tested, handles, strict=True):
             name = (evidence["experiment"] == claim["experiment"]) & (evidence["claim"] == claim["claim"])
             # All begin with 1.
-            e = [1.0, *evidence.loc[name & evidence["part"].isna(), side].clip(lower=_LEAST)]
+            e = [1.0, *evidence.loc[name & evidence["part"].isna(), side]]
             look = {"color": line.get_color(), "ls": line.get_linestyle(), "lw": line.get_linewidth()}
             panel.plot(range(len(e)), e, **look)
             panel.plot(len(e) - 1, e[-1], "o", markersize=3.5, color=line.get_color())
@@ -73,7 +73,7 @@ def draw(study: str, verdicts: pd.DataFrame, evidence: pd.DataFrame) -> Figure:
     # One scale for both, so that more on one side is seen.
     lowest, highest = (pick(panel.get_ylim()[end] for panel in (left, right)) for end, pick in ((0, min), (1, max)))
     for panel in (left, right):
-        panel.set_ylim(max(lowest, _LEAST / 1.5), highest)
+        panel.set_ylim(max(lowest, _LEAST), highest)
     left.set_ylabel("evidence (e-value)")
     right.tick_params(labelleft=False)
     return layout.with_text(figure, _TITLE, [_note(study, tested)])
