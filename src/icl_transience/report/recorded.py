@@ -139,7 +139,7 @@ def _copy_tables(plan: Plan, record: ExperimentRecord, target: Path) -> dict[str
     from icl_transience.analysis import acquisition, forecast, words
 
     source = Path(plan.paths.experiment_folder(record.experiment))
-    names = [RUNS, *([LANES] if plan.study.experiments[record.experiment].claims else [])]
+    names: list[str] = [RUNS, *([LANES] if plan.study.experiments[record.experiment].claims else [])]
     if (target / "curves.csv").is_file():
         names = list(tables_file.TABLES)  # those of pictures, which are of these results
     else:

@@ -21,7 +21,7 @@ def of_claims(path: Path, studies: Sequence[Mapping[str, Any]]) -> dict[tuple[st
     `claims`. Raises StudyError where a remark is not text, on no claim of theirs, or on a verdict that is not its
     claim's.
     """
-    verdicts = {
+    verdicts: dict[tuple[str, ...], str] = {
         (study["study"], row["experiment"], row["claim"]): row["verdict"]
         for study in studies
         for row in study["claims"]

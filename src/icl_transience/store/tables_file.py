@@ -83,8 +83,8 @@ def read_csv(path: Path) -> pd.DataFrame:
 
     Words stay words: a claim's source may be 2024.
     """
-    words = dict.fromkeys(("run", "seed", "text", "source", "note"), str)
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=words)
+    words: tuple[str, ...] = ("run", "seed", "text", "source", "note")
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(words, str))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
