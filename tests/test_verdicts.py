@@ -193,6 +193,8 @@ def test_three_seeds_cannot_decide_a_difference_and_the_note_says_how_many_could
     row = only(lanes({run: values[:3] for run, values in FALLS.items()}), claim())
     assert (row["verdict"], row["p"]) == ("undecided", 0.25)
     assert row["note"] == "3 seeds give no p below 0.25: take 6 or more"
+    equal = only(lanes({run: [0.5] * 8 for run in ("none", "some", "much")}), claim("trend"))
+    assert equal["note"] == "8 seeds give no p below 1, as values are missing, equal or only bounded"
     # Three seeds allow an interval of 75 %, which nobody asked for.
     assert all(math.isnan(row[name]) for name in ("lower", "upper", "confidence"))
     assert "interval" not in verdicts.sentence(row)

@@ -36,6 +36,8 @@ def _why_fixed(one: Judged, n_claims: int) -> str:
     least = f"{n} seeds give no p below {p_min:.3g}"
     if n < 2:
         return f"{format_number_of(n, 'seed')}: decides nothing"
+    if p_min > alpha and enough(one.claim, alpha) <= n:
+        return f"{least}, as values are missing, equal or only bounded"
     if p_min > alpha:
         return f"{least}: take {enough(one.claim, alpha)} or more"
     if p_min > alpha / n_claims:
