@@ -183,6 +183,18 @@ def test_another_test_of_claims_judges_again_and_draws_nothing(clone):
     assert clone.would_run(**library) == {"verdicts": 1, "evidence": 1}
 
 
+@pytest.mark.parametrize(("rate", "more"), [([], False), (["--max-jobs-per-timespan", "99/1s"], True)])
+def test_waiting_jobs_are_looked_at_when_one_ends_and_not_every_second_besides(rate, more, clone):
+    clone.change("[0, 1]", "[0, 1, 2, 3]")
+    n_jobs = sum(clone.would_run().values())
+    done = clone.snakemake("--cores", "1", "--verbose", *rate)
+    assert done.returncode == 0
+    looks = (done.stdout + done.stderr).count("Resources before job selection")
+    # At the start, and after each job.
+    assert 0 < looks
+    assert (looks > n_jobs + 1) == more, (looks, n_jobs)
+
+
 def test_the_same_number_written_otherwise_runs_nothing(clone):
     clone.change("[0, 1.0e-3]", "[0.0, 0.001]")
     clone.change("horizon: 2048", "horizon: 2.048e3")

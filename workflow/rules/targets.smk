@@ -43,6 +43,18 @@ def user_errors():
         raise WorkflowError(faults.said(error) or str(error)) from error
 
 
+def look_when_jobs_end() -> None:
+    """Have Snakemake choose among waiting jobs when one ends, and not every second besides.
+
+    As it keeps to a rate of submissions, it looks again a second after each look, once more a second for each job that
+    has ended (JobScheduler.schedule in 9.27): after hundreds of jobs that takes up a core, which trains here. Jobs of a
+    cluster go on to be submitted at that rate, and so do jobs here where a rate was asked for.
+    """
+    asked = workflow.scheduling_settings.max_jobs_per_timespan
+    if workflow.local_exec and asked and (asked.max_jobs, asked.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 def jobs_side_by_side() -> int | None:
     """Return how many segments a call like this one trains at a time; None where nothing says so."""
     if not workflow.local_exec:
