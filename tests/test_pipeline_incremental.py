@@ -191,7 +191,7 @@ def test_waiting_jobs_are_looked_at_when_one_ends_and_not_every_second_besides(r
     assert done.returncode == 0
     looks = (done.stdout + done.stderr).count("Resources before job selection")
     # At the start, and after each job.
-    assert 0 < looks
+    assert looks > 0
     assert (looks > n_jobs + 1) == more, (looks, n_jobs)
 
 
