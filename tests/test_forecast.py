@@ -102,16 +102,18 @@ def write(folder, seeds: int, values: dict[str, np.ndarray]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("e_for", "e_against", "answer"),
+    ("p", "p_against", "answer"),
     [
-        (20, 0.1, "it forecasts `flip`"),
-        (19, 0.1, "whether it forecasts `flip` is undecided"),
-        (0.1, 20, "it makes forecasts worse"),
+        (0.05, 1.0, "it forecasts `flip`"),
+        (0.051, 1.0, "whether it forecasts `flip` is undecided"),
+        (1.0, 0.05, "it makes forecasts worse"),
     ],
 )
-def test_words_say_of_a_run_what_its_primary_row_does(e_for, e_against, answer):
+def test_words_say_of_a_run_what_its_primary_row_does(p, p_against, answer):
     row = {"run": "a", "ahead": 4, "sequences_ahead": 128_000.0, "n_seeds": 10, "seeds_for": 7, "seeds_against": 2}
-    row |= {"rmse_graded": 0.05, "rmse_both": 0.04, "e_for": e_for, "e_against": e_against}
+    row |= {"rmse_graded": 0.05, "rmse_both": 0.04, "e_for": 0.4, "e_against": 0.3}
+    # What evidence once was decides, and not what later seeds took back.
+    row |= {"p": p, "p_against": p_against}
     table = pd.DataFrame([row | {"primary": True}, row | {"primary": False, "ahead": 1}])
     (said,) = forecast.in_words(table)
     assert said.startswith("`a`: 4 snapshots ahead, some 128,000 sequences, the copier's weight lowers")
