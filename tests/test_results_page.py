@@ -16,7 +16,7 @@ from PIL import Image
 
 from icl_transience.analysis import acquisition, verdicts, words
 from icl_transience.planning.plan import Plan, study_files
-from icl_transience.report import kept, pictures, recorded, results_page, verified
+from icl_transience.report import on_record, pictures, recorded, results_page, verified
 from icl_transience.results import provenance
 from icl_transience.specs.errors import StudyError
 from icl_transience.store import checksums, tables_file
@@ -131,7 +131,7 @@ def seal(folder: Path) -> None:
     """Make what is kept in a study's folder look as if it had been recorded."""
     checksums.write_checksums(folder, ["verdicts.csv", "evidence.csv"])
     path = folder / "study.json"
-    study = json.loads(path.read_text(encoding="utf-8")) | {"tables": kept.digests(folder)}
+    study = json.loads(path.read_text(encoding="utf-8")) | {"tables": on_record.digests(folder)}
     path.write_text(json.dumps(study), encoding="utf-8")
 
 
@@ -291,7 +291,7 @@ def test_a_record_that_was_interrupted_makes_no_page(finished, monkeypatch):
     written(finished)
     more = LAPTOP.replace("less is lost", "less of it is lost")
     with monkeypatch.context() as patch:
-        patch.setattr(recorded.kept, "digests", lambda folder: 1 / 0)
+        patch.setattr(recorded.on_record, "digests", lambda folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             recorded.record(plan_of(Path(), more), Path("docs"))
     with pytest.raises(StudyError, match=r"study\.json: was not recorded with the tables"):

@@ -23,8 +23,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from icl_transience.planning.plan import Plan
-from icl_transience.report import kept, pictures, verified
-from icl_transience.report.kept import DATA, IMAGES, LANES, RUNS, STUDY, THRESHOLD
+from icl_transience.report import on_record, pictures, verified
+from icl_transience.report.on_record import DATA, IMAGES, LANES, RUNS, STUDY, THRESHOLD
 from icl_transience.results import provenance, status
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.records import ExperimentRecord
@@ -56,7 +56,7 @@ def record(plan: Plan, docs: Path) -> Path:
     folder, described = docs / DATA / plan.study.name, _described(plan, entry)
     found = {name: verified.record_of_tables(plan, name) for name in plan.study.experiments}
     finished = {name: of_tables for name, of_tables in found.items() if of_tables}
-    earlier = kept.read_json(folder / STUDY) if (folder / STUDY).is_file() else {}
+    earlier = on_record.read_json(folder / STUDY) if (folder / STUDY).is_file() else {}
     _refuse_to_forget(plan, earlier, finished)
     for name, of_tables in finished.items():
         _refuse_to_pass_over(of_tables, described["experiments"][name]["seeds"])
@@ -70,9 +70,9 @@ def record(plan: Plan, docs: Path) -> Path:
     described["evidence"] = _judge(plan, finished, docs)
     _remove_rest(folder, finished)
     # Last, with what proves that all of it is of this record.
-    described["tables"] = kept.digests(folder)
+    described["tables"] = on_record.digests(folder)
     atomic.write_text(folder / STUDY, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
-    for name in kept.images(earlier) - kept.images(described) if earlier else ():
+    for name in on_record.images(earlier) - on_record.images(described) if earlier else ():
         (docs / IMAGES / name).unlink(missing_ok=True)
     return folder
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from icl_transience.analysis import acquisition, forecast, verdicts, words
 from icl_transience.planning.plan import Plan, study_files
-from icl_transience.report import kept, recorded
-from icl_transience.report.kept import DATA, IMAGES, THRESHOLD
+from icl_transience.report import on_record, recorded
+from icl_transience.report.on_record import DATA, IMAGES, THRESHOLD
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.experiment import QUANTITIES
 from icl_transience.store import atomic, tables_file
@@ -102,7 +102,7 @@ def _recorded(base: Path) -> list[dict[str, Any]]:
     def place(study: Mapping[str, Any]) -> tuple[bool, bool, str]:
         return study["study"] not in _FIRST, not study["claims"], study["study"]
 
-    return sorted(kept.read(base), key=place)
+    return sorted(on_record.read(base), key=place)
 
 
 # The README.
