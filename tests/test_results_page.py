@@ -13,6 +13,7 @@ from finished_study import LAPTOP, finish, plan_of
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
+from test_golden import write_sources
 
 from icl_transience.analysis import acquisition, verdicts, words
 from icl_transience.planning.plan import Plan, study_files
@@ -59,7 +60,8 @@ def test_no_path_of_the_machine_is_recorded():
 
 @pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "docs/data").glob("*/verdicts.csv")))
 def test_verdicts_on_record_are_those_of_the_lanes_on_record(folder, tmp_path):
-    plan = Plan({"study": folder.name, "results": str(tmp_path)}, ROOT, cores=2)
+    # With all optional experiments, whatever this machine has of their sources.
+    plan = Plan({"study": folder.name, "results": str(tmp_path)} | write_sources(tmp_path), ROOT, cores=2)
     lanes = {path.parent.name: tables_file.read_csv(path) for path in folder.glob("*/transience.csv")}
     verdicts.write_judged(tmp_path, plan.records.claims(), lanes)
     for name in ("verdicts.csv", "evidence.csv"):
@@ -330,18 +332,82 @@ def test_experiments_are_recorded_one_by_one_and_claims_of_the_others_are_not_te
         *("SHA256SUMS", "evidence.csv", "study.json", "transience", "verdicts.csv"),
     ]
     assert [path.name for path in Path("docs/images").iterdir()] == ["laptop-transience.png"]
-    # What is on record is not forgotten because its tables are lost.
     shutil.move("elsewhere", folder)
-    page, _ = written(finished)
-    shutil.rmtree(folder)
-    with pytest.raises(StudyError, match=r"experiment l2: has no tables in .*, but is on record in data/laptop: run"):
-        written(finished)
-    results_page.write_pages(Path())
-    assert Path("docs/results.md").read_text(encoding="utf-8") == page
+    written(finished)
     # Nothing stays of an experiment that the study has no more.
     written(plan_of(Path(), LAPTOP[: LAPTOP.index("  l2:")]))
     assert sorted(path.name for path in Path("docs/data/laptop").iterdir()) == ["study.json", "transience"]
     assert [path.name for path in Path("docs/images").iterdir()] == ["laptop-transience.png"]
+
+
+def test_an_experiment_that_was_recorded_elsewhere_stays_on_record(finished):
+    page, readme = written(finished)
+    folder, kept = Path(finished.paths.experiment_folder("l2")), Path("docs/data/laptop/l2")
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    shutil.rmtree(folder)
+    # Its runs are of this study still, whatever seeds and claims are added to it.
+    assert written(finished) == (page, readme)
+    more = LAPTOP.replace("less is lost", "less of it is lost") + "    seeds: [0, 1, 2]\n"
+    told, _ = written(plan_of(Path(), more))
+    assert "- **Undecided**: less of it is lost. " in told
+    assert told.count("Figure and numbers are of 2 of 3 seeds.\n") == 1
+    assert "**Not finished:** 2 of 6 lanes are left out.\n" in told
+    assert "| 2 of 2 | 4 of 6 |" in told
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+    # The verdict is one of both: of what is here, and of what is on record.
+    verdict, evidence = (Path("docs/data/laptop", name) for name in ("verdicts.csv", "evidence.csv"))
+    assert list(tables_file.read_csv(verdict)["seeds"]) == [2]
+    assert set(tables_file.read_csv(evidence)["experiment"]) == {"l2"}
+
+
+OTHER_RUNS = "made with other runs than the study"
+# What makes a record untrue of the study as it is now, and what is said.
+NOT_KEPT = {
+    "other runs": (LAPTOP.replace("[0, 1.0e-3]", "[0, 1.0e-3, 1.0e-2]"), {}, OTHER_RUNS),
+    "other levels": (LAPTOP.replace("1.0e-3]", "2.0e-3]").replace("=0.001", "=0.002"), {}, OTHER_RUNS),
+    "another horizon": (LAPTOP.replace("horizon: 2048", "horizon: 1024"), {}, OTHER_RUNS),
+    "other statistics": (LAPTOP + "    statistics: {smoothing: 1}\n", {}, OTHER_RUNS),
+    "fewer seeds": (LAPTOP + "    seeds: [0]\n", {}, OTHER_RUNS),
+    "another torch": (LAPTOP, {"versions": {"torch": "1.0"}}, "made with other versions: run"),
+    "another machine": (LAPTOP, {"cores": 640, "gpus": ["a GPU"]}, "made with other cores and other gpus: run"),
+    "an older record": (LAPTOP, {"experiments": "without declared"}, OTHER_RUNS),
+}
+
+
+@pytest.mark.parametrize("other", NOT_KEPT)
+def test_a_record_that_is_not_of_the_study_as_it_is_now_is_not_kept_beside_new_results(finished, other):
+    text, said, problem = NOT_KEPT[other]
+    written(finished)
+    path = Path("docs/data/laptop/study.json")
+    study = json.loads(path.read_text(encoding="utf-8"))
+    if said == {"experiments": "without declared"}:
+        del study["experiments"]["l2"]["declared"]
+        said = {}
+    path.write_text(json.dumps(study | said), encoding="utf-8")
+    before = path.read_bytes()
+    shutil.rmtree(finished.paths.experiment_folder("l2"))
+    with pytest.raises(StudyError, match=rf"experiment l2: has no tables in .*, but is on record .*{problem}"):
+        written(plan_of(Path(), text))
+    assert path.read_bytes() == before
+
+
+def test_seeds_on_record_are_not_forgotten_because_the_tables_have_fewer(finished):
+    written(finished)
+    path = Path("docs/data/laptop/study.json")
+    study = json.loads(path.read_text(encoding="utf-8"))
+    study["experiments"]["l2"]["seeds_in_tables"] = ["0", "1", "2"]
+    path.write_text(json.dumps(study), encoding="utf-8")
+    with pytest.raises(StudyError, match=r"experiment l2: its tables in .* lack seed 2, which is on record"):
+        written(finished)
+
+
+def test_what_is_kept_beside_new_results_is_as_it_was_recorded(finished):
+    written(finished)
+    shutil.rmtree(finished.paths.experiment_folder("l2"))
+    table = Path("docs/data/laptop/l2/transience.csv")
+    table.write_bytes(table.read_bytes() + b"\n")
+    with pytest.raises(StudyError, match=r"l2/transience\.csv: is not as it was recorded"):
+        written(finished)
 
 
 def test_the_table_of_the_threshold_is_made_of_the_tables_beside_it_and_goes_with_the_question(finished):

@@ -33,7 +33,7 @@ def read(base: Path) -> list[dict[str, Any]]:
     for path in study_files(base):
         folder = docs / DATA / path.stem
         if (folder / STUDY).is_file():
-            study = _read_study(folder, docs / IMAGES)
+            study = read_study(folder, docs / IMAGES)
             is_judged = (folder / VERDICTS).is_file()
             claims = tables_file.records(tables_file.read_csv(folder / VERDICTS)) if is_judged else []
             studies.append(study | {"claims": claims})
@@ -54,19 +54,8 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each SHA256SUMS in a study's folder and those of its experiments, by path in it."""
-    sums = sorted(folder.glob(f"**/{checksums.CHECKSUMS}"))
-    return {path.relative_to(folder).as_posix(): checksums.sha256(path) for path in sums}
-
-
-def images(study: dict[str, Any]) -> set[str]:
-    """Return the files of the pictures that a study.json names."""
-    figures = {one["figure"]["file"] for one in study["experiments"].values() if one["figure"]}
-    return figures | {*filter(None, [study["evidence"]])}
-
-
-def _read_study(folder: Path, pictures: Path) -> dict[str, Any]:
+def read_study(folder: Path, pictures: Path) -> dict[str, Any]:
+    """Return a study.json from its folder. Raises StudyError where something beside or below it is not as recorded."""
     path = folder / STUDY
     study = read_json(path)
     if study.get("study") != folder.name:
@@ -82,3 +71,15 @@ def _read_study(folder: Path, pictures: Path) -> dict[str, Any]:
     if missing := sorted(name for name in images(study) if not (pictures / name).is_file()):
         raise StudyError(f"{pictures / missing[0]}: not there: {_AGAIN}")
     return study
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each SHA256SUMS in a study's folder and those of its experiments, by path in it."""
+    sums = sorted(folder.glob(f"**/{checksums.CHECKSUMS}"))
+    return {path.relative_to(folder).as_posix(): checksums.sha256(path) for path in sums}
+
+
+def images(study: dict[str, Any]) -> set[str]:
+    """Return the files of the pictures that a study.json names."""
+    figures = {one["figure"]["file"] for one in study["experiments"].values() if one["figure"]}
+    return figures | {*filter(None, [study["evidence"]])}

@@ -1,6 +1,6 @@
 """What the repository keeps of a study's results, so that docs/results.md can be written from it: docs/data/{study}/.
 
-study.json              what was asked, how far it is, what it took: see `_described`
+study.json              what was asked, how far it is, what it took: see study_json.py
 verdicts.csv            how its claims stand, if it makes any; evidence.csv beside it, seed by seed
 {experiment}/runs.csv   a row a run; transience.csv, a row a lane, where claims are made; threshold.csv or forecast.csv,
                         where the experiment is asked for one
@@ -10,25 +10,24 @@ docs/images/{study}-*.png  a figure of each experiment, and that of the evidence
 `record` copies tables from the results of a study, finished or not: those of each experiment that has them, once it is
 proven that they are of the runs that the study declares (verified.py). What follows from them is made anew from them
 and not copied, so that nothing older stands beside them: threshold.csv, forecast.csv, verdicts, evidence and figures.
-Claims of experiments without tables are not tested yet, but count in Holm's correction. study.json says how many lanes
-are done, and which seeds the tables have.
+An experiment that has none there and is on record stays so, while the study still declares what it was made with: one
+study may be trained here and there, an experiment at a time. Claims of experiments without tables are not tested yet,
+but count in Holm's correction. study.json says how many lanes are done, and which seeds the tables have.
 """
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from icl_transience.planning.plan import Plan
-from icl_transience.report import on_record, pictures, verified
+from icl_transience.report import on_record, pictures, study_json, verified
 from icl_transience.report.on_record import DATA, IMAGES, LANES, RUNS, STUDY, THRESHOLD
-from icl_transience.results import provenance, status
+from icl_transience.results import provenance
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.records import ExperimentRecord
-from icl_transience.specs.runs import Lane
 from icl_transience.store import atomic, checksums, tables_file
 from icl_transience.store.layout import FORECAST, VERDICTS
 
@@ -36,101 +35,49 @@ from icl_transience.store.layout import FORECAST, VERDICTS
 _SHOWN = ("survival", "map", "comparison", "curves")
 _SHOWN_OF_MANY = ("survival", "map", "summary", "curves")
 _MANY_RUNS = 6
-# What there is no more to train of: see results/status.py.
-_DONE = ("done", "diverged")
-# What shapes numbers, of the versions that results say.
-_VERSIONS = ("icl-transience", "python", "torch", "snakemake")
+# What the page says once of a study, so that it has to be the same of all of its experiments.
+_MADE_WITH = ("versions", "cores", "gpus")
 
 
 def record(plan: Plan, docs: Path) -> Path:
     """Copy what is known of the plan's study to `docs`/data/{study} and return that folder.
 
     docs: the folder of the documentation. Raises StudyError, before anything is written, where nothing of the study has
-    been trained, where a table is not as it was written or of other runs than the study declares, and where pictures of
-    the documentation are drawn from other results.
+    been trained, where a table is not as it was written or of other runs than the study declares, where something on
+    record would be forgotten, and where pictures of the documentation are drawn from other results.
     """
     # While the first call of snakemake is at work there is no entry yet.
     entry = provenance.known(plan) or provenance.describe(plan, {})
     if not any(pack["segments"] for pack in entry["packs"].values()):
         raise StudyError(f"study {plan.study.name} has no results in {plan.paths.root}: run `snakemake` first")
-    folder, described = docs / DATA / plan.study.name, _described(plan, entry)
+    folder = docs / DATA / plan.study.name
     found = {name: verified.record_of_tables(plan, name) for name in plan.study.experiments}
     finished = {name: of_tables for name, of_tables in found.items() if of_tables}
     earlier = on_record.read_json(folder / STUDY) if (folder / STUDY).is_file() else {}
-    _refuse_to_forget(plan, earlier, finished)
+    described = study_json.describe(plan, entry)
+    kept = _kept(plan, earlier, finished, described)
+    if kept:
+        on_record.read_study(folder, docs / IMAGES)
     for name, of_tables in finished.items():
         _refuse_to_pass_over(of_tables, described["experiments"][name]["seeds"])
         _refuse_other_pictures(Path(plan.paths.experiment_folder(name)), folder / name)
     for name, experiment in described["experiments"].items():
-        experiment.update(ends={}, seeds_in_tables=[], figure=None)
         if of_tables := finished.get(name):
             experiment["seeds_in_tables"] = [lane.seed for lane in of_tables.runs[0].lanes]
             experiment["ends"] = _copy_tables(plan, of_tables, folder / name)
             experiment["figure"] = _draw_figure(plan, of_tables, docs)
-    described["evidence"] = _judge(plan, finished, docs)
-    _remove_rest(folder, finished)
+        elif name in kept:
+            experiment.update(kept[name])
+    described["seconds"] = study_json.total(one["own_seconds"] for one in described["experiments"].values())
+    described.update(study_json.lanes(plan, kept))
+    described["evidence"] = _judge(plan, finished, kept, docs)
+    _remove_rest(folder, {*finished, *kept})
     # Last, with what proves that all of it is of this record.
     described["tables"] = on_record.digests(folder)
     atomic.write_text(folder / STUDY, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     for name in on_record.images(earlier) - on_record.images(described) if earlier else ():
         (docs / IMAGES / name).unlink(missing_ok=True)
     return folder
-
-
-def _described(plan: Plan, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what study.json says: study and experiments with their questions, lanes and seconds, versions, machine.
-
-    entry: of the study, in provenance.json. seconds: wall time of the jobs, one after another. A lane that two
-    experiments have counts in both, and once in the study's own.
-    """
-    packs = provenance.describe(plan, dict(entry))["packs"]
-    states: dict[str, Counter] = {name: Counter() for name in plan.study.experiments}
-    used: dict[str, set[str]] = {name: set() for name in plan.study.experiments}
-    lanes = {
-        (experiment.name, named.name, seed.label): Lane(run=named.run, seed=seed)
-        for experiment in plan.study.experiments.values()
-        for named in experiment.runs
-        for seed in experiment.seeds
-    }
-    # A lane that experiments share is done where it is in all of them: one may train it further than another.
-    done: dict[Lane, bool] = {}
-    for row in status.rows(plan):
-        states[row.experiment][row.state] += 1
-        used[row.experiment].add(row.pack)
-        lane = lanes[row.experiment, row.run, row.seed]
-        done[lane] = done.get(lane, True) and row.state in _DONE
-    return {
-        "study": plan.study.name,
-        "description": plan.study.description,
-        "date": entry["date"][:10],
-        "versions": {name: entry["versions"][name] for name in _VERSIONS},
-        "cores": entry["machine"]["cores"],
-        "gpus": entry["machine"]["gpus"],
-        "seconds": _seconds(packs, set().union(*used.values())),
-        "lanes": len(done),
-        "done": sum(done.values()),
-        "experiments": {
-            name: {
-                "question": experiment.question,
-                "horizon": experiment.horizon,
-                "confidence": experiment.statistics.confidence,
-                "runs": len(experiment.runs),
-                "seeds": [seed.label for seed in experiment.seeds],
-                "lanes": states[name].total(),
-                "done": sum(states[name][state] for state in _DONE),
-                "seconds": _seconds(packs, used[name]),
-            }
-            for name, experiment in plan.study.experiments.items()
-        },
-        # Why is not said: it names folders of this machine.
-        "left_out": list(plan.study.left_out),
-        "evidence": None,
-    }
-
-
-def _seconds(packs: Mapping[str, Any], used: set[str]) -> dict[str, float]:
-    kinds = {"training": "seconds", "evaluation": "evaluation_seconds", "circuits": "circuits_seconds"}
-    return {kind: round(sum(packs[pack][key] for pack in used), 1) for kind, key in kinds.items()}
 
 
 def _copy_tables(plan: Plan, record: ExperimentRecord, target: Path) -> dict[str, list[float]]:
@@ -164,14 +111,46 @@ def _copy_tables(plan: Plan, record: ExperimentRecord, target: Path) -> dict[str
     return {run: list(ends) for run, ends in words.last_points(source).items()}
 
 
-def _refuse_to_forget(plan: Plan, earlier: Mapping[str, Any], finished: Collection[str]) -> None:
-    """Raise StudyError where an experiment that the study still has is on record, and has no tables now."""
-    on_record = [name for name, one in earlier.get("experiments", {}).items() if one["ends"]]
-    if lost := [name for name in on_record if name in plan.study.experiments and name not in finished]:
+def _kept(
+    plan: Plan, earlier: Mapping[str, Any], finished: Mapping[str, ExperimentRecord], described: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return what study.json had of each experiment that is on record and has no tables now.
+
+    earlier, described: study.json as it was and will be. Raises StudyError where it would no longer be true: where the
+    study declares other runs, their source is not at hand, other versions or another machine made the rest, or the
+    tables have fewer seeds than are on record.
+    """
+    recorded = {name: one for name, one in earlier.get("experiments", {}).items() if one["ends"]}
+    where = f"is on record in {DATA}/{plan.study.name}"
+    instead = "run `snakemake` first, which makes them, or delete that folder of the documentation"
+    if out := [name for name in recorded if name in plan.study.left_out]:
         raise StudyError(
-            f"experiment {', '.join(lost)}: has no tables in {plan.paths.root}, but is on record in {DATA}/"
-            f"{plan.study.name}: run `snakemake` first, which makes them, or delete that folder of the documentation"
+            f"experiment {', '.join(out)}: {where}, and is left out here: {plan.study.left_out[out[0]].reason}"
         )
+    for name, of_tables in finished.items():
+        found = {lane.seed for lane in of_tables.runs[0].lanes}
+        if lost := [seed for seed in recorded.get(name, {}).get("seeds_in_tables", ()) if seed not in found]:
+            raise StudyError(
+                f"experiment {name}: its tables in {plan.paths.root} lack seed {', '.join(lost)}, which {where}: "
+                f"{instead}"
+            )
+    kept = {name: one for name, one in recorded.items() if name in described["experiments"] and name not in finished}
+    for name, one in kept.items():
+        now = described["experiments"][name]
+        why = [f"other {key}" for key in _MADE_WITH if earlier[key] != described[key]]
+        if one.get("declared") != now["declared"] or not {*one["seeds_in_tables"]} <= {*now["seeds"]}:
+            why.append("other runs than the study declares now")
+        if why:
+            raise StudyError(
+                f"experiment {name}: has no tables in {plan.paths.root}, but {where}, made with {' and '.join(why)}: "
+                f"{instead}"
+            )
+    # What the study says of it now stands, of its seeds, too; the rest is of its results.
+    of_results = ("seconds", "own_seconds", "seeds_in_tables", "ends", "figure")
+    return {
+        name: {key: one[key] for key in of_results} | {"done": one["runs"] * len(one["seeds_in_tables"])}
+        for name, one in kept.items()
+    }
 
 
 def _refuse_to_pass_over(record: ExperimentRecord, declared: Sequence[str]) -> None:
@@ -220,8 +199,10 @@ def _draw_figure(plan: Plan, record: ExperimentRecord, docs: Path) -> dict[str, 
         return {"name": name, "file": _copy_image(drawn, docs / IMAGES / f"{plan.study.name}-{record.experiment}.png")}
 
 
-def _judge(plan: Plan, finished: Collection[str], docs: Path) -> str | None:
+def _judge(plan: Plan, finished: Collection[str], kept: Collection[str], docs: Path) -> str | None:
     """Write the study's verdicts.csv and evidence.csv from the tables that there are, and draw the evidence.
+
+    finished: experiments whose tables are in results. kept: those whose tables are on record alone.
 
     Return the file of that figure; None where no claim could be tested.
     """
@@ -233,7 +214,10 @@ def _judge(plan: Plan, finished: Collection[str], docs: Path) -> str | None:
         for name in (*names, checksums.CHECKSUMS):
             (target / name).unlink(missing_ok=True)
         return None
-    lanes = {name: tables_file.read_csv(Path(plan.paths.experiment_folder(name), LANES)) for name in finished}
+    folders = {name: Path(plan.paths.experiment_folder(name)) for name in finished}
+    folders |= {name: target / name for name in kept}
+    of_claims = {claim.experiment for claim in claims}
+    lanes = {name: tables_file.read_csv(folder / LANES) for name, folder in folders.items() if name in of_claims}
     with TemporaryDirectory() as made:
         verdicts.write_judged(Path(made), claims, lanes)
         for name in names:
@@ -251,8 +235,8 @@ def _copy_image(drawn: Path, target: Path) -> str:
     return target.name
 
 
-def _remove_rest(folder: Path, finished: Collection[str]) -> None:
-    """Remove what was recorded of experiments that have no tables now; what pictures are drawn from stays."""
+def _remove_rest(folder: Path, of_tables: Collection[str]) -> None:
+    """Remove what was recorded of experiments without tables; what pictures are drawn from stays."""
     for path in folder.iterdir():
-        if path.is_dir() and path.name not in finished and not (path / "curves.csv").is_file():
+        if path.is_dir() and path.name not in of_tables and not (path / "curves.csv").is_file():
             shutil.rmtree(path)
