@@ -548,6 +548,28 @@ def test_nothing_that_is_drawn_hides_curves(tmp_path, record, curves, two_axes, 
     assert "#ffffff" not in {to_hex(colour) for colour in colours if not isinstance(colour, str) or colour != "none"}
 
 
+@pytest.mark.parametrize(
+    "shown", [("icl",), ("icl", "iwl"), ("icl", "iwl", "ciwl"), ("icl", "iwl", "ciwl", "flip", "icl_holdout")]
+)
+def test_the_legend_of_a_comparison_takes_a_panel_that_is_free_or_a_line_below_all(tmp_path, record, curves, shown):
+    asked = asking(record, evaluators=shown)
+    with matplotlib.rc_context(style.STYLE):
+        figure = experiment._figure("comparison", asked, tables_of(tmp_path, asked, curves))
+        figure.draw_without_rendering()
+    n_panels = len(shown) + 1
+    rows = -(-n_panels // 3)
+    (legend,) = [panel.get_legend() for panel in figure.axes if panel.get_legend()]
+    panels = [panel for panel in figure.axes if panel.axison]
+    assert len(panels) == n_panels
+    assert len(legend.get_lines()) == len(record.runs)
+    box, boxes = legend.get_window_extent(), [panel.get_window_extent() for panel in panels]
+    assert not [one for one in boxes if one.overlaps(box)]
+    below_all = box.y1 < min(one.y0 for one in boxes)
+    assert below_all == (n_panels % 3 == 0)
+    assert len({round(one.y0) for one in boxes}) == rows
+    assert len({panel.get_xlim() for panel in panels}) == 1
+
+
 @pytest.mark.parametrize("spread", [0.4, 0.01, 0.0])
 def test_labels_of_the_plane_do_not_collide(tmp_path, spread):
     """However little a path moves between powers of ten."""

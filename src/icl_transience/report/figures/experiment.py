@@ -10,8 +10,9 @@ survival     in how many lanes in-context learning is acquired along an axis, an
 strategy     where the model stands between two ideal predictors, see strategy.py
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -152,12 +153,18 @@ def _comparison(record: ExperimentRecord, tables: Tables) -> Figure:
     """Draw a panel an evaluator and one for the training loss, a colour a run."""
     evaluators, words = _shown(record, tables.curves), Words.none()
     shown = [*evaluators, TRAINING]
-    columns = 3
-    rows = -(-(len(shown) + 1) // columns)
+    columns, colours, lines = 3, figure_runs.colours_of_runs(record), {}
+    rows = -(-len(shown) // columns)
     figure = Figure(figsize=(WIDTH, 0.3 + 1.8 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True).ravel()
-    colours, lines = figure_runs.colours_of_runs(record), {}
+    if has_room := len(shown) < rows * columns:
+        axes = figure.subplots(rows, columns).ravel()
+    else:
+        title, of_runs = figure_runs.words_of_runs(record)
+        handles = layout.legend_lines(_named(title, of_runs, colours))
+        axes = layout.with_legend(figure, rows, columns, handles, 1.8).ravel()
     for panel, name in zip(axes, shown, strict=False):
+        if panel is not axes[0]:
+            panel.sharex(axes[0])
         figure_lines.sequences_axis(panel, asked_of(record).x)
         figure_lines.metric_axis(panel, "loss" if name == TRAINING else metric_of(record, name))
         for run in record.runs:
@@ -170,12 +177,18 @@ def _comparison(record: ExperimentRecord, tables: Tables) -> Figure:
         panel.set_ylabel("loss" if name == TRAINING else _label(record, [name]))
     for panel in axes[len(shown) :]:
         panel.axis("off")
-    layout.legend_of_runs(axes[len(shown)], record, lines)
+    if has_room:
+        layout.legend_of_runs(axes[len(shown)], record, lines)
     for number, panel in enumerate(axes[: len(shown)]):
         has_one_below = number + columns < len(shown)
         panel.tick_params(labelbottom=not has_one_below)
         panel.set_xlabel("" if has_one_below else "sequences seen")
     return layout.finished(figure, record, layout.of_curves(record, evaluators, peaks=False), words)
+
+
+def _named(title: str, words: Mapping[str, str], colours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the colour of each run by what a legend without a title calls it."""
+    return {f"{title} = {word}" if title != "run" else word: colours[run] for run, word in words.items()}
 
 
 def _plane(record: ExperimentRecord, tables: Tables) -> Figure:
@@ -184,9 +197,9 @@ def _plane(record: ExperimentRecord, tables: Tables) -> Figure:
     against = [name for name in ("ciwl", "iwl") if name in shown]
     colours, alone = figure_runs.colours_of_runs(record), len(record.runs) == 1
     title, words_of_runs = figure_runs.words_of_runs(record)
-    named = {f"{title} = {word}" if title != "run" else word: colours[run] for run, word in words_of_runs.items()}
     figure = Figure(figsize=(WIDTH, 1), layout="constrained")
-    handles = [*([] if alone else layout.legend_lines(named)), *layout.path_marks()]
+    handles = [] if alone else layout.legend_lines(_named(title, words_of_runs, colours))
+    handles += layout.path_marks()
     axes, words = layout.with_legend(figure, 1, 2, handles, 2.8)[0], Words.none()
     for panel, name in zip(axes, against, strict=False):
         for axis, evaluator in ((panel.xaxis, "icl"), (panel.yaxis, name)):
