@@ -289,8 +289,11 @@ def test_what_is_kept_and_not_as_it_was_recorded_makes_no_page(finished):
     assert (Path("docs/results.md").read_text(), Path("README.md").read_text()) == (page, readme)
 
 
-def test_a_record_that_was_interrupted_makes_no_page(finished, monkeypatch):
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_record_that_was_interrupted_makes_no_page_until_it_is_made_again(finished, monkeypatch, kept):
     written(finished)
+    if kept:
+        forget(finished, "l2", packs=False)
     more = LAPTOP.replace("less is lost", "less of it is lost")
     with monkeypatch.context() as patch:
         patch.setattr(recorded.on_record, "digests", lambda folder: 1 / 0)
@@ -340,74 +343,158 @@ def test_experiments_are_recorded_one_by_one_and_claims_of_the_others_are_not_te
     assert [path.name for path in Path("docs/images").iterdir()] == ["laptop-transience.png"]
 
 
-def test_an_experiment_that_was_recorded_elsewhere_stays_on_record(finished):
-    page, readme = written(finished)
-    folder, kept = Path(finished.paths.experiment_folder("l2")), Path("docs/data/laptop/l2")
-    before = {path.name: path.read_bytes() for path in kept.iterdir()}
-    shutil.rmtree(folder)
-    # Its runs are of this study still, whatever seeds and claims are added to it.
-    assert written(finished) == (page, readme)
-    more = LAPTOP.replace("less is lost", "less of it is lost") + "    seeds: [0, 1, 2]\n"
+def forget(plan: Plan, experiment: str, *, packs: bool) -> None:
+    """Remove an experiment's tables from results; packs: and what has been trained of it."""
+    shutil.rmtree(plan.paths.experiment_folder(experiment))
+    if packs:
+        own, *others = (
+            {lane.pack for run in plan.records.experiment(name, figures=False).runs for lane in run.lanes}
+            for name in (experiment, *(name for name in plan.study.experiments if name != experiment))
+        )
+        for pack in own.difference(*others):
+            shutil.rmtree(Path(plan.paths.packs, pack))
+
+
+def study_on_record() -> dict:
+    return json.loads(Path("docs/data/laptop/study.json").read_text(encoding="utf-8"))
+
+
+def test_an_experiment_that_is_on_record_and_not_in_the_results_stays(finished):
+    pages, study = written(finished), study_on_record()
+    folder = Path("docs/data/laptop/l2")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    forget(finished, "l2", packs=True)
+    assert written(finished) == pages
+    assert study_on_record() == study
+    assert (study["lanes"], study["done"]) == (4, 4)
+    # Whatever seeds and claims are added to it.
+    more = LAPTOP.replace("less is lost", "less of it is lost").replace("seeds: [0, 1]", "seeds: [0, 1, 2]")
     told, _ = written(plan_of(Path(), more))
     assert "- **Undecided**: less of it is lost. " in told
-    assert told.count("Figure and numbers are of 2 of 3 seeds.\n") == 1
+    assert told.count("Figure and numbers are of 2 of 3 seeds.\n") == 2
     assert "**Not finished:** 2 of 6 lanes are left out.\n" in told
     assert "| 2 of 2 | 4 of 6 |" in told
-    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
-    # The verdict is one of both: of what is here, and of what is on record.
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    of_results = ("seconds", "own_seconds", "seeds_in_tables", "ends", "figure")
+    now, then = (one["experiments"]["l2"] for one in (study_on_record(), study))
+    assert [now[key] for key in of_results] == [then[key] for key in of_results]
+    assert study_on_record()["seconds"] == study["seconds"]
+    # The verdict is of what is here and what is on record.
     verdict, evidence = (Path("docs/data/laptop", name) for name in ("verdicts.csv", "evidence.csv"))
     assert list(tables_file.read_csv(verdict)["seeds"]) == [2]
     assert set(tables_file.read_csv(evidence)["experiment"]) == {"l2"}
 
 
-OTHER_RUNS = "made with other runs than the study"
-# What makes a record untrue of the study as it is now, and what is said.
+def test_an_experiment_whose_folder_was_deleted_is_on_record_no_more(finished):
+    written(finished)
+    forget(finished, "l2", packs=False)
+    shutil.rmtree("docs/data/laptop/l2")
+    page, _ = written(finished)
+    assert "- **Not tested yet**: less is lost.\n" in page
+    assert [path.name for path in Path("docs/images").iterdir()] == ["laptop-transience.png"]
+
+
+def test_a_lane_that_experiments_share_counts_once_in_a_studys_time_in_the_first_with_tables(finished):
+    written(finished)
+    transience, l2 = (study_on_record()["experiments"][name] for name in ("transience", "l2"))
+    assert transience["own_seconds"] == transience["seconds"]
+    assert l2["own_seconds"]["training"] < l2["seconds"]["training"]
+    assert study_on_record()["seconds"]["training"] == l2["seconds"]["training"]
+    shutil.rmtree("docs/data")
+    forget(finished, "transience", packs=False)
+    written(finished)
+    transience, l2 = (study_on_record()["experiments"][name] for name in ("transience", "l2"))
+    assert transience["own_seconds"] == {"training": 0, "evaluation": 0, "circuits": 0}
+    assert l2["own_seconds"] == l2["seconds"]
+
+
+OTHER_RUNS = "what is on record of it is of other runs than the study declares now"
+CLAIM = "claims: {comes: {text: it comes, kind: threshold, of: peak, direction: above, value: 0.5}}"
+# What makes a record untrue of the study as it is now, of which experiment, and what is said.
 NOT_KEPT = {
-    "other runs": (LAPTOP.replace("[0, 1.0e-3]", "[0, 1.0e-3, 1.0e-2]"), {}, OTHER_RUNS),
-    "other levels": (LAPTOP.replace("1.0e-3]", "2.0e-3]").replace("=0.001", "=0.002"), {}, OTHER_RUNS),
-    "another horizon": (LAPTOP.replace("horizon: 2048", "horizon: 1024"), {}, OTHER_RUNS),
-    "other statistics": (LAPTOP + "    statistics: {smoothing: 1}\n", {}, OTHER_RUNS),
-    "fewer seeds": (LAPTOP + "    seeds: [0]\n", {}, OTHER_RUNS),
-    "another torch": (LAPTOP, {"versions": {"torch": "1.0"}}, "made with other versions: run"),
-    "another machine": (LAPTOP, {"cores": 640, "gpus": ["a GPU"]}, "made with other cores and other gpus: run"),
-    "an older record": (LAPTOP, {"experiments": "without declared"}, OTHER_RUNS),
+    "other runs": ("l2", LAPTOP.replace("[0, 1.0e-3]", "[0, 1.0e-3, 1.0e-2]"), {}, OTHER_RUNS),
+    "other levels": ("l2", LAPTOP.replace("1.0e-3]", "2.0e-3]").replace("=0.001", "=0.002"), {}, OTHER_RUNS),
+    "another horizon": ("l2", LAPTOP.replace("horizon: 2048", "horizon: 1024"), {}, OTHER_RUNS),
+    "other statistics": ("l2", LAPTOP + "    statistics: {smoothing: 1}\n", {}, OTHER_RUNS),
+    "fewer seeds": ("l2", LAPTOP + "    seeds: [0]\n", {}, "has seed 1, which the study does not declare now"),
+    "a first claim": (
+        "transience",
+        LAPTOP.replace('go?"}', f'go?", {CLAIM}}}'),
+        {},
+        "has no lanes to judge its claims by",
+    ),
+    "another torch": ("l2", LAPTOP, {"versions": {"torch": "1.0"}}, "versions {'torch': '1.0'}, not {'icl-transience'"),
+    "another machine": ("l2", LAPTOP, {"cores": 640, "gpus": ["one"]}, r"cores 640, not \d+; gpus \['one'\], not"),
+    "an older record": ("l2", LAPTOP, {"declared": None}, "does not say of which runs it is"),
 }
 
 
 @pytest.mark.parametrize("other", NOT_KEPT)
 def test_a_record_that_is_not_of_the_study_as_it_is_now_is_not_kept_beside_new_results(finished, other):
-    text, said, problem = NOT_KEPT[other]
+    name, text, said, problem = NOT_KEPT[other]
     written(finished)
     path = Path("docs/data/laptop/study.json")
-    study = json.loads(path.read_text(encoding="utf-8"))
-    if said == {"experiments": "without declared"}:
-        del study["experiments"]["l2"]["declared"]
-        said = {}
-    path.write_text(json.dumps(study | said), encoding="utf-8")
-    before = path.read_bytes()
-    shutil.rmtree(finished.paths.experiment_folder("l2"))
-    with pytest.raises(StudyError, match=rf"experiment l2: has no tables in .*, but is on record .*{problem}"):
+    study = study_on_record() | {key: value for key, value in said.items() if key != "declared"}
+    if "declared" in said:
+        del study["experiments"][name]["declared"]
+    path.write_text(json.dumps(study), encoding="utf-8")
+    before = {file: file.read_bytes() for file in Path("docs").rglob("*") if file.is_file()}
+    forget(finished, name, packs=False)
+    again = (
+        rf"{name}: it has no tables, .*{problem}.*: run `snakemake` for it first, or delete docs/data/laptop/{name},"
+    )
+    with pytest.raises(StudyError, match=again):
         written(plan_of(Path(), text))
-    assert path.read_bytes() == before
+    assert {file: file.read_bytes() for file in Path("docs").rglob("*") if file.is_file()} == before
 
 
-def test_seeds_on_record_are_not_forgotten_because_the_tables_have_fewer(finished):
+def test_a_seed_below_those_on_record_is_not_passed_over(finished):
     written(finished)
-    path = Path("docs/data/laptop/study.json")
-    study = json.loads(path.read_text(encoding="utf-8"))
+    forget(finished, "l2", packs=False)
+    below = LAPTOP + "    seeds: [0, 1, {init: 0, data: 1}]\n"
+    with pytest.raises(StudyError, match="l2: seed init0-data1 is declared and not in its tables, which have later"):
+        written(plan_of(Path(), below))
+
+
+def test_seeds_on_record_are_not_forgotten_because_the_tables_have_fewer_unless_the_study_has_them_no_more(finished):
+    written(finished)
+    path, study = Path("docs/data/laptop/study.json"), study_on_record()
     study["experiments"]["l2"]["seeds_in_tables"] = ["0", "1", "2"]
     path.write_text(json.dumps(study), encoding="utf-8")
-    with pytest.raises(StudyError, match=r"experiment l2: its tables in .* lack seed 2, which is on record"):
-        written(finished)
+    more = plan_of(Path(), LAPTOP + "    seeds: [0, 1, 2]\n")
+    with pytest.raises(StudyError, match=r"experiment l2: its tables lack seed 2, which is on record"):
+        written(more)
+    written(plan_of(Path()))
+    assert study_on_record()["experiments"]["l2"]["seeds_in_tables"] == ["0", "1"]
 
 
-def test_what_is_kept_beside_new_results_is_as_it_was_recorded(finished):
-    written(finished)
-    shutil.rmtree(finished.paths.experiment_folder("l2"))
-    table = Path("docs/data/laptop/l2/transience.csv")
-    table.write_bytes(table.read_bytes() + b"\n")
-    with pytest.raises(StudyError, match=r"l2/transience\.csv: is not as it was recorded"):
+def test_a_study_of_which_a_part_is_left_out_here_is_not_recorded_without_it(finished, monkeypatch):
+    drawn = "  drawn:\n    optional: true\n    bank: {source: tokens, tokens: {classes: 40, holdout_classes: 10}}\n"
+    written(plan_of(Path()))
+    study = study_on_record()
+    study["experiments"]["drawn"] = study["experiments"]["l2"] | {"ends": {}}
+    Path("docs/data/laptop/study.json").write_text(json.dumps(study), encoding="utf-8")
+    monkeypatch.delenv("ICL_TOKENS", raising=False)
+    plan = plan_of(Path(), LAPTOP + drawn)
+    assert list(plan.study.left_out) == ["drawn"]
+    with pytest.raises(StudyError, match=r"experiment drawn: is part of what is recorded in .*ICL_TOKENS"):
+        written(plan)
+
+
+@pytest.mark.parametrize("spoilt", ["l2/transience.csv", "l2/SHA256SUMS", "../../images/laptop-l2.png"])
+def test_what_is_kept_beside_new_results_is_as_it_was_recorded(finished, spoilt):
+    pages = written(finished)
+    forget(finished, "l2", packs=False)
+    path = Path("docs/data/laptop", spoilt)
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(StudyError, match=rf"{path.name}: (is not as it was recorded|not there): say `git checkout"):
         written(finished)
+    path.write_bytes(content)
+    # What new results replace need not be.
+    for other in ("data/laptop/transience/runs.csv", "data/laptop/verdicts.csv", "images/laptop-transience.png"):
+        Path("docs", other).unlink()
+    assert written(finished) == pages
 
 
 def test_the_table_of_the_threshold_is_made_of_the_tables_beside_it_and_goes_with_the_question(finished):

@@ -5,6 +5,7 @@ or a table was taken from elsewhere, they contradict each other.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from icl_transience.store.layout import ACQUISITION_TABLES, VERDICTS
 # Below the folder of the documentation.
 DATA, IMAGES = "data", "images"
 STUDY = "study.json"
+SUMS = checksums.CHECKSUMS
 RUNS, LANES = "runs.csv", "transience.csv"
 # Of few experiments.
 _, THRESHOLD = ACQUISITION_TABLES
@@ -33,7 +35,7 @@ def read(base: Path) -> list[dict[str, Any]]:
     for path in study_files(base):
         folder = docs / DATA / path.stem
         if (folder / STUDY).is_file():
-            study = read_study(folder, docs / IMAGES)
+            study = _read_study(folder, docs / IMAGES)
             is_judged = (folder / VERDICTS).is_file()
             claims = tables_file.records(tables_file.read_csv(folder / VERDICTS)) if is_judged else []
             studies.append(study | {"claims": claims})
@@ -54,7 +56,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def read_study(folder: Path, pictures: Path) -> dict[str, Any]:
+def _read_study(folder: Path, pictures: Path) -> dict[str, Any]:
     """Return a study.json from its folder. Raises StudyError where something beside or below it is not as recorded."""
     path = folder / STUDY
     study = read_json(path)
@@ -62,20 +64,33 @@ def read_study(folder: Path, pictures: Path) -> dict[str, Any]:
         raise StudyError(f"{path}: is of study {study.get('study')!r}: {_AGAIN}")
     if study.get("tables") != digests(folder):
         raise StudyError(f"{path}: was not recorded with the tables beside and below it: {_AGAIN}")
-    for sums in (folder / inside for inside in study["tables"]):
-        for line in sums.read_text(encoding="utf-8").splitlines():
-            digest, name = line.split("  ", 1)
-            table = sums.parent / name
-            if not table.is_file() or checksums.sha256(table) != digest:
-                raise StudyError(f"{table}: is not as it was recorded: {_AGAIN}")
-    if missing := sorted(name for name in images(study) if not (pictures / name).is_file()):
-        raise StudyError(f"{pictures / missing[0]}: not there: {_AGAIN}")
+    for inside, digest in study["tables"].items():
+        check_tables((folder / inside).parent, digest)
+    check_images(images(study), pictures)
     return study
+
+
+def check_tables(folder: Path, digest: str | None) -> None:
+    """Raise StudyError where a folder's tables are not those of its SHA256SUMS, or this is not that of the digest."""
+    sums = folder / SUMS
+    if not sums.is_file() or checksums.sha256(sums) != digest:
+        raise StudyError(f"{sums}: is not as it was recorded: {_AGAIN}")
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        of_table, name = line.split("  ", 1)
+        table = folder / name
+        if not table.is_file() or checksums.sha256(table) != of_table:
+            raise StudyError(f"{table}: is not as it was recorded: {_AGAIN}")
+
+
+def check_images(names: Collection[str], pictures: Path) -> None:
+    """Raise StudyError where one of these pictures is not there."""
+    if missing := sorted(name for name in names if not (pictures / name).is_file()):
+        raise StudyError(f"{pictures / missing[0]}: not there: {_AGAIN}")
 
 
 def digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each SHA256SUMS in a study's folder and those of its experiments, by path in it."""
-    sums = sorted(folder.glob(f"**/{checksums.CHECKSUMS}"))
+    sums = sorted(folder.glob(f"**/{SUMS}"))
     return {path.relative_to(folder).as_posix(): checksums.sha256(path) for path in sums}
 
 

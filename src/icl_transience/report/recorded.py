@@ -10,20 +10,19 @@ docs/images/{study}-*.png  a figure of each experiment, and that of the evidence
 `record` copies tables from the results of a study, finished or not: those of each experiment that has them, once it is
 proven that they are of the runs that the study declares (verified.py). What follows from them is made anew from them
 and not copied, so that nothing older stands beside them: threshold.csv, forecast.csv, verdicts, evidence and figures.
-An experiment that has none there and is on record stays so, while the study still declares what it was made with: one
-study may be trained here and there, an experiment at a time. Claims of experiments without tables are not tested yet,
-but count in Holm's correction. study.json says how many lanes are done, and which seeds the tables have.
+An experiment that has none there and is on record stays so, where it is what the study still asks for (earlier.py).
+Claims of experiments without tables are not tested yet, but count in Holm's correction. study.json says how many lanes
+are done, and which seeds the tables have.
 """
 
 import json
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from icl_transience.planning.plan import Plan
-from icl_transience.report import on_record, pictures, study_json, verified
+from icl_transience.report import earlier, on_record, pictures, study_json, verified
 from icl_transience.report.on_record import DATA, IMAGES, LANES, RUNS, STUDY, THRESHOLD
 from icl_transience.results import provenance
 from icl_transience.specs.errors import StudyError
@@ -35,8 +34,6 @@ from icl_transience.store.layout import FORECAST, VERDICTS
 _SHOWN = ("survival", "map", "comparison", "curves")
 _SHOWN_OF_MANY = ("survival", "map", "summary", "curves")
 _MANY_RUNS = 6
-# What the page says once of a study, so that it has to be the same of all of its experiments.
-_MADE_WITH = ("versions", "cores", "gpus")
 
 
 def record(plan: Plan, docs: Path) -> Path:
@@ -53,29 +50,23 @@ def record(plan: Plan, docs: Path) -> Path:
     folder = docs / DATA / plan.study.name
     found = {name: verified.record_of_tables(plan, name) for name in plan.study.experiments}
     finished = {name: of_tables for name, of_tables in found.items() if of_tables}
-    earlier = on_record.read_json(folder / STUDY) if (folder / STUDY).is_file() else {}
-    described = study_json.describe(plan, entry)
-    kept = _kept(plan, earlier, finished, described)
-    if kept:
-        on_record.read_study(folder, docs / IMAGES)
-    for name, of_tables in finished.items():
-        _refuse_to_pass_over(of_tables, described["experiments"][name]["seeds"])
+    seeds = {name: [lane.seed for lane in of_tables.runs[0].lanes] for name, of_tables in finished.items()}
+    kept = earlier.kept(plan, docs, study_json.made_with(entry), seeds)
+    for name, of_experiment in (seeds | {name: one["seeds_in_tables"] for name, one in kept.items()}).items():
+        _refuse_to_pass_over(name, of_experiment, [seed.label for seed in plan.study.experiments[name].seeds])
+    for name in finished:
         _refuse_other_pictures(Path(plan.paths.experiment_folder(name)), folder / name)
-    for name, experiment in described["experiments"].items():
-        if of_tables := finished.get(name):
-            experiment["seeds_in_tables"] = [lane.seed for lane in of_tables.runs[0].lanes]
-            experiment["ends"] = _copy_tables(plan, of_tables, folder / name)
-            experiment["figure"] = _draw_figure(plan, of_tables, docs)
-        elif name in kept:
-            experiment.update(kept[name])
-    described["seconds"] = study_json.total(one["own_seconds"] for one in described["experiments"].values())
-    described.update(study_json.lanes(plan, kept))
+    before = on_record.read_json(folder / STUDY) if (folder / STUDY).is_file() else {}
+    described = study_json.describe(plan, entry, seeds, kept)
+    for name, of_tables in finished.items():
+        ends, figure = _copy_tables(plan, of_tables, folder / name), _draw_figure(plan, of_tables, docs)
+        described["experiments"][name].update(ends=ends, figure=figure)
     described["evidence"] = _judge(plan, finished, kept, docs)
     _remove_rest(folder, {*finished, *kept})
     # Last, with what proves that all of it is of this record.
     described["tables"] = on_record.digests(folder)
     atomic.write_text(folder / STUDY, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
-    for name in on_record.images(earlier) - on_record.images(described) if earlier else ():
+    for name in on_record.images(before) - on_record.images(described) if before else ():
         (docs / IMAGES / name).unlink(missing_ok=True)
     return folder
 
@@ -111,59 +102,19 @@ def _copy_tables(plan: Plan, record: ExperimentRecord, target: Path) -> dict[str
     return {run: list(ends) for run, ends in words.last_points(source).items()}
 
 
-def _kept(
-    plan: Plan, earlier: Mapping[str, Any], finished: Mapping[str, ExperimentRecord], described: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Return what study.json had of each experiment that is on record and has no tables now.
+def _refuse_to_pass_over(experiment: str, found: Collection[str], declared: Sequence[str]) -> None:
+    """Raise StudyError where tables lack a seed that comes before others which they have: evidence waits for it.
 
-    earlier, described: study.json as it was and will be. Raises StudyError where it would no longer be true: where the
-    study declares other runs, their source is not at hand, other versions or another machine made the rest, or the
-    tables have fewer seeds than are on record.
+    found, declared: seeds, of the tables and of the study.
     """
-    recorded = {name: one for name, one in earlier.get("experiments", {}).items() if one["ends"]}
-    where = f"is on record in {DATA}/{plan.study.name}"
-    instead = "run `snakemake` first, which makes them, or delete that folder of the documentation"
-    if out := [name for name in recorded if name in plan.study.left_out]:
-        raise StudyError(
-            f"experiment {', '.join(out)}: {where}, and is left out here: {plan.study.left_out[out[0]].reason}"
-        )
-    for name, of_tables in finished.items():
-        found = {lane.seed for lane in of_tables.runs[0].lanes}
-        if lost := [seed for seed in recorded.get(name, {}).get("seeds_in_tables", ()) if seed not in found]:
-            raise StudyError(
-                f"experiment {name}: its tables in {plan.paths.root} lack seed {', '.join(lost)}, which {where}: "
-                f"{instead}"
-            )
-    kept = {name: one for name, one in recorded.items() if name in described["experiments"] and name not in finished}
-    for name, one in kept.items():
-        now = described["experiments"][name]
-        why = [f"other {key}" for key in _MADE_WITH if earlier[key] != described[key]]
-        if one.get("declared") != now["declared"] or not {*one["seeds_in_tables"]} <= {*now["seeds"]}:
-            why.append("other runs than the study declares now")
-        if why:
-            raise StudyError(
-                f"experiment {name}: has no tables in {plan.paths.root}, but {where}, made with {' and '.join(why)}: "
-                f"{instead}"
-            )
-    # What the study says of it now stands, of its seeds, too; the rest is of its results.
-    of_results = ("seconds", "own_seconds", "seeds_in_tables", "ends", "figure")
-    return {
-        name: {key: one[key] for key in of_results} | {"done": one["runs"] * len(one["seeds_in_tables"])}
-        for name, one in kept.items()
-    }
-
-
-def _refuse_to_pass_over(record: ExperimentRecord, declared: Sequence[str]) -> None:
-    """Raise StudyError where the tables lack a seed that comes before others which they have: evidence waits for it."""
-    found = {lane.seed for lane in record.runs[0].lanes}
     # Here and not above: the Snakefile imports this room, and parsing need not wait for NumPy.
     from icl_transience.analysis import eprocess
 
     in_order = eprocess.ascending(declared)
     first = next((seed for seed in in_order if seed not in found), None)
-    if first is not None and found & {*in_order[in_order.index(first) :]}:
+    if first is not None and {*found} & {*in_order[in_order.index(first) :]}:
         raise StudyError(
-            f"experiment {record.experiment}: seed {first} is declared and not in its tables, which have later ones: "
+            f"experiment {experiment}: seed {first} is declared and not in its tables, which have later ones: "
             "run `snakemake` first, or give new seeds higher numbers than those that have been looked at"
         )
 

@@ -34,8 +34,9 @@ after the verdict, are only the sentences after *Remark* ([all of them](data/rem
 tables and of the report: levels are means over seeds, times are medians, and [files and tables](tables.md) defines
 them. A peak is that of the smoothed curve, an end is the last snapshot as it was measured: it may lie above the peak. A
 claim is decided by [evidence](claims.md) over seeds; *undecided* is not *refuted*. Times are those of the jobs, one
-after another, on a machine that may have had other work; jobs run beside each other. A lane that experiments share was
-trained once: it counts in each of them, and once in a study's lanes and time.
+after another, on a machine that may have had other work; jobs run beside each other. A lane that experiments share
+counts in each of them, and once in a study's lanes; in its time once, too, unless it was trained again for another of
+them.
 """
 
 
