@@ -13,6 +13,7 @@ from icl_transience.planning.plan import Plan
 from icl_transience.report import on_record, study_json
 from icl_transience.report.on_record import DATA, IMAGES, LANES, STUDY
 from icl_transience.specs.errors import StudyError
+from icl_transience.store.checksums import CHECKSUMS
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def kept(
             raise _refused(plan, folder, name, f"its tables lack seed {', '.join(lost)}, which is on record")
     found = {name: one for name, one in recorded.items() if name not in seeds}
     for name, one in found.items():
-        on_record.check_tables(folder / name, study.get("tables", {}).get(f"{name}/{on_record.SUMS}"))
+        on_record.check_tables(folder / name, study.get("tables", {}).get(f"{name}/{CHECKSUMS}"))
         on_record.check_images({one["figure"]["file"]}, docs / IMAGES)
         if problem := _problem(plan, folder / name, study, one, made_with):
             raise _refused(plan, folder, name, f"it has no tables, and what is on record of it {problem}")

@@ -18,7 +18,6 @@ from icl_transience.store.layout import ACQUISITION_TABLES, VERDICTS
 # Below the folder of the documentation.
 DATA, IMAGES = "data", "images"
 STUDY = "study.json"
-SUMS = checksums.CHECKSUMS
 RUNS, LANES = "runs.csv", "transience.csv"
 # Of few experiments.
 _, THRESHOLD = ACQUISITION_TABLES
@@ -72,7 +71,7 @@ def _read_study(folder: Path, pictures: Path) -> dict[str, Any]:
 
 def check_tables(folder: Path, digest: str | None) -> None:
     """Raise StudyError where a folder's tables are not those of its SHA256SUMS, or this is not that of the digest."""
-    sums = folder / SUMS
+    sums = folder / checksums.CHECKSUMS
     if not sums.is_file() or checksums.sha256(sums) != digest:
         raise StudyError(f"{sums}: is not as it was recorded: {_AGAIN}")
     for line in sums.read_text(encoding="utf-8").splitlines():
@@ -90,7 +89,7 @@ def check_images(names: Collection[str], pictures: Path) -> None:
 
 def digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each SHA256SUMS in a study's folder and those of its experiments, by path in it."""
-    sums = sorted(folder.glob(f"**/{SUMS}"))
+    sums = sorted(folder.glob(f"**/{checksums.CHECKSUMS}"))
     return {path.relative_to(folder).as_posix(): checksums.sha256(path) for path in sums}
 
 

@@ -153,9 +153,8 @@ def _draw_figure(plan: Plan, record: ExperimentRecord, docs: Path) -> dict[str, 
 def _judge(plan: Plan, finished: Collection[str], kept: Collection[str], docs: Path) -> str | None:
     """Write the study's verdicts.csv and evidence.csv from the tables that there are, and draw the evidence.
 
-    finished: experiments whose tables are in results. kept: those whose tables are on record alone.
-
-    Return the file of that figure; None where no claim could be tested.
+    finished: experiments whose tables are in results. kept: those whose tables are on record alone. Return the file of
+    that figure; None where no claim could be tested.
     """
     from icl_transience.analysis import verdicts
     from icl_transience.report.figures import evidence
