@@ -90,6 +90,18 @@ def test_a_later_verdict_takes_no_earlier_one_back():
     assert "(56.8 at its highest) for it" in verdicts.sentence(rows[2])
 
 
+def test_each_part_may_have_been_at_its_highest_after_another_seed():
+    turns, comes = [0.8] * 8 + [0.4] * 12, [0.5] * 6 + [0.7] * 14
+    parts = conjunction(anytime("threshold"), anytime("threshold", of="peak", value=0.6), name="parts")
+    (one,) = verdicts.judge_all([parts], {"l2": lanes({"none": turns}, peak=comes)})
+    row, rows = verdicts.table_of([one], [parts]).iloc[0], verdicts.evidence_of([one])
+    of_parts = rows[rows["part"].notna()].groupby("part")["e_for"].max()
+    assert len(of_parts) == 2
+    assert 1 / row["p"] == pytest.approx(of_parts.min())
+    assert row["e_for"] < of_parts.min()
+    assert f"({of_parts.min():.3g} with each part at its highest) for it" in verdicts.sentence(row)
+
+
 @pytest.mark.parametrize("kind", ["difference", "trend", "threshold"])
 def test_a_claim_on_noise_is_undecided(kind):
     noise = np.random.default_rng(5).normal(0.5, 0.1, size=(3, 16))

@@ -187,7 +187,8 @@ def test_a_remark_follows_its_claim_while_its_verdict_stands(finished):
     path.write_text("laptop: {l2: {kept: {undecided: two seeds *cannot* say it}}}", encoding="utf-8")
     remarked, told = written(finished)
     assert [line for line in remarked.split("\n") if line not in page] == [r"  *Remark:* two seeds \*cannot\* say it"]
-    assert told == readme
+    assert told == readme.replace("| undecided |", "| undecided, [with a remark](docs/results.md#laptop) |")
+    assert told != readme
     for text, problem in (
         ("laptop: {l2: {kept: {supported: so}}}", "is a remark on 'supported', but the claim is 'undecided' now"),
         ("laptop: {l2: {other: {undecided: so}}}", "laptop: l2: other: is no claim on record"),

@@ -106,8 +106,12 @@ def test_a_claim_of_an_experiment_that_is_left_out_stays_undecided_and_costs_the
         (claim("difference"), "index: some < none"),
         (claim("threshold", direction="below", minus="peak"), "index - peak < 0.5 (none)"),
         (claim("threshold", runs=["none", "some", "much"] * 2), "index > 0.5 (none, some, much and 3 more)"),
+        (
+            claim("trend", runs=["l2=0,classes=9", "l2=1e-05,classes=9", "l2=0.0001,classes=9"]),
+            "index falls along l2 = 0, 1e-05, 0.0001 (classes=9)",
+        ),
     ],
-    ids=["trend", "difference", "threshold", "runs"],
+    ids=["trend", "difference", "threshold", "runs", "grid"],
 )
 def test_a_verdict_says_what_was_tested(asked, tested):
     assert only(lanes(FALLS), replace(asked, left_out=True))["tested"] == tested

@@ -98,7 +98,10 @@ def formula_of_part(part: Part) -> str:
     of, runs = column(part), part.runs
     if part.kind == "trend":
         levels = ", ".join(f"{level:g}" for level in part.levels)
-        return f"{of} {part.direction} along {part.axis} = {levels}"
+        # On a grid, the level of the other axes at which this one is looked at stands in the names of all its runs.
+        first, *others = (run.split(",") for run in runs)
+        held = [setting for setting in first if others and all(setting in other for other in others)]
+        return f"{of} {part.direction} along {part.axis} = {levels}" + (f" ({', '.join(held)})" if held else "")
     sign = ">" if part.direction == DIRECTIONS[part.kind][0] else "<"
     if part.kind == "difference":
         return f"{of}: {runs[0]} {sign} {runs[1]}"

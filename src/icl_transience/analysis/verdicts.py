@@ -40,6 +40,7 @@ import pandas as pd
 from icl_transience.analysis import claim_notes, claim_tests, eprocess, paired_tests
 from icl_transience.analysis.claim_values import column, formula, formula_of_part
 from icl_transience.analysis.judged import Judged, judge_claim
+from icl_transience.specs.experiment import CONJUNCTION
 from icl_transience.specs.records import ClaimRecord
 from icl_transience.store import atomic, checksums, tables_file
 from icl_transience.store.tables_file import records
@@ -288,26 +289,35 @@ def _name_of_effect(row: Mapping[str, Any]) -> str:
 
 
 def _tests(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield evidence and p; of evidence against a claim, where there is more of it than for it, that p."""
-    if row["evidence"] == "fixed":
-        yield f"p = {row['p_holm']:.2g} after Holm"
-        return
-    yield f"{row['seeds_for']} as claimed and {row['seeds_against']} the other way"
-    yield f"evidence {evidence_in_words(row)}"
-    if row["e_against"] > row["e_for"]:
-        yield f"p = {row['p_against_holm']:.2g} of the opposite after Holm"
-    else:
-        yield f"p = {row['p_holm']:.2g} after Holm"
+    if row["evidence"] != "fixed":
+        yield f"{row['seeds_for']} as claimed and {row['seeds_against']} the other way"
+        yield f"evidence {evidence_in_words(row)}"
+    yield f"p = {p_in_words(row)} after Holm"
+
+
+def p_in_words(row: Mapping[str, Any]) -> str:
+    """Return p after Holm's correction; where there is more evidence against the claim than for it, that p."""
+    if row["evidence"] != "fixed" and row["e_against"] > row["e_for"]:
+        return f"{row['p_against_holm']:.2g} of the opposite"
+    return f"{row['p_holm']:.2g}"
 
 
 def evidence_in_words(row: Mapping[str, Any]) -> str:
     """Return the evidence for and against the claim of a row of verdicts.csv."""
-    return f"{_e_value(row['e_for'], row['p'])} for it, {_e_value(row['e_against'], row['p_against'])} against"
+    several = row["kind"] == CONJUNCTION
+    e_for, e_against = (
+        _e_value(row[f"e_{way}"], row[p], several) for way, p in (("for", "p"), ("against", "p_against"))
+    )
+    return f"{e_for} for it, {e_against} against"
 
 
-def _e_value(e: float, p: float) -> str:
-    """Return the evidence, and the highest so far, of which p is, where that is more."""
-    highest = f" ({_short(1 / p)} at its highest)" if 1 / p > max(1.0, e) * 1.01 else ""
+def _e_value(e: float, p: float, several: bool) -> str:
+    """Return the evidence, and the highest so far, of which p is, where that is more.
+
+    several: of a claim of several parts, each of which may have been at its highest after another seed.
+    """
+    whose = "with each part at its highest" if several else "at its highest"
+    highest = f" ({_short(1 / p)} {whose})" if 1 / p > max(1.0, e) * 1.01 else ""
     return _short(e) + highest
 
 

@@ -115,17 +115,23 @@ def _claims_of_all(base: Path) -> Iterator[str]:
         yield f"No verdicts are recorded yet; [what the studies show](docs/{PAGE}) has what is."
         return
     count = _counted([row for study in studies for row in study["claims"]])
-    yield f"{count[0].upper()}{count[1:]}, each in a study of minutes to hours on two cores ([how](docs/{PAGE})):"
+    yield f"{count[0].upper()}{count[1:]}, each in a study of minutes to hours on two cores ([how](docs/{PAGE}))."
+    yield (
+        "[Evidence](docs/claims.md) is 1 before the first seed, and grows with each that goes the way claimed; 20 "
+        "decides a claim that stands alone. In a study with others, p after Holm's correction for all of them must be "
+        "0.05 at most."
+    )
     yield ""
     yield from _table(
-        ("study", "experiment", "claim", "verdict", "evidence", "seeds"),
+        ("study", "experiment", "claim", "verdict", "evidence", "p", "seeds"),
         [
             (
                 f"[`{study['study']}`](docs/{PAGE}#{study['study']})",
                 row["experiment"],
                 _text(row["text"]),
-                row["verdict"],
+                _verdict(study["study"], row),
                 _evidence(row),
+                verdicts.p_in_words(row) if row["seeds"] else "",
                 row["seeds"],
             )
             for study in studies
@@ -141,7 +147,12 @@ def _evidence(row: Mapping[str, Any]) -> str:
     """Return what decides a claim, in few words."""
     if not row["seeds"]:
         return "none"
-    return f"p = {row['p_holm']:.2g} after Holm" if row["evidence"] == "fixed" else verdicts.evidence_in_words(row)
+    return "fixed-sample test" if row["evidence"] == "fixed" else verdicts.evidence_in_words(row)
+
+
+def _verdict(study: str, row: Mapping[str, Any]) -> str:
+    """Return the verdict; where there is a remark on it, with a link to where it stands."""
+    return row["verdict"] + (f", [with a remark](docs/{PAGE}#{study})" if row["remark"] else "")
 
 
 # The page.
