@@ -304,21 +304,16 @@ def p_in_words(row: Mapping[str, Any]) -> str:
 
 def evidence_in_words(row: Mapping[str, Any]) -> str:
     """Return the evidence for and against the claim of a row of verdicts.csv."""
-    several = row["kind"] == CONJUNCTION
-    e_for, e_against = (
-        _e_value(row[f"e_{way}"], row[p], several) for way, p in (("for", "p"), ("against", "p_against"))
-    )
-    return f"{e_for} for it, {e_against} against"
+    # The evidence for several parts is their smallest, and each may have been at its highest after another seed; that
+    # against them is one number, their mean.
+    highest = "with each part at its highest" if row["kind"] == CONJUNCTION else "at its highest"
+    e_for = _e_value(row["e_for"], row["p"], highest)
+    return f"{e_for} for it, {_e_value(row['e_against'], row['p_against'], 'at its highest')} against"
 
 
-def _e_value(e: float, p: float, several: bool) -> str:
-    """Return the evidence, and the highest so far, of which p is, where that is more.
-
-    several: of a claim of several parts, each of which may have been at its highest after another seed.
-    """
-    whose = "with each part at its highest" if several else "at its highest"
-    highest = f" ({_short(1 / p)} {whose})" if 1 / p > max(1.0, e) * 1.01 else ""
-    return _short(e) + highest
+def _e_value(e: float, p: float, highest: str) -> str:
+    """Return the evidence, and the highest so far, of which p is, where that is more. highest: what that is called."""
+    return _short(e) + (f" ({_short(1 / p)} {highest})" if 1 / p > max(1.0, e) * 1.01 else "")
 
 
 def _short(e: float) -> str:
