@@ -18,6 +18,7 @@ from pipeline import Clone, environment, python
 
 from icl_transience.analysis import transience, words
 from icl_transience.planning.plan import Plan
+from icl_transience.report import results_page
 from icl_transience.specs.config import Config
 from icl_transience.specs.evaluators import EVALUATORS, METRICS
 from icl_transience.specs.keys import declared
@@ -179,7 +180,9 @@ def test_search_finds_a_page_from_a_disk_and_without_a_network(site):
 
 def test_the_readme_is_short_and_says_what_to_type():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.count("\n") <= 150
+    # The table of claims grows with what is recorded, a row a claim.
+    before, _, rest = text.partition(results_page.BEGIN)
+    assert (before + rest.partition(results_page.END)[2]).count("\n") <= 120
     assert re.search(r"^make +#.*\nmake test +#", text, re.MULTILINE)
 
 
