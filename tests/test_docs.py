@@ -182,7 +182,7 @@ def test_the_readme_is_short_and_says_what_to_type():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     # The table of claims grows with what is recorded, a row a claim.
     before, _, rest = text.partition(results_page.BEGIN)
-    assert (before + rest.partition(results_page.END)[2]).count("\n") <= 120
+    assert (before + rest.partition(results_page.END)[2]).count("\n") <= 119
     assert re.search(r"^make +#.*\nmake test +#", text, re.MULTILINE)
 
 
