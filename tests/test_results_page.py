@@ -400,7 +400,8 @@ def test_a_lane_that_experiments_share_counts_once_in_a_studys_time_in_the_first
     transience, l2 = (study_on_record()["experiments"][name] for name in ("transience", "l2"))
     assert transience["own_seconds"] == transience["seconds"]
     assert l2["own_seconds"]["training"] < l2["seconds"]["training"]
-    assert study_on_record()["seconds"]["training"] == l2["seconds"]["training"]
+    # Two rounded to a tenth are added in the one, and the other is rounded once.
+    assert study_on_record()["seconds"]["training"] == pytest.approx(l2["seconds"]["training"], abs=0.151)
     shutil.rmtree("docs/data")
     forget(finished, "transience", packs=False)
     written(finished)
