@@ -9,6 +9,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
-output="${1:?which file to write}"
+if [[ $# -eq 0 || $1 == -* ]]; then
+    echo "usage: benchmarks/gpu.sh FILE.json [options of benchmarks/on_gpu.py]" >&2
+    exit 2
+fi
+output=$1
 shift
 exec "${PYTHON:-python3}" benchmarks/on_gpu.py --output "$output" "$@"

@@ -2,7 +2,7 @@
 
 Proofs run side by side, then cases alone on the machine; what is not reached in time is said. Cases of a shape run in
 one process, one after the other, the most telling first, and are kept as they come: a kernel that breaks its process
-costs that case alone.
+costs that case alone. Ends with status 1 where a check failed: throughput.py then records nothing.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +29,7 @@ _TESTERS = 8
 _KEPT = 20_000
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--device", default="cuda")
@@ -43,27 +44,47 @@ def main() -> None:
     if options.worker:
         for case in json.loads(options.worker):
             print(json.dumps(measured(case, options)), flush=True)
-        return
+        return 0
+    if problem := device_problem(options.device):
+        parser.error(f"--device {options.device}: {problem}")
     end = time.monotonic() + 60 * options.minutes
     found: dict[str, Any] = {"device": options.device.split(":")[0], "date": time.strftime("%Y-%m-%d")}
-    found |= {"machine": throughput.machine_name(options.device), "versions": versions(), "cases": []}
-    found |= proofs(options)
+    found |= {"machine": throughput.machine_name(options.device), "versions": versions(), "code": code(options)}
+    found |= {"cases": [], "failed": [], "left_out": []} | proofs(options)
     write(options.output, found)
-    found["left_out"] = []
     for group in groups(options):
         left = list(group)
         while left and time.monotonic() < end:
             cases = of_worker(left, options, end)
             found["cases"] += [case for case in cases if "rate" in case]
-            found.setdefault("failed", []).extend(case for case in cases if "error" in case)
+            found["failed"] += [case for case in cases if "error" in case]
             left = left[len(cases) :]
             write(options.output, found)
         found["left_out"] += left
     write(options.output, found)
     print("\n".join(throughput.table(found["cases"])))
     for name in ("failed", "left_out"):
-        for case in found.get(name, ()):
+        for case in found[name]:
             print(f"{name.replace('_', ' ')}: {case}")
+    problems = throughput.problems(found)
+    print(*(f"failed: {problem}" for problem in problems), sep="\n", file=sys.stderr)
+    return bool(problems)
+
+
+def device_problem(device: str) -> str:
+    """Why nothing can be measured on a device here; "" where it can."""
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return f"torch {torch.__version__} sees no GPU here; `--device cpu` tries the script without one"
+    return ""
+
+
+def code(options: argparse.Namespace) -> dict[str, str]:
+    """Engine -> a hash of the code that is measured."""
+    from icl_transience.specs.code_digest import STEPS, training_code
+
+    return {name: training_code(name) for name in engines(options) if name in STEPS}
 
 
 def versions() -> dict[str, str]:
@@ -133,11 +154,8 @@ def side_by_side(programs: dict[str, list[str]], minutes: float) -> dict[str, An
 
 def groups(options: argparse.Namespace) -> list[list[dict[str, Any]]]:
     """Cases of a shape, an engine after the other; the first engine of all shapes first, eager last."""
-    from icl_transience.specs.compute import AUTOMATIC
-
-    engines = options.engines or AUTOMATIC[options.device.split(":")[0]]
     found = []
-    for engine, shape in itertools.product(engines, options.shapes):
+    for engine, shape in itertools.product(engines(options), options.shapes):
         # Eager as the yardstick alone.
         few = engine == "eager" and not options.engines
         lanes = options.lanes[:: max(len(options.lanes) - 1, 1)] if few else options.lanes
@@ -147,6 +165,13 @@ def groups(options: argparse.Namespace) -> list[list[dict[str, Any]]]:
         known = {"engine": engine, "shape": shape}
         found.append([known | {"numerics": kind, "lanes": count, "profiled": count in ends} for kind, count in pairs])
     return found
+
+
+def engines(options: argparse.Namespace) -> list[str]:
+    """Those named, or those that `auto` tries on the device."""
+    from icl_transience.specs.compute import AUTOMATIC
+
+    return list(options.engines or AUTOMATIC[options.device.split(":")[0]])
 
 
 def worker_of(cases: list[dict[str, Any]], options: argparse.Namespace) -> list[str]:
@@ -163,18 +188,20 @@ def of_worker(cases: list[dict[str, Any]], options: argparse.Namespace, end: flo
     with errors.open("w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert process.stdout
+        # A kernel that never ends prints no line either.
+        late = threading.Timer(max(end - time.monotonic(), 0), process.kill)
+        late.start()
         for line in process.stdout:
             found.append(json.loads(line))
             print(throughput.table([found[-1]])[2], flush=True)
-            if time.monotonic() > end:
-                process.kill()
-                break
-        status = process.wait()
+        status, ended = process.wait(), late.is_alive()
+        late.cancel()
         log.seek(0)
         said = log.read().strip()
     errors.unlink()
-    if status > 0 and len(found) < len(cases):
-        found.append(cases[len(found)] | {"error": said[-2000:]})
+    # Below 0 it was ended by a signal: ours, where it was late.
+    if status and ended and len(found) < len(cases):
+        found.append(cases[len(found)] | {"error": said[-2000:] or f"status {status}"})
         print(f"failed: {cases[len(found) - 1]}: {said.splitlines()[-1] if said else status}", flush=True)
     return found
 
@@ -222,4 +249,4 @@ def profiled(ours: Any, torch: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

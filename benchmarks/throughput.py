@@ -368,11 +368,21 @@ def page_section(machines: list[dict]) -> str:
     return "\n".join([*parts, "", END])
 
 
+def problems(found: dict) -> list[str]:
+    """What checks failed, of what benchmarks/gpu.sh wrote: rates of an engine that is wrong are not to be published."""
+    failed = [name for name in ("selfcheck", "tests") if found[name]["status"]]
+    return [f"{name}: {found[name]['output'][-500:]}" for name in failed]
+
+
 def record_file(path: Path) -> None:
     """Records what benchmarks/gpu.sh wrote, but for profiles and what was said."""
     found = json.loads(path.read_text(encoding="utf-8"))
+    if wrong := problems(found):
+        raise SystemExit("\n".join([f"{path}: nothing is recorded, as these failed:", *wrong]))
     cases = [
-        {name: value for name, value in case.items() if name not in ("profile", "profiled")} for case in found["cases"]
+        {name: value for name, value in case.items() if name not in ("profile", "profiled")}
+        | {"code": found["code"][case["engine"]]}
+        for case in found["cases"]
     ]
     record(cases, found["machine"], found["device"], found["date"])
 

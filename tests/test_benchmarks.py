@@ -1,11 +1,14 @@
 """The benchmark runs, counts what it says it counts, and is what docs/performance.md shows."""
 
+import argparse
 import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from icl_transience.engines import eager
 from icl_transience.model import transformer
+from icl_transience.specs import code_digest
 from icl_transience.specs.model import parameter_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +34,7 @@ def loaded(path: Path):
 
 
 throughput = loaded(BENCHMARK)
+on_gpu = loaded(ROOT / "benchmarks" / "on_gpu.py")
 
 
 @pytest.mark.parametrize("letter", "abcd")
@@ -116,11 +121,35 @@ def test_the_script_for_a_gpu_needs_nothing_but_torch_numpy_and_h5py_and_its_fil
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.setattr(throughput, "HERE", tmp_path / "benchmarks")
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps(found | {"tests": {"status": 1, "seconds": 3.0, "output": "1 failed"}}))
+    with pytest.raises(SystemExit, match="nothing is recorded, as these failed:\ntests: 1 failed"):
+        throughput.record_file(wrong)
     throughput.record_file(output)
     new = throughput.recorded()[-1]
     assert [case["lanes"] for case in new["cases"] if case["step"] == found["cases"][0]["step"]] == [1]
     assert new["date"] == found["date"]
     assert all("profile" not in case for case in new["cases"])
+    assert found["code"] == {"native": code_digest.training_code("native")}
+
+
+def test_a_case_that_ends_its_process_by_a_signal_or_never_ends_costs_that_case_alone(monkeypatch, capsys):
+    options = argparse.Namespace(device="cpu", output="-", seconds=0)
+    cases = [{"engine": "native", "shape": "a", "numerics": "float32", "lanes": lanes} for lanes in (1, 2)]
+    monkeypatch.setattr(on_gpu, "worker_of", lambda *given: ["-c", "import os; os.abort()"])
+    (case,) = on_gpu.of_worker(cases, options, time.monotonic() + 60)
+    assert case == cases[0] | {"error": f"status {-signal.SIGABRT}"}
+    monkeypatch.setattr(on_gpu, "worker_of", lambda *given: ["-c", "import time; time.sleep(600)"])
+    assert on_gpu.of_worker(cases, options, time.monotonic()) == []
+
+
+def test_a_gpu_that_is_not_there_is_said_at_once():
+    command = [sys.executable, ROOT / "benchmarks/on_gpu.py", "--output", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not torch.cuda.is_available():
+        assert done.returncode == 2
+        assert "--device cuda: torch" in done.stderr
+        assert "sees no GPU here" in done.stderr
 
 
 def test_the_profile_tells_the_parts_of_a_step():

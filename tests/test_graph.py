@@ -1,6 +1,6 @@
 """The graph engine without a GPU: its step call by call, against eager's, and the kernels that it would launch.
 
-Whether CUDA captures it, `test_engines.py` asks where there is a device.
+Whether CUDA captures it, `test_gpu.py` asks where there is a device.
 """
 
 import contextlib

@@ -13,10 +13,11 @@ from builders import TINY_BANK, pack, tiny_run
 
 from icl_transience.__main__ import main
 from icl_transience.banks import bank as banks_bank
-from icl_transience.engines import graph, optimizers, select, selfcheck, verify
+from icl_transience.engines import graph, optimizers, reports, select, selfcheck, verify
 from icl_transience.engines.graph import GraphStep
 from icl_transience.specs.compute import AUTOMATIC, automatic_engines
-from icl_transience.specs.training import L2
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.training import L2, Intervention
 from icl_transience.training import segments
 
 BANK = torch.from_numpy(banks_bank.build(TINY_BANK).embeddings)
@@ -29,7 +30,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def checked(spec=SPEC, **options) -> selfcheck.Report:
+def checked(spec=SPEC, **options) -> reports.Report:
     return selfcheck.check(spec, BANK, 0, "graph", **options)
 
 
@@ -143,6 +144,66 @@ def test_the_check_knows_of_what_eager_itself_has_wrong_on_a_gpu():
     assert found["the first moment"] == pytest.approx(2.38e-7, rel=1e-2)
     assert found["the step"] == pytest.approx(6.67e-6, rel=1e-2)
     assert selfcheck.error_of_eager(SPEC, torch.device("cpu")) == {}
+
+
+def test_two_lanes_stand_for_a_pack_one_of_them_with_other_kernels_where_there_is_one():
+    plain = tiny_run()
+    clipped = tiny_run(**{"optimizer.clip": 0.5})
+    later = tiny_run(interventions=(Intervention(at=64, recipe=plain.recipe, optimizer=clipped.optimizer),))
+
+    def runs(start, *given):
+        return [lane.run for lane in selfcheck._small(pack(*given), start).lanes]
+
+    assert runs(0, plain, plain, clipped) == [plain, clipped]
+    assert runs(0, clipped, clipped, plain) == [clipped, plain]
+    assert runs(0, plain, later) == [plain, later]
+    assert runs(0, plain, plain, later) == [plain, plain]
+    assert runs(64, plain, plain, later) == [plain, later]
+    alone = selfcheck._small(pack(plain), 0).lanes
+    assert alone[0].run == alone[1].run
+    assert alone[0].seed.data != alone[1].seed.data
+    # What is remembered is of these runs, and of what holds for them then.
+    cpu = torch.device("cpu")
+    keys = {selfcheck._key(pack(*given), cpu, "graph", 0) for given in ((plain,) * 3, (plain, plain, clipped))}
+    keys |= {selfcheck._key(pack(later, later, later), cpu, "graph", start) for start in (0, 64)}
+    assert len(keys) == 4
+
+
+def test_a_check_that_ends_all_on_a_gpu_ends_the_job_and_the_next_one_leaves_that_engine_out(cache, monkeypatch):
+    """As an access out of range does: CUDA then refuses everything in this process."""
+    with monkeypatch.context() as broken:
+        raises(broken)
+        broken.setattr(selfcheck, "_computes", lambda device: False)
+        with pytest.raises(
+            StudyError, match=r"graph failed its self-check, and cpu computes nothing more .* misaligned"
+        ):
+            selfcheck.first_proven(("graph", "eager"), SPEC, BANK, 0)
+    (kept,) = cache.glob("selfcheck-*.json")
+    with pytest.warns(RuntimeWarning, match=f"misaligned .* .at an earlier check; delete {kept} .* goes on with eager"):
+        assert selfcheck.first_proven(("graph", "eager"), SPEC, BANK, 0) == "eager"
+    kept.unlink()
+    assert selfcheck.first_proven(("graph", "eager"), SPEC, BANK, 0) == "graph"
+
+
+def test_a_device_computes_until_it_raises(monkeypatch):
+    def lost(*given, **options):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    assert selfcheck._computes(torch.device("cpu"))
+    monkeypatch.setattr(torch, "ones", lost)
+    assert not selfcheck._computes(torch.device("cpu"))
+
+
+def test_a_pack_without_room_is_refused_and_no_engine_that_takes_more_is_tried(monkeypatch):
+    """30 MiB of one lane and 50 of two are 70 of three; what is remembered is asked, too."""
+    spec, real = pack(tiny_run(), tiny_run(), tiny_run()), selfcheck._with_peak
+    taken = iter((30 << 20, 50 << 20))
+    monkeypatch.setattr(selfcheck, "_with_peak", lambda work, device: (next(taken), real(work, device)[1]))
+    monkeypatch.setattr(selfcheck, "_free", lambda device: 70 << 20)
+    assert selfcheck.first_proven(("graph", "eager"), spec, BANK, 0) == "graph"
+    monkeypatch.setattr(selfcheck, "_free", lambda device: (70 << 20) - 1)
+    with pytest.raises(StudyError, match="3 lanes take 70 MiB of cpu, but 69 are free: lower `lanes_per_pack`"):
+        selfcheck.first_proven(("graph", "eager"), spec, BANK, 0)
 
 
 def test_what_fails_is_not_remembered(cache, monkeypatch):

@@ -17,13 +17,13 @@ assert interpreted
 pytestmark = pytest.mark.heavy
 
 # Depth, width, heads, MLP ratio, context, labels, exemplar width: (c) of docs/performance.md; (a), with stored
-# gradients; the widest; the narrowest.
+# gradients; the widest; the narrowest; the longest sequences.
 MLP, STORED = "2,64,8,4,8,1600,512", "1,64,8,0,8,1936,64,store"
-WIDE, NARROW = "1,128,8,4,8,1000,64", "1,32,4,0,2,1000,64"
+WIDE, NARROW, LONG = "1,128,8,4,8,1000,64", "1,32,4,0,2,1000,64", "1,64,8,1,16,1000,64"
 CASES = [
-    (90, "tf32", (MLP, STORED, WIDE, NARROW)),
-    (90, "bfloat16", (MLP, STORED, WIDE, NARROW)),
-    (90, "float32", (MLP,)),
+    (90, "tf32", (MLP, STORED, WIDE, NARROW, LONG)),
+    (90, "bfloat16", (MLP, STORED, WIDE, NARROW, LONG)),
+    (90, "float32", (MLP, LONG)),
     (80, "tf32", (MLP,)),
     (80, "bfloat16", (MLP,)),
     (80, "float32", (MLP,)),

@@ -10,7 +10,7 @@ from icl_transience.engines.state import State, initial_state
 from icl_transience.specs.model import Model
 from icl_transience.specs.recipes import Recipe
 from icl_transience.specs.runs import PackSpec, Run
-from icl_transience.specs.training import Schedule, Snapshots
+from icl_transience.specs.training import Forgetting, Schedule, Snapshots
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 
@@ -27,6 +27,15 @@ SHAPES = {
     "width 128, 31 tokens": {
         "model": Model(depth=1, width=128, heads=8, mlp_ratio=2),
         "recipe": Recipe(context=15, burstiness=4),
+    },
+    "width 64, 33 tokens": {
+        "model": Model(depth=2, width=64, heads=8, mlp_ratio=1),
+        "recipe": Recipe(context=16, burstiness=4),
+        "bank.gaussian.classes": 300,
+    },
+    "width 32, all labels' arrays are forgotten": {
+        "model": Model(depth=2, width=32, heads=4, mlp_ratio=1),
+        "forgetting": Forgetting(every=160, unembedding=True),
     },
     "width 32, clipped": {"model": Model(depth=2, width=32, heads=4, mlp_ratio=0), "optimizer.clip": 0.05},
 }

@@ -14,7 +14,7 @@ from icl_transience.engines import select
 from icl_transience.engines.state import initial_state
 from icl_transience.engines.triton.engine import TritonStep
 from icl_transience.engines.triton.layout import Layout
-from icl_transience.specs.compute import engine_problem, training_flop
+from icl_transience.specs.compute import TRITON_CONTEXTS, engine_problem, training_flop
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import Run
 from icl_transience.specs.training import Intervention, Optimizer
@@ -163,6 +163,19 @@ def test_a_step_moves_each_weight_and_moment_once_and_nothing_between_them():
     assert sum(int(count.sum()) for count in written) * 4 * 2 == layout.adam_bytes * len(spec.lanes)
 
 
+@pytest.mark.parametrize("numerics", ["float32", "tf32", "bfloat16"])
+def test_no_forward_pass_takes_tiles_of_64_rows_and_32_columns(numerics):
+    """In bfloat16 such a kernel read out of range on an H200."""
+    for width, most in TRITON_CONTEXTS.items():
+        for context in range(2, most + 1):
+            run = small(**{"model.width": width, "recipe.context": context, "numerics": numerics})
+            assert engine_problem("triton", "cuda", run) is None
+            for capability in ((8, 0), (9, 0)):
+                tile = Layout(run, capability).forward
+                assert (tile.rows, tile.columns) != (64, 32)
+                assert tile.rows >= 2 * context + 1
+
+
 REFUSED = {
     "does not compute in float64": {"numerics": "float64"},
     "draws no input noise": {"recipe.input_noise": 0.1},
@@ -171,7 +184,7 @@ REFUSED = {
     "has no sgd": {"optimizer.name": "sgd"},
     "has an epsilon of 1e-18 at least": {"optimizer.epsilon": 1e-20},
     "has widths 32, 64, 128, and not 48": {"model.width": 48},
-    "has contexts of 16 pairs at most at width 32, and not 18": {"recipe.context": 18},
+    "has contexts of 15 pairs at most at width 32, and not 16": {"recipe.context": 16},
     "has contexts of 15 pairs at most at width 128, and not 16": {"model.width": 128, "recipe.context": 16},
     "has batches of 64 sequences at most, and not 65": {"batch_size": 65},
 }

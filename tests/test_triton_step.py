@@ -29,9 +29,10 @@ SHAPES = {
     "two blocks with mlp, 17 tokens": {"model.depth": 2, "model.mlp_ratio": 4, "recipe.context": 8},
     "width 64, wide heads": {"model.width": 64, "model.heads": 2, "model.mlp_ratio": 3, "recipe.context": 4},
     "width 128, one head, 31 tokens": {"model.width": 128, "model.heads": 1, "recipe.context": 15},
-    "narrow heads, learned positions, 33 tokens": {
-        "model.heads": 16, "model.positions": Positions(kind="learned"), "recipe.context": 16,
+    "narrow heads, learned positions, 31 tokens": {
+        "model.heads": 16, "model.positions": Positions(kind="learned"), "recipe.context": 15,
     },
+    "width 64, 33 tokens": {"model.width": 64, "model.heads": 8, "recipe.context": 16},
     "no positions, a batch of 19": {"model.positions": Positions(kind="none"), "batch_size": 19},
     "many labels, wide exemplars": {"bank.gaussian.classes": 150, "bank.gaussian.dim": 70, "recipe.context": 4},
 }  # fmt: skip
@@ -131,18 +132,19 @@ def test_steps_of_every_kind_stray_from_the_reference_no_further_than_eager_ones
 
 
 def test_a_lane_is_the_same_alone_and_packed_to_the_last_bit():
-    runs = [small(**EVENTFUL[kind]) for kind in ("cosine", "clip", "forgetting")]
+    runs = [small(**EVENTFUL[kind]) for kind in ("cosine", "clip", "forgetting", "forgetting the unembedding, too")]
     together, bank = pack(*runs), bank_of(runs[0])
     packed, losses = trained(together, bank, 4)
-    for number in range(3):
+    for number in range(4):
         alone, alone_losses = trained(PackSpec(lanes=(together.lanes[number],)), bank, 4)
         for name, weight in alone.parameters.items():
             assert torch.equal(packed.parameters[name][number], weight[0]), (number, name)
         assert torch.equal(losses[:, number], alone_losses[:, 0])
 
 
-def test_resumed_equals_uninterrupted_bit_for_bit_and_batches_are_drawn_in_parts(monkeypatch):
-    run = small(**{"model.positions.kind": "learned", "optimizer.schedule": Schedule(warmup=99)})
+@pytest.mark.parametrize("changes", [{}, {"forgetting": Forgetting(every=16, unembedding=True)}], ids=["", "forgets"])
+def test_resumed_equals_uninterrupted_bit_for_bit_and_batches_are_drawn_in_parts(changes, monkeypatch):
+    run = small(**{"model.positions.kind": "learned", "optimizer.schedule": Schedule(warmup=99)} | changes)
     spec, bank = pack(run), bank_of(run)
     whole, losses = trained(spec, bank, 5)
     # Fewer at a time than are trained on.

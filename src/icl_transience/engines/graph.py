@@ -6,6 +6,7 @@ depends on the pack: sequences of all lanes are drawn in one go, lanes that shar
 `tests/test_graph.py` counts its kernels.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -149,7 +150,7 @@ class GraphStep:
         """
         changed, device = self._changed(), self.embeddings.device
         before = [tensor.clone() for tensor in changed]
-        stream = torch.cuda.Stream(device)
+        stream = _capture_stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             for _ in range(3):
@@ -167,6 +168,12 @@ class GraphStep:
         for tensor, value in zip(changed, before, strict=True):
             tensor.copy_(value)
         return graph.replay
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the one stream of a device on which graphs are recorded: cuBLAS keeps 32 MiB or more for each."""
+    return torch.cuda.Stream(device)
 
 
 def label_gradient(rows: Tensor, labels: Tensor, n_labels: int) -> Tensor:

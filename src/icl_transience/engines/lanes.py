@@ -126,8 +126,9 @@ def reset_label_embeddings(pack: PackSpec, state: State, seen: int) -> None:
         times = run.forgetting.times(run.batch_size, seen)
         if times and run.forgetting.latest(run.batch_size, seen) == seen:
             sizes = run.bank.shape.width, run.n_labels
-            redrawn = initial.initial_parameters(run.model, *sizes, lane.seed.init, run.recipe.context, times)
-            for name in run.forgetting.parameters:
+            seed, context, names = lane.seed.init, run.recipe.context, run.forgetting.parameters
+            redrawn = initial.initial_parameters(run.model, *sizes, seed, context, times, names=names)
+            for name in names:
                 state.parameters[name][number].copy_(redrawn[name])
                 state.first_moments[name][number].zero_()
                 state.second_moments[name][number].zero_()

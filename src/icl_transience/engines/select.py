@@ -7,7 +7,8 @@ graph: eager's functions and autograd on all lanes, recorded once as CUDA graphs
 launches; for runs whose steps are all alike: without schedules, interventions of either kind, forgetting, noise and
 freezing that begins or ends; no image encoders.
 triton: kernels in Triton on NVIDIA's GPUs, some 30 a step however many lanes; without dropout, rotary positions, noise,
-sgd, interventions on activations and image encoders, and for the sizes that `specs.compute.engine_problem` says. A
+sgd, biases in attention, interventions on activations and image encoders, and for the sizes that
+`specs.compute.engine_problem` says. A
 lane's bits do not depend on its pack there; under eager and graph they do, since PyTorch's library of products takes
 another one where there are more lanes.
 

@@ -1,6 +1,7 @@
 """Initial weights, drawn by counters."""
 
 import math
+from collections.abc import Collection
 
 import torch
 
@@ -23,6 +24,7 @@ def initial_parameters(
     context: int | None = None,
     redrawn: int = 0,
     channels: int = 1,
+    names: Collection[str] | None = None,
 ) -> Parameters:
     """Draw one lane's initial weights (no lane axis), float32 on the CPU: a pure function of (seed, name, redrawn).
 
@@ -33,11 +35,16 @@ def initial_parameters(
     `model.init.scale` multiplies every weight matrix, the label table and learned positions, not biases or norms.
     Of an image encoder, the scale of each block's last norm is 0: a block begins as its shortcut.
     context, channels: see `parameter_shapes`. redrawn: how often they have been drawn anew, each time independently.
+    names: of those wanted, None for all; each is the same without the others.
     """
     parameters = {}
     fan_in = 0
     again = f"/{redrawn}" if redrawn else ""
     for name, shape in parameter_shapes(model, input_width, n_labels, context, channels).items():
+        if not name.endswith((".scale", ".bias")):
+            fan_in = shape[0] if len(shape) == 2 else math.prod(shape[1:])
+        if names is not None and name not in names:
+            continue
         count, key = math.prod(shape), philox.domain(f"initial weights/{name}{again}")
         if name.endswith("conv3.norm.scale"):
             values = torch.zeros(count, dtype=torch.float64)
@@ -54,7 +61,6 @@ def initial_parameters(
             if model.init.distribution == "pytorch" and "norm" not in name:
                 values = (2 * philox.uniform(seed, key, count) - 1) / math.sqrt(fan_in)
         else:
-            fan_in = shape[0] if len(shape) == 2 else math.prod(shape[1:])
             if model.init.distribution == "lecun_normal":
                 values = philox.truncated_normal(seed, key, count) / _TRUNCATED_STD
             else:

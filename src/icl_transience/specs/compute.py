@@ -69,7 +69,7 @@ def _embeddings_alone(run: Run) -> Iterator[str]:
 
 
 # Width -> the most pairs, and the most sequences, that tiles of the kernels in engines/triton hold.
-TRITON_CONTEXTS, TRITON_BATCH = {32: 16, 64: 16, 128: 15}, 64
+TRITON_CONTEXTS, TRITON_BATCH = {32: 15, 64: 16, 128: 15}, 64
 # Below it Adam's step would be what becomes of numbers under 1e-38, which are 0 to its kernels.
 TRITON_EPSILON = 1e-18
 

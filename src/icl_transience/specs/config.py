@@ -65,7 +65,7 @@ class Config:
         Key(
             "how training and evaluation are computed: native = hand-written steps for CPUs, compiled "
             "once a model shape; eager = plain PyTorch; triton = kernels for GPUs; graph = recorded as CUDA graphs; "
-            "auto = native on CPUs, graph on GPUs where it can and passes its self-check, else eager",
+            "auto = native on CPUs, on GPUs triton or else graph where it can and passes its self-check; else eager",
             default="auto",
             choices=("auto", "native", "triton", "graph", "eager"),
         ),

@@ -46,7 +46,7 @@ def _selfcheck(options: argparse.Namespace) -> None:
         ["float32", "tf32", "bfloat16"] if device.type == "cuda" else ["float32", "bfloat16"]
     )
     failed = 0
-    for report in selfcheck.reports(device, engines, numerics):
+    for report in selfcheck.by_hand(device, engines, numerics):
         print(report.line, flush=True)
         failed += bool(report.problem)
     if failed:

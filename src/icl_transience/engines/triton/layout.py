@@ -104,10 +104,10 @@ class Layout:
     def forward(self) -> Tile:
         """Return tokens, and columns of its matrices, that a program of the forward pass takes.
 
-        At width 64 on a Hopper GPU, all these are the fastest of those measured with 12 blocks on an H200 that were
-        good with 1 lane and with 64: more rows are better for many lanes, fewer for one. In bfloat16, 64 lanes
-        decided. Of 64 rows and 32 columns a kernel in bfloat16 read out of range there. Elsewhere they are those with
-        which the compiler spills least; tests/test_triton_compiled.py has bounds.
+        At width 64 on a Hopper GPU these, and those below, are the fastest of what was measured with 12 blocks on an
+        H200: for 1 lane and for 64 together, in bfloat16 for 64. Elsewhere they are those with which the compiler
+        spills least; tests/test_triton_compiled.py has bounds. 64 rows and 32 columns are for no forward pass: in
+        bfloat16 it read out of range. So `specs.compute.TRITON_CONTEXTS` keeps sequences at width 32 within 32 rows.
         """
         numerics, rows, columns = self.run.numerics, self._small_rows, min(64, self.run.model.width)
         if self._wide:

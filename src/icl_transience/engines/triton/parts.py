@@ -1,7 +1,7 @@
 """What kernels are built from: products, norms, GELU, and the optimizer's step at the end of a gradient.
 
 Letters for shapes as in model/transformer.py. DT is the type of operands of products, float32 or bfloat16; PREC how
-float32 products are taken: "ieee" or "tf32". They add up in float32 always.
+float32 products are taken: "ieee", "tf32", or "tf32x3", three products of tf32. They add up in float32 always.
 """
 
 import os

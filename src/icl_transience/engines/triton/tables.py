@@ -1,7 +1,8 @@
 """The optimizer as tables that kernels read: what an array's step is, and a batch's learning rates and corrections.
 
 parts.update reads them. A clock counts an array's steps: 0 counts batches; 1, of arrays that are forgotten, from when
-they were last; 2, of arrays that are frozen at some time, leaves that out; 3 is both; one that stands still has -1.
+they were last; 2, of arrays that are frozen at some time, leaves that out; an array that is frozen now has -1. None is
+forgotten and frozen: `study.while_training` refuses that.
 Nothing here needs Triton.
 """
 
@@ -16,7 +17,7 @@ from icl_transience.specs.model import COMPONENTS, component
 from icl_transience.specs.runs import PackSpec, Run
 from icl_transience.specs.training import Optimizer
 
-CLOCKS = 4
+CLOCKS = 3
 STATICS = 9
 
 
@@ -39,7 +40,7 @@ def _of_array(run: Run, name: str, seen: int) -> list[float]:
     optimizer = run.optimizer
     squared = optimizer.l2.form == "squared"
     frozen = name in run.freeze.parameters
-    clock = 2 * frozen + (name in run.forgetting.parameters)
+    clock = 2 if frozen else int(name in run.forgetting.parameters)
     return [
         *(optimizer.beta1, 1 - optimizer.beta1, optimizer.beta2, 1 - optimizer.beta2, optimizer.epsilon),
         2 * optimizer.l2.of(component(name)) if squared else 0.0,
@@ -80,7 +81,7 @@ def _of_run(run: Run, first: int, batches: int) -> Tensor:
     seen = [first + size * (number + 1) for number in range(batches)]
     rates = [learning_rate(optimizer, size, first if flat else end) for end in (seen[:1] if flat else seen)]
     forgotten, frozen = run.forgetting.latest(size, first) // size, run.freeze.frozen_sequences(size, first) // size
-    starts = torch.tensor([0, forgotten, frozen, forgotten + frozen], dtype=torch.float64)
+    starts = torch.tensor([0, forgotten, frozen], dtype=torch.float64)
     steps = torch.arange(first // size + 1, first // size + batches + 1, dtype=torch.float64)[:, None] - starts
     first_correction, second_correction = (
         torch.tensor([[_correction(beta, step) for step in of_batch] for of_batch in steps.tolist()], dtype=steps.dtype)
