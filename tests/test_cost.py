@@ -16,7 +16,7 @@ from pipeline import ROOT
 
 from icl_transience.banks import bank as banks_bank
 from icl_transience.engines import select
-from icl_transience.planning import modelled, rates, resources
+from icl_transience.planning import benchmark_shapes, modelled, rates, resources
 from icl_transience.planning.plan import Plan
 from icl_transience.results import cost, waiting
 from icl_transience.results.cost import Cost
@@ -132,6 +132,8 @@ def test_a_second_set_of_evaluators_costs_its_evaluation_and_nothing_else(base):
 
 def test_lanes_that_train_along_with_others_are_told_apart(base):
     study = STUDY.replace("[0, 1.0e-3]", "[1.0e-3]")
+    # They are a pack since both went as far.
+    planned(base, study.replace("2048", "1024"), packing="shape").register()
     counted = cost.count(planned(base, study, packing="shape"))
     assert [one.sequences for one in counted.experiments.values()] == [2 * 1024, 2 * 2048]
     # All four are one pack: the two of `first` train on, and are evaluated, to the horizon of `again`.
@@ -140,8 +142,9 @@ def test_lanes_that_train_along_with_others_are_told_apart(base):
     assert (counted.along.lanes, counted.along.segments) == (0, 2 * (2 + 3) * STATE)
     assert counted.total.sequences == 4 * 2048
     assert row(cost.table(planned(base, study, packing="shape")), "along")[0] == "2.05k"
-    apart = cost.table(planned(base, study))
-    assert "along" not in apart
+    shutil.rmtree("results")
+    for packing in ("run", "shape"):
+        assert "along" not in cost.table(planned(base, study, packing=packing))
 
 
 def test_files_are_as_large_as_is_said(tmp_path):
@@ -225,11 +228,47 @@ def test_the_hours_of_a_gpu_that_nobody_measured_are_modelled_and_said_to_be(bas
     assert text.splitlines()[0].endswith("GPU-hours, modelled")
     assert "Device cuda:1, engine graph assumed." in text
     assert text.count("modelled with graph, float32, for an NVIDIA H100: step = max(kernels x launch") == 1
-    command = "python benchmarks/throughput.py --device cuda --shapes abcd --record --engine graph"
+    command = "python benchmarks/throughput.py --device cuda --shapes abcd --record --lanes 1 4 16 64 --engine graph"
     assert f"`{command}` measures it; or set `gflops`" in text
     assert "1 GPU " in text
     measured = machine(case(TRAINING, 9, engine="graph"), device="cuda")
-    assert "modelled" not in cost.table(planned(base, STUDY, measured, device="cuda"))
+    assert "GPU-hours, modelled" not in cost.table(planned(base, STUDY, measured, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("times", "lanes", "said"), [(1, 1, "measured"), (1, 2, "measured"), (5, 2, "modelled as the")]
+)
+def test_a_gpus_step_is_the_nearest_that_was_measured_times_the_ratio_of_modelled_ones(times, lanes, said, base):
+    near = case(times * TRAINING, 9, engine="graph", lanes=lanes)
+    far = case(times * TRAINING, 1, engine="graph", lanes=64)
+    plan = planned(base, STUDY, machine(near, far, device="cuda"), device="cuda")
+    of_case = benchmark_shapes.pack_of(benchmark_shapes.SHAPES["a"], lanes, "float32")
+    for one in plan.packs.values():
+        rate = plan.rates.of(one.spec)
+        step = 2 * 32 * TRAINING / rate.flops
+        ratio = modelled.step_seconds(one.spec, "graph") / modelled.step_seconds(of_case, "graph")
+        assert step == pytest.approx(32 * lanes / near["rate"] * ratio)
+        assert rate.source.startswith(f"{said}")
+        assert rate.is_modelled == (times > 4)
+
+
+def test_two_lanes_take_a_gpu_no_longer_than_three():
+    """As by the rates that are recorded: with one and with four, a step of (a) takes about the same."""
+    known = rates.Rates({"device": "cuda", "engine": "auto", "gflops": None}, ROOT)
+    steps = []
+    for lanes in (1, 2, 3, 4):
+        spec = benchmark_shapes.pack_of(benchmark_shapes.SHAPES["a"], lanes, "float32")
+        steps.append(lanes * 32 * benchmark_shapes.SHAPES["a"].flop() / known.of(spec).flops)
+    assert steps == sorted(steps)
+    assert steps[3] < 1.5 * steps[0]
+
+
+def test_the_engine_of_a_pack_can_compute_all_its_lanes():
+    known = rates.Rates({"device": "cuda", "engine": "auto"}, ROOT)
+    plain = changed(TINY_RUN, {"model.width": 64})
+    dropout = changed(plain, {"model.dropout": 0.1})
+    assert known.engine(pack(plain, plain)) == "triton"
+    assert known.engine(pack(plain, dropout)) == known.engine(pack(dropout)) == "eager"
 
 
 def test_one_experiment_without_a_rate_leaves_the_others_theirs(base):
@@ -256,7 +295,8 @@ def test_the_rate_is_that_of_the_nearest_shape_and_pack(base):
     assert rates_used(base, machine(*alike, *others), on_gpu) == {2}
     study = STUDY.replace("seeds: [0, 1]", "seeds: [0, 1, 2]")
     assert rates_used(base, machine(*alike, *others), on_gpu, study=study) == {4}
-    assert rates_used(base, machine(*alike, *others), on_gpu, device="cuda") == {9}
+    sources = {rate.source for rate in cost.count(planned(base, study, on_gpu, device="cuda")).rates}
+    assert all("shape (a), graph, float32, lanes a pack: 1" in source for source in sources)
 
 
 def test_the_table_says_where_the_rate_was_measured(base):
@@ -274,7 +314,7 @@ def test_a_cpus_rate_with_a_model_of_another_size_is_said_to_be_modelled(times, 
     assert text.splitlines()[0].endswith("core-hours, modelled" if modelled else "core-hours")
     how = "modelled as the nearest shape that was measured," if modelled else "measured"
     assert f"core-hours: 70 GFLOP/s, {how} on " in text
-    note = "Modelled: nobody has measured this. `gflops` in config.yaml says what you have measured."
+    note = "Modelled is what nobody has measured. `gflops` in config.yaml says what you have measured."
     assert (note in text) == modelled
     # What was measured counts before what is modelled, on whatever machine.
     assert rates_used(base, machine(case(TRAINING, 1)), machine(case(times * TRAINING, 2))) == {1 if modelled else 2}

@@ -77,6 +77,16 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_to_do(two_gpus):
         devices.acquire("cuda:2")
 
 
+def test_a_machine_without_the_gpu_is_told_before_any_job(monkeypatch):
+    devices.refuse_missing("cpu")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(StudyError, match=r"`device` is 'cuda', but PyTorch sees 0 GPU\(s\) on .*: set it to cpu"):
+        devices.refuse_missing("cuda")
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(StudyError, match="`device` is 'cuda', but PyTorch does not start here"):
+        devices.refuse_missing("cuda")
+
+
 def test_a_job_told_cuda_on_a_machine_without_one_ends_without_a_traceback(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(devices, "_names", list)
     arguments = ["train", "--spec", pack().json, "--bank", "none", "--output", str(tmp_path / "segment")]

@@ -125,7 +125,7 @@ def test_on_cuda_packs_multiply_no_more_attention_patterns_than_a_call_can():
 
 def test_training_that_waits_for_the_host_shares_a_gpu_and_a_graph_has_one_of_its_own():
     on_cuda = pace(device="cuda")
-    assert on_cuda.rates.engine(RUN) == "graph"
+    assert on_cuda.rates.engine(pack(RUN)) == "graph"
     assert on_cuda.percent(pack(RUN)) == 100
     eager = pace(device="cuda", engine="eager")
     assert eager.percent(pack(RUN)) == 25

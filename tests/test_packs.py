@@ -185,6 +185,16 @@ def test_registered_lanes_stay_and_new_ones_form_new_packs():
     assert registered.items() <= plan.items()
 
 
+def test_by_shape_no_lane_joins_those_that_go_further():
+    found = planned(lanes(SLOW) + lanes(FAST), packing="shape")
+    assert len(found) == 1
+    wanted = dict.fromkeys(lanes(SLOW), 12) | dict.fromkeys(lanes(FAST), 24)
+    found = packs.plan(
+        wanted, {}, packing="shape", lanes_per_pack=lambda *_: 99, segment_end=lambda *_: lambda start: start + 12
+    )
+    assert sorted(pack.boundaries[-1] for pack in found.values()) == [12, 24]
+
+
 @pytest.mark.parametrize("execution", [{"lanes_per_pack": 1}, {"packing": "shape"}, {"segment_sequences": 12}])
 def test_how_lanes_would_be_packed_today_moves_none_that_has_a_pack(execution):
     registered = planned(lanes(SLOW)) | planned(lanes(FAST))

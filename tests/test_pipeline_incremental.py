@@ -77,6 +77,15 @@ def test_another_device_runs_nothing(clone):
     assert clone.would_run(config=("device=cuda",)) == {}
 
 
+def test_a_gpu_that_is_missing_is_told_before_any_job(clone):
+    clone.change("dim: 4", "dim: 5")
+    banks = set(clone.folder.glob("results/banks/*"))
+    done = clone.snakemake(config=("device=cuda",), CUDA_VISIBLE_DEVICES="-1")
+    assert done.returncode == 1
+    assert "`device` is 'cuda', but PyTorch sees 0 GPU(s)" in done.stdout + done.stderr
+    assert set(clone.folder.glob("results/banks/*")) == banks
+
+
 def test_a_default_written_out_runs_nothing(clone):
     clone.change("width: 16", "width: 16, depth: 2, positions: {base: 30.0}")
     assert clone.would_run() == {}

@@ -34,6 +34,7 @@ rule evaluate:
     shell:
         "python -m icl_transience evaluate --spec {params.spec:q} --set {params.set:q} --segment {input.segment:q}"
         " --sequences {input.sequences:q} --bank {input.bank:q} --output {output:q} --device {resources.device:q}"
+        " --gpu-percent {resources.gpu_percent:q}"
         " --engine {resources.engine:q} --threads {threads} --tensorboard {resources.tensorboard:q} &> {log:q}"
 
 
@@ -74,7 +75,8 @@ rule grafts:
     shell:
         "python -m icl_transience circuits --spec {params.spec:q} --circuits {params.circuits:q}"
         " --segment {input.segment:q} --sequences {input.sequences:q} --bank {input.bank:q} --output {output:q}"
-        " --others {input.others:q} --peaks {input.peaks:q} --device {resources.device:q} --threads {threads} &> {log:q}"
+        " --others {input.others:q} --peaks {input.peaks:q} --device {resources.device:q}"
+        " --gpu-percent {resources.gpu_percent:q} --threads {threads} &> {log:q}"
 
 
 use rule grafts as circuits with:

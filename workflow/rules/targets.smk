@@ -59,7 +59,18 @@ def jobs_side_by_side() -> int | None:
     """Return how many segments a call like this one trains at a time; None where nothing says so."""
     if not workflow.local_exec:
         return workflow.nodes
-    return devices.count() if PLAN.config["device"] != "cpu" else workflow.cores
+    device = PLAN.config["device"]
+    return {"cpu": workflow.cores, "cuda": devices.count()}.get(device, 1)
+
+
+def refuse_missing_device() -> None:
+    """Raise StudyError where jobs of this call need a GPU that this machine has not: before any job of the call."""
+    elsewhere = not workflow.local_exec or DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    device = PLAN.config["device"]
+    if device != "cpu" and not elsewhere:
+        # Snakemake has put 0 in place of the GPUs that they ask for where there are none.
+        if any(job.resources.get("gpu") is not None for job in workflow.dag.needrun_jobs()):
+            devices.refuse_missing(device)
 
 
 def report_on_study() -> None:

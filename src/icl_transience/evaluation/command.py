@@ -21,14 +21,14 @@ _BANK = "the bank's HDF5 file, where it holds images"
 def add_commands(command: jobs.AddCommand) -> None:
     """Add this wing's subcommand."""
     evaluate = command("evaluate", _evaluate, "Evaluate a segment's snapshots on a set's evaluators.")
-    jobs.add_arguments(evaluate, "spec", "output", "device", "engine", "threads", "tensorboard")
+    jobs.add_arguments(evaluate, "spec", "output", "device", "gpu-percent", "engine", "threads", "tensorboard")
     evaluate.add_argument("--set", required=True, help="canonical JSON of the evaluator set")
     evaluate.add_argument("--segment", type=Path, required=True, help="the segment's HDF5 file")
     evaluate.add_argument("--sequences", type=Path, required=True, help="the set's HDF5 file")
     evaluate.add_argument("--bank", type=Path, nargs="?", help=_BANK)
 
     circuits = command("circuits", _circuits, "Measure what is inside a segment's snapshots, and intervene on it.")
-    jobs.add_arguments(circuits, "spec", "output", "device", "threads")
+    jobs.add_arguments(circuits, "spec", "output", "device", "gpu-percent", "threads")
     circuits.add_argument("--circuits", required=True, help="canonical JSON of what to measure")
     circuits.add_argument("--segment", type=Path, required=True, help="the segment's HDF5 file")
     circuits.add_argument("--sequences", type=Path, required=True, help="the set's HDF5 file")

@@ -54,11 +54,11 @@ class Pace:
         return self.config["device"], gflops
 
     def percent(self, pack: PackSpec) -> int:
-        """Return the share of a GPU that a pack's training takes, of its time or its memory: 25, 50 or 100 %.
+        """Return the share of a GPU that a pack's jobs take, of its time or its memory: 25, 50 or 100 %.
 
         Jobs on one GPU have 100 % together, so that small packs of an engine that waits for the host share one.
         """
-        busy = modelled.busy_share(pack, self.rates.engine(pack.run))
+        busy = modelled.busy_share(pack, self.rates.engine(pack))
         share = max(busy, resources.training_megabytes(pack) / self.config["gpu_memory"])
         return next((percent for percent in (25, 50) if 100 * share <= percent), 100)
 
@@ -212,6 +212,8 @@ class Jobs:
             }
             train = resources.train(pack, start, end, *machine)
             percent = self.pace.percent(pack) if train.gpu else 0
+            # An evaluation that asked for more than training would wait until all training is done.
+            evaluations = {name: replace(job, gpu_percent=percent) for name, job in evaluations.items()}
             self._segments[pack_id, start, end] = replace(train, gpu_percent=percent), evaluations
         return self._segments[pack_id, start, end]
 

@@ -39,20 +39,21 @@ def plan(
 ) -> dict[str, Pack]:
     """Return pack id -> pack, for every pack that holds a wanted lane, or one from which such a pack starts.
 
-    wanted: lane -> horizon, in sequences seen. registered: pack id -> pack; its lanes stay where they are. The other
-    lanes are grouped by run (`packing` "run") or by tensor shape, in the order given, at most lanes_per_pack(lanes of
-    the group, their largest horizon, number of lanes in all groups) a pack; a lane that starts from another's snapshot
-    does not join its pack, see `_generations`. segment_end(pack, horizon)(start): where a segment from `start` should
-    end. Boundaries grow up to the largest horizon of a pack, in whole batches. Raises StudyError where that takes more
-    than MOST_SEGMENTS new segments.
+    wanted: lane -> horizon, in sequences seen. registered: pack id -> pack; its lanes stay where they are. The
+    other lanes are grouped by run (`packing` "run") or by tensor shape and horizon, in the order given, at most
+    lanes_per_pack(lanes of the group, their largest horizon, number of lanes in all groups) a pack; a lane that
+    starts from another's snapshot does not join its pack, see `_generations`. segment_end(pack, horizon)(start):
+    where a segment from `start` should end. Boundaries grow up to the largest horizon of a pack, in whole batches.
+    Raises StudyError where that takes more than MOST_SEGMENTS new segments.
     """
     home = {lane: pack_id for pack_id in sorted(registered, reverse=True) for lane in registered[pack_id].spec.lanes}
     packs = {home[lane]: registered[home[lane]] for lane in wanted if lane in home}
-    groups: dict[tuple[str, int], list[Lane]] = {}
+    groups: dict[tuple[object, int], list[Lane]] = {}
     generation = _generations(wanted)
     for lane in wanted:
         if lane not in home:
-            alike = lane.run.id if packing == "run" else lane.run.tensor_shape
+            # A lane would train on to the horizon of others, which may be far.
+            alike = lane.run.id if packing == "run" else (lane.run.tensor_shape, wanted[lane])
             groups.setdefault((alike, generation(lane.run)), []).append(lane)
     new = sum(map(len, groups.values()))
     for lanes in groups.values():

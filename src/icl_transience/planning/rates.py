@@ -1,7 +1,9 @@
 """How fast one job trains a pack: as `gflops` of config.yaml says, or as was measured where model and pack were alike.
 
-Where nobody has measured such a model, it is modelled, and said to be: of a GPU by counts (modelled.py), of a CPU as
-the nearest shape that was measured, since its rates hardly depend on the size: 44 to 74 GFLOP/s over 16 times the FLOP.
+A CPU's rate hardly depends on the size (44 to 74 GFLOP/s over 16 times the FLOP): it is that of the nearest shape that
+was measured. A GPU's depends on everything, and on how many lanes there are above all. There the step of the nearest
+shape and pack is taken, times the ratio of what a model by counts (modelled.py) gives for the pack and for that one.
+Where no shape is near, this is said to be modelled; so is a GPU's rate by the model alone, where nothing was measured.
 
 What benchmarks/throughput.py has recorded stands in the checkout, so machines that share one plan alike.
 """
@@ -14,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from icl_transience.planning import modelled
+from icl_transience.planning import benchmark_shapes, modelled
 from icl_transience.specs.compute import AUTOMATIC, automatic_engines, training_flop
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec, Run
@@ -22,6 +24,9 @@ from icl_transience.specs.runs import PackSpec, Run
 MEASURED = "benchmarks/measured.json"
 # A rate holds for models of up to so many times the FLOP of a sequence, or as small a part of them.
 _ALIKE = 4
+
+
+_BY_THE_MODEL = "other lanes and sizes by the ratio of modelled steps, planning/modelled.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,23 +59,25 @@ class Rates:
         """The kind of device: cpu or cuda."""
         return self.config["device"].split(":")[0]
 
-    def engine(self, run: Run) -> str:
-        """Return the name of the engine that is expected to train a run."""
-        named = self.config["engine"]
-        return automatic_engines(self.kind, run)[0] if named == "auto" else named
+    def engine(self, pack: PackSpec) -> str:
+        """Return the name of the engine that is expected to train a pack: one that can compute all its lanes."""
+        if (named := self.config["engine"]) != "auto":
+            return named
+        able = [set(automatic_engines(self.kind, run)) for run in dict.fromkeys(lane.run for lane in pack.lanes)]
+        return next(name for name in AUTOMATIC[self.kind] if all(name in one for one in able))
 
     def of(self, pack: PackSpec) -> Rate:
         """Return the rate at which a pack trains. Raises StudyError where the measured rates cannot be read."""
         if gflops := self.config["gflops"]:
             return Rate(flops=1e9 * gflops, source=f"{gflops:g} GFLOP/s, `gflops` in config.yaml")
-        run, engine, flop = pack.run, self.engine(pack.run), training_flop(pack.run)
+        run, engine, flop = pack.run, self.engine(pack), training_flop(pack.run)
 
-        def distance(case: Mapping[str, Any]) -> tuple[float, int]:
+        def distance(case: Mapping[str, Any]) -> tuple[float, float]:
             """Return how far a measured case is from the pack: in FLOP of a sequence first, then in lanes."""
             of_sequence = round(case["flops"] / case["rate"])
-            return abs(math.log(of_sequence / flop)), abs(case["lanes"] - len(pack.lanes))
+            return abs(math.log(of_sequence / flop)), abs(math.log(case["lanes"] / len(pack.lanes)))
 
-        far: list[tuple[tuple[float, int], Rate]] = []
+        far: list[tuple[tuple[float, float], Rate]] = []
         for machine in self._machines:
             alike = [
                 case
@@ -78,42 +85,44 @@ class Rates:
                 if (case["numerics"], case["engine"], case["jobs"]) == (run.numerics, engine, 1)
             ]
             # An image encoder's convolutions take other kernels than a transformer's products.
-            alike = [one for one in alike if bool(one.get("images")) == run.model.encodes_images] or alike
+            of_kind = [one for one in alike if bool(one.get("images")) == run.model.encodes_images]
+            alike = of_kind if self.kind == "cuda" else of_kind or alike
             if not (case := min(alike, key=distance, default=None)):
                 continue
             is_far = distance(case)[0] >= math.log(_ALIKE)
             how = "modelled as the nearest shape that was measured," if is_far else "measured"
-            rate = Rate(
-                flops=case["flops"],
-                source=f"{case['flops'] / 1e9:.0f} GFLOP/s, {how} on {machine['machine']}, {machine['date']}: "
-                f"shape ({case['shape']}), {engine}, {run.numerics}, lanes a pack: {case['lanes']}",
-                is_modelled=is_far,
+            where = (
+                f"{how} on {machine['machine']}, {machine['date']}: shape ({case['shape']}), {engine}, {run.numerics}"
             )
+            where += f", lanes a pack: {case['lanes']}"
+            if self.kind == "cuda":
+                flops = _carried_over(case, pack, engine)
+                rate = Rate(flops=flops, source=f"{where}; {_BY_THE_MODEL}", is_modelled=is_far)
+            else:
+                said = f"{case['flops'] / 1e9:.0f} GFLOP/s, {where}"
+                rate = Rate(flops=case["flops"], source=said, is_modelled=is_far)
             if not is_far:
                 return rate
             far.append((distance(case), rate))
-        if far and self.kind != "cuda":
+        if far:
             return min(far, key=lambda one: one[0])[1]
-        if self.kind == "cuda":
-            step = modelled.step_seconds(pack, engine)
-            rate = len(pack.lanes) * run.batch_size * flop / step
-            said = f"modelled with {engine}, {run.numerics}, for an {modelled.GPU}: {modelled.FORMULA}"
-            return Rate(
-                flops=rate,
-                source=f"{said}; {self._not_measured(engine, run.numerics, run.model.encodes_images)}",
-                is_modelled=True,
-            )
-        return Rate(flops=math.nan, source=self._not_measured(engine, run.numerics, run.model.encodes_images))
+        missing = self._not_measured(engine, run)
+        if self.kind != "cuda":
+            return Rate(flops=math.nan, source=missing)
+        flops = len(pack.lanes) * run.batch_size * flop / modelled.step_seconds(pack, engine)
+        said = f"modelled with {engine}, {run.numerics}, for an {modelled.GPU}: {modelled.FORMULA}"
+        return Rate(flops=flops, source=f"{said}; {missing}", is_modelled=True)
 
-    def _not_measured(self, engine: str, numerics: str, images: bool) -> str:
-        """Return that there is no rate, and what measures it. images: whether the model encodes images."""
-        shapes = "ef" if images else "abcd"
+    def _not_measured(self, engine: str, run: Run) -> str:
+        """Return that there is no rate for an engine, and what measures it."""
+        shapes = "ef" if run.model.encodes_images else "abcd"
         command = f"python benchmarks/throughput.py --device {self.kind} --shapes {shapes} --record"
-        command += f" --numerics {numerics}" if numerics != "float32" else ""
+        command += " --lanes 1 4 16 64" if self.kind == "cuda" else ""
+        command += f" --numerics {run.numerics}" if run.numerics != "float32" else ""
         command += f" --engine {engine}" if engine != AUTOMATIC[self.kind][0] else ""
         return (
-            f"not measured for {self.kind}, {engine}, {numerics}, a model like this: `{command}` measures it; or set "
-            "`gflops` in config.yaml"
+            f"not measured for {self.kind}, {engine}, {run.numerics}: `{command}` measures it; or set `gflops` in "
+            "config.yaml"
         )
 
     @cached_property
@@ -127,3 +136,11 @@ class Rates:
         except (OSError, ValueError) as error:
             raise StudyError(f"{path}: cannot be read ({error}): restore it, or move it away") from error
         return [one for one in reversed(machines) if one.get("device", "cpu") == self.kind]
+
+
+def _carried_over(case: Mapping[str, Any], pack: PackSpec, engine: str) -> float:
+    """Return the FLOP per second of a pack on a GPU on which a case was measured; see the top."""
+    of_case = benchmark_shapes.pack_of(benchmark_shapes.SHAPES[case["shape"]], case["lanes"], case["numerics"])
+    measured = case["lanes"] * benchmark_shapes.BATCH / case["rate"]
+    step = measured * modelled.step_seconds(pack, engine) / modelled.step_seconds(of_case, engine)
+    return len(pack.lanes) * pack.run.batch_size * training_flop(pack.run) / step

@@ -8,6 +8,7 @@ this kind of device and a model like it. Where there is neither, they are modell
 import itertools
 import math
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -250,17 +251,21 @@ def table(plan: Plan, workers: int | None = None) -> str:
         notes.append(
             "along: lanes that train further, and answer more, than asked for, because others in their pack do."
         )
-    engines = dict.fromkeys(plan.rates.engine(pack.spec.run) for pack in plan.packs.values())
+    engines = Counter(plan.rates.engine(pack.spec) for pack in plan.packs.values())
+    named = [f"{name} ({_number(number, 'pack')})" for name, number in engines.items()] if len(engines) > 1 else engines
     assumed = " assumed" if kind == "cuda" and plan.config["engine"] == "auto" else ""
-    notes.append(f"Device {plan.config['device']}, engine {' and '.join(engines)}{assumed}.")
+    notes.append(f"Device {plan.config['device']}, engine {', '.join(named)}{assumed}.")
     if assumed:
         notes.append("A job takes the next engine, and says so, where this one fails its self-check.")
     if any(modelled):
         measure = {
             "cpu": "`gflops` in config.yaml says what you have measured",
-            "cuda": "`benchmarks/gpu.sh gpu.json` measures it on your GPU",
+            "cuda": "`benchmarks/gpu.sh gpu.json` measures shapes (a) to (d) on your GPU, and `python "
+            "benchmarks/throughput.py --record gpu.json` takes that in",
         }
-        notes.append(f"Modelled: nobody has measured this. {measure[kind]}.")
+        notes.append(f"Modelled is what nobody has measured. {measure[kind]}.")
+    if shared := sum(0 < plan.jobs.pace.percent(pack.spec) < 100 for pack in plan.packs.values()) * (kind == "cuda"):
+        notes.append(f"{_number(shared, 'pack')} can share a GPU here with others, which is not counted: it is faster.")
     if plan.config["engine"] == "auto":
         reasons = dict.fromkeys(why_not_native(plan.config["device"], pack.spec.run) for pack in plan.packs.values())
         notes += [f"Engine auto is eager where native {why}." for why in reasons if why]

@@ -59,7 +59,15 @@ class Config:
             minimum=1,
         ),
     ]
-    device: Annotated[str, Key("where to train and evaluate", default="cpu", pattern=r"^(cpu|cuda(:[0-9]+)?)$")]
+    device: Annotated[
+        str,
+        Key(
+            "where to train and evaluate: cuda = a GPU that no other job holds; cuda:1 = that one, though on a machine "
+            "with several GPUs as many jobs then share it: `CUDA_VISIBLE_DEVICES=1` with cuda gives each job all of it",
+            default="cpu",
+            pattern=r"^(cpu|cuda(:[0-9]+)?)$",
+        ),
+    ]
     engine: Annotated[
         str,
         Key(
@@ -73,7 +81,7 @@ class Config:
     packing: Annotated[
         str,
         Key(
-            "which lanes may train as one batched model: the seeds of one run, or also runs of equal shape",
+            "which lanes may train as one batched model: the seeds of one run, or also runs of equal shape and horizon",
             default="run",
             choices=("run", "shape"),
         ),

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,12 +38,7 @@ def acquire(device: str, percent: int = 100) -> str:
     if not device.startswith("cuda"):
         return device
     names = _names()
-    wanted = int(device.partition(":")[2] or 0)
-    if wanted >= len(names):
-        raise StudyError(
-            f"config: `device` is {device!r}, but PyTorch sees {len(names)} GPU(s) on {socket.gethostname()}: set it "
-            "to cpu, install a PyTorch with CUDA, or ask the cluster for a GPU (profiles/slurm)"
-        )
+    _refuse_beyond(device, len(names))
     if device != "cuda":
         return device
     quarters = max(1, -(-QUARTERS * percent // 100))
@@ -49,6 +46,24 @@ def acquire(device: str, percent: int = 100) -> str:
         free = next((index for index, name in enumerate(names) if _hold(name, quarters)), None)
     # Jobs that share have different process numbers, and so spread over the GPUs.
     return f"cuda:{os.getpid() % len(names) if free is None else free}"
+
+
+def refuse_missing(device: str) -> None:
+    """Raise StudyError where PyTorch does not see a device on this machine, asked in a process of its own."""
+    if device.startswith("cuda"):
+        command = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        if found.returncode:
+            raise StudyError(f"config: `device` is {device!r}, but PyTorch does not start here: {found.stderr[-300:]}")
+        _refuse_beyond(device, int(found.stdout))
+
+
+def _refuse_beyond(device: str, seen: int) -> None:
+    if int(device.partition(":")[2] or 0) >= seen:
+        raise StudyError(
+            f"config: `device` is {device!r}, but PyTorch sees {seen} GPU(s) on {socket.gethostname()}: set it to cpu, "
+            "install a PyTorch with CUDA, or ask the cluster for a GPU (profiles/slurm)"
+        )
 
 
 def _names() -> list[str]:

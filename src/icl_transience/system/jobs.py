@@ -1,6 +1,7 @@
 """What all subcommands share: arguments, log, signals, and the mark of a job at work."""
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -10,13 +11,21 @@ from typing import Any, Protocol, TextIO
 
 from icl_transience.store import locks
 
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}")
+    return text
+
+
 # Arguments that several subcommands take.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "spec": {"required": True, "help": "canonical JSON of what to make"},
     "bank": {"required": True, "type": Path, "help": "the bank's HDF5 file"},
     "files": {"default": "[]", "help": "paths of the source's files, if it has any: a JSON list"},
     "output": {"required": True, "type": Path, "help": "the file to write"},
-    "device": {"default": "cpu", "help": "cpu, cuda:N, or cuda for a GPU that no other job holds"},
+    "device": {"default": "cpu", "type": _device, "help": "cpu, cuda:N, or cuda for a GPU that no other job holds"},
+    "gpu-percent": {"type": int, "default": 100, "help": "share of a GPU that the job takes, of `cuda`"},
     "engine": {"default": "auto", "help": "auto, or one of engines/select.py"},
     "threads": {"type": int, "default": 1, "help": "CPU threads"},
     "log": {"type": Path, "help": "file for messages and progress, in place of the terminal"},

@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 def add_commands(command: jobs.AddCommand) -> None:
     """Add this wing's subcommand."""
     train = command("train", _train, "Train one segment of a pack.")
-    jobs.add_arguments(train, "spec", "bank", "output", "device", "engine", "threads", "tensorboard", "log")
+    names = "spec", "bank", "output", "device", "gpu-percent", "engine", "threads", "tensorboard", "log"
+    jobs.add_arguments(train, *names)
     train.add_argument("--from", dest="start", type=int, required=True, help="sequences seen at the beginning")
     train.add_argument("--to", dest="end", type=int, required=True, help="sequences seen at the end")
     train.add_argument(
         "--sources", nargs="*", type=Path, default=[], help="segments of other packs with the snapshots to start from"
     )
-    train.add_argument("--gpu-percent", type=int, default=100, help="share of a GPU that the job takes, of `cuda`")
     train.add_argument("--previous", nargs="?", type=Path, help="the segment that ends where this begins; none at 0")
 
     check = command("selfcheck", _selfcheck, "Hold engines against the eager one on this machine's device.")
     jobs.add_arguments(check, "device", "engine", "threads")
-    check.add_argument("--numerics", nargs="+", help="float32, tf32, bfloat16 (default: all that the device computes)")
+    kinds = "float32", "tf32", "bfloat16"
+    check.add_argument("--numerics", nargs="+", choices=kinds, help="default: all that the device computes")
 
 
 def _selfcheck(options: argparse.Namespace) -> None:
