@@ -109,8 +109,9 @@ place:
 	touch $@
 
 # Some 700 MB, which nothing else needs.
-.venv/.installed-gpu-test: .venv/.installed envs/requirements-gpu-test.txt
+.venv/.installed-gpu-test: .venv/.installed envs/requirements-gpu-test.txt envs/requirements-triton-3.6.txt
 	$(PIP) install --no-user --quiet -c envs/constraints.txt -r envs/requirements-gpu-test.txt
+	$(PIP) install --no-user --quiet --no-deps --upgrade --target .venv/triton-3.6 -r envs/requirements-triton-3.6.txt
 	touch $@
 
 .venv/.installed: $(REQUIREMENTS) pyproject.toml | place

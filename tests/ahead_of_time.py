@@ -87,9 +87,8 @@ def report(kernel, arguments: dict, constants: dict, options: dict, arch: int) -
         code = _said(PROGRAMS / "nvdisasm", file.name)
     found = {key: int(value) for key, value in re.findall(r"(REG|STACK):(\d+)", usage)}
     counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in INSTRUCTIONS}
-    return (
-        found | {"shared": made.metadata.shared, "warps": options["num_warps"]} | {k: v for k, v in counts.items() if v}
-    )
+    found |= {"triton": triton.__version__, "shared": made.metadata.shared, "warps": options["num_warps"]}
+    return found | {name: count for name, count in counts.items() if count}
 
 
 def _said(*command: object) -> str:

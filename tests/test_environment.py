@@ -21,7 +21,7 @@ def test_everything_the_package_needs_is_pinned_and_justified():
     assert names == set(pins("requirements.txt"))
     for extra in ("test", "gpu-test", "docs"):
         assert set(project["optional-dependencies"][extra]) == set(pins(f"requirements-{extra}.txt"))
-    for name in ("requirements.txt", "requirements-test.txt", "requirements-gpu-test.txt", "requirements-docs.txt"):
+    for name in (f"requirements{kind}.txt" for kind in ("", "-test", "-gpu-test", "-triton-3.6", "-docs")):
         lines = [line for line in (ROOT / "envs" / name).read_text().splitlines() if "==" in line]
         assert all(re.search(r"# \w", line) for line in lines)
 
