@@ -338,7 +338,7 @@ def test_cost_counts_the_other_passes_that_activations_come_from():
 def test_cost_says_which_runs_are_the_eager_engines(tmp_path):
     plan = planned(tmp_path, with_again("activation_interventions: {x: {ablate: block0.*}}"))
     text = cost.table(plan)
-    assert "engine native and eager." in text
+    assert "Device cpu, engine native (1 pack), eager (1 pack)." in text
     assert "Engine auto is eager where native trains without activation_interventions." in text
 
 
