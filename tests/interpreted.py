@@ -3,6 +3,7 @@
 conftest.py says so before anything imports triton. Skips the importing file where triton is missing.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,15 +46,35 @@ def fresh_parameters(run: Run, lanes: int) -> dict[str, torch.Tensor]:
     }
 
 
-def poisoned(spec: PackSpec, state: State, bank: torch.Tensor) -> TritonStep:
-    """A step whose every buffer holds NaN, as nothing may be read that was not written before."""
-    step = TritonStep(spec, state, bank)
-    for buffer in (*step.buffers.values(), step.losses_):
-        buffer.fill_(torch.nan)
-    return step
+class Poisoned(TritonStep):
+    """A step in which nothing may be read that was not written before: its every buffer holds NaN.
+
+    Of what is rounded from parameters so does all that is no matrix.
+    """
+
+    def __init__(self, *given: Any):
+        super().__init__(*given)
+        for buffer in (*self.buffers.values(), self.losses_):
+            buffer.fill_(torch.nan)
+        self.gradients = torch.full_like(self.parameters, torch.nan)
+
+    def _begin(self, seen: int) -> Callable[[], None]:
+        replay = super()._begin(seen)
+        if self.rounds:
+            first, matrix = (
+                self.layout.offsets["blocks.0.norm1.scale"],
+                torch.zeros(self.matrices.shape[1], dtype=torch.bool),
+            )
+            for name, value in self.state.parameters.items():
+                if name.startswith("blocks.") and value.ndim == 3:
+                    at = self.layout.offsets[name] - first
+                    matrix[at : at + value[0].numel()] = True
+            assert matrix.any()
+            self.matrices[:, ~matrix.to(self.matrices.device)] = torch.nan
+        return replay
 
 
-def trained(spec: PackSpec, bank: torch.Tensor, batches: int, kind=poisoned) -> tuple[State, torch.Tensor]:
+def trained(spec: PackSpec, bank: torch.Tensor, batches: int, kind=Poisoned) -> tuple[State, torch.Tensor]:
     """(state after so many batches, losses [batches, S])."""
     state = initial_state(spec)
     return state, torch.stack(list(kind(spec, state, bank).losses(0, batches * spec.run.batch_size)))

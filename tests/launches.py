@@ -31,6 +31,8 @@ SEVERAL = {"baddbmm": 2, "addmm": 2, "slice_backward": 2, "select_backward": 2, 
 # A launch of the fused optimizer takes so many arrays, and so many pieces of so many numbers, at most.
 FUSED_ARRAYS, FUSED_PIECES, PIECE = 36, 320, 65_536
 FOREACH_ARRAYS = 110
+# A launch that joins arrays takes so many.
+JOINED_ARRAYS = 128
 # Below so many indices the gradient of an embedding is two launches, above it sorts.
 FEW_INDICES = 3072
 # What makes the host wait for the device.
@@ -52,10 +54,11 @@ class Launches(TorchDispatchMode):
         name = func.overloadpacket.__name__
         given = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
         if name in ("_fused_adam_", "_fused_adamw_", "_fused_sgd_"):
-            self.counts[name] += fused(args[0])
+            self.counts[name] += pieces_of(args[0], FUSED_ARRAYS)
             return None
         if name.startswith("_foreach_"):
-            self.counts[name] += math.ceil(len(args[0]) / FOREACH_ARRAYS)
+            several = 2 if name == "_foreach_norm" else 1  # sums of pieces, then of an array's pieces
+            self.counts[name] += several * pieces_of(args[0], FOREACH_ARRAYS)
             return func(*args, **(kwargs or {}))
         found = func(*args, **(kwargs or {}))
         made = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
@@ -64,15 +67,16 @@ class Launches(TorchDispatchMode):
         if name not in VIEWS and any(leaf.is_meta for leaf in made):
             few = name == "embedding_dense_backward" and given[1].numel() <= FEW_INDICES
             many = name == "embedding_dense_backward" and not few
-            self.counts[name] += 2 * few + 14 * many or SEVERAL.get(name, 1)
+            joined = math.ceil(len(args[0]) / JOINED_ARRAYS) if name in ("cat", "stack") else 1
+            self.counts[name] += 2 * few + 14 * many or SEVERAL.get(name, joined)
         return found
 
 
-def fused(arrays: Iterable[Tensor]) -> int:
-    """Launches of a fused optimizer on these arrays."""
+def pieces_of(arrays: Iterable[Tensor], most: int) -> int:
+    """Launches of an operation that takes `most` arrays at a time, and FUSED_PIECES pieces of them."""
     sizes = [array.numel() for array in arrays]
     pieces = sum(math.ceil(size / PIECE) for size in sizes)
-    return max(math.ceil(len(sizes) / FUSED_ARRAYS), math.ceil(pieces / FUSED_PIECES))
+    return max(math.ceil(len(sizes) / most), math.ceil(pieces / FUSED_PIECES))
 
 
 def meta_state(pack: PackSpec) -> tuple[State, Tensor]:

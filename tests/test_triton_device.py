@@ -3,7 +3,7 @@
 import pytest
 import torch
 from builders import changed, pack, tiny_run
-from interpreted import bank_of, fresh_parameters, poisoned
+from interpreted import Poisoned, bank_of, fresh_parameters
 
 from icl_transience.engines import verify
 from icl_transience.engines.state import State, initial_state
@@ -51,7 +51,7 @@ def stepped(spec: PackSpec, bank: torch.Tensor, weights, parts: tuple[int, ...])
         state.parameters[name].copy_(value)
     for batches in parts:
         until = seen + batches * spec.run.batch_size
-        losses += poisoned(spec, state, bank).losses(seen, until)
+        losses += Poisoned(spec, state, bank).losses(seen, until)
         seen = until
     return state, torch.stack(losses)
 
@@ -88,7 +88,7 @@ def test_steps_on_another_device_than_the_current_one_are_the_same():
         state = initial_state(spec, device)
         for name, value in weights.items():
             state.parameters[name].copy_(value)
-        list(poisoned(spec, state, bank.to(device)).losses(0, 20 * run.batch_size))
+        list(Poisoned(spec, state, bank.to(device)).losses(0, 20 * run.batch_size))
         found.append(state.parameters)
     assert all(torch.equal(value.cpu(), found[1][name].cpu()) for name, value in found[0].items())
 

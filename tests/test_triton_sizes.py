@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders import changed, pack, tiny_run
-from interpreted import bank_of, needs_interpreter, poisoned, small
+from interpreted import Poisoned, bank_of, needs_interpreter, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from icl_transience.engines import select
@@ -54,7 +54,7 @@ class CountsLaunches(TorchDispatchMode):
 )
 def test_every_launch_of_a_step_is_counted_pytorchs_too(changes, monkeypatch):
     run = small(**changes)
-    step = poisoned(pack(run, run), initial_state(pack(run, run)), bank_of(run))
+    step = Poisoned(pack(run, run), initial_state(pack(run, run)), bank_of(run))
     launched, counted = [], CountsLaunches()
     stores = "optimizer.clip" in changes
     for kernel in {launch[0] for launch in step.launches(stores)}:
@@ -136,7 +136,7 @@ def test_a_step_moves_each_weight_and_moment_once_and_nothing_between_them():
 
     run = small(**{"model.mlp_ratio": 2, "model.positions.kind": "learned"})
     spec = pack(run, run)
-    step = poisoned(spec, initial_state(spec), bank_of(run))
+    step = Poisoned(spec, initial_state(spec), bank_of(run))
     parts = (step.parameters, step.firsts, step.seconds)
     written = [torch.zeros(part.shape, dtype=torch.int32) for part in parts]
     real = builder.create_masked_store

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from builders import changed, lane, pack
-from interpreted import bank_of, fresh_parameters, needs_interpreter, poisoned, small, trained
+from interpreted import Poisoned, bank_of, fresh_parameters, needs_interpreter, small, trained
 
 from icl_transience.engines import lanes as lanes_module
 from icl_transience.engines.eager import EagerStep
@@ -59,7 +59,7 @@ def test_loss_and_every_gradient_are_those_of_the_reference_but_for_rounding(sha
     spec, bank = pack(run, run), bank_of(run)
     parameters, state = fresh_parameters(run, 2), initial_state(spec)
     state.parameters = {name: value.clone() for name, value in parameters.items()}
-    (loss,) = poisoned(spec, state, bank).losses(0, run.batch_size)
+    (loss,) = Poisoned(spec, state, bank).losses(0, run.batch_size)
     (batch,) = lanes_module.batches(spec, bank, 0, run.batch_size)
     exemplars = lanes_module.exemplars(batch, bank)
     worst = {}
@@ -87,7 +87,7 @@ def assert_strays_no_further_than_eager(run: Run, batches: int) -> None:
     exact_run = PackSpec(lanes=(lane(changed(run, {"numerics": "float64"})),))
     exact, exact_losses = trained(exact_run, bank.double(), batches, EagerStep)
     strayed = {}
-    for kind in (EagerStep, poisoned):
+    for kind in (EagerStep, Poisoned):
         state, losses = trained(one, bank, batches, kind)
         apart = [relative_error(losses, exact_losses)]
         for part in ("parameters", "first_moments", "second_moments"):
@@ -97,7 +97,7 @@ def assert_strays_no_further_than_eager(run: Run, batches: int) -> None:
             apart.append(relative_error(found, expected))
         strayed[kind] = apart
     print("strayed (loss, parameters, moments):", strayed)
-    for of_triton, of_eager in zip(strayed[poisoned], strayed[EagerStep], strict=True):
+    for of_triton, of_eager in zip(strayed[Poisoned], strayed[EagerStep], strict=True):
         assert of_triton < 4 * of_eager + allowed(run.model, "float32") * UNIT["float32"]
 
 
@@ -152,7 +152,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit_and_batches_are_drawn_in_parts
     monkeypatch.setattr(lanes_module, "DRAW_BATCHES", 2)
     state, found = initial_state(spec), []
     for start, until in ((0, 3), (3, 5)):
-        found += poisoned(spec, state, bank).losses(start * run.batch_size, until * run.batch_size)
+        found += Poisoned(spec, state, bank).losses(start * run.batch_size, until * run.batch_size)
     assert torch.equal(torch.stack(found), losses)
     for part in ("parameters", "first_moments", "second_moments"):
         assert all(torch.equal(getattr(state, part)[name], value) for name, value in getattr(whole, part).items())
@@ -165,7 +165,7 @@ def test_at_snapshots_rows_of_labels_have_had_every_step_and_training_stops_nowh
     first, snapshot = (seen for seen in run.snapshots.points(size, size, until) if seen < until)
     assert (first, snapshot) == (2 * size, 4 * size)
     state = initial_state(spec)
-    step, table = poisoned(spec, state, bank), state.parameters["label_embedding"]
+    step, table = Poisoned(spec, state, bank), state.parameters["label_embedding"]
     settled, tables = [], []
     for _ in step.losses(0, until):
         settled.append(step.settled)
@@ -179,7 +179,7 @@ def test_at_snapshots_rows_of_labels_have_had_every_step_and_training_stops_nowh
     assert torch.equal(whole.parameters["label_embedding"], at_snapshot)
     stopped = initial_state(spec)
     asked = iter([False, False, True, True])
-    own = poisoned(spec, stopped, bank)
+    own = Poisoned(spec, stopped, bank)
     loop.train(spec, stopped, bank, until, lambda _: None, step=own, stop=lambda: next(asked))
     assert stopped.sequences_seen == snapshot
     assert torch.equal(stopped.parameters["label_embedding"], at_snapshot)
@@ -193,7 +193,7 @@ def test_products_in_bfloat16_are_of_the_blocks_as_the_last_step_left_them(clip)
     # One lane that stores gradients, if any does: each way of stepping rounds what it steps on.
     spec = pack(run, changed(run, {"optimizer.clip": 0.0}))
     state = initial_state(spec)
-    step = poisoned(spec, state, bank_of(run))
+    step = Poisoned(spec, state, bank_of(run))
     start = step.blocks.clone()
     list(step.losses(0, 3 * run.batch_size))
     layout = step.layout
@@ -211,7 +211,7 @@ def test_gradients_whose_norm_is_no_number_leave_no_weight_one():
     spec = pack(run)
     state = initial_state(spec)
     state.parameters["unembedding.bias"].view(-1)[0] = torch.nan
-    list(poisoned(spec, state, bank_of(run)).losses(0, run.batch_size))
+    list(Poisoned(spec, state, bank_of(run)).losses(0, run.batch_size))
     assert all(value.isnan().all() for value in state.parameters.values())
 
 
@@ -219,7 +219,7 @@ def test_rows_of_labels_make_up_on_the_device_of_the_state(monkeypatch):
     """Triton launches on the current device, which need not be it."""
     run = small()
     spec, current, launched = pack(run), [], []
-    step = poisoned(spec, initial_state(spec), bank_of(run))
+    step = Poisoned(spec, initial_state(spec), bank_of(run))
 
     class Kernel:
         def __getitem__(self, grid):
@@ -244,5 +244,5 @@ def test_weights_that_are_not_numbers_give_a_loss_that_is_none():
     for which in ("embedder.weight", "blocks.0.attention.out", "unembedding.bias"):
         state = initial_state(spec)
         state.parameters[which].view(-1)[0] = torch.nan
-        (loss,) = poisoned(spec, state, bank_of(run)).losses(0, run.batch_size)
+        (loss,) = Poisoned(spec, state, bank_of(run)).losses(0, run.batch_size)
         assert loss.isnan().all()

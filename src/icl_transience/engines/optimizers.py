@@ -206,17 +206,37 @@ class PackOptimizer:
                 for (names, _), group in zip(groups, whole, strict=True)
                 for name, value, gradient in zip(names, group.parameters, group.gradients, strict=True)
             }
-            for lane in range(here.stop - here.start if unsquared else 0):
-                values, own = ({name: pair[part][lane] for name, pair in named.items()} for part in (0, 1))
-                add_unsquared_l2(values, own, unsquared)
+            for name, strength in unsquared.items():
+                value, gradient = named[name]
+                norms = by_lane(lane_norms([value])[0], value)
+                gradient.add_(value / norms.clamp_min(torch.finfo(norms.dtype).tiny), alpha=strength)
             for group in whole if decays_first else ():
                 for gradient, value in zip(group.gradients, group.parameters, strict=True):
                     gradient.add_(value, alpha=group.decay)
-            for lane in range(here.stop - here.start if optimizer.clip else 0):
-                clip([gradient[lane] for _, gradient in named.values()], optimizer.clip)
+            if optimizer.clip:
+                own = [gradient for _, gradient in named.values()]
+                norm = lane_norms([lane_norms(own).T.contiguous()])[0]
+                share = (optimizer.clip / (norm + _CLIP_EPSILON)).clamp(max=1.0)
+                for gradient in own:
+                    gradient.mul_(by_lane(share, gradient))
             rate = learning_rate(optimizer, self.batch_size, seen)
             for group in whole:
                 step(optimizer, rate, 0.0 if decays_first else group.decay, group)
+
+
+def lane_norms(arrays: Sequence[Tensor]) -> Tensor:
+    """Return the norm of each lane's part of arrays [S, …] as [arrays, S], by kernels that take many parts at a time.
+
+    A part is summed in pieces of a fixed size, so that its bits do not depend on how many lanes there are; PyTorch's
+    norm along an axis splits it by their number.
+    """
+    parts = [part for array in arrays for part in array.unbind()]
+    return torch.stack(torch.ops.aten._foreach_norm.Scalar(parts)).view(len(arrays), -1)
+
+
+def by_lane(values: Tensor, like: Tensor) -> Tensor:
+    """View values [S] so that they multiply the lanes of `like` [S, …]."""
+    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def add_unsquared_l2(
