@@ -181,6 +181,32 @@ def test_another_verdict_makes_another_page_and_one_that_was_edited_by_hand_is_r
     assert told == readme.replace("1 undecided", "1 supported").replace("| undecided |", "| supported |")
 
 
+def test_a_claim_that_another_study_asks_again_of_another_bank_has_one_row_in_the_readme(finished):
+    _, readme = written(finished)
+    folder = Path("docs/data/laptop_replicated")
+    shutil.copytree("docs/data/laptop", folder)
+    shutil.copy("workflow/studies/laptop.yaml", f"workflow/studies/{folder.name}.yaml")
+    kept = json.loads((folder / "study.json").read_text(encoding="utf-8")) | {"study": folder.name}
+    (folder / "study.json").write_text(json.dumps(kept), encoding="utf-8")
+    table = folder / "verdicts.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace("undecided", "contradicted"), encoding="utf-8")
+    seal(folder)
+    page, again = (path.read_text(encoding="utf-8") for path in results_page.write_pages(Path()))
+    assert "| l2 | less is lost | undecided | " in again
+    assert " | [contradicted](docs/results.md#laptop_replicated)" in again
+    assert "1 claim: 1 undecided, each in" in again
+    assert " Asked again, of another bank, are 1 claim: 1 contradicted.\n" in again
+    assert again.count("less is lost") == readme.count("less is lost") == 1
+    assert page.count("less is lost") == 2
+    # Another claim has a row of its own.
+    table.write_text(table.read_text(encoding="utf-8").replace("kept", "lost"), encoding="utf-8")
+    seal(folder)
+    _, apart = (path.read_text(encoding="utf-8") for path in results_page.write_pages(Path()))
+    assert "2 claims: 1 contradicted, 1 undecided, each in" in apart
+    assert "another bank" not in apart
+    assert apart.count("less is lost") == 2
+
+
 def test_a_remark_follows_its_claim_while_its_verdict_stands(finished):
     page, readme = written(finished)
     path = Path("docs/data/remarks.yaml")

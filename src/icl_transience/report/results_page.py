@@ -26,7 +26,8 @@ BEGIN, END = "<!-- claims: snakemake results_page -->", "<!-- end of claims -->"
 _MOST_SENTENCES = 8
 _VERDICTS = ("supported", "contradicted", "both", "undecided", verdicts.NOT_YET)
 # Studies whose claims stand first, and whose figure of the evidence the README shows.
-_FIRST = ("claims", "claims_replicated")
+_REPLICATED = "_replicated"
+_FIRST = ("claims", f"claims{_REPLICATED}")
 _HEAD = """# What the studies show
 
 Written by `snakemake results_page` from `docs/data`, which that command takes from a study's results. By hand, and
@@ -114,33 +115,45 @@ def _claims_of_all(base: Path) -> Iterator[str]:
     if not studies:
         yield f"No verdicts are recorded yet; [what the studies show](docs/{PAGE}) has what is."
         return
-    count = _counted([row for study in studies for row in study["claims"]])
-    yield f"{count[0].upper()}{count[1:]}, each in a study of minutes to hours on two cores ([how](docs/{PAGE}))."
+    # A study that asks the same of another bank has no rows of its own: its verdicts stand beside those of the first.
+    asked = {(study["study"], row["experiment"], row["claim"]): row for study in studies for row in study["claims"]}
+    theirs = {key: (f"{key[0]}{_REPLICATED}", *key[1:]) for key in asked}
+    theirs = {key: other for key, other in theirs.items() if other in asked}
+    own = {key: row for key, row in asked.items() if key not in theirs.values()}
+    again = [asked[other] for other in theirs.values()]
+    count = _counted(list(own.values()))
+    said = f"{count[0].upper()}{count[1:]}, each in a study of minutes to hours on two cores ([how](docs/{PAGE}))."
+    if again:
+        said += f" Asked again, of another bank, are {_counted(again)}."
+    yield said
     yield (
         "[Evidence](docs/claims.md) is 1 before the first seed, and grows with each that goes the way claimed; 20 "
         "decides a claim that stands alone. In a study with others, p after Holm's correction for all of them must be "
         "0.05 at most."
     )
     yield ""
-    yield from _table(
-        ("study", "experiment", "claim", "verdict", "evidence", "p", "seeds"),
-        [
-            (
-                f"[`{study['study']}`](docs/{PAGE}#{study['study']})",
-                row["experiment"],
-                _text(row["text"]),
-                _verdict(study["study"], row),
-                _evidence(row),
-                verdicts.p_in_words(row) if row["seeds"] else "",
-                row["seeds"],
-            )
-            for study in studies
-            for row in study["claims"]
-        ],
-    )
+    head = ("study", "experiment", "claim", "verdict", "evidence", "p", "seeds")
+    rows = []
+    for key, row in own.items():
+        study = key[0]
+        found = _verdict(study, row), _evidence(row), verdicts.p_in_words(row) if row["seeds"] else "", row["seeds"]
+        rows.append((f"[`{study}`](docs/{PAGE}#{study})", row["experiment"], _text(row["text"]), *found))
+    if again:
+        head = (*head, "on another bank")
+        rows = [
+            (*row, _again(theirs[key][0], asked[theirs[key]]) if key in theirs else "")
+            for key, row in zip(own, rows, strict=True)
+        ]
+    yield from _table(head, rows)
     name, file = studies[0]["study"], studies[0]["evidence"]
     if file:
         yield f"\n![The evidence for and against each claim of `{name}`, seed by seed](docs/{IMAGES}/{file})"
+
+
+def _again(study: str, row: Mapping[str, Any]) -> str:
+    """Return what the study found that asks the same of another bank."""
+    verdict = f"[{row['verdict']}](docs/{PAGE}#{study})" + ", with a remark" * bool(row["remark"])
+    return verdict + (f"; p {verdicts.p_in_words(row)}; {row['seeds']} seeds" if row["seeds"] else "")
 
 
 def _evidence(row: Mapping[str, Any]) -> str:
