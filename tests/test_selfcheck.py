@@ -156,16 +156,19 @@ def test_two_lanes_stand_for_a_pack_one_of_them_with_other_kernels_where_there_i
 
     assert runs(0, plain, plain, clipped) == [plain, clipped]
     assert runs(0, clipped, clipped, plain) == [clipped, plain]
-    assert runs(0, plain, later) == [plain, later]
-    assert runs(0, plain, plain, later) == [plain, plain]
+    # Of one that takes them later, as it then is.
+    assert later.at(64) == clipped
+    assert runs(0, plain, later) == runs(0, plain, plain, later) == [plain, clipped]
+    assert runs(0, later, later) == [later, clipped]
+    assert runs(0, plain, later, clipped) == [plain, clipped]
     assert runs(64, plain, plain, later) == [plain, later]
     alone = selfcheck._small(pack(plain), 0).lanes
     assert alone[0].run == alone[1].run
     assert alone[0].seed.data != alone[1].seed.data
     # What is remembered is of these runs, and of what holds for them then.
     cpu = torch.device("cpu")
-    keys = {selfcheck._key(pack(*given), cpu, "graph", 0) for given in ((plain,) * 3, (plain, plain, clipped))}
-    keys |= {selfcheck._key(pack(later, later, later), cpu, "graph", start) for start in (0, 64)}
+    keys = {selfcheck._key(pack(*given), cpu, "graph", 0, False) for given in ((plain,) * 3, (plain, plain, clipped))}
+    keys |= {selfcheck._key(pack(later, later, later), cpu, "graph", start, False) for start in (0, 64)}
     assert len(keys) == 4
 
 
@@ -179,8 +182,12 @@ def test_a_check_that_ends_all_on_a_gpu_ends_the_job_and_the_next_one_leaves_tha
         ):
             selfcheck.first_proven(("graph", "eager"), SPEC, BANK, 0)
     (kept,) = cache.glob("selfcheck-*.json")
-    with pytest.warns(RuntimeWarning, match=f"misaligned .* .at an earlier check; delete {kept} .* goes on with eager"):
-        assert selfcheck.first_proven(("graph", "eager"), SPEC, BANK, 0) == "eager"
+    # So do those of a sweep, whose arrays have the same sizes, but not one whose steps take other kernels.
+    other = pack(*(tiny_run(**{"optimizer.learning_rate": 0.5, "optimizer.clip": clip}) for clip in (0.0, 0.1)))
+    for spec in (SPEC, other):
+        with pytest.warns(RuntimeWarning, match=f"misaligned .* .at an earlier check; delete {kept} .* on with eager"):
+            assert selfcheck.first_proven(("graph", "eager"), spec, BANK, 0) == "eager"
+    assert selfcheck.first_proven(("graph", "eager"), pack(tiny_run()), BANK, 0) == "graph"
     kept.unlink()
     assert selfcheck.first_proven(("graph", "eager"), SPEC, BANK, 0) == "graph"
 
@@ -189,9 +196,50 @@ def test_a_device_computes_until_it_raises(monkeypatch):
     def lost(*given, **options):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
+    def full(*given, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
     assert selfcheck._computes(torch.device("cpu"))
     monkeypatch.setattr(torch, "ones", lost)
     assert not selfcheck._computes(torch.device("cpu"))
+    monkeypatch.setattr(torch, "ones", full)
+    assert selfcheck._computes(torch.device("cpu"))
+
+
+def test_a_gpu_without_room_for_two_lanes_is_said_and_nothing_is_remembered(cache, monkeypatch):
+    def full(*given, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(selfcheck.verify, "check_step", full)
+    with pytest.raises(StudyError, match=r"graph: cpu has no room for its self-check.*CUDA out of memory"):
+        selfcheck.first_proven(("graph", "eager"), SPEC, BANK, 0)
+    assert not list(cache.glob("selfcheck-*"))
+
+
+def test_what_breaks_a_check_by_hand_is_said_and_not_remembered(cache, monkeypatch):
+    raises(monkeypatch)
+    monkeypatch.setattr(selfcheck, "_computes", lambda device: False)
+    with pytest.raises(StudyError, match=r"computes nothing more in this process: .*misaligned.* set `engine: eager`$"):
+        list(selfcheck.by_hand(torch.device("cpu"), ["graph"], ["float32"]))
+    assert not list(cache.glob("selfcheck-*"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "null", "[" * 100_000, '{"engine": "graph"}',
+        '{"engine": "triton", "numerics": "float32", "problem": "", "memory": null}',
+        '{"engine": "graph", "numerics": "float32", "problem": null, "memory": null}',
+        '{"engine": "graph", "numerics": "float32", "problem": "", "memory": "lots"}',
+    ],
+)  # fmt: skip
+def test_what_is_no_report_of_the_engine_is_checked_anew(cache, text):
+    whole = '{"engine": "graph", "numerics": "float32", "problem": "", "memory": 7}'
+    for written, expected in ((text, None), (whole, 7)):
+        cache.mkdir(exist_ok=True)
+        (cache / "selfcheck-key.json").write_text(written)
+        found = reports.known("graph", "key")
+        assert (found and found.memory) == expected
 
 
 def test_a_pack_without_room_is_refused_and_no_engine_that_takes_more_is_tried(monkeypatch):

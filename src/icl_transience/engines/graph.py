@@ -20,7 +20,7 @@ from icl_transience.engines.lanes import DRAW_BATCHES, draw_indices, lane_steps
 from icl_transience.engines.optimizers import PackOptimizer
 from icl_transience.engines.state import State
 from icl_transience.model import transformer
-from icl_transience.specs.compute import MOST_PRODUCTS
+from icl_transience.specs.compute import MOST_PRODUCTS, products
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec
 
@@ -36,11 +36,10 @@ class GraphStep:
 
     def __init__(self, pack: PackSpec, state: State, embeddings: Tensor, capture: bool | None = None):
         run, device = pack.run, embeddings.device
-        products = len(pack.lanes) * run.batch_size * run.model.heads
-        if products > MOST_PRODUCTS:
+        if (patterns := products(pack)) > MOST_PRODUCTS:
             raise StudyError(
                 f"engine: graph multiplies lanes x batch x heads = {len(pack.lanes)} x {run.batch_size} x "
-                f"{run.model.heads} = {products:,} attention patterns at a time, expected at most {MOST_PRODUCTS:,}: "
+                f"{run.model.heads} = {patterns:,} attention patterns at a time, expected at most {MOST_PRODUCTS:,}: "
                 "lower `lanes_per_pack`, or set `engine: eager`"
             )
         self.pack, self.state, self.embeddings, self.settled = pack, state, embeddings, True

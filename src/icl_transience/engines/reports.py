@@ -38,15 +38,18 @@ class Report:
         return f"{text}; {self.seconds:.1f} s" if self.seconds else f"{text}; known from an earlier check"
 
 
-def known(key: str) -> Report | None:
-    """Return what an earlier check found, or None. key: what it held for, see `selfcheck`."""
+def known(engine: str, key: str) -> Report | None:
+    """Return what an earlier check of an engine found, or None. key: what it held for, see `selfcheck`."""
     try:
         found = json.loads(_file(key).read_text(encoding="utf-8"))
-        report = Report(engine=found["engine"], numerics=found["numerics"], memory=found["memory"])
-        problem = found["problem"] and f"{found['problem']} (at an earlier check; delete {_file(key)} to check again)"
-        return replace(report, problem=problem)
-    except (OSError, ValueError, KeyError, TypeError):
+        report = Report(**{name: found[name] for name in ("engine", "numerics", "problem", "memory")})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # checked anew
+    if report.engine != engine or not isinstance(report.problem, str) or not isinstance(report.memory, int | None):
+        return None
+    if not report.problem:
+        return report
+    return replace(report, problem=f"{report.problem} (at an earlier check; delete {_file(key)} to check again)")
 
 
 def remember(key: str, report: Report) -> Path | None:

@@ -12,11 +12,11 @@ so that optimizers, drawing and what is recorded count, too:
 * Memory: the most that 1 and 2 lanes take on the GPU, and so what the whole pack takes. There must be room for it: no
   other engine is tried where there is none, as the next ones take more.
 
-Two lanes stand for a pack: the first, and one whose step takes other kernels, where there is one.
+Two lanes stand for a pack: the first, and one whose step takes other kernels, then or later, where there is one.
 
 What passed is remembered for a machine, its GPU, versions and code. A job on a GPU whose engine `auto` fails goes on
 with the next one of `specs.compute.AUTOMATIC`, and says what differed. A kernel that reads out of range ends all that
-its process can do on the GPU: that is remembered, too, and the next job leaves this engine out.
+its process can do on the GPU: that is remembered, too, and jobs whose arrays have these sizes leave this engine out.
 """
 
 import hashlib
@@ -44,8 +44,9 @@ from icl_transience.engines.verify import Deviation
 from icl_transience.model import transformer
 from icl_transience.specs import code_digest
 from icl_transience.specs.banks import BankSpec, Gaussian
-from icl_transience.specs.compute import AUTOMATIC, automatic_engines, engine_problem
+from icl_transience.specs.compute import AUTOMATIC, engine_problem, engines_of_pack
 from icl_transience.specs.errors import StudyError
+from icl_transience.specs.identity import round_up
 from icl_transience.specs.model import Model
 from icl_transience.specs.recipes import Recipe
 from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
@@ -74,9 +75,7 @@ def proven_engine(engine: str, pack: PackSpec, embeddings: Tensor, start: int) -
         select.chosen(engine, pack.run, device)
         _refuse(check(pack, embeddings, start, engine))
         return engine
-    able = [set(automatic_engines(str(device), lane.run)) for lane in pack.lanes]
-    names = [name for name in AUTOMATIC[device.type] if all(name in one for one in able)]
-    return first_proven(names, pack, embeddings, start)
+    return first_proven(engines_of_pack(str(device), pack), pack, embeddings, start)
 
 
 def first_proven(names: Sequence[str], pack: PackSpec, embeddings: Tensor, start: int) -> str:
@@ -100,23 +99,24 @@ def _refuse(report: Report) -> None:
 def check(pack: PackSpec, embeddings: Tensor, start: int, engine: str, remembered: bool = True) -> Report:
     """Check an engine on two lanes of a pack from sequence number `start` on; eager is what others are held to.
 
-    remembered: whether an earlier check, on this device and with this code, counts. Whatever the engine raises is what
-    differed, but for a lack of memory. Raises StudyError where the device computes nothing more in this process, and
-    where it has no room for the whole pack.
+    remembered: whether an earlier check, on this device and with this code, counts, and this one will. Whatever the
+    engine raises is what differed, but for a lack of memory. Raises StudyError where the device computes nothing more
+    in this process, and where it has no room for the whole pack, or for two lanes of it.
     """
     report = Report(engine=engine, numerics=pack.run.numerics)
     if engine == "eager":
         return report
-    key = _key(pack, embeddings.device, engine, start)
-    known = reports.known(key) if remembered else None
+    of_pack, of_sizes = (_key(pack, embeddings.device, engine, start, every_run=every) for every in (False, True))
+    known = (reports.known(engine, of_pack) or reports.known(engine, of_sizes)) if remembered else None
     if known:
         report = known
     else:
         report = _checked(report, pack, embeddings, start)
         if report.problem and not _computes(embeddings.device):
-            raise _broken(report, reports.remember(key, report), embeddings.device)
-        if not report.problem:
-            reports.remember(key, report)
+            kept = reports.remember(of_sizes, report) if remembered else None
+            raise _broken(report, kept, embeddings.device)
+        if remembered and not report.problem:
+            reports.remember(of_pack, report)
     if not report.problem and report.memory and (free := _free(embeddings.device)) < report.memory:
         raise StudyError(
             f"{len(pack.lanes)} lanes take {report.memory >> 20:,} MiB of {embeddings.device}, but {free >> 20:,} are "
@@ -135,8 +135,11 @@ def _checked(report: Report, pack: PackSpec, embeddings: Tensor, start: int) -> 
         of_one, _ = _with_peak(lambda: _trained(_small(pack, start, 1), embeddings, start, engine, (LONG,)), device)
         of_two, whole = _with_peak(lambda: _trained(_small(pack, start), embeddings, start, engine, (LONG,)), device)
         problem = _excess(worst) or _bits(whole, pack, embeddings, start, engine)
-    except torch.OutOfMemoryError:
-        raise
+    except torch.OutOfMemoryError as error:
+        raise StudyError(
+            f"engine: {engine}: {device} has no room for its self-check, which takes two lanes: end what else is on "
+            f"the GPU, or train a smaller model ({error})"
+        ) from error
     except Exception as error:
         # A kernel can fail in any way: every one means that this engine does not train here.
         said = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
@@ -149,10 +152,11 @@ def _checked(report: Report, pack: PackSpec, embeddings: Tensor, start: int) -> 
 
 def _broken(report: Report, kept: Path | None, device: torch.device) -> StudyError:
     """Return what to raise where a check ended all that its process can do on a device. kept: the file that says so."""
+    following = AUTOMATIC["cuda"][AUTOMATIC["cuda"].index(report.engine) + 1 :]
     later = f"`engine: auto` leaves it out from now on (delete {kept} to try it again): run the same command, or "
     return StudyError(
         f"engine: {report.engine} failed its self-check, and {device} computes nothing more in this process: "
-        f"{report.problem}. {later if kept else ''}set `engine: graph` or `eager`"
+        f"{report.problem}. {later if kept else ''}set `engine: {' or '.join(following)}`"
     )
 
 
@@ -160,6 +164,8 @@ def _computes(device: torch.device) -> bool:
     """Say whether a device still computes in this process: after an access out of range CUDA refuses everything."""
     try:
         return torch.ones(2, device=device).sum().item() == 2
+    except torch.OutOfMemoryError:
+        return True  # full, not broken
     except RuntimeError:
         return False
 
@@ -179,12 +185,19 @@ def _excess(worst: Deviation) -> str:
 def _small(pack: PackSpec, start: int, lanes: int = LANES) -> PackSpec:
     """Return a pack of one or two lanes: the first, and the next, or the first whose step takes other kernels.
 
-    A pack of one lane stands twice, with other sequences.
+    One that takes them later stands as it is from then on. A pack of one lane stands twice, with other sequences.
     """
     first, *others = pack.lanes
     kinds = {lane: stores(lane.run.at(start).optimizer) for lane in pack.lanes}
+    now = (lane for lane in others if kinds[lane] != kinds[first])
+    later = (
+        replace(lane, run=lane.run.at(seen))
+        for lane in pack.lanes
+        for seen in sorted(round_up(change.at, lane.run.batch_size) for change in lane.run.interventions)
+        if seen > start and stores(lane.run.at(seen).optimizer) != kinds[first]
+    )
     again = replace(first, seed=replace(first.seed, data=(first.seed.data + 1) % 2**32))
-    second = next((lane for lane in others if kinds[lane] != kinds[first]), next(iter(others), again))
+    second = next(itertools.chain(now, later, others, [again]))
     return PackSpec(lanes=(first, second)[:lanes])
 
 
@@ -316,18 +329,24 @@ def _with_peak(work: Callable[[], Training], device: torch.device) -> tuple[int 
     return torch.cuda.max_memory_allocated(device) - before, given
 
 
-def _key(pack: PackSpec, device: torch.device, engine: str, start: int) -> str:
-    """Return what a check holds for: device, versions, code, and what shapes a step."""
+def _key(pack: PackSpec, device: torch.device, engine: str, start: int, every_run: bool) -> str:
+    """Return what a check holds for: device, versions, code, and what shapes a step.
+
+    every_run: whether it holds for all runs whose arrays have these sizes and whose steps take the same kernels.
+    """
     name = "cpu"
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         name = f"{platform.node()} {properties.name} {properties.major}.{properties.minor} {properties.total_memory}"
     triton = sorted(one.version for one in importlib.metadata.distributions(name="triton"))
     versions = torch.__version__, torch.version.cuda, triton, sys.version_info[:2]
-    runs = [(lane.run.id, lane.run.at(start).id) for lane in _small(pack, start).lanes]
+    small, run = _small(pack, start).lanes, pack.run
+    runs = [(lane.run.id, lane.run.at(start).id) for lane in small] + [len(pack.lanes)]
+    sizes = [repr(part) for part in (run.model, run.bank.shape, run.recipe.context, run.batch_size, run.n_labels)]
+    sizes += sorted({stores(lane.run.at(start).optimizer) for lane in small})
     code = code_digest.training_code(engine), code_digest.training_code("eager")
     checks = [inspect.getsource(module) for module in (sys.modules[__name__], verify)]
-    said = json.dumps([name, versions, code, checks, runs, pack.run.numerics, len(pack.lanes)])
+    said = json.dumps([name, versions, code, checks, sizes if every_run else runs, pack.run.numerics])
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 

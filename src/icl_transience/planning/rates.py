@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.planning import benchmark_shapes, modelled
-from icl_transience.specs.compute import AUTOMATIC, automatic_engines, training_flop
+from icl_transience.specs.compute import AUTOMATIC, engines_of_pack, training_flop
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec, Run
 
@@ -63,8 +63,7 @@ class Rates:
         """Return the name of the engine that is expected to train a pack: one that can compute all its lanes."""
         if (named := self.config["engine"]) != "auto":
             return named
-        able = [set(automatic_engines(self.kind, run)) for run in dict.fromkeys(lane.run for lane in pack.lanes)]
-        return next(name for name in AUTOMATIC[self.kind] if all(name in one for one in able))
+        return engines_of_pack(self.kind, pack)[0]
 
     def of(self, pack: PackSpec) -> Rate:
         """Return the rate at which a pack trains. Raises StudyError where the measured rates cannot be read."""

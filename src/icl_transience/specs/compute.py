@@ -7,7 +7,7 @@ from functools import cache
 from icl_transience.specs.circuits import CircuitsSpec
 from icl_transience.specs.encoder import encoder_flop
 from icl_transience.specs.evaluators import SequenceSet, evaluator_parts
-from icl_transience.specs.runs import Run
+from icl_transience.specs.runs import PackSpec, Run
 
 # Kind of device -> what `engine: auto` tries, the fastest first. Eager computes everything, everywhere.
 AUTOMATIC = {"cpu": ("native", "eager"), "cuda": ("triton", "graph", "eager")}
@@ -17,6 +17,18 @@ def automatic_engines(device: str, run: Run) -> tuple[str, ...]:
     """Return the engines that `auto` tries for a run on a device, in this order: those that can compute it."""
     names = AUTOMATIC[device.split(":")[0]]
     return tuple(name for name in names if not engine_problem(name, device, run))
+
+
+def engines_of_pack(device: str, pack: PackSpec) -> list[str]:
+    """Return the engines that `auto` tries for a pack on a device, in this order: those that can compute all of it."""
+    able = [set(automatic_engines(device, run)) for run in dict.fromkeys(lane.run for lane in pack.lanes)]
+    names = [name for name in AUTOMATIC[device.split(":")[0]] if all(name in one for one in able)]
+    return [name for name in names if name != "graph" or products(pack) <= MOST_PRODUCTS]
+
+
+def products(pack: PackSpec) -> int:
+    """Return how many attention patterns a step of a pack has: lanes x batch x heads."""
+    return len(pack.lanes) * pack.run.batch_size * pack.run.model.heads
 
 
 def engine_problem(engine: str, device: str, run: Run) -> str | None:
