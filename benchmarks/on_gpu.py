@@ -10,6 +10,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,8 @@ import throughput
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ("tests/test_gpu.py", "tests/test_triton_device.py")
 _TESTERS = 8
+# What a worker prints of a case begins so.
+_CASE = "case: "
 # Of what is printed by steps and profiles, so many characters are kept.
 _KEPT = 20_000
 
@@ -43,14 +46,18 @@ def main() -> int:
     options = parser.parse_args()
     if options.worker:
         for case in json.loads(options.worker):
-            print(json.dumps(measured(case, options)), flush=True)
+            print(_CASE + json.dumps(measured(case, options)), flush=True)
         return 0
     if problem := device_problem(options.device):
         parser.error(f"--device {options.device}: {problem}")
+    if unknown := set(engines(options)) - {"native", "graph", "triton", "eager"}:
+        parser.error(f"--engines: expected native, graph, triton or eager, got {', '.join(sorted(unknown))}")
     end = time.monotonic() + 60 * options.minutes
     found: dict[str, Any] = {"device": options.device.split(":")[0], "date": time.strftime("%Y-%m-%d")}
     found |= {"machine": throughput.machine_name(options.device), "versions": versions(), "code": code(options)}
-    found |= {"cases": [], "failed": [], "left_out": []} | proofs(options)
+    found |= {"cases": [], "failed": [], "left_out": []}
+    write(options.output, found)  # where it cannot be, nothing need be measured
+    found |= proofs(options)
     write(options.output, found)
     for group in groups(options):
         left = list(group)
@@ -75,8 +82,11 @@ def device_problem(device: str) -> str:
     """Why nothing can be measured on a device here; "" where it can."""
     import torch
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        return f"torch {torch.__version__} sees no GPU here; `--device cpu` tries the script without one"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        return "expected cpu, cuda or cuda:N"
+    seen = torch.cuda.device_count() if device != "cpu" else 0
+    if device != "cpu" and int(device.partition(":")[2] or 0) >= seen:
+        return f"torch {torch.__version__} sees {seen} GPU(s) here; `--device cpu` tries the script without one"
     return ""
 
 
@@ -117,7 +127,7 @@ def proofs(options: argparse.Namespace) -> dict[str, Any]:
             programs[named] = worker_of([case | {"lanes": 1, "only_compile": True}], options)
     found = side_by_side(programs, 0.4 * options.minutes)
     if "tests" not in programs:
-        found["tests"] = {"status": None, "seconds": 0.0, "output": "skipped: pytest is not installed"}
+        found["tests"] = {"status": None, "skipped": True, "seconds": 0.0, "output": "pytest is not installed"}
     compiled = {name: report for name, report in found.items() if name.startswith("compiled")}
     kept = {name: report for name, report in found.items() if name not in compiled}
     for name, report in kept.items():
@@ -184,21 +194,26 @@ def of_worker(cases: list[dict[str, Any]], options: argparse.Namespace, end: flo
     """Measure cases in a process of their own: as many as it gets through, and the one that ends it, with its error."""
     command = [sys.executable, *worker_of(cases, options)]
     found: list[dict[str, Any]] = []
-    errors: Any = ROOT / f".gpu-{os.getpid()}.log"
-    with errors.open("w+") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace")
         assert process.stdout
         # A kernel that never ends prints no line either.
         late = threading.Timer(max(end - time.monotonic(), 0), process.kill)
         late.start()
-        for line in process.stdout:
-            found.append(json.loads(line))
-            print(throughput.table([found[-1]])[2], flush=True)
-        status, ended = process.wait(), late.is_alive()
-        late.cancel()
+        try:
+            for line in process.stdout:
+                # A library may print what it likes, and a process may be killed within a line.
+                if line.startswith(_CASE) and line.endswith("\n"):
+                    found.append(json.loads(line.removeprefix(_CASE)))
+                    print(throughput.table([found[-1]])[2], flush=True)
+                else:
+                    print(line, end="", file=log)
+            status, ended = process.wait(), late.is_alive()
+        finally:
+            late.cancel()
+            process.kill()
         log.seek(0)
         said = log.read().strip()
-    errors.unlink()
     # Below 0 it was ended by a signal: ours, where it was late.
     if status and ended and len(found) < len(cases):
         found.append(cases[len(found)] | {"error": said[-2000:] or f"status {status}"})
@@ -220,7 +235,7 @@ def measured(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any
     shape, lanes = throughput.SHAPES[case["shape"]], case["lanes"]
     on_gpu = options.device.startswith("cuda")
     if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(options.device)
     ours = throughput.Training(shape, lanes, given)
     ours(1)
     first_step = time.perf_counter() - begun

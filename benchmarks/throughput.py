@@ -19,6 +19,7 @@ Model FLOP a sequence are those of icl_transience.specs.compute.training_flop: w
 """
 
 import argparse
+import fcntl
 import importlib.util
 import itertools
 import json
@@ -205,11 +206,16 @@ def measure(shape: str, lanes: int, jobs: int, options: argparse.Namespace) -> d
             process.stdin.flush()
     found = [json.loads(process.communicate()[0]) for process in workers]
     case = {"shape": shape, "lanes": lanes, "jobs": jobs, "numerics": options.numerics}
-    if SHAPES[shape].side:
-        case["images"] = True
     case |= {name: sum(one[name] for one in found) for name in ("rate", "flops", "gemm", "copy")}
     case |= {name: max(one[name] for one in found) for name in ("step", "memory", "first_step")}
-    return case | {"engine": found[0]["engine"], "against": found[0]["against"]}
+    return case | {"engine": (engine := found[0]["engine"]), "against": found[0]["against"], "code": code_of(engine)}
+
+
+def code_of(engine: str) -> str | None:
+    """A hash of the code by which an engine trains."""
+    from icl_transience.specs.code_digest import STEPS, training_code
+
+    return training_code(engine) if engine in STEPS else None
 
 
 COLUMNS = {
@@ -295,50 +301,74 @@ def page_section(machines: list[dict]) -> str:
     """What docs/performance.md holds between its two marks."""
     parts = [BEGIN]
     for machine in machines:
-        parts += ["", f"{machine['machine']}, {machine['date']}:", "", *table(machine["cases"])]
+        parts += ["", f"{machine['machine']}, {dates(machine)}:", "", *table(machine["cases"])]
     return "\n".join([*parts, "", END])
 
 
+def dates(machine: dict) -> str:
+    """When a machine's cases were measured: the date of most, and those of other shapes."""
+    found = {}
+    for case in machine["cases"]:
+        found.setdefault(case.get("date", machine["date"]), []).append(case["shape"])
+    first, *others = sorted(found, key=lambda date: -len(found[date]))
+    return ", ".join([first, *(f"{' and '.join(f'({s})' for s in sorted(set(found[one])))} {one}" for one in others)])
+
+
 def problems(found: dict) -> list[str]:
-    """What checks failed, of what benchmarks/gpu.sh wrote: rates of an engine that is wrong are not to be published."""
-    failed = [name for name in ("selfcheck", "tests") if found[name]["status"]]
-    return [f"{name}: {found[name]['output'][-500:]}" for name in failed]
+    """What checks failed, of what benchmarks/gpu.sh wrote: rates of an engine that is wrong are not to be published.
+
+    One that took too long has the status None: a kernel may hang in it.
+    """
+    failed = [name for name in ("selfcheck", "tests") if found[name]["status"] != 0 and not found[name].get("skipped")]
+    return [f"{name}, status {found[name]['status']}: {found[name]['output'][-500:]}" for name in failed]
 
 
 def record_file(path: Path) -> None:
     """Records what benchmarks/gpu.sh wrote, but for profiles and what was said."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if wrong := problems(found):
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        wrong, machine, device, date = problems(found), found["machine"], found["device"], found["date"]
+        cases = [
+            {name: value for name, value in case.items() if name not in ("profile", "profiled")}
+            | {"code": found["code"].get(case["engine"])}
+            for case in found["cases"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SystemExit(f"{path}: is not what benchmarks/gpu.sh writes ({type(error).__name__}: {error})") from error
+    if wrong:
         raise SystemExit("\n".join([f"{path}: nothing is recorded, as these failed:", *wrong]))
-    cases = [
-        {name: value for name, value in case.items() if name not in ("profile", "profiled")}
-        | {"code": found["code"][case["engine"]]}
-        for case in found["cases"]
-    ]
-    record(cases, found["machine"], found["device"], found["date"])
+    if not cases:
+        raise SystemExit(f"{path}: no case was measured, so nothing is recorded")
+    record(cases, machine, device, date)
 
 
 def record(cases: list[dict], machine: str, device: str, date: str | None = None) -> None:
     """Puts cases in place of earlier ones of their kind in measured.json, and renews the table of docs/performance.md.
 
     device: cpu or cuda, whatever its number; records without it are of the time when there were CPUs only. date: of the
-    measurement, None for today.
+    measurement, None for today. One process records at a time; neither file is written unless both can be.
     """
+    from icl_transience.store import atomic
 
     def kind(case: dict) -> tuple:
         return case["shape"], case["numerics"], case["engine"], case["lanes"], case["jobs"]
 
-    machines = recorded()
-    known = next((one for one in machines if one["machine"] == machine), {"machine": machine, "cases": []})
-    kept = {kind(case): case for case in known["cases"] + cases}
-    known = {"machine": machine, "device": device.split(":")[0], "date": date or time.strftime("%Y-%m-%d")}
-    known |= {"cases": [kept[key] for key in sorted(kept)]}
-    machines = [one for one in machines if one["machine"] != machine] + [known]
-    (HERE / "measured.json").write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")
-    page = HERE.parent / "docs/performance.md"
-    text = page.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    page.write_text(before + page_section(machines) + after, encoding="utf-8")
+    date, page = date or time.strftime("%Y-%m-%d"), HERE.parent / "docs/performance.md"
+    with Path(__file__).open(encoding="utf-8") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        machines = recorded()
+        known = next((one for one in machines if one["machine"] == machine), {"cases": [], "date": date})
+        earlier = [{"date": known["date"]} | case for case in known["cases"]]
+        kept = {kind(case): case for case in [*earlier, *({**case, "date": date} for case in cases)]}
+        known = {"machine": machine, "device": device.split(":")[0], "date": date}
+        known |= {"cases": [kept[key] for key in sorted(kept)]}
+        machines = [one for one in machines if one["machine"] != machine] + [known]
+        text = page.read_text(encoding="utf-8")
+        if not 0 <= text.find(BEGIN) < text.find(END):
+            raise SystemExit(f"{page}: has no lines {BEGIN} and {END}, between which the table stands")
+        written = text.split(BEGIN)[0] + page_section(machines) + text.split(END)[1]
+        atomic.write_text(HERE / "measured.json", json.dumps(machines, indent=1) + "\n")
+        atomic.write_text(page, written)
 
 
 def machine_name(device: str) -> str:

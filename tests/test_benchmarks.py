@@ -81,11 +81,86 @@ def test_a_record_says_of_which_kind_of_device_it_is(tmp_path, monkeypatch, devi
         (tmp_path / name).parent.mkdir()
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.setattr(throughput, "HERE", tmp_path / "benchmarks")
-    throughput.record(before[0]["cases"][:1], "a machine", f"{device}:1" if device == "cuda" else device)
+    case, name = before[0]["cases"][0], f"{device}:1" if device == "cuda" else device
+    throughput.record([case], "a machine", name, "2030-01-01")
     *kept, new = throughput.recorded()
     assert kept == before
-    assert (new["machine"], new["device"], new["cases"]) == ("a machine", device, before[0]["cases"][:1])
+    assert (new["machine"], new["device"], new["cases"]) == ("a machine", device, [case | {"date": "2030-01-01"}])
     assert throughput.page_section([*before, new]) in (tmp_path / "docs/performance.md").read_text(encoding="utf-8")
+    # Of another case, recorded later; the first keeps its date.
+    throughput.record([case | {"shape": "f"}, case | {"shape": "e"}], "a machine", name, "2031-01-01")
+    *_, new = throughput.recorded()
+    assert {one["shape"]: one["date"][:4] for one in new["cases"]} == {case["shape"]: "2030", "e": "2031", "f": "2031"}
+    assert throughput.dates(new) == f"2031-01-01, ({case['shape']}) 2030-01-01"
+
+
+def copied(folder, monkeypatch):
+    """Have what is recorded recorded in copies."""
+    for name in ("docs/performance.md", "benchmarks/measured.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    monkeypatch.setattr(throughput, "HERE", folder / "benchmarks")
+
+
+def test_processes_that_record_at_the_same_time_lose_nothing_of_each_other(tmp_path, monkeypatch):
+    copied(tmp_path, monkeypatch)
+    code = """
+import sys
+from pathlib import Path
+import throughput
+throughput.HERE = Path(sys.argv[2])
+case = throughput.recorded()[0]["cases"][0]
+for lanes in range(1, 11):
+    throughput.record([case | {"lanes": lanes}], sys.argv[1], "cpu")
+"""
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(BENCHMARK.parent)}
+    both = [subprocess.Popen([*command, name, throughput.HERE], env=environment) for name in ("A", "B")]
+    while any(process.poll() is None for process in both):
+        assert throughput.END in (tmp_path / "docs/performance.md").read_text(encoding="utf-8")
+        throughput.recorded()
+    assert [process.wait() for process in both] == [0, 0]
+    assert {one["machine"]: len(one["cases"]) for one in throughput.recorded()[-2:]} in ({"A": 10, "B": 10},)
+
+
+def test_nothing_is_recorded_unless_both_files_can_be_written(tmp_path, monkeypatch):
+    copied(tmp_path, monkeypatch)
+    before, page = throughput.recorded(), tmp_path / "docs/performance.md"
+    page.write_text(page.read_text(encoding="utf-8").replace(throughput.END, ""), encoding="utf-8")
+    with pytest.raises(SystemExit, match="between which the table stands"):
+        throughput.record(before[0]["cases"][:1], "a machine", "cpu")
+    copied(tmp_path, monkeypatch)
+    case = {name: value for name, value in before[0]["cases"][0].items() if name != "step"}
+    with pytest.raises(KeyError, match="step"):
+        throughput.record([case], "a machine", "cpu")
+    assert throughput.recorded() == before
+
+
+GOOD = {"selfcheck": {"status": 0, "output": ""}, "tests": {"status": 0, "output": ""}, "code": {}}
+GOOD |= {"machine": "a machine", "device": "cuda", "date": "2030-01-01", "cases": []}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ("{", "is not what benchmarks/gpu.sh writes"),
+        ("[]", "is not what benchmarks/gpu.sh writes"),
+        (json.dumps({"cases": []}), r"is not what benchmarks/gpu.sh writes \(KeyError: 'selfcheck'\)"),
+        (json.dumps(GOOD), "no case was measured"),
+        (json.dumps(GOOD | {"tests": {"status": 1, "output": "1 failed"}}), "failed:\ntests, status 1: 1 failed"),
+        # One that took too long: a kernel may hang.
+        (json.dumps(GOOD | {"selfcheck": {"status": None, "output": "so far"}}), "selfcheck, status None: so far"),
+    ],
+)
+def test_a_file_of_checks_that_failed_or_of_something_else_is_not_recorded(tmp_path, monkeypatch, found, said):
+    copied(tmp_path, monkeypatch)
+    before, path = throughput.recorded(), tmp_path / "gpu.json"
+    path.write_text(found, encoding="utf-8")
+    with pytest.raises(SystemExit, match=said):
+        throughput.record_file(path)
+    assert throughput.recorded() == before
+    with pytest.raises(SystemExit, match="FileNotFoundError"):
+        throughput.record_file(tmp_path / "nowhere.json")
 
 
 ALONE = """
@@ -106,31 +181,25 @@ def test_the_script_for_a_gpu_needs_nothing_but_torch_numpy_and_h5py_and_its_fil
     (tmp_path / "alone/sitecustomize.py").write_text(ALONE)
     output = tmp_path / "gpu.json"
     command = [ROOT / "benchmarks/gpu.sh", output, "--device", "cpu", "--shapes", "a", "--lanes", "1", "2"]
-    command += ["--numerics", "float32", "--engines", "native", "missing", "--seconds", "0", "--minutes", "2"]
+    command += ["--numerics", "float32", "--engines", "native", "graph", "--seconds", "0", "--minutes", "10"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "alone"), "PYTHON": sys.executable}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(output.read_text())
     assert "native, float32: passed" in found["selfcheck"]["output"]
-    assert found["tests"]["output"] == "skipped: pytest is not installed"
+    assert found["tests"] == {"status": None, "skipped": True, "seconds": 0.0, "output": "pytest is not installed"}
     assert [(case["engine"], case["lanes"]) for case in found["cases"]] == [("native", 1), ("native", 2)]
     # A case that fails costs itself alone.
-    assert [(case["engine"], case["lanes"]) for case in found["failed"]] == [("missing", 1), ("missing", 2)]
-    assert all("expected one of auto" in case["error"] for case in found["failed"])
-    for name in ("docs/performance.md", "benchmarks/measured.json"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    monkeypatch.setattr(throughput, "HERE", tmp_path / "benchmarks")
-    wrong = tmp_path / "wrong.json"
-    wrong.write_text(json.dumps(found | {"tests": {"status": 1, "seconds": 3.0, "output": "1 failed"}}))
-    with pytest.raises(SystemExit, match="nothing is recorded, as these failed:\ntests: 1 failed"):
-        throughput.record_file(wrong)
+    assert [(case["engine"], case["lanes"]) for case in found["failed"]] == [("graph", 1), ("graph", 2)]
+    assert all("graph is for device cuda" in case["error"] for case in found["failed"])
+    copied(tmp_path, monkeypatch)
     throughput.record_file(output)
     new = throughput.recorded()[-1]
     assert [case["lanes"] for case in new["cases"] if case["step"] == found["cases"][0]["step"]] == [1]
     assert new["date"] == found["date"]
+    assert {case["code"] for case in new["cases"] if "code" in case} == {code_digest.training_code("native")}
     assert all("profile" not in case for case in new["cases"])
-    assert found["code"] == {"native": code_digest.training_code("native")}
+    assert found["code"] == {name: code_digest.training_code(name) for name in ("native", "graph")}
 
 
 def test_a_case_that_ends_its_process_by_a_signal_or_never_ends_costs_that_case_alone(monkeypatch, capsys):
@@ -139,6 +208,12 @@ def test_a_case_that_ends_its_process_by_a_signal_or_never_ends_costs_that_case_
     monkeypatch.setattr(on_gpu, "worker_of", lambda *given: ["-c", "import os; os.abort()"])
     (case,) = on_gpu.of_worker(cases, options, time.monotonic() + 60)
     assert case == cases[0] | {"error": f"status {-signal.SIGABRT}"}
+    # What a library prints is none of a case, nor is a line that broke off.
+    said = "import os; print('tuned'); print('case: {', end='', flush=True); os.abort()"
+    monkeypatch.setattr(on_gpu, "worker_of", lambda *given: ["-c", said])
+    (case,) = on_gpu.of_worker(cases, options, time.monotonic() + 60)
+    assert case == cases[0] | {"error": "tuned\ncase: {"}
+    assert not list(ROOT.glob(".gpu-*"))
     monkeypatch.setattr(on_gpu, "worker_of", lambda *given: ["-c", "import time; time.sleep(600)"])
     assert on_gpu.of_worker(cases, options, time.monotonic()) == []
 
@@ -149,7 +224,13 @@ def test_a_gpu_that_is_not_there_is_said_at_once():
     if not torch.cuda.is_available():
         assert done.returncode == 2
         assert "--device cuda: torch" in done.stderr
-        assert "sees no GPU here" in done.stderr
+        assert "sees 0 GPU(s) here" in done.stderr
+    for arguments, problem in (
+        (("--device", "tpu"), "expected cpu, cuda or cuda:N"),
+        (("--device", "cpu", "--engines", "auto"), "expected native, graph, triton or eager, got auto"),
+    ):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, problem in done.stderr) == (2, True)
 
 
 def test_the_profile_tells_the_parts_of_a_step():

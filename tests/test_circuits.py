@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished_study import finish, plan_of
+from pipeline import ROOT
 
 from icl_transience.analysis import curves, heads, peaks
 from icl_transience.evaluation import inside
+from icl_transience.planning.plan import Plan
 from icl_transience.specs.circuits import CircuitsSpec, is_intervened
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.evaluators import METRICS
@@ -162,6 +164,20 @@ def test_metrics_under_an_intervention_of_strength_0_are_those_without(folder):
         assert np.abs(plain - same).max() < 1.5 / 64
         assert np.abs(plain - cut).max() > 1e-3
     assert {"at_peak_icl|no_layer0", "final_icl|no_layer0"} <= set(found.lanes.columns)
+
+
+def test_every_job_of_a_segment_takes_the_share_of_a_gpu_that_its_training_takes(folder):
+    """One that asked for more would wait until all training is done."""
+    given = planned(folder, f"{{measures: [], interventions: {GRAFTS}}}")
+    config = {"study": str(given.study_path), "results": str(folder / "results"), "device": "cuda", "engine": "eager"}
+    plan = Plan(config | {"segment_sequences": 1024}, ROOT)
+    (pack_id, pack), *_ = plan.packs.items()
+    start, end = pack.segments(pack.boundaries[-1])[0]
+    (spec,) = [one for one in plan.circuits.of_segment(pack_id, start) if one.others]
+    train = plan.jobs.train(pack_id, start, end)
+    assert train.gpu_percent == 25
+    assert plan.jobs.circuits(pack_id, spec.id, start, end).gpu_percent == 25
+    assert plan.jobs.evaluate(pack_id, spec.set, start, end).gpu_percent == 25
 
 
 def test_a_graft_from_the_end_is_the_model_itself_at_the_end(folder):

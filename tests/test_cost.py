@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import TINY_RUN, TINY_SET, changed, pack
+from builders import TINY_RUN, TINY_SET, changed, lane, pack
 from hypothesis import given
 from hypothesis import strategies as st
 from pipeline import ROOT
@@ -21,7 +21,10 @@ from icl_transience.planning.plan import Plan
 from icl_transience.results import cost, waiting
 from icl_transience.results.cost import Cost
 from icl_transience.sequences import frozen
-from icl_transience.specs.compute import lane_bytes, training_flop
+from icl_transience.specs.code_digest import training_code
+from icl_transience.specs.compute import MOST_PRODUCTS, lane_bytes, training_flop
+from icl_transience.specs.errors import StudyError
+from icl_transience.specs.runs import PackSpec
 from icl_transience.store import layout
 from icl_transience.system.formatting import format_duration, format_scientific
 from icl_transience.training import segments
@@ -277,6 +280,40 @@ def test_one_experiment_without_a_rate_leaves_the_others_theirs(base):
     assert row(text, "first")[-1] == "0.00"
     assert row(text, "exact")[-2:] == row(text, "total")[-2:] == ["not", "measured"]
     assert "--device cpu --shapes abcd --record --numerics float64 --engine eager" in text
+
+
+def test_graph_is_no_engine_of_a_pack_with_more_attention_patterns_than_it_can_multiply():
+    known, run = rates.Rates({"device": "cuda", "engine": "auto"}, ROOT), changed(TINY_RUN, {"batch_size": 32})
+    most = MOST_PRODUCTS // (32 * run.model.heads)
+    assert known.engine(PackSpec(lanes=tuple(lane(run, seed) for seed in range(most)))) == "graph"
+    assert known.engine(PackSpec(lanes=tuple(lane(run, seed) for seed in range(most + 1)))) == "eager"
+
+
+@pytest.mark.parametrize(
+    ("machines", "said"),
+    [
+        (None, "it is no list of machines"),
+        ([1], "it is no list of machines"),
+        ([{"machine": "a", "date": "b"}], "machine 'a' has no name, date or list of cases"),
+        ([machine({"shape": "a"})], "machine 'a machine': a case has no engine"),
+        ([machine([])], r"a case is \[\]"),
+        ([machine(case(TRAINING, 1, shape="g"))], "a case is of shape 'g', expected one of a, b, c"),
+        ([machine(case(TRAINING, 1, rate=0))], "a case has rate 0, expected a number above 0"),
+        ([machine(case(TRAINING, 1, flops=math.nan))], "a case has flops nan"),
+        ([machine(case(TRAINING, 1, lanes=0.5))], "a case has lanes 0.5"),
+    ],
+)
+def test_measurements_that_nothing_recorded_are_refused_with_what_is_wrong(base, machines, said):
+    (base / "benchmarks").mkdir()
+    (base / rates.MEASURED).write_text(json.dumps(machines))
+    with pytest.raises(StudyError, match=rf"measured\.json: cannot be read \(.*{said}.*restore it, or move it away"):
+        cost.count(planned(base))
+
+
+def test_a_rate_of_code_that_has_changed_says_so(base):
+    for code, changed_since in ((training_code("native"), False), ("of yore", True), (None, False)):
+        found = cost.count(planned(base, STUDY, machine(case(TRAINING, 1, code=code)))).rates
+        assert all((" as it was then" in rate.source) == changed_since for rate in found)
 
 
 def test_no_file_of_measurements_is_no_measurement(base):

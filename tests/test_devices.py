@@ -77,14 +77,47 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_to_do(two_gpus):
         devices.acquire("cuda:2")
 
 
-def test_a_machine_without_the_gpu_is_told_before_any_job(monkeypatch):
+def test_a_machine_without_the_gpu_is_told_before_any_job(monkeypatch, tmp_path):
     devices.refuse_missing("cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with pytest.raises(StudyError, match=r"`device` is 'cuda', but PyTorch sees 0 GPU\(s\) on .*: set it to cpu"):
         devices.refuse_missing("cuda")
-    monkeypatch.setattr(sys, "executable", "false")
-    with pytest.raises(StudyError, match="`device` is 'cuda', but PyTorch does not start here"):
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "false")
+        with pytest.raises(StudyError, match="`device` is 'cuda', but PyTorch does not start here"):
+            devices.refuse_missing("cuda")
+    # Python may print when it starts.
+    said = tmp_path / "sitecustomize.py"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    said.write_text("print('Welcome to node 7')")
+    with pytest.raises(StudyError, match=r"`device` is 'cuda', but PyTorch sees 0 GPU\(s\)"):
         devices.refuse_missing("cuda")
+    said.write_text("import atexit; atexit.register(print, 'Goodbye')")
+    with pytest.raises(StudyError, match=r"`device` is 'cuda', but Python counts '0\\nGoodbye\\n' GPUs"):
+        devices.refuse_missing("cuda")
+
+
+@pytest.mark.parametrize("percent", ["-5", "101", "a", "0.5"])
+def test_a_share_of_a_gpu_is_a_percentage(percent, capsys):
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "train",
+                "--spec",
+                "{}",
+                "--bank",
+                "b",
+                "--output",
+                "o",
+                "--from",
+                "0",
+                "--to",
+                "4",
+                "--gpu-percent",
+                percent,
+            ]
+        )
+    assert f"expected a whole number from 0 to 100, got '{percent}'" in capsys.readouterr().err
 
 
 def test_a_job_told_cuda_on_a_machine_without_one_ends_without_a_traceback(monkeypatch, tmp_path, capsys):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipeline import ROOT, TINY
 
-from icl_transience.planning import jobs, resources
+from icl_transience.planning import benchmark_shapes, jobs, resources
 from icl_transience.planning.jobs import Pace
 from icl_transience.planning.plan import Plan
 from icl_transience.planning.rates import Rates
@@ -133,6 +133,13 @@ def test_training_that_waits_for_the_host_shares_a_gpu_and_a_graph_has_one_of_it
     needed = resources.training_megabytes(pack(RUN))
     assert pace(device="cuda", engine="eager", gpu_memory=2 * needed).percent(pack(RUN)) == 50
     assert pace(device="cuda", engine="eager", gpu_memory=needed).percent(pack(RUN)) == 100
+
+
+def test_an_image_encoder_has_a_gpu_of_its_own():
+    """What it takes of one is not in the model of a step."""
+    of_images = benchmark_shapes.pack_of(benchmark_shapes.SHAPES["e"], 1, "float32")
+    assert of_images.run.model.encodes_images
+    assert pace(device="cuda", engine="eager").percent(of_images) == 100
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

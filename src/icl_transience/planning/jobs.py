@@ -56,8 +56,11 @@ class Pace:
     def percent(self, pack: PackSpec) -> int:
         """Return the share of a GPU that a pack's jobs take, of its time or its memory: 25, 50 or 100 %.
 
-        Jobs on one GPU have 100 % together, so that small packs of an engine that waits for the host share one.
+        Jobs on one GPU have 100 % together, so that small packs of an engine that waits for the host share one. An
+        image encoder has the whole: what its kernels and activations take is not in the model of a step.
         """
+        if pack.run.model.encodes_images:
+            return 100
         busy = modelled.busy_share(pack, self.rates.engine(pack))
         share = max(busy, resources.training_megabytes(pack) / self.config["gpu_memory"])
         return next((percent for percent in (25, 50) if 100 * share <= percent), 100)
@@ -194,7 +197,8 @@ class Jobs:
             others = [job for other, job in of_segment.items() if other != circuits]
             return self._limited(of_segment[circuits], train, *others)
         given = self.packs[pack].spec, spec, self.sets[spec.set], int(start), int(end)
-        return self._limited(resources.circuits(*given, *self.pace.machine(self.packs[pack].spec)))
+        job = resources.circuits(*given, *self.pace.machine(self.packs[pack].spec))
+        return self._limited(replace(job, gpu_percent=train.gpu_percent))
 
     def _segment(self, pack_id: str, start: int, end: int) -> tuple[Job, dict[str, Job]]:
         """Return (training, id of a set or of circuits -> job) of a segment, which a cluster runs as one job.
@@ -212,7 +216,7 @@ class Jobs:
             }
             train = resources.train(pack, start, end, *machine)
             percent = self.pace.percent(pack) if train.gpu else 0
-            # An evaluation that asked for more than training would wait until all training is done.
+            # A job that asked for more than training would wait until all training is done.
             evaluations = {name: replace(job, gpu_percent=percent) for name, job in evaluations.items()}
             self._segments[pack_id, start, end] = replace(train, gpu_percent=percent), evaluations
         return self._segments[pack_id, start, end]

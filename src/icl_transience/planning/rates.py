@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_transience.planning import benchmark_shapes, modelled
+from icl_transience.specs.code_digest import training_code
 from icl_transience.specs.compute import AUTOMATIC, engines_of_pack, training_flop
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec, Run
@@ -84,15 +85,18 @@ class Rates:
                 if (case["numerics"], case["engine"], case["jobs"]) == (run.numerics, engine, 1)
             ]
             # An image encoder's convolutions take other kernels than a transformer's products.
-            of_kind = [one for one in alike if bool(one.get("images")) == run.model.encodes_images]
+            of_kind = [
+                one for one in alike if bool(benchmark_shapes.SHAPES[one["shape"]].side) == run.model.encodes_images
+            ]
             alike = of_kind if self.kind == "cuda" else of_kind or alike
             if not (case := min(alike, key=distance, default=None)):
                 continue
             is_far = distance(case)[0] >= math.log(_ALIKE)
             how = "modelled as the nearest shape that was measured," if is_far else "measured"
-            where = (
-                f"{how} on {machine['machine']}, {machine['date']}: shape ({case['shape']}), {engine}, {run.numerics}"
-            )
+            where = f"{how} on {machine['machine']}, {case.get('date', machine['date'])}: shape ({case['shape']})"
+            where += f", {engine}, {run.numerics}"
+            if case.get("code") not in (None, training_code(engine)):
+                where += " as it was then"
             where += f", lanes a pack: {case['lanes']}"
             if self.kind == "cuda":
                 flops = _carried_over(case, pack, engine)
@@ -130,11 +134,40 @@ class Rates:
         path = self.base / MEASURED
         try:
             machines = json.loads(path.read_text(encoding="utf-8"))
+            _check(machines)
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
             raise StudyError(f"{path}: cannot be read ({error}): restore it, or move it away") from error
         return [one for one in reversed(machines) if one.get("device", "cpu") == self.kind]
+
+
+def _check(machines: Any) -> None:
+    """Raise ValueError where these are not machines with cases as benchmarks/throughput.py records them."""
+    if not isinstance(machines, list) or not all(isinstance(one, dict) for one in machines):
+        raise ValueError("it is no list of machines")
+    for machine in machines:
+        name, cases = machine.get("machine"), machine.get("cases")
+        if not isinstance(name, str) or not isinstance(machine.get("date"), str) or not isinstance(cases, list):
+            raise ValueError(f"machine {name!r} has no name, date or list of cases")
+        for case in cases:
+            if problem := _case_problem(case):
+                raise ValueError(f"machine {name!r}: a case {problem}")
+
+
+def _case_problem(case: Any) -> str:
+    """Return what is wrong with a case; "" where nothing is."""
+    if not isinstance(case, dict):
+        return f"is {case!r}"
+    if case.get("shape") not in benchmark_shapes.SHAPES:
+        return f"is of shape {case.get('shape')!r}, expected one of {', '.join(benchmark_shapes.SHAPES)}"
+    if missing := [key for key in ("engine", "numerics") if not isinstance(case.get(key), str)]:
+        return f"has no {missing[0]}"
+    for key, kinds in (("lanes", (int,)), ("jobs", (int,)), ("rate", (int, float)), ("flops", (int, float))):
+        value: Any = case.get(key)
+        if type(value) not in kinds or not 0 < value < math.inf:
+            return f"has {key} {value!r}, expected a number above 0"
+    return ""
 
 
 def _carried_over(case: Mapping[str, Any], pack: PackSpec, engine: str) -> float:

@@ -91,8 +91,8 @@ class Config:
         Key(
             "at most so many train as one batched model. null = on CPUs one, each on a core of its own, or as many "
             "seeds of a run as train within two minutes together and leave no core of this machine without work; on "
-            "CUDA all seeds of a run (with `packing: shape` all runs of a shape), in packs that half of `gpu_memory` "
-            "has room for. Packs that exist stay as they are",
+            "CUDA all seeds of a run (with `packing: shape` all runs of a shape and horizon), in packs that half of "
+            "`gpu_memory` has room for. Packs that exist stay as they are",
             default=None,
             unit="lanes",
             minimum=1,

@@ -55,7 +55,13 @@ def refuse_missing(device: str) -> None:
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         if found.returncode:
             raise StudyError(f"config: `device` is {device!r}, but PyTorch does not start here: {found.stderr[-300:]}")
-        _refuse_beyond(device, int(found.stdout))
+        # The last line: Python may print others when it starts.
+        said = found.stdout.split()[-1:]
+        if not said or not said[0].isdecimal():
+            raise StudyError(
+                f"config: `device` is {device!r}, but Python counts {found.stdout[-300:]!r} GPUs: see what it prints"
+            )
+        _refuse_beyond(device, int(said[0]))
 
 
 def _refuse_beyond(device: str, seen: int) -> None:

@@ -18,6 +18,12 @@ def _device(text: str) -> str:
     return text
 
 
+def _percent(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 100, got {text!r}")
+    return int(text)
+
+
 # Arguments that several subcommands take.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "spec": {"required": True, "help": "canonical JSON of what to make"},
@@ -25,7 +31,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "files": {"default": "[]", "help": "paths of the source's files, if it has any: a JSON list"},
     "output": {"required": True, "type": Path, "help": "the file to write"},
     "device": {"default": "cpu", "type": _device, "help": "cpu, cuda:N, or cuda for a GPU that no other job holds"},
-    "gpu-percent": {"type": int, "default": 100, "help": "share of a GPU that the job takes, of `cuda`"},
+    "gpu-percent": {"type": _percent, "default": 100, "help": "share of a GPU that the job takes, of `cuda`"},
     "engine": {"default": "auto", "help": "auto, or one of engines/select.py"},
     "threads": {"type": int, "default": 1, "help": "CPU threads"},
     "log": {"type": Path, "help": "file for messages and progress, in place of the terminal"},
