@@ -150,13 +150,14 @@ def side_by_side(programs: dict[str, list[str]], minutes: float) -> dict[str, An
         while running:
             late = time.monotonic() - begun > 60 * minutes
             for name, process in list(running.items()):
-                if late:
+                status = process.poll()
+                if late and status is None:
                     process.kill()
                     process.wait()
-                if process.poll() is not None:
+                if late or status is not None:
                     outputs[name].seek(0)
                     seconds, text = round(time.monotonic() - begun, 1), outputs[name].read()[-_KEPT:]
-                    found[name] = {"status": None if late else process.returncode, "seconds": seconds, "output": text}
+                    found[name] = {"status": status, "seconds": seconds, "output": text}
                     del running[name]
             time.sleep(0.1)
     return {name: found[name] for name in programs}
@@ -215,7 +216,7 @@ def of_worker(cases: list[dict[str, Any]], options: argparse.Namespace, end: flo
         log.seek(0)
         said = log.read().strip()
     # Below 0 it was ended by a signal: ours, where it was late.
-    if status and ended and len(found) < len(cases):
+    if ended and len(found) < len(cases):
         found.append(cases[len(found)] | {"error": said[-2000:] or f"status {status}"})
         print(f"failed: {cases[len(found) - 1]}: {said.splitlines()[-1] if said else status}", flush=True)
     return found

@@ -19,7 +19,6 @@ Model FLOP a sequence are those of icl_transience.specs.compute.training_flop: w
 """
 
 import argparse
-import fcntl
 import importlib.util
 import itertools
 import json
@@ -306,12 +305,18 @@ def page_section(machines: list[dict]) -> str:
 
 
 def dates(machine: dict) -> str:
-    """When a machine's cases were measured: the date of most, and those of other shapes."""
-    found = {}
+    """When a machine's cases were measured: the date of most of them, and which shapes have cases of another one."""
+    found, shapes = {}, {}
     for case in machine["cases"]:
-        found.setdefault(case.get("date", machine["date"]), []).append(case["shape"])
-    first, *others = sorted(found, key=lambda date: -len(found[date]))
-    return ", ".join([first, *(f"{' and '.join(f'({s})' for s in sorted(set(found[one])))} {one}" for one in others)])
+        date = case.get("date", machine["date"])
+        found.setdefault(date, []).append(case["shape"])
+        shapes.setdefault(case["shape"], set()).add(date)
+    first, *others = sorted(found, key=lambda date: (len(found[date]), date), reverse=True)
+    said = [first]
+    for date in others:
+        of_date = [f"{'' if shapes[one] == {date} else 'some of '}({one})" for one in sorted(set(found[date]))]
+        said.append(f"{' and '.join(of_date)} {date}")
+    return ", ".join(said)
 
 
 def problems(found: dict) -> list[str]:
@@ -348,27 +353,28 @@ def record(cases: list[dict], machine: str, device: str, date: str | None = None
     device: cpu or cuda, whatever its number; records without it are of the time when there were CPUs only. date: of the
     measurement, None for today. One process records at a time; neither file is written unless both can be.
     """
-    from icl_transience.store import atomic
+    from icl_transience.store import atomic, flock
 
     def kind(case: dict) -> tuple:
         return case["shape"], case["numerics"], case["engine"], case["lanes"], case["jobs"]
 
-    date, page = date or time.strftime("%Y-%m-%d"), HERE.parent / "docs/performance.md"
-    with Path(__file__).open(encoding="utf-8") as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX)
+    own, date, page = Path(__file__), date or time.strftime("%Y-%m-%d"), HERE.parent / "docs/performance.md"
+    with flock.opened(own) as alone:
+        flock.take(alone, own, wait=True)
         machines = recorded()
         known = next((one for one in machines if one["machine"] == machine), {"cases": [], "date": date})
         earlier = [{"date": known["date"]} | case for case in known["cases"]]
         kept = {kind(case): case for case in [*earlier, *({**case, "date": date} for case in cases)]}
-        known = {"machine": machine, "device": device.split(":")[0], "date": date}
+        known = {"machine": machine, "device": device.split(":")[0], "date": max(date, known["date"])}
         known |= {"cases": [kept[key] for key in sorted(kept)]}
         machines = [one for one in machines if one["machine"] != machine] + [known]
         text = page.read_text(encoding="utf-8")
         if not 0 <= text.find(BEGIN) < text.find(END):
             raise SystemExit(f"{page}: has no lines {BEGIN} and {END}, between which the table stands")
-        written = text.split(BEGIN)[0] + page_section(machines) + text.split(END)[1]
-        atomic.write_text(HERE / "measured.json", json.dumps(machines, indent=1) + "\n")
-        atomic.write_text(page, written)
+        shown = text.split(BEGIN)[0] + page_section(machines) + text.split(END)[1]
+        with atomic.replacing(HERE / "measured.json") as numbers, atomic.replacing(page) as written:
+            numbers.write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")
+            written.write_text(shown, encoding="utf-8")
 
 
 def machine_name(device: str) -> str:

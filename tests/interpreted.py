@@ -49,7 +49,7 @@ def fresh_parameters(run: Run, lanes: int) -> dict[str, torch.Tensor]:
 class Poisoned(TritonStep):
     """A step in which nothing may be read that was not written before: its every buffer holds NaN.
 
-    Of what is rounded from parameters so does all that is no matrix.
+    So does all of `matrices`, the rounded parameters of blocks, that is no matrix: nothing reads vectors there.
     """
 
     def __init__(self, *given: Any):
@@ -61,15 +61,13 @@ class Poisoned(TritonStep):
     def _begin(self, seen: int) -> Callable[[], None]:
         replay = super()._begin(seen)
         if self.rounds:
-            first, matrix = (
-                self.layout.offsets["blocks.0.norm1.scale"],
-                torch.zeros(self.matrices.shape[1], dtype=torch.bool),
-            )
+            first = self.layout.offsets["blocks.0.norm1.scale"]
+            matrix = torch.zeros(self.matrices.shape[1], dtype=torch.bool)
             for name, value in self.state.parameters.items():
                 if name.startswith("blocks.") and value.ndim == 3:
                     at = self.layout.offsets[name] - first
                     matrix[at : at + value[0].numel()] = True
-            assert matrix.any()
+            assert not matrix.all()
             self.matrices[:, ~matrix.to(self.matrices.device)] = torch.nan
         return replay
 

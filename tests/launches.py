@@ -28,9 +28,10 @@ VIEWS = {
 # fmt: on
 # Launches of what is more than one.
 SEVERAL = {"baddbmm": 2, "addmm": 2, "slice_backward": 2, "select_backward": 2, "nll_loss_backward": 2, "sort": 2}
+# Of builds for CUDA below 13; later ones take seven times as many at a time.
 # A launch of the fused optimizer takes so many arrays, and so many pieces of so many numbers, at most.
 FUSED_ARRAYS, FUSED_PIECES, PIECE = 36, 320, 65_536
-FOREACH_ARRAYS = 110
+FOREACH_ARRAYS, NORMED_ARRAYS = 110, 400
 # A launch that joins arrays takes so many.
 JOINED_ARRAYS = 128
 # Below so many indices the gradient of an embedding is two launches, above it sorts.
@@ -57,8 +58,9 @@ class Launches(TorchDispatchMode):
             self.counts[name] += pieces_of(args[0], FUSED_ARRAYS)
             return None
         if name.startswith("_foreach_"):
-            several = 2 if name == "_foreach_norm" else 1  # sums of pieces, then of an array's pieces
-            self.counts[name] += several * pieces_of(args[0], FOREACH_ARRAYS)
+            self.counts[name] += pieces_of(args[0], FOREACH_ARRAYS)
+            if name == "_foreach_norm":  # zeros before, and sums of arrays' pieces after
+                self.counts[name] += 1 + math.ceil(len(args[0]) / NORMED_ARRAYS)
             return func(*args, **(kwargs or {}))
         found = func(*args, **(kwargs or {}))
         made = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]

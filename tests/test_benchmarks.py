@@ -19,7 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from icl_transience.engines import eager
 from icl_transience.model import transformer
 from icl_transience.specs import code_digest
+from icl_transience.specs.errors import StudyError
 from icl_transience.specs.model import parameter_shapes
+from icl_transience.store import atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = ROOT / "benchmarks" / "throughput.py"
@@ -92,6 +94,12 @@ def test_a_record_says_of_which_kind_of_device_it_is(tmp_path, monkeypatch, devi
     *_, new = throughput.recorded()
     assert {one["shape"]: one["date"][:4] for one in new["cases"]} == {case["shape"]: "2030", "e": "2031", "f": "2031"}
     assert throughput.dates(new) == f"2031-01-01, ({case['shape']}) 2030-01-01"
+    # Some of a shape again, and what is older than the rest.
+    throughput.record([case | {"lanes": 99}, case | {"shape": "e", "lanes": 99}], "a machine", name, "2029-01-01")
+    *_, new = throughput.recorded()
+    some = f"some of ({case['shape']})"
+    assert throughput.dates(new) == f"2031-01-01, {some} and some of (e) 2029-01-01, {some} 2030-01-01"
+    assert new["date"] == "2031-01-01"
 
 
 def copied(folder, monkeypatch):
@@ -120,7 +128,7 @@ for lanes in range(1, 11):
         assert throughput.END in (tmp_path / "docs/performance.md").read_text(encoding="utf-8")
         throughput.recorded()
     assert [process.wait() for process in both] == [0, 0]
-    assert {one["machine"]: len(one["cases"]) for one in throughput.recorded()[-2:]} in ({"A": 10, "B": 10},)
+    assert {one["machine"]: len(one["cases"]) for one in throughput.recorded()[-2:]} == {"A": 10, "B": 10}
 
 
 def test_nothing_is_recorded_unless_both_files_can_be_written(tmp_path, monkeypatch):
@@ -133,6 +141,17 @@ def test_nothing_is_recorded_unless_both_files_can_be_written(tmp_path, monkeypa
     case = {name: value for name, value in before[0]["cases"][0].items() if name != "step"}
     with pytest.raises(KeyError, match="step"):
         throughput.record([case], "a machine", "cpu")
+    # The page is the second to be written.
+    real = atomic.create
+
+    def full(path):
+        if path == page:
+            raise OSError(28, "No space left on device")
+        return real(path)
+
+    monkeypatch.setattr(atomic, "create", full)
+    with pytest.raises(StudyError, match=r"performance\.md"):
+        throughput.record(before[0]["cases"][:1], "a machine", "cpu")
     assert throughput.recorded() == before
 
 
@@ -213,6 +232,9 @@ def test_a_case_that_ends_its_process_by_a_signal_or_never_ends_costs_that_case_
     monkeypatch.setattr(on_gpu, "worker_of", lambda *given: ["-c", said])
     (case,) = on_gpu.of_worker(cases, options, time.monotonic() + 60)
     assert case == cases[0] | {"error": "tuned\ncase: {"}
+    # One that ends well and says nothing would be asked for ever.
+    monkeypatch.setattr(on_gpu, "worker_of", lambda *given: ["-c", "print('no newline', end=''); print('case: 7')"])
+    assert on_gpu.of_worker(cases, options, time.monotonic() + 60) == [cases[0] | {"error": "no newlinecase: 7"}]
     assert not list(ROOT.glob(".gpu-*"))
     monkeypatch.setattr(on_gpu, "worker_of", lambda *given: ["-c", "import time; time.sleep(600)"])
     assert on_gpu.of_worker(cases, options, time.monotonic()) == []

@@ -313,7 +313,7 @@ def test_measurements_that_nothing_recorded_are_refused_with_what_is_wrong(base,
 def test_a_rate_of_code_that_has_changed_says_so(base):
     for code, changed_since in ((training_code("native"), False), ("of yore", True), (None, False)):
         found = cost.count(planned(base, STUDY, machine(case(TRAINING, 1, code=code)))).rates
-        assert all((" as it was then" in rate.source) == changed_since for rate in found)
+        assert all(("native (its code has changed since), float32" in rate.source) == changed_since for rate in found)
 
 
 def test_no_file_of_measurements_is_no_measurement(base):

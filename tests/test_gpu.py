@@ -4,7 +4,7 @@ import pytest
 import torch
 from builders import lane, pack, tiny_run
 
-from icl_transience.engines import graph, selfcheck
+from icl_transience.engines import graph, optimizers, selfcheck
 from icl_transience.engines.graph import GraphStep
 from icl_transience.engines.state import initial_state
 from icl_transience.sequences import draw
@@ -66,6 +66,15 @@ def test_label_gradients_are_the_same_again_and_those_of_a_lane_alone_but_for_ro
     alone = graph.label_gradient(rows[:1], labels[:1], 1936)
     # Each sum is of 256 products at most, nearly all with 0.
     torch.testing.assert_close(found[:1], alone, rtol=2**-20, atol=2**-20)
+
+
+@pytest.mark.parametrize("numerics", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [3, 4096, 4097, 70_000, 200_001])
+def test_the_norm_of_a_lane_is_the_same_to_the_last_bit_however_many_there_are(size, numerics):
+    values = torch.randn(64, size, device="cuda", dtype=numerics)
+    alone, *others = (optimizers.lane_norms([values[:lanes], values[:lanes, :3].contiguous()]) for lanes in (1, 13, 64))
+    assert all(torch.equal(found[:, :1], alone) for found in others)
+    torch.testing.assert_close(others[1][0], values.norm(dim=1))
 
 
 def test_training_waits_for_the_device_at_no_batch():

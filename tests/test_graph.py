@@ -186,14 +186,15 @@ def test_all_lanes_are_drawn_in_one_go_to_the_last_bit(changes):
 # Kernels. (a) and (c) as in docs/performance.md, 64 lanes of one run.
 # Before the repair: (a) 157, 199, 295 and (c) 991, 1,093, 1,381 for 1, 16, 64 lanes, by the same count.
 
+LAYER_NORM = "native_layer_norm", "native_layer_norm_backward"
 BOUND = {"a": 140, "b": 145, "c": 750, "d": 755}
 # More than that: where lanes' steps need norms, (a) 2,453 and 3,974, (c) 17,511 and 33,256 when each lane took its own;
 # and where each lane has an optimizer of its own, whose step it then takes alone.
 COSTLY = {
-    "clip": (lambda number: {"optimizer.clip": 0.1}, {"a": 200, "c": 1230}),
+    "clip": (lambda number: {"optimizer.clip": 0.1}, {"a": 180, "c": 1045}),
     "unsquared l2": (
         lambda number: {"optimizer.l2": L2(form="unsquared", strength=0.01)},
-        {"a": 230, "c": 1520},
+        {"a": 205, "c": 1290},
     ),
     "64 learning rates": (lambda number: {"optimizer.learning_rate": 1e-4 * (1 + number)}, {"a": 265, "c": 1130}),
 }
@@ -240,6 +241,8 @@ def test_what_costs_64_lanes_more_kernels_costs_no_more_than_is_written_down(sha
         step._work()
     assert not +launches.waits
     assert BOUND[shape] < launches.total <= bounds[shape], launches.counts
+    # Along an axis PyTorch's norm would split a lane by how many lanes there are.
+    assert not [name for name in launches.counts if "norm" in name and name not in ("_foreach_norm", *LAYER_NORM)]
 
 
 def test_256_batches_of_64_lanes_are_drawn_in_a_thousand_launches_and_the_host_waits_for_none():

@@ -195,7 +195,7 @@ def test_a_claim_that_another_study_asks_again_of_another_bank_has_one_row_in_th
     assert "| l2 | less is lost | undecided | " in again
     assert " | [contradicted](docs/results.md#laptop_replicated)" in again
     assert "1 claim: 1 undecided, each in" in again
-    assert " Asked again, of another bank, are 1 claim: 1 contradicted.\n" in again
+    assert " Asked again of another bank: 1 contradicted.\n" in again
     assert again.count("less is lost") == readme.count("less is lost") == 1
     assert page.count("less is lost") == 2
     # Another claim has a row of its own.

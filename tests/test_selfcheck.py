@@ -6,6 +6,7 @@ On a CPU, with the graph engine's step, which is not captured there.
 import dataclasses
 import json
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from icl_transience.__main__ import main
 from icl_transience.banks import bank as banks_bank
 from icl_transience.engines import graph, optimizers, reports, select, selfcheck, verify
 from icl_transience.engines.graph import GraphStep
+from icl_transience.specs import compute
 from icl_transience.specs.compute import AUTOMATIC, automatic_engines
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.training import L2, Intervention
@@ -183,7 +185,8 @@ def test_a_check_that_ends_all_on_a_gpu_ends_the_job_and_the_next_one_leaves_tha
             selfcheck.first_proven(("graph", "eager"), SPEC, BANK, 0)
     (kept,) = cache.glob("selfcheck-*.json")
     # So do those of a sweep, whose arrays have the same sizes, but not one whose steps take other kernels.
-    other = pack(*(tiny_run(**{"optimizer.learning_rate": 0.5, "optimizer.clip": clip}) for clip in (0.0, 0.1)))
+    sweep = {"optimizer.learning_rate": 0.5, "model.init.scale": 0.25}
+    other = pack(*(tiny_run(**sweep, **{"optimizer.clip": clip}) for clip in (0.0, 0.1)))
     for spec in (SPEC, other):
         with pytest.warns(RuntimeWarning, match=f"misaligned .* .at an earlier check; delete {kept} .* on with eager"):
             assert selfcheck.first_proven(("graph", "eager"), spec, BANK, 0) == "eager"
@@ -276,6 +279,16 @@ def test_a_job_on_a_gpu_asks_which_engine_has_passed(monkeypatch):
     assert automatic_engines("cuda:1", tiny_run()) == AUTOMATIC["cuda"][1:] == ("graph", "eager")
     assert automatic_engines("cuda", tiny_run(**{"recipe.input_noise": 0.1})) == ("eager",)
     assert select.chosen("auto", tiny_run(), torch.device("cuda")) == "graph"
+
+
+def test_a_job_is_told_where_its_pack_is_too_large_for_graph(monkeypatch):
+    monkeypatch.setattr(selfcheck, "MOST_PRODUCTS", 15)
+    monkeypatch.setattr(compute, "MOST_PRODUCTS", 15)
+    monkeypatch.setattr(selfcheck, "first_proven", lambda names, *given: names)
+    on_gpu = SimpleNamespace(device=torch.device("cuda"))
+    words = "graph has no room for 16 attention patterns a step, 15 at most. .* with eager; lower `lanes_per_pack`"
+    with pytest.warns(RuntimeWarning, match=words):
+        assert selfcheck.proven_engine("auto", SPEC, on_gpu, 0) == ["eager"]
 
 
 def test_the_command_says_what_it_found_and_fails_where_an_engine_does(capsys, monkeypatch):

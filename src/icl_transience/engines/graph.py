@@ -20,7 +20,7 @@ from icl_transience.engines.lanes import DRAW_BATCHES, draw_indices, lane_steps
 from icl_transience.engines.optimizers import PackOptimizer
 from icl_transience.engines.state import State
 from icl_transience.model import transformer
-from icl_transience.specs.compute import MOST_PRODUCTS, products
+from icl_transience.specs.compute import MOST_PRODUCTS, attention_patterns
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.runs import PackSpec
 
@@ -36,7 +36,7 @@ class GraphStep:
 
     def __init__(self, pack: PackSpec, state: State, embeddings: Tensor, capture: bool | None = None):
         run, device = pack.run, embeddings.device
-        if (patterns := products(pack)) > MOST_PRODUCTS:
+        if (patterns := attention_patterns(pack)) > MOST_PRODUCTS:
             raise StudyError(
                 f"engine: graph multiplies lanes x batch x heads = {len(pack.lanes)} x {run.batch_size} x "
                 f"{run.model.heads} = {patterns:,} attention patterns at a time, expected at most {MOST_PRODUCTS:,}: "

@@ -206,11 +206,13 @@ class PackOptimizer:
                 for (names, _), group in zip(groups, whole, strict=True)
                 for name, value, gradient in zip(names, group.parameters, group.gradients, strict=True)
             }
-            for name, strength in unsquared.items():
+            norms = lane_norms([named[name][0] for name in unsquared]) if unsquared else ()
+            for (name, strength), norm in zip(unsquared.items(), norms, strict=True):
                 value, gradient = named[name]
-                norms = by_lane(lane_norms([value])[0], value)
-                gradient.add_(value / norms.clamp_min(torch.finfo(norms.dtype).tiny), alpha=strength)
-            for group in whole if decays_first else ():
+                gradient.add_(value / by_lane(norm.clamp_min(torch.finfo(norm.dtype).tiny), value), alpha=strength)
+            for group in whole:
+                if not (decays_first and group.decay):
+                    continue
                 for gradient, value in zip(group.gradients, group.parameters, strict=True):
                     gradient.add_(value, alpha=group.decay)
             if optimizer.clip:

@@ -44,10 +44,17 @@ from icl_transience.engines.verify import Deviation
 from icl_transience.model import transformer
 from icl_transience.specs import code_digest
 from icl_transience.specs.banks import BankSpec, Gaussian
-from icl_transience.specs.compute import AUTOMATIC, engine_problem, engines_of_pack
+from icl_transience.specs.compute import (
+    AUTOMATIC,
+    MOST_PRODUCTS,
+    attention_patterns,
+    automatic_engines,
+    engine_problem,
+    engines_of_pack,
+)
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.identity import round_up
-from icl_transience.specs.model import Model
+from icl_transience.specs.model import Init, Model
 from icl_transience.specs.recipes import Recipe
 from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
 from icl_transience.specs.training import L2, Optimizer, Snapshots
@@ -75,7 +82,12 @@ def proven_engine(engine: str, pack: PackSpec, embeddings: Tensor, start: int) -
         select.chosen(engine, pack.run, device)
         _refuse(check(pack, embeddings, start, engine))
         return engine
-    return first_proven(engines_of_pack(str(device), pack), pack, embeddings, start)
+    names = engines_of_pack(str(device), pack)
+    if "graph" not in names and all("graph" in automatic_engines(str(device), lane.run) for lane in pack.lanes):
+        text = f"engine: graph has no room for {attention_patterns(pack):,} attention patterns a step"
+        following = f"Training goes on with {' or '.join(names)}; lower `lanes_per_pack` for a faster one"
+        warnings.warn(f"{text}, {MOST_PRODUCTS:,} at most. {following}", RuntimeWarning, stacklevel=2)
+    return first_proven(names, pack, embeddings, start)
 
 
 def first_proven(names: Sequence[str], pack: PackSpec, embeddings: Tensor, start: int) -> str:
@@ -152,11 +164,12 @@ def _checked(report: Report, pack: PackSpec, embeddings: Tensor, start: int) -> 
 
 def _broken(report: Report, kept: Path | None, device: torch.device) -> StudyError:
     """Return what to raise where a check ended all that its process can do on a device. kept: the file that says so."""
-    following = AUTOMATIC["cuda"][AUTOMATIC["cuda"].index(report.engine) + 1 :]
+    tried = AUTOMATIC["cuda"]
+    following = " or ".join(f"`engine: {name}`" for name in tried[tried.index(report.engine) + 1 :])
     later = f"`engine: auto` leaves it out from now on (delete {kept} to try it again): run the same command, or "
     return StudyError(
         f"engine: {report.engine} failed its self-check, and {device} computes nothing more in this process: "
-        f"{report.problem}. {later if kept else ''}set `engine: {' or '.join(following)}`"
+        f"{report.problem}. {later if kept else ''}set {following}"
     )
 
 
@@ -342,7 +355,8 @@ def _key(pack: PackSpec, device: torch.device, engine: str, start: int, every_ru
     versions = torch.__version__, torch.version.cuda, triton, sys.version_info[:2]
     small, run = _small(pack, start).lanes, pack.run
     runs = [(lane.run.id, lane.run.at(start).id) for lane in small] + [len(pack.lanes)]
-    sizes = [repr(part) for part in (run.model, run.bank.shape, run.recipe.context, run.batch_size, run.n_labels)]
+    model = replace(run.model, init=Init(), dropout=0.0)  # which give a model's arrays no other sizes
+    sizes = [repr(part) for part in (model, run.bank.shape, run.recipe.context, run.batch_size, run.n_labels)]
     sizes += sorted({stores(lane.run.at(start).optimizer) for lane in small})
     code = code_digest.training_code(engine), code_digest.training_code("eager")
     checks = [inspect.getsource(module) for module in (sys.modules[__name__], verify)]

@@ -9,8 +9,8 @@ tests/launches.py; eight shapes agree to 15 %); of a parameter Adam reads and wr
 replayed kernel takes 2.5 us at least; one that Python launches takes the host some 10 us, and the eager engine takes a
 third more of them and 6 more a lane for its optimizer. 2.6 TB/s is what copies reach of 3.35, and products reach about
 half of the peaks: 40 TFLOP/s in float32, 200 in tf32, 400 in bfloat16, 20 in float64. Nothing here was measured on
-training. Engine triton is taken for graph. Of an image encoder the FLOP and the parameters count, its kernels and
-activations do not: too fast there.
+training. Engine triton is taken for graph. Clipping and unsquared L2 cost graph half as many kernels again, which do
+not count. Of an image encoder the FLOP and the parameters count, its kernels and activations do not: too fast there.
 """
 
 from icl_transience.specs.compute import n_parameters, training_flop, training_passes

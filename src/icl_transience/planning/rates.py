@@ -94,9 +94,8 @@ class Rates:
             is_far = distance(case)[0] >= math.log(_ALIKE)
             how = "modelled as the nearest shape that was measured," if is_far else "measured"
             where = f"{how} on {machine['machine']}, {case.get('date', machine['date'])}: shape ({case['shape']})"
-            where += f", {engine}, {run.numerics}"
-            if case.get("code") not in (None, training_code(engine)):
-                where += " as it was then"
+            is_of_now = case.get("code") in (None, training_code(engine))
+            where += f", {engine}{'' if is_of_now else ' (its code has changed since)'}, {run.numerics}"
             where += f", lanes a pack: {case['lanes']}"
             if self.kind == "cuda":
                 flops = _carried_over(case, pack, engine)

@@ -116,7 +116,11 @@ def _claims_of_all(base: Path) -> Iterator[str]:
         yield f"No verdicts are recorded yet; [what the studies show](docs/{PAGE}) has what is."
         return
     # A study that asks the same of another bank has no rows of its own: its verdicts stand beside those of the first.
-    asked = {(study["study"], row["experiment"], row["claim"]): row for study in studies for row in study["claims"]}
+    asked = {
+        (study["study"], row["experiment"], row["claim"], row["text"]): row
+        for study in studies
+        for row in study["claims"]
+    }
     theirs = {key: (f"{key[0]}{_REPLICATED}", *key[1:]) for key in asked}
     theirs = {key: other for key, other in theirs.items() if other in asked}
     own = {key: row for key, row in asked.items() if key not in theirs.values()}
@@ -124,7 +128,7 @@ def _claims_of_all(base: Path) -> Iterator[str]:
     count = _counted(list(own.values()))
     said = f"{count[0].upper()}{count[1:]}, each in a study of minutes to hours on two cores ([how](docs/{PAGE}))."
     if again:
-        said += f" Asked again, of another bank, are {_counted(again)}."
+        said += f" Asked again of another bank: {_counted(again).partition(': ')[2]}."
     yield said
     yield (
         "[Evidence](docs/claims.md) is 1 before the first seed, and grows with each that goes the way claimed; 20 "

@@ -23,10 +23,10 @@ def engines_of_pack(device: str, pack: PackSpec) -> list[str]:
     """Return the engines that `auto` tries for a pack on a device, in this order: those that can compute all of it."""
     able = [set(automatic_engines(device, run)) for run in dict.fromkeys(lane.run for lane in pack.lanes)]
     names = [name for name in AUTOMATIC[device.split(":")[0]] if all(name in one for one in able)]
-    return [name for name in names if name != "graph" or products(pack) <= MOST_PRODUCTS]
+    return [name for name in names if name != "graph" or attention_patterns(pack) <= MOST_PRODUCTS]
 
 
-def products(pack: PackSpec) -> int:
+def attention_patterns(pack: PackSpec) -> int:
     """Return how many attention patterns a step of a pack has: lanes x batch x heads."""
     return len(pack.lanes) * pack.run.batch_size * pack.run.model.heads
 

@@ -55,7 +55,7 @@ def refuse_missing(device: str) -> None:
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         if found.returncode:
             raise StudyError(f"config: `device` is {device!r}, but PyTorch does not start here: {found.stderr[-300:]}")
-        # The last line: Python may print others when it starts.
+        # The last word: Python may print others when it starts.
         said = found.stdout.split()[-1:]
         if not said or not said[0].isdecimal():
             raise StudyError(

@@ -19,7 +19,7 @@ def _device(text: str) -> str:
 
 
 def _percent(text: str) -> int:
-    if not text.isdecimal() or not 0 <= int(text) <= 100:
+    if not text.isdecimal() or int(text) > 100:
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 100, got {text!r}")
     return int(text)
 
