@@ -436,6 +436,19 @@ def test_a_run_that_has_nothing_of_its_own_is_not_named_at_the_foot_of_a_figure(
     assert layout.note_of(record, layout.of_paths(record))[-1] == "some: L2."
 
 
+def test_where_axes_cross_the_foot_of_a_figure_says_what_belongs_to_each_level_once(record):
+    def crossed(*captions):
+        axes = [{"a": a, "b": b} for a in (1, 2) for b in (3, 4)]
+        (run, *_), names = record.runs, [f"a={one['a']},b={one['b']}" for one in axes]
+        runs = [replace(run, name=name, axes=at, caption=c) for name, at, c in zip(names, axes, captions, strict=True)]
+        return layout.note_of(replace(record, runs=tuple(runs)), layout.of_paths(record))[-1]
+
+    both = [("same", f"{a} heads", f"{b} layers") for a in (1, 2) for b in (3, 4)]
+    assert crossed(*both) == "a=1: 1 heads. a=2: 2 heads. b=3: 3 layers. b=4: 4 layers."
+    # A run that has something more is named, and so are all.
+    assert crossed((*both[0], "alone"), *both[1:]).startswith("a=1,b=3: 1 heads; 3 layers; alone. a=1,b=4: 1 heads;")
+
+
 # What a study asks its figures to show.
 
 

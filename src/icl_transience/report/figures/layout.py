@@ -1,7 +1,7 @@
 """What stands around the panels of a figure: its title, legends, and at the foot what it was made with."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,14 +98,35 @@ def note_of(record: ExperimentRecord, how: str) -> list[str]:
     seeds = sorted({lane.seed for run in record.runs for lane in run.lanes}, key=lambda s: (len(s), s))
     interval = f"{record.statistics.confidence:.0%} interval"
     lines = [f"Study {record.study}. {how.format(seeds=', '.join(seeds), interval=interval)}"]
-    captions = [run.caption or () for run in record.runs]
-    common = [part for part in captions[0] if all(part in caption for caption in captions)]
+    captions = {run.name: run.caption or () for run in record.runs}
+    common = _shared(captions.values())
     lines.append("; ".join(common) + ".")
     if len(captions) > 1:
-        own = ["; ".join(part for part in caption if part not in common) for caption in captions]
-        named = [f"{run.name}: {text}." for run, text in zip(record.runs, own, strict=True) if text]
+        own = {name: [part for part in caption if part not in common] for name, caption in captions.items()}
+        named = [f"{name}: {'; '.join(parts)}." for name, parts in (_of_levels(record, own) or own).items() if parts]
         lines.append(" ".join(named))
     return lines
+
+
+def _shared(captions: Collection[Sequence[str]]) -> list[str]:
+    """Return the parts that all captions have."""
+    first = next(iter(captions))
+    return [part for part in first if all(part in caption for caption in captions)]
+
+
+def _of_levels(record: ExperimentRecord, own: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Return level -> the parts that all runs have which are at it, where axes cross and this says all; else nothing.
+
+    own: run -> its parts. A level is called as it is in the names of runs.
+    """
+    levels = {run.name: run.name.split(",") for run in record.runs}
+    if any(len(run.axes) < 2 or len(levels[run.name]) != len(run.axes) for run in record.runs):
+        return {}
+    names = dict.fromkeys(level for axis in zip(*levels.values(), strict=True) for level in axis)
+    found = {level: _shared([own[run] for run, at in levels.items() if level in at]) for level in names}
+    # What all runs at a level of another axis have, too, belongs to that one.
+    said = {run: {part for level in at for part in found[level]} for run, at in levels.items()}
+    return found if all(said[run] == set(parts) for run, parts in own.items()) else {}
 
 
 # Legends.
