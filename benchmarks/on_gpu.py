@@ -50,8 +50,8 @@ def main() -> int:
         return 0
     if problem := device_problem(options.device):
         parser.error(f"--device {options.device}: {problem}")
-    if unknown := set(engines(options)) - {"native", "graph", "triton", "eager"}:
-        parser.error(f"--engines: expected native, graph, triton or eager, got {', '.join(sorted(unknown))}")
+    if problem := engines_problem(options):
+        parser.error(f"--engines: {problem}")
     end = time.monotonic() + 60 * options.minutes
     found: dict[str, Any] = {"device": options.device.split(":")[0], "date": time.strftime("%Y-%m-%d")}
     found |= {"machine": throughput.machine_name(options.device), "versions": versions(), "code": code(options)}
@@ -90,11 +90,17 @@ def device_problem(device: str) -> str:
     return ""
 
 
+def engines_problem(options: argparse.Namespace) -> str:
+    """Which engines are none; "" where all are."""
+    from icl_transience.specs.code_digest import STEPS
+
+    unknown = sorted(set(engines(options)) - set(STEPS))
+    return f"expected some of {', '.join(STEPS)}, got {', '.join(unknown)}" if unknown else ""
+
+
 def code(options: argparse.Namespace) -> dict[str, str]:
     """Engine -> a hash of the code that is measured."""
-    from icl_transience.specs.code_digest import STEPS, training_code
-
-    return {name: training_code(name) for name in engines(options) if name in STEPS}
+    return {name: throughput.code_of(name) for name in engines(options)}
 
 
 def versions() -> dict[str, str]:

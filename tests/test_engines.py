@@ -160,7 +160,8 @@ def test_tf32_is_float32_on_a_cpu():
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_native_answers_are_those_of_the_reference(name):
-    run = shaped(name)
+    # Of few answers one that is not clear would be more than a tenth.
+    run = changed(shaped(name), {"batch_size": 64})
     parameters, (exemplars, labels) = fresh_parameters(run, 2), fresh_batch(run, 1)
     # One label stands outside every context; without any there is nothing to compare.
     labels[:, :, :-1] %= run.bank.shape.n_train_classes - 1
@@ -187,8 +188,7 @@ def test_native_answers_are_those_of_the_reference(name):
     outside = logits.scatter(-1, labels[:, :, :-1].expand(2, -1, -1), -torch.inf)
     best_by_margin = outside.topk(2).values
     clear = best_by_margin[..., 0] - best_by_margin[..., 1] > 1e-4 * logits.abs().max()
-    # Of 8 random answers one has two labels so near each other in one test of a thousand.
-    assert clear.float().mean() > 0.5
+    assert clear.float().mean() > 0.9
     assert torch.equal(found.max_other_label[clear], expected.max_other_label[clear])
 
 

@@ -25,8 +25,9 @@ BEGIN, END = "<!-- claims: snakemake results_page -->", "<!-- end of claims -->"
 # More runs than that are better read as a table.
 _MOST_SENTENCES = 8
 _VERDICTS = ("supported", "contradicted", "both", "undecided", verdicts.NOT_YET)
-# Studies whose claims stand first, and whose figure of the evidence the README shows.
+# What the name of a study ends in that asks another's claims again, of another bank.
 _REPLICATED = "_replicated"
+# Studies whose claims stand first, and whose figure of the evidence the README shows.
 _FIRST = ("claims", f"claims{_REPLICATED}")
 _HEAD = """# What the studies show
 
@@ -136,18 +137,13 @@ def _claims_of_all(base: Path) -> Iterator[str]:
         "0.05 at most."
     )
     yield ""
-    head = ("study", "experiment", "claim", "verdict", "evidence", "p", "seeds")
+    head = ["study", "experiment", "claim", "verdict", "evidence", "p", "seeds", *["on another bank"] * bool(again)]
     rows = []
     for key, row in own.items():
-        study = key[0]
+        study, other = key[0], theirs.get(key)
         found = _verdict(study, row), _evidence(row), verdicts.p_in_words(row) if row["seeds"] else "", row["seeds"]
-        rows.append((f"[`{study}`](docs/{PAGE}#{study})", row["experiment"], _text(row["text"]), *found))
-    if again:
-        head = (*head, "on another bank")
-        rows = [
-            (*row, _again(theirs[key][0], asked[theirs[key]]) if key in theirs else "")
-            for key, row in zip(own, rows, strict=True)
-        ]
+        beside = [_again(other[0], asked[other]) if other else ""] * bool(again)
+        rows.append([f"[`{study}`](docs/{PAGE}#{study})", row["experiment"], _text(row["text"]), *found, *beside])
     yield from _table(head, rows)
     name, file = studies[0]["study"], studies[0]["evidence"]
     if file:

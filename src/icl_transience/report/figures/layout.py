@@ -124,7 +124,6 @@ def _of_levels(record: ExperimentRecord, own: Mapping[str, list[str]]) -> dict[s
         return {}
     names = dict.fromkeys(level for axis in zip(*levels.values(), strict=True) for level in axis)
     found = {level: _shared([own[run] for run, at in levels.items() if level in at]) for level in names}
-    # What all runs at a level of another axis have, too, belongs to that one.
     said = {run: {part for level in at for part in found[level]} for run, at in levels.items()}
     return found if all(said[run] == set(parts) for run, parts in own.items()) else {}
 
