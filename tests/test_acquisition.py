@@ -183,7 +183,7 @@ def test_the_table_is_told_in_words():
     table = acquisition.threshold_of(lanes_of({64: [0] * 8, 128: [0, 1] * 4, 256: [1] * 8}), AXIS, 0.95)
     star, *of_levels = acquisition.in_words(table, AXIS)
     found = "128 on (resampled seeds, 95% of them, and the levels beside it: "
-    assert star.startswith(f"half of the seeds acquire it from {AXIS} = {found}")
+    assert star.startswith(f"half of the seeds acquire it from about {AXIS} = {found}")
     assert of_levels[0].startswith(
         f"{AXIS} = 64: 0 of 8 seeds acquire it, median not reached; bimodality of final accuracies "
     )

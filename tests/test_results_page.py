@@ -17,7 +17,7 @@ from test_golden import write_sources
 
 from icl_transience.analysis import acquisition, verdicts, words
 from icl_transience.planning.plan import Plan, study_files
-from icl_transience.report import on_record, pictures, recorded, results_page, verified
+from icl_transience.report import on_record, pictures, recorded, results_page, study_json, verified
 from icl_transience.results import provenance
 from icl_transience.specs.errors import StudyError
 from icl_transience.store import checksums, tables_file
@@ -74,7 +74,31 @@ def test_what_is_contradicted_has_a_remark_why():
     page = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("\n")
     contradicted = [line for line, text in enumerate(page) if text.startswith("- **Contradicted**")]
     assert contradicted
-    assert [page[line] for line in contradicted if not page[line + 1].startswith("  *Remark:* ")] == []
+    # After what was tested and what was found.
+    assert [page[line] for line in contradicted if not page[line + 3].startswith("    - *Remark:* ")] == []
+
+
+def test_a_remark_on_several_claims_is_written_once():
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("\n")
+    remarks = [line for line in page if line.startswith("    - *Remark:* ")]
+    again = "    - *Remark:* as above."
+    assert again in remarks
+    assert len({*remarks}) == len(remarks) - remarks.count(again) + 1
+
+
+def test_the_commit_that_results_were_made_with_is_said(finished):
+    written(finished)
+    path = Path("docs/data/laptop/study.json")
+    study = json.loads(path.read_text(encoding="utf-8"))
+    made_with = provenance.known(finished)["git"]
+    assert [one["commit"] for one in study["experiments"].values()] == [study_json.commit_of(made_with)] * 2
+    study["experiments"]["l2"]["commit"] = study_json.commit_of({"commit": "0123456789abcdef", "dirty": True})
+    study["experiments"]["transience"]["commit"] = None
+    path.write_text(json.dumps(study), encoding="utf-8")
+    results_page.write_pages(Path())
+    assert "; commit 0123456789ab with changes. [The study]" in Path("docs/results.md").read_text(encoding="utf-8")
+    assert study_json.commit_of({"commit": "0123456789abcdef", "dirty": False}) == "0123456789ab"
+    assert study_json.commit_of(None) is None
 
 
 def test_thin_lines_keep_their_colours_on_small_pictures(tmp_path):
@@ -153,7 +177,10 @@ def test_the_page_has_questions_claims_runs_figures_and_times_in_the_words_of_th
     (run,), ends = words.runs_of(folder), words.last_points(folder)
     assert words.run_in_words(run, *ends["baseline"]) in page
     (row,) = tables_file.records(tables_file.read_csv(Path(finished.paths.study_folder, "verdicts.csv")))
-    assert f"- **Undecided**: less is lost. {verdicts.findings(row)}" in page.replace("&lt;", "<").replace("\\|", "|")
+    tested, found, note = verdicts.tested_and_found(row)
+    assert verdicts.findings(row) == f"({tested}; {found}); {note}"
+    said = f"- **Undecided**: less is lost.\n    - Tested: {tested}.\n    - Found: {found}. {note[0].upper()}{note[1:]}.\n"
+    assert said in page.replace("&lt;", "<").replace("\\|", "|")
     # A run of each experiment is that of the other: its lanes are trained once.
     assert "| 1 claim: 1 undecided | 2 of 2 | 4 of 4 |" in page
     for said in ("Not finished", "so far", "not yet"):
@@ -195,7 +222,7 @@ def test_a_claim_that_another_study_asks_again_of_another_bank_has_one_row_in_th
     assert "| l2 | less is lost | undecided | " in again
     assert " | [contradicted](docs/results.md#laptop_replicated)" in again
     assert "1 claim: 1 undecided, each in" in again
-    assert " Asked again of another bank: 1 contradicted.\n" in again
+    assert " Asked again of another bank, with other models and horizons: 1 contradicted.\n" in again
     assert again.count("less is lost") == readme.count("less is lost") == 1
     assert page.count("less is lost") == 2
     # Another claim has a row of its own.
@@ -212,7 +239,7 @@ def test_a_remark_follows_its_claim_while_its_verdict_stands(finished):
     path = Path("docs/data/remarks.yaml")
     path.write_text("laptop: {l2: {kept: {undecided: two seeds *cannot* say it}}}", encoding="utf-8")
     remarked, told = written(finished)
-    assert [line for line in remarked.split("\n") if line not in page] == [r"  *Remark:* two seeds \*cannot\* say it"]
+    assert [line for line in remarked.split("\n") if line not in page] == [r"    - *Remark:* two seeds \*cannot\* say it"]
     assert told == readme.replace("| undecided |", "| undecided, [with a remark](docs/results.md#laptop) |")
     assert told != readme
     for text, problem in (
@@ -333,7 +360,7 @@ def test_a_record_that_was_interrupted_makes_no_page_until_it_is_made_again(fini
 
 def test_a_claim_may_be_of_numbers_and_its_source_a_year(finished):
     page, readme = written(plan_of(Path(), LAPTOP.replace("text: less is lost", "text: '42', source: '2024'")))
-    assert "- **Undecided**: 42 (2024). (" in page
+    assert "- **Undecided**: 42 (2024).\n    - Tested: " in page
     assert "| l2 | 42 | undecided |" in readme
 
 
@@ -397,7 +424,7 @@ def test_an_experiment_that_is_on_record_and_not_in_the_results_stays(finished):
     # Whatever seeds and claims are added to it.
     more = LAPTOP.replace("less is lost", "less of it is lost").replace("seeds: [0, 1]", "seeds: [0, 1, 2]")
     told, _ = written(plan_of(Path(), more))
-    assert "- **Undecided**: less of it is lost. " in told
+    assert "- **Undecided**: less of it is lost.\n" in told
     assert told.count("Figure and numbers are of 2 of 3 seeds.\n") == 2
     assert "**Not finished:** 2 of 6 lanes are left out.\n" in told
     assert "| 2 of 2 | 4 of 6 |" in told

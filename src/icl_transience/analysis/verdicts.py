@@ -258,11 +258,17 @@ def sentence(row: Mapping[str, Any]) -> str:
 
 
 def findings(row: Mapping[str, Any]) -> str:
-    """Return what was tested, what was found and by how many seeds, in parentheses; then what there is to note.
+    """Return what was tested, what was found and by how many seeds, in parentheses; then what there is to note."""
+    tested, found, note = tested_and_found(row)
+    return f"({tested}; {found})" + (f"; {note}" if note else "")
+
+
+def tested_and_found(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return what was tested, what was found and by how many seeds, and what there is to note, "" where nothing is.
 
     Of a claim of several parts, effect and seeds are of the one that speaks least for it, which is named.
     """
-    parts = [row["tested"]]
+    parts = []
     effect = f"{_name_of_effect(row)} {{}}{_interval(row)}"
     if not pd.isna(row["effect_of"]) and row["effect_of"] != row["tested"]:
         effect = f"least for it, {row['effect_of']}: {effect}"
@@ -275,8 +281,7 @@ def findings(row: Mapping[str, Any]) -> str:
     if not pd.isna(row["p_holm"]):
         parts += _tests(row)
     parts.append(format_number_of(row["seeds"], "seed"))
-    note = "" if pd.isna(row["note"]) or not row["note"] else f"; {row['note']}"
-    return f"({'; '.join(parts)}){note}"
+    return row["tested"], "; ".join(parts), "" if pd.isna(row["note"]) else row["note"]
 
 
 def _name_of_effect(row: Mapping[str, Any]) -> str:
@@ -290,7 +295,10 @@ def _name_of_effect(row: Mapping[str, Any]) -> str:
 
 def _tests(row: Mapping[str, Any]) -> Iterator[str]:
     if row["evidence"] != "fixed":
-        yield f"{row['seeds_for']} as claimed and {row['seeds_against']} the other way"
+        neither = row["seeds"] - row["seeds_for"] - row["seeds_against"]
+        yield f"{row['seeds_for']} as claimed and {row['seeds_against']} the other way" + (
+            f", {neither} neither way" if neither else ""
+        )
         yield f"evidence {evidence_in_words(row)}"
     yield f"p = {p_in_words(row)} after Holm"
 
@@ -322,5 +330,5 @@ def _short(e: float) -> str:
 
 def _interval(row: Mapping[str, Any]) -> str:
     if pd.isna(row["confidence"]):
-        return ""
+        return ", no interval of so few" if row["evidence"] != "fixed" and not pd.isna(row["effect"]) else ""
     return f", {row['confidence']:.1%} interval {row['lower']:.3g} to {row['upper']:.3g}"

@@ -35,10 +35,17 @@ Written by `snakemake results_page` from `docs/data`, which that command takes f
 after the verdict, are only the sentences after *Remark* ([all of them](data/remarks.yaml)). Every number is that of the
 tables and of the report: levels are means over seeds, times are medians, and [files and tables](tables.md) defines
 them. A peak is that of the smoothed curve, an end is the last snapshot as it was measured: it may lie above the peak. A
-claim is decided by [evidence](claims.md) over seeds; *undecided* is not *refuted*. Times are those of the jobs, one
-after another, on a machine that may have had other work; jobs run beside each other. A lane that experiments share
-counts in each of them, and once in a study's lanes; in its time once, too, unless it was trained again for another of
-them.
+claim is decided by [evidence](claims.md) over seeds; *undecided* is not *refuted*, and a claim of several parts is
+*contradicted* where one of them is.
+
+p is corrected for all claims of a study (Holm), and is that of the opposite where there is more evidence against a
+claim than for it. An effect is the median over the seeds that have it; its interval is of that claim or part alone, not
+corrected, so that it may leave out what the verdict leaves open. Tau is Kendall's, of a seed: 1 where each pair of
+levels rises along the axis, -1 where each falls. "About 4 more seeds" is for seeds that go on as they did.
+
+Times are those of the jobs, one after another, on a machine that may have had other work; jobs run beside each other.
+A lane that experiments share counts in each of them, and once in a study's lanes; in its time once, too, unless it was
+trained again for another of them.
 """
 
 
@@ -129,12 +136,13 @@ def _claims_of_all(base: Path) -> Iterator[str]:
     count = _counted(list(own.values()))
     said = f"{count[0].upper()}{count[1:]}, each in a study of minutes to hours on two cores ([how](docs/{PAGE}))."
     if again:
-        said += f" Asked again of another bank: {_counted(again).partition(': ')[2]}."
+        said += f" Asked again of another bank, with other models and horizons: {_counted(again).partition(': ')[2]}."
     yield said
     yield (
         "[Evidence](docs/claims.md) is 1 before the first seed, and grows with each that goes the way claimed; 20 "
         "decides a claim that stands alone. In a study with others, p after Holm's correction for all of them must be "
-        "0.05 at most."
+        "0.05 at most: each study errs by itself. A claim of several parts is contradicted where one of them is; the page "
+        "says which."
     )
     yield ""
     head = ["study", "experiment", "claim", "verdict", "evidence", "p", "seeds", *["on another bank"] * bool(again)]
@@ -219,15 +227,21 @@ def _made(study: Mapping[str, Any]) -> str:
     spent = [f"{kind} {format_duration(seconds)}" for kind, seconds in study["seconds"].items() if seconds]
     with_what = ", ".join(f"{name} {version}" for name, version in study["versions"].items())
     machine = ", ".join([format_number_of(study["cores"], "core"), *study["gpus"]])
-    return f"Jobs took: {', '.join(spent)}; {machine}; {study['date']}; {with_what}."
+    commits = dict.fromkeys(one["commit"] for one in study["experiments"].values() if one.get("commit"))
+    code = f"; commit {', '.join(commits)}" if commits else ""
+    return f"Jobs took: {', '.join(spent)}; {machine}; {study['date']}; {with_what}{code}."
 
 
 def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], docs: Path) -> Iterator[str]:
     yield f"### {name}" + (f": {_text(one['question'])}" if one["question"] else "") + "\n"
     runs, seeds, lanes = (format_number_of(number, noun) for number, noun in _sizes(one))
+    # Of the first records every lane was an experiment's own.
+    spent = one["seconds"], one.get("own_seconds", one["seconds"])
+    took, own = (format_duration(sum(seconds.values())) for seconds in spent)
     yield (
-        f"{runs}, {seeds} each: {lanes} to {format_count(one['horizon'])} sequences seen; "
-        f"jobs took {format_duration(sum(one['seconds'].values()))}.\n"
+        f"{runs}, {seeds} each: {lanes} to {format_count(one['horizon'])} sequences seen; jobs took {took}"
+        + (f", {own} without lanes that another experiment counts" if own != took else "")
+        + ".\n"
     )
     if one["done"] < one["lanes"]:
         left = f"**Not finished:** {one['lanes'] - one['done']} of {lanes} are left out"
@@ -267,12 +281,17 @@ def _sizes(one: Mapping[str, Any]) -> list[tuple[int, str]]:
 
 
 def _claims(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    said = set[str]()
     for row in claims:
         source = f" ({_text(row['source'])})" if isinstance(row["source"], str) and row["source"] else ""
-        found = "" if row["verdict"] == verdicts.NOT_YET else f" {_text(verdicts.findings(row))}"
-        yield f"- **{row['verdict'].capitalize()}**: {_text(row['text'])}{source}.{found}"
+        yield f"- **{row['verdict'].capitalize()}**: {_text(row['text'])}{source}."
+        if row["verdict"] != verdicts.NOT_YET:
+            tested, found, note = (_text(part) for part in verdicts.tested_and_found(row))
+            yield f"    - Tested: {tested}."
+            yield f"    - Found: {found}." + (f" {note[0].upper()}{note[1:]}." if note else "")
         if row["remark"]:
-            yield f"  *Remark:* {_text(row['remark'])}"
+            yield "    - *Remark:* " + ("as above." if row["remark"] in said else _text(row["remark"]))
+            said.add(row["remark"])
     if claims:
         yield ""
 

@@ -18,7 +18,7 @@ from icl_transience.study.experiments import Experiment
 # What there is no more to train of: see results/status.py.
 _DONE = ("done", "diverged")
 # What is said of an experiment's results; the rest is what the study says.
-_OF_RESULTS = ("seconds", "own_seconds", "seeds_in_tables", "ends", "figure")
+_OF_RESULTS = ("seconds", "own_seconds", "commit", "seeds_in_tables", "ends", "figure")
 # What shapes numbers, of the versions that results say.
 _VERSIONS = ("icl-transience", "python", "torch", "snakemake")
 
@@ -61,10 +61,11 @@ def describe(
     }
     for name, one in experiments.items():
         if name in kept:
-            one |= {key: kept[name][key] for key in _OF_RESULTS}
+            # Records of before have no commit.
+            one |= {key: kept[name].get(key) for key in _OF_RESULTS}
         else:
             one |= {"seconds": _seconds(packs, used[name]), "own_seconds": _seconds(packs, own[name])}
-            one |= {"seeds_in_tables": list(seeds.get(name, ())), "ends": {}, "figure": None}
+            one |= {"commit": commit_of(entry["git"]), "seeds_in_tables": list(seeds.get(name, ())), "ends": {}, "figure": None}
     horizons: dict[Lane, int] = {}
     for experiment in plan.study.experiments.values():
         for lane in experiment.lanes():
@@ -100,6 +101,11 @@ def _done(plan: Plan, rows: Iterable[status.Row], kept: Mapping[str, Mapping[str
             lane = Lane(run=named.run, seed=seed)
             done[lane] = max(done.get(lane, 0), experiment.horizon if is_done else 0)
     return done
+
+
+def commit_of(git: Mapping[str, Any] | None) -> str | None:
+    """Return the commit that results were made with, None where that was in no checkout. git: of provenance.json."""
+    return git["commit"][:12] + " with changes" * git["dirty"] if git and git["commit"] else None
 
 
 def declared(experiment: Experiment) -> str:
