@@ -141,8 +141,8 @@ def _claims_of_all(base: Path) -> Iterator[str]:
     yield (
         "[Evidence](docs/claims.md) is 1 before the first seed, and grows with each that goes the way claimed; 20 "
         "decides a claim that stands alone. In a study with others, p after Holm's correction for all of them must be "
-        "0.05 at most: each study errs by itself. A claim of several parts is contradicted where one of them is; the page "
-        "says which."
+        "0.05 at most: each study errs by itself. A claim of several parts is contradicted where one of them is; the "
+        "page says which."
     )
     yield ""
     head = ["study", "experiment", "claim", "verdict", "evidence", "p", "seeds", *["on another bank"] * bool(again)]

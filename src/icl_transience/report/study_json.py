@@ -65,7 +65,8 @@ def describe(
             one |= {key: kept[name].get(key) for key in _OF_RESULTS}
         else:
             one |= {"seconds": _seconds(packs, used[name]), "own_seconds": _seconds(packs, own[name])}
-            one |= {"commit": commit_of(entry["git"]), "seeds_in_tables": list(seeds.get(name, ())), "ends": {}, "figure": None}
+            one |= {"commit": commit_of(entry["git"]), "seeds_in_tables": list(seeds.get(name, ()))}
+            one |= {"ends": {}, "figure": None}
     horizons: dict[Lane, int] = {}
     for experiment in plan.study.experiments.values():
         for lane in experiment.lanes():
