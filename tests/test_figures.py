@@ -583,6 +583,25 @@ def test_the_legend_of_a_comparison_takes_a_panel_that_is_free_or_a_line_below_a
     assert len({panel.get_xlim() for panel in panels}) == 1
 
 
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+@pytest.mark.parametrize("length", [4, 24, 60, 100, 300])
+@pytest.mark.parametrize("shown", [("icl",), ("icl", "iwl", "ciwl")])
+def test_panels_of_a_comparison_are_as_wide_as_each_other_whatever_runs_are_called(tmp_path, shown, length):
+    """A legend in the place of a panel is as wide as its words, and would push the others apart."""
+    named = make_record({f"{n}{',recipe.burstiness=2' * 15}"[:length]: {} for n in range(2)})
+    asked = asking(named, evaluators=shown)
+    curves = make_curves(named, {run.name: STAYS for run in named.runs})
+    with matplotlib.rc_context(style.STYLE):
+        figure = experiment._figure("comparison", asked, tables_of(tmp_path, asked, curves))
+        figure.draw_without_rendering()
+    panels = [panel for panel in figure.axes if panel.axison]
+    assert len({round(panel.get_window_extent().width) for panel in panels}) == 1
+    (legend,) = [panel.get_legend() for panel in figure.axes if panel.get_legend()]
+    for words in (legend, *(panel.title for panel in panels)):
+        box = words.get_window_extent()
+        assert (box.x0 >= 0) & (box.x1 <= figure.bbox.x1)
+
+
 @pytest.mark.parametrize("spread", [0.4, 0.01, 0.0])
 def test_labels_of_the_plane_do_not_collide(tmp_path, spread):
     """However little a path moves between powers of ten."""

@@ -235,13 +235,9 @@ def _made(study: Mapping[str, Any]) -> str:
 def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], docs: Path) -> Iterator[str]:
     yield f"### {name}" + (f": {_text(one['question'])}" if one["question"] else "") + "\n"
     runs, seeds, lanes = (format_number_of(number, noun) for number, noun in _sizes(one))
-    # Of the first records every lane was an experiment's own.
-    spent = one["seconds"], one.get("own_seconds", one["seconds"])
-    took, own = (format_duration(sum(seconds.values())) for seconds in spent)
     yield (
-        f"{runs}, {seeds} each: {lanes} to {format_count(one['horizon'])} sequences seen; jobs took {took}"
-        + (f", {own} without lanes that another experiment counts" if own != took else "")
-        + ".\n"
+        f"{runs}, {seeds} each: {lanes} to {format_count(one['horizon'])} sequences seen; "
+        f"jobs took {format_duration(sum(one['seconds'].values()))}{_without_shared(one)}.\n"
     )
     if one["done"] < one["lanes"]:
         left = f"**Not finished:** {one['lanes'] - one['done']} of {lanes} are left out"
@@ -257,6 +253,17 @@ def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], doc
         yield from _threshold(folder, one)
         yield from _forecast(folder)
         yield from _runs(folder, one["ends"])
+
+
+def _without_shared(one: Mapping[str, Any]) -> str:
+    """Return how much of an experiment's time is that of lanes which no other experiment counts; "" if all of it is."""
+    # Of the first records every lane was an experiment's own.
+    seconds, own = one["seconds"], one.get("own_seconds", one["seconds"])
+    if own == seconds:
+        return ""
+    if not any(own.values()):
+        return ", all of it for lanes that another experiment counts"
+    return f", {format_duration(sum(own.values()))} without lanes that another experiment counts"
 
 
 def _threshold(folder: Path, one: Mapping[str, Any]) -> Iterator[str]:

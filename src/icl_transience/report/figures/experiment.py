@@ -156,12 +156,17 @@ def _comparison(record: ExperimentRecord, tables: Tables) -> Figure:
     columns, colours, lines = 3, figure_runs.colours_of_runs(record), {}
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(WIDTH, 0.3 + 1.8 * rows), layout="constrained")
-    if has_room := len(shown) < rows * columns:
-        axes = figure.subplots(rows, columns).ravel()
+    title, of_runs = figure_runs.words_of_runs(record)
+    free = rows * columns - len(shown)
+    # A legend that is larger than the place that is free would push panels apart.
+    width_of_free = free * (WIDTH / columns - 0.2)
+    if has_room := len(of_runs) <= 12 and layout.width_of_legend(title, of_runs.values()) <= width_of_free:
+        grid = figure.add_gridspec(rows, columns)
+        places = [grid[number // columns, number % columns] for number in range(len(shown))]
+        axes = [figure.add_subplot(place) for place in [*places, grid[rows - 1, columns - free :]]]
     else:
-        title, of_runs = figure_runs.words_of_runs(record)
         handles = layout.legend_lines(_named(title, of_runs, colours))
-        axes = layout.with_legend(figure, rows, columns, handles, 1.8).ravel()
+        axes = list(layout.with_legend(figure, rows, columns, handles, 1.8).ravel())
     for panel, name in zip(axes, shown, strict=False):
         if panel is not axes[0]:
             panel.sharex(axes[0])
@@ -178,7 +183,7 @@ def _comparison(record: ExperimentRecord, tables: Tables) -> Figure:
     for panel in axes[len(shown) :]:
         panel.axis("off")
     if has_room:
-        layout.legend_of_runs(axes[len(shown)], record, lines)
+        layout.legend_of_runs(axes[-1], record, lines)
     for number, panel in enumerate(axes[: len(shown)]):
         has_one_below = number + columns < len(shown)
         panel.tick_params(labelbottom=not has_one_below)

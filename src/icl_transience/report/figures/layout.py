@@ -143,6 +143,11 @@ def legend_of_runs(axes: Axes, record: ExperimentRecord, lines: Mapping[str, Lin
     )
 
 
+def width_of_legend(title: str, words: Collection[str]) -> float:
+    """Return how wide `legend_of_runs` is at most, in inches."""
+    return max(0.065 * len(title), 0.06 * max(map(len, words)) + 0.5)
+
+
 def path_marks() -> list[Line2D]:
     """Return what the marks of `lines.draw_path` mean."""
     circle = _mark("o", "1k, 10k, 100k, … sequences seen")
@@ -157,15 +162,18 @@ def legend_lines(colours: Mapping[str, Any]) -> list[Line2D]:
 
 def with_legend(figure: Figure, rows: int, columns: int, handles: Sequence[Line2D], panel_height: float) -> np.ndarray:
     """Return panels [rows, columns]; set the height, and draw below them a legend as wide as its words allow."""
-    longest = max((len(str(handle.get_label())) for handle in handles), default=1)
-    across = max(1, min(len(handles), int(figure.get_figwidth() / (0.075 * longest + 0.5))))
-    legend_height = 0.17 * -(-len(handles) // across) + 0.1 if handles else 0.01
+    labels = [str(handle.get_label()) for handle in handles]
+    across = max(1, min(len(handles), int(figure.get_figwidth() / (0.075 * max(map(len, labels), default=1) + 0.5))))
+    # One that is wider than the figure would leave no room for panels.
+    labels = [textwrap.fill(label, int((figure.get_figwidth() - 0.7) / 0.06)) for label in labels]
+    lines = sum(len(label.split("\n")) for label in labels)
+    legend_height = 0.17 * -(-lines // across) + 0.1 if handles else 0.01
     figure.set_figheight(rows * panel_height + legend_height + 0.6)
     grid = figure.add_gridspec(rows + 1, columns, height_ratios=[*[panel_height] * rows, legend_height])
     below = figure.add_subplot(grid[rows, :])
     below.axis("off")
     if handles:
-        below.legend(handles=handles, loc="center", ncols=across, fontsize=8, borderaxespad=0)
+        below.legend(handles, labels, loc="center", ncols=across, fontsize=8, borderaxespad=0)
     return np.array([[figure.add_subplot(grid[row, column]) for column in range(columns)] for row in range(rows)])
 
 
