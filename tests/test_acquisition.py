@@ -184,6 +184,12 @@ def test_the_table_is_told_in_words():
     star, *of_levels = acquisition.in_words(table, AXIS)
     found = "128 on (resampled seeds, 95% of them, and the levels beside it: "
     assert star.startswith(f"half of the seeds acquire it from about {AXIS} = {found}")
+    large = acquisition.threshold_of(lanes_of({512: [0] * 8, 1028: [0, 1] * 4, 2048: [1] * 8}), AXIS, 0.95)
+    assert large["threshold"].iloc[0] == pytest.approx(1028)
+    said, *_ = acquisition.in_words(large, AXIS)
+    assert f" from about {AXIS} = 1030 on (" in said
+    # An end may be a level.
+    assert said.endswith(": 762.5 to 2048)")
     assert of_levels[0].startswith(
         f"{AXIS} = 64: 0 of 8 seeds acquire it, median not reached; bimodality of final accuracies "
     )

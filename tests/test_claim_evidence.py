@@ -208,7 +208,7 @@ def test_the_interval_is_that_of_the_median_and_there_is_none_at_another_level()
     few = only(seeds_of(lanes(MANY), 7), anytime())
     assert few["verdict"] == "supported"
     assert all(math.isnan(few[name]) for name in ("lower", "upper", "confidence"))
-    assert ", no interval of so few; 7 as claimed and 0 the other way;" in verdicts.sentence(few)
+    assert ", no interval; 7 as claimed and 0 the other way;" in verdicts.sentence(few)
 
 
 def test_a_trend_has_the_median_of_tau_and_of_the_slope():
@@ -252,6 +252,12 @@ def test_of_parts_that_say_as_much_the_effect_is_of_a_comparison():
     table = lanes({"none": [0.8] * 12, "some": [0.2] * 12}, peak=[0.9] * 24)
     row = only(table, conjunction(anytime("threshold"), anytime("difference")))
     assert (row["effect_of"], row["effect"]) == ("index: some < none", pytest.approx(-0.6))
+
+
+def test_of_parts_that_nothing_speaks_for_the_effect_is_of_the_one_that_most_speaks_against():
+    table = lanes({"none": [0.2] * 12, "some": [math.nan] * 12})
+    row = only(table, conjunction(anytime("difference"), anytime("threshold")))
+    assert (row["verdict"], row["effect_of"]) == ("contradicted", "index > 0.5 (none)")
 
 
 def test_the_part_that_speaks_least_is_that_of_the_largest_p_though_another_fell_back_further():
@@ -306,6 +312,13 @@ def folder(tmp_path):
     left_out = anytime(name="gone", experiment="words", left_out=True)
     verdicts.write_verdicts(tmp_path, [anytime(), claim("trend", name="two"), parts, left_out])
     return tmp_path
+
+
+def test_seeds_are_whole_numbers_beside_a_claim_that_is_left_out(folder):
+    said = list(verdicts.claims_in_words(folder))
+    assert len(said) == 4
+    assert " 12 as claimed and 0 the other way; " in said[0]
+    assert not [one for one in said if ".0 as claimed" in one or ".0 the other way" in one]
 
 
 def test_evidence_is_written_seed_by_seed_for_claims_and_their_parts(folder):

@@ -588,7 +588,8 @@ def test_the_legend_of_a_comparison_takes_a_panel_that_is_free_or_a_line_below_a
 @pytest.mark.parametrize("shown", [("icl",), ("icl", "iwl", "ciwl")])
 def test_panels_of_a_comparison_are_as_wide_as_each_other_whatever_runs_are_called(tmp_path, shown, length):
     """A legend in the place of a panel is as wide as its words, and would push the others apart."""
-    named = make_record({f"{n}{',recipe.burstiness=2' * 15}"[:length]: {} for n in range(2)})
+    number = 36 if length == 24 else 2
+    named = make_record({f"{n}{',recipe.burstiness=2' * 15}"[:length]: {} for n in range(number)})
     asked = asking(named, evaluators=shown)
     curves = make_curves(named, {run.name: STAYS for run in named.runs})
     with matplotlib.rc_context(style.STYLE):
@@ -597,9 +598,13 @@ def test_panels_of_a_comparison_are_as_wide_as_each_other_whatever_runs_are_call
     panels = [panel for panel in figure.axes if panel.axison]
     assert len({round(panel.get_window_extent().width) for panel in panels}) == 1
     (legend,) = [panel.get_legend() for panel in figure.axes if panel.get_legend()]
+    around = [panel.get_tightbbox() for panel in panels]
     for words in (legend, *(panel.title for panel in panels)):
         box = words.get_window_extent()
         assert (box.x0 >= 0) & (box.x1 <= figure.bbox.x1)
+    assert not [box for box in around if box.overlaps(legend.get_window_extent())]
+    foot = min(figure.texts, key=lambda text: text.get_window_extent().y0)
+    assert not foot.get_window_extent().overlaps(legend.get_window_extent())
 
 
 @pytest.mark.parametrize("spread", [0.4, 0.01, 0.0])

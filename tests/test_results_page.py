@@ -96,7 +96,9 @@ def test_the_commit_that_results_were_made_with_is_said(finished):
     study["experiments"]["transience"]["commit"] = None
     path.write_text(json.dumps(study), encoding="utf-8")
     results_page.write_pages(Path())
-    assert "; commit 0123456789ab with changes. [The study]" in Path("docs/results.md").read_text(encoding="utf-8")
+    assert "; last run at commit 0123456789ab with changes, some of it at others. [The study]" in Path(
+        "docs/results.md"
+    ).read_text(encoding="utf-8")
     assert study_json.commit_of({"commit": "0123456789abcdef", "dirty": False}) == "0123456789ab"
     assert study_json.commit_of(None) is None
 

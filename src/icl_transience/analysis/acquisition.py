@@ -109,7 +109,7 @@ def in_words(table: pd.DataFrame, axis: str, confidence: float = 0.95) -> list[s
         said = [f"{_SHARE} is one half or more already at {axis} = {levels.min():g}"]
     else:
         ends = _ends_in_words(lower, upper, confidence)
-        said = [f"half of the seeds acquire it from about {axis} = {star:.3g} on{ends}"]
+        said = [f"half of the seeds acquire it from about {axis} = {float(f'{star:.3g}'):g} on{ends}"]
     for row in records(table):
         shape = ", of ".join(_shape(of, row[name]) for of, name in _BIMODALITY.items())
         bound = "at most " if row["median_left_censored"] else ""
@@ -129,7 +129,7 @@ def _shape(of: str, coefficient: float) -> str:
 def _ends_in_words(lower: float, upper: float, confidence: float) -> str:
     if math.isnan(lower):
         return ""
-    first, last = (BELOW if end == -math.inf else ABOVE if end == math.inf else f"{end:.3g}" for end in (lower, upper))
+    first, last = (BELOW if end == -math.inf else ABOVE if end == math.inf else f"{end:.4g}" for end in (lower, upper))
     return f" (resampled seeds, {confidence:.0%} of them, and the levels beside it: {first} to {last})"
 
 

@@ -51,10 +51,13 @@ class Reading:
     def weakest(self) -> int:
         """Return the part that speaks least for the claim.
 
-        That is the one of the largest p, as p is what decides; of these that of least evidence now, and of these again
-        a comparison of runs before that of a run with a value.
+        That is the one of the largest p, as p is what decides; of these that of least evidence now, of these that of
+        most evidence against it, and of these again a comparison of runs before that of a run with a value.
         """
-        ends = [(-float(found.p[-1]), float(found.support[-1])) if len(self.seeds) else () for found in self.of_parts]
+        ends = [
+            (-float(found.p[-1]), float(found.support[-1]), -float(found.against[-1])) if len(self.seeds) else ()
+            for found in self.of_parts
+        ]
         return min(range(len(ends)), key=lambda number: (ends[number], self.parts[number].kind == "threshold"))
 
 

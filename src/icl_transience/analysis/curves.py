@@ -1,7 +1,6 @@
 """The tables of an experiment, from the metrics of its lanes: curves.csv here, the others in summaries.py."""
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ def write_tables(folder: Path, record: ExperimentRecord, packs_folder: Path) -> 
         for lane in run.lanes:
             key = (lane.pack, run.set)
             if key not in metrics:
-                metrics[key] = JoinedMetrics(packs_folder / lane.pack, key, record.packs[lane.pack], record.horizon)
+                metrics[key] = JoinedMetrics(packs_folder / lane.pack, key, record)
             under = [one.curves(lane.place) for one in read_lane(packs_folder, record, lane, inside)]
             frame = pd.concat([metrics[key].lane(lane.place), *(one for one in under if len(one))], ignore_index=True)
             if metrics[key].diverged(lane.place):
@@ -51,22 +50,22 @@ class JoinedMetrics:
     Points are those `on_curve`.
     """
 
-    def __init__(self, folder: Path, key: tuple[str, str], boundaries: Sequence[int], horizon: int):
+    def __init__(self, folder: Path, key: tuple[str, str], record: ExperimentRecord):
         pack_id, set_id = key
-        self.horizon = horizon
+        self.horizon, self.horizon_is_end = record.horizon, record.horizon_is_end
         self.parts = [
             read_metrics(
                 folder / layout.metrics_name(set_id, start, end),
                 metrics_identity(layout.segment_identity(pack_id, start, end), set_id),
             )
-            for start, end in itertools.pairwise(boundaries)
+            for start, end in itertools.pairwise(record.packs[pack_id])
         ]
 
     def lane(self, place: int) -> pd.DataFrame:
         """Return the rows of curves.csv of the lane at `place` in the pack."""
         seen = np.concatenate([part.sequences_seen for part in self.parts])
         scheduled = np.concatenate([part.is_scheduled for part in self.parts])
-        kept = on_curve(seen, scheduled, self.horizon)
+        kept = on_curve(seen, scheduled, self.horizon, horizon_is_end=self.horizon_is_end)
         frames = [self._training_loss(seen[kept], place)]
         for name in self.parts[0].values:
             mean, error = (

@@ -39,18 +39,18 @@ _OF_TOKENS = ("snapshot", "sequences_seen", "evaluator", "layer", "head", "token
 class JoinedCircuits:
     """What one spec gave of a pack, all segments up to the horizon joined; snapshots are those of curves.csv."""
 
-    def __init__(self, folder: Path, pack_id: str, circuits_id: str, boundaries: Sequence[int], horizon: int):
+    def __init__(self, folder: Path, pack_id: str, circuits_id: str, record: ExperimentRecord):
         self.parts: list[SegmentCircuits] = [
             read_circuits(
                 folder / layout.circuits_name(circuits_id, start, end),
                 circuits_identity(layout.segment_identity(pack_id, start, end), circuits_id),
             )
-            for start, end in itertools.pairwise(boundaries)
+            for start, end in itertools.pairwise(record.packs[pack_id])
         ]
         seen, scheduled = (
             np.concatenate([getattr(part, name) for part in self.parts]) for name in ("sequences_seen", "is_scheduled")
         )
-        self.kept = on_curve(seen, scheduled, horizon)
+        self.kept = on_curve(seen, scheduled, record.horizon, horizon_is_end=record.horizon_is_end)
         self.seen = seen[self.kept]
 
     def _joined(self, arrays: Sequence[np.ndarray], place: int) -> np.ndarray:
@@ -156,8 +156,7 @@ def read_lane(
     for circuits_id in lane.circuits:
         key = (lane.pack, circuits_id)
         if key not in known:
-            boundaries = record.packs[lane.pack]
-            known[key] = JoinedCircuits(folder / lane.pack, *key, boundaries, record.horizon)
+            known[key] = JoinedCircuits(folder / lane.pack, *key, record)
         yield known[key]
 
 

@@ -295,10 +295,10 @@ def _name_of_effect(row: Mapping[str, Any]) -> str:
 
 def _tests(row: Mapping[str, Any]) -> Iterator[str]:
     if row["evidence"] != "fixed":
-        neither = row["seeds"] - row["seeds_for"] - row["seeds_against"]
-        yield f"{row['seeds_for']} as claimed and {row['seeds_against']} the other way" + (
-            f", {neither} neither way" if neither else ""
-        )
+        # A table with rows of claims that are left out has no whole numbers.
+        claimed, other, seeds = (int(row[name]) for name in ("seeds_for", "seeds_against", "seeds"))
+        more = f", {format_number_of(seeds - claimed - other, 'other')}" if seeds > claimed + other else ""
+        yield f"{claimed} as claimed and {other} the other way{more}"
         yield f"evidence {evidence_in_words(row)}"
     yield f"p = {p_in_words(row)} after Holm"
 
@@ -330,5 +330,5 @@ def _short(e: float) -> str:
 
 def _interval(row: Mapping[str, Any]) -> str:
     if pd.isna(row["confidence"]):
-        return ", no interval of so few" if row["evidence"] != "fixed" and not pd.isna(row["effect"]) else ""
+        return ", no interval" if row["evidence"] != "fixed" and not pd.isna(row["effect"]) else ""
     return f", {row['confidence']:.1%} interval {row['lower']:.3g} to {row['upper']:.3g}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from icl_transience.planning import packs
+from icl_transience.planning import ends, packs
 from icl_transience.planning.packs import Pack
 from icl_transience.specs.circuits import CircuitsSpec, specs_of
 from icl_transience.specs.runs import Lane
@@ -13,9 +13,9 @@ from icl_transience.study.experiments import Experiment, NamedRun, Study
 
 
 def specs_where(experiment: Experiment, named: NamedRun, *, horizon_is_end: bool) -> tuple[CircuitsSpec, ...]:
-    """Return what is measured inside the lanes of a run. horizon_is_end: whether a segment ends at the horizon.
+    """Return what is measured inside the lanes of a run. horizon_is_end: see `ends.at_horizon`.
 
-    Then that is the last point of its curves; else it is the snapshot before it.
+    Then the horizon is the last point of its curves; else it is the last snapshot until there.
     """
     if experiment.circuits is None:
         return ()
@@ -41,9 +41,9 @@ class CircuitsPlan:
         """Return the ids of the specs that need other snapshots, or of those that do not."""
         return [name for name, spec in self.specs.items() if bool(spec.others) == grafts]
 
-    def of_pack(self, experiment: Experiment, named: NamedRun, pack_id: str) -> tuple[CircuitsSpec, ...]:
-        """Return what is measured inside the lanes of a run that a pack trains."""
-        return specs_where(experiment, named, horizon_is_end=experiment.horizon in self.packs[pack_id].boundaries)
+    def of_run(self, experiment: Experiment, named: NamedRun) -> tuple[CircuitsSpec, ...]:
+        """Return what is measured inside the lanes of a run."""
+        return specs_where(experiment, named, horizon_is_end=self._at_horizon[experiment.name])
 
     def files(self, experiment: str) -> list[str]:
         """Return every file of what is measured inside an experiment's models."""
@@ -64,7 +64,7 @@ class CircuitsPlan:
         for named in experiment.runs:
             for seed in experiment.seeds:
                 pack_id, _ = self._places[Lane(run=named.run, seed=seed)]
-                for spec in self.of_pack(experiment, named, pack_id):
+                for spec in self.of_run(experiment, named):
                     yield pack_id, experiment.horizon, spec
 
     @cached_property
@@ -76,6 +76,10 @@ class CircuitsPlan:
                 of_pack = found.setdefault(pack_id, {})
                 of_pack[spec] = max(horizon, of_pack.get(spec, 0))
         return found
+
+    @cached_property
+    def _at_horizon(self) -> dict[str, bool]:
+        return ends.at_horizon(self.study, self.packs)
 
     @cached_property
     def _places(self) -> dict[Lane, tuple[str, int]]:

@@ -68,7 +68,7 @@ class Records:
                 seed=seed.label,
                 pack=pack_id,
                 place=place,
-                circuits=tuple(spec.id for spec in self.circuits.of_pack(experiment, named, pack_id)),
+                circuits=tuple(spec.id for spec in self.circuits.of_run(experiment, named)),
             )
             for seed, pack_id, place in homes
         )

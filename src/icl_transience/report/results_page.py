@@ -35,17 +35,19 @@ Written by `snakemake results_page` from `docs/data`, which that command takes f
 after the verdict, are only the sentences after *Remark* ([all of them](data/remarks.yaml)). Every number is that of the
 tables and of the report: levels are means over seeds, times are medians, and [files and tables](tables.md) defines
 them. A peak is that of the smoothed curve, an end is the last snapshot as it was measured: it may lie above the peak. A
-claim is decided by [evidence](claims.md) over seeds; *undecided* is not *refuted*, and a claim of several parts is
-*contradicted* where one of them is.
+claim is decided by [evidence](claims.md) over seeds; *undecided* is not *refuted*, and a claim of several parts may be
+*contradicted* for one of them alone.
 
 p is corrected for all claims of a study (Holm), and is that of the opposite where there is more evidence against a
 claim than for it. An effect is the median over the seeds that have it; its interval is of that claim or part alone, not
-corrected, so that it may leave out what the verdict leaves open. Tau is Kendall's, of a seed: 1 where each pair of
-levels rises along the axis, -1 where each falls. "About 4 more seeds" is for seeds that go on as they did.
+corrected, so that it may leave out what the verdict leaves open. There is none where few seeds have a value, or where
+they went first one way and then the other. *Others* are seeds without a value, or with one that goes neither way. Tau
+is Kendall's, of a seed: 1 where each pair of levels rises along the axis, -1 where each falls. "About 4 more seeds" is
+for seeds that go on as they did.
 
 Times are those of the jobs, one after another, on a machine that may have had other work; jobs run beside each other.
-A lane that experiments share counts in each of them, and once in a study's lanes; in its time once, too, unless it was
-trained again for another of them.
+A lane that experiments share counts in each of them, and once in a study's lanes; in its time once, too, with the first
+of them, unless it was trained again for another.
 """
 
 
@@ -141,8 +143,7 @@ def _claims_of_all(base: Path) -> Iterator[str]:
     yield (
         "[Evidence](docs/claims.md) is 1 before the first seed, and grows with each that goes the way claimed; 20 "
         "decides a claim that stands alone. In a study with others, p after Holm's correction for all of them must be "
-        "0.05 at most: each study errs by itself. A claim of several parts is contradicted where one of them is; the "
-        "page says which."
+        "0.05 at most: each study errs by itself. A claim of several parts may be contradicted for one of them alone."
     )
     yield ""
     head = ["study", "experiment", "claim", "verdict", "evidence", "p", "seeds", *["on another bank"] * bool(again)]
@@ -227,8 +228,9 @@ def _made(study: Mapping[str, Any]) -> str:
     spent = [f"{kind} {format_duration(seconds)}" for kind, seconds in study["seconds"].items() if seconds]
     with_what = ", ".join(f"{name} {version}" for name, version in study["versions"].items())
     machine = ", ".join([format_number_of(study["cores"], "core"), *study["gpus"]])
-    commits = dict.fromkeys(one["commit"] for one in study["experiments"].values() if one.get("commit"))
-    code = f"; commit {', '.join(commits)}" if commits else ""
+    commits = dict.fromkeys(one.get("commit") for one in study["experiments"].values())
+    known = ", ".join(commit for commit in commits if commit)
+    code = f"; last run at commit {known}" + ", some of it at others" * (None in commits) if known else ""
     return f"Jobs took: {', '.join(spent)}; {machine}; {study['date']}; {with_what}{code}."
 
 
@@ -256,14 +258,13 @@ def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], doc
 
 
 def _without_shared(one: Mapping[str, Any]) -> str:
-    """Return how much of an experiment's time is that of lanes which no other experiment counts; "" if all of it is."""
-    # Of the first records every lane was an experiment's own.
-    seconds, own = one["seconds"], one.get("own_seconds", one["seconds"])
-    if own == seconds:
+    """Return how much of an experiment's time an earlier one has not counted yet; "" where that is all of it."""
+    own = one["own_seconds"]
+    if own == one["seconds"]:
         return ""
     if not any(own.values()):
-        return ", all of it for lanes that another experiment counts"
-    return f", {format_duration(sum(own.values()))} without lanes that another experiment counts"
+        return ", all of it for lanes that another experiment has, too"
+    return f", {format_duration(sum(own.values()))} without lanes that another experiment has, too"
 
 
 def _threshold(folder: Path, one: Mapping[str, Any]) -> Iterator[str]:

@@ -62,7 +62,7 @@ def describe(
     for name, one in experiments.items():
         if name in kept:
             # Records of before have no commit.
-            one |= {key: kept[name].get(key) for key in _OF_RESULTS}
+            one |= {"commit": None} | {key: kept[name][key] for key in _OF_RESULTS if key in kept[name]}
         else:
             one |= {"seconds": _seconds(packs, used[name]), "own_seconds": _seconds(packs, own[name])}
             one |= {"commit": commit_of(entry["git"]), "seeds_in_tables": list(seeds.get(name, ()))}
@@ -105,7 +105,7 @@ def _done(plan: Plan, rows: Iterable[status.Row], kept: Mapping[str, Mapping[str
 
 
 def commit_of(git: Mapping[str, Any] | None) -> str | None:
-    """Return the commit that results were made with, None where that was in no checkout. git: of provenance.json."""
+    """Return the commit that the study was last run at, None where that was in no checkout. git: of provenance.json."""
     return git["commit"][:12] + " with changes" * git["dirty"] if git and git["commit"] else None
 
 

@@ -175,7 +175,7 @@ def _of_experiments(plan: Plan, rates: Mapping[str, Rate]) -> tuple[dict[str, Co
                 cost += _answers(pack, rate, 1, answers, answered.get(lane, 0), end)
                 trained[place] = max(end, trained.get(place, 0))
                 answered[lane] = max(end, answered.get(lane, 0))
-                for spec in plan.circuits.of_pack(experiment, named, pack_id):
+                for spec in plan.circuits.of_run(experiment, named):
                     inside = (*place, spec)
                     cost += _inside(plan, pack, rate, 1, spec, measured.get(inside, 0), end)
                     measured[inside] = max(end, measured.get(inside, 0))

@@ -77,7 +77,7 @@ def _experiment_rows(
             pack_id, place = places[Lane(run=named.run, seed=seed)]
             pack, rate = trained[pack_id], rates[pack_id]
             seen = min(pack.sequences_seen, experiment.horizon)
-            inside = [spec.id for spec in plan.circuits.of_pack(experiment, named, pack_id)]
+            inside = [spec.id for spec in plan.circuits.of_run(experiment, named)]
             state, note = pack.state(place, experiment.horizon, named.sequence_set.id, inside)
             if state == "missing" and not pack.sequences_seen and (waits := _waits(plan, pack_id, seed, trained)):
                 note = f"{note}; {waits}"

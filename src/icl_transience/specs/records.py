@@ -71,6 +71,11 @@ class ExperimentRecord:
     circuits_figures: tuple[str, ...] = neutral(())
 
     @property
+    def horizon_is_end(self) -> bool:
+        """Whether a segment of all lanes ends at the horizon: else curves end at the last snapshot until there."""
+        return all(self.horizon in boundaries for boundaries in self.packs.values())
+
+    @property
     def has_circuits(self) -> bool:
         """Whether anything is measured inside the models."""
         return any(lane.circuits for run in self.runs for lane in run.lanes)

@@ -59,13 +59,13 @@ def read_metrics(path: Path, identity: str) -> SegmentMetrics:
         )
 
 
-def on_curve(sequences_seen: np.ndarray, is_scheduled: np.ndarray, horizon: int) -> np.ndarray:
+def on_curve(sequences_seen: np.ndarray, is_scheduled: np.ndarray, horizon: int, *, horizon_is_end: bool) -> np.ndarray:
     """Return which points stand on a curve, bool [n]: snapshots until the horizon, and a segment's end at it.
 
-    Ends of other segments are passed over, so that no number depends on where they meet, or changes once training goes
-    further.
+    horizon_is_end: whether all lanes of the experiment have such an end, see `ExperimentRecord.horizon_is_end`. Ends of
+    other segments are passed over, so that no number depends on where they meet, or changes once training goes further.
     """
-    return (is_scheduled & (sequences_seen <= horizon)) | (sequences_seen == horizon)
+    return (is_scheduled & (sequences_seen <= horizon)) | (horizon_is_end & (sequences_seen == horizon))
 
 
 def not_finite(path: Path, horizon: int) -> np.ndarray:

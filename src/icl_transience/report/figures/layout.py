@@ -144,8 +144,8 @@ def legend_of_runs(axes: Axes, record: ExperimentRecord, lines: Mapping[str, Lin
 
 
 def width_of_legend(title: str, words: Collection[str]) -> float:
-    """Return how wide `legend_of_runs` is at most, in inches."""
-    return max(0.065 * len(title), 0.06 * max(map(len, words)) + 0.5)
+    """Return about how wide `legend_of_runs` is, in inches."""
+    return max(0.075 * len(title), 0.06 * max(map(len, words)) + 0.5)
 
 
 def path_marks() -> list[Line2D]:
@@ -167,7 +167,7 @@ def with_legend(figure: Figure, rows: int, columns: int, handles: Sequence[Line2
     # One that is wider than the figure would leave no room for panels.
     labels = [textwrap.fill(label, int((figure.get_figwidth() - 0.7) / 0.06)) for label in labels]
     lines = sum(len(label.split("\n")) for label in labels)
-    legend_height = 0.17 * -(-lines // across) + 0.1 if handles else 0.01
+    legend_height = 0.185 * -(-lines // across) + 0.1 if handles else 0.01
     figure.set_figheight(rows * panel_height + legend_height + 0.6)
     grid = figure.add_gridspec(rows + 1, columns, height_ratios=[*[panel_height] * rows, legend_height])
     below = figure.add_subplot(grid[rows, :])
