@@ -30,11 +30,9 @@ from icl_transience.specs.evaluators import (
     evaluator_parts,
     evaluator_recipe,
 )
-from icl_transience.specs.experiment import Statistics
 from icl_transience.specs.identity import from_values
 from icl_transience.specs.model import Init, Model
 from icl_transience.specs.recipes import Labelling, Recipe
-from icl_transience.specs.records import ExperimentRecord
 from icl_transience.specs.runs import Lane, PackSpec, Run, Seed
 from icl_transience.specs.training import Optimizer, Snapshots
 from icl_transience.store import hdf5, layout, metrics_file
@@ -415,9 +413,6 @@ def test_the_end_of_a_segment_is_answered_though_it_is_no_snapshot(tmp_path, ban
     assert not np.allclose(expected[..., 0], at_8[..., 0], rtol=1e-4)
 
 
-STATISTICS = Statistics(evaluator="icl", smoothing=3, min_effect=0.05, confidence=0.95)
-
-
 @pytest.mark.parametrize(
     ("horizon", "ends", "points"),
     [
@@ -437,9 +432,10 @@ def test_a_curve_ends_at_its_horizon_and_does_not_depend_on_where_segments_meet(
         segments.run_segment(segments.SegmentJob(segment, PACK, bank, previous, start, end))
         evaluate.write_metrics(tmp_path / layout.metrics_name(SET.id, start, end), PACK, segment, SET, sequences_file)
         previous, start = segment, end
-    asked = {"study": "study", "experiment": "experiment", "axes": (), "runs": (), "statistics": STATISTICS}
-    record = ExperimentRecord(**asked, horizon=horizon, packs={PACK.id: (0, *ends)})
-    joined = curves.JoinedMetrics(tmp_path, (PACK.id, SET.id), record)
+    boundaries = [0, *ends]
+    joined = curves.JoinedMetrics(
+        tmp_path, (PACK.id, SET.id), boundaries, horizon, horizon_is_end=horizon in boundaries
+    )
     icl = joined.lane(1).query("evaluator == 'icl' and metric == 'in_context_accuracy'")
     assert icl["sequences_seen"].tolist() == points
     loss = joined.lane(1).query("evaluator == 'training'")

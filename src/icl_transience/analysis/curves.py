@@ -1,6 +1,7 @@
 """The tables of an experiment, from the metrics of its lanes: curves.csv here, the others in summaries.py."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,13 @@ def write_tables(folder: Path, record: ExperimentRecord, packs_folder: Path) -> 
         for lane in run.lanes:
             key = (lane.pack, run.set)
             if key not in metrics:
-                metrics[key] = JoinedMetrics(packs_folder / lane.pack, key, record)
+                metrics[key] = JoinedMetrics(
+                    packs_folder / lane.pack,
+                    key,
+                    record.packs[lane.pack],
+                    record.horizon,
+                    horizon_is_end=record.horizon_is_end,
+                )
             under = [one.curves(lane.place) for one in read_lane(packs_folder, record, lane, inside)]
             frame = pd.concat([metrics[key].lane(lane.place), *(one for one in under if len(one))], ignore_index=True)
             if metrics[key].diverged(lane.place):
@@ -50,15 +57,23 @@ class JoinedMetrics:
     Points are those `on_curve`.
     """
 
-    def __init__(self, folder: Path, key: tuple[str, str], record: ExperimentRecord):
+    def __init__(
+        self,
+        folder: Path,
+        key: tuple[str, str],
+        boundaries: Sequence[int],
+        horizon: int,
+        *,
+        horizon_is_end: bool,
+    ):
         pack_id, set_id = key
-        self.horizon, self.horizon_is_end = record.horizon, record.horizon_is_end
+        self.horizon, self.horizon_is_end = horizon, horizon_is_end
         self.parts = [
             read_metrics(
                 folder / layout.metrics_name(set_id, start, end),
                 metrics_identity(layout.segment_identity(pack_id, start, end), set_id),
             )
-            for start, end in itertools.pairwise(record.packs[pack_id])
+            for start, end in itertools.pairwise(boundaries)
         ]
 
     def lane(self, place: int) -> pd.DataFrame:

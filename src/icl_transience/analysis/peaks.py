@@ -21,7 +21,8 @@ def write_peaks(path: Path, pack: PackSpec, spec: CircuitsSpec, boundaries: Sequ
     statistics, horizon = spec.statistics, spec.horizon
     if not statistics or not horizon:
         raise ValueError(f"{spec.id} grafts nothing from a peak")
-    joined = JoinedMetrics(path.parent, (pack.id, spec.set), boundaries, horizon)
+    # The spec's horizon is where curves end.
+    joined = JoinedMetrics(path.parent, (pack.id, spec.set), boundaries, horizon, horizon_is_end=True)
     peaks: list[int | None] = []
     for place, lane in enumerate(pack.lanes):
         chance = evaluators.chance(statistics.evaluator, lane.run.recipe, lane.run.n_labels)

@@ -15,13 +15,13 @@ from icl_transience.study.experiments import Experiment, NamedRun, Study
 def specs_where(experiment: Experiment, named: NamedRun, *, horizon_is_end: bool) -> tuple[CircuitsSpec, ...]:
     """Return what is measured inside the lanes of a run. horizon_is_end: see `ends.at_horizon`.
 
-    Then the horizon is the last point of its curves; else it is the last snapshot until there.
+    Then curves end at the horizon; else they end at the last snapshot until there.
     """
     if experiment.circuits is None:
         return ()
     run, horizon = named.run, experiment.horizon
     last = horizon if horizon_is_end else max(run.snapshots.points(run.batch_size, 0, horizon))
-    return specs_of(experiment.circuits, named.sequence_set.id, horizon, last, experiment.statistics)
+    return specs_of(experiment.circuits, named.sequence_set.id, last, experiment.statistics)
 
 
 @dataclass(frozen=True)

@@ -112,13 +112,11 @@ class CircuitsSpec(Identified):
         return any(other.at is None for other in self.others)
 
 
-def specs_of(
-    circuits: Circuits, set_id: str, horizon: int, last: int, statistics: Statistics
-) -> tuple[CircuitsSpec, ...]:
+def specs_of(circuits: Circuits, set_id: str, last: int, statistics: Statistics) -> tuple[CircuitsSpec, ...]:
     """Return what there is to measure for an experiment's runs on a set: without grafts first, then with them.
 
-    Grafts stand apart: they need segments that come later, and what is without them shall not wait. horizon: in
-    sequences seen. last: the snapshot that is called the end.
+    Grafts stand apart: they need segments that come later, and what is without them shall not wait. last: the snapshot
+    that is called the end, with which curves end, in sequences seen.
     """
     plain = tuple(one for one in circuits.interventions if not one.intervention.graft)
     grafted = tuple(one for one in circuits.interventions if one.intervention.graft)
@@ -135,7 +133,7 @@ def specs_of(
                 set=set_id,
                 circuits=Circuits(measures=(), evaluators=circuits.evaluators, interventions=grafted),
                 others=tuple(Other(name=name, at=known[name] if name in known else int(name)) for name in names),
-                horizon=horizon if of_peak else None,
+                horizon=last if of_peak else None,
                 statistics=statistics if of_peak else None,
             )
         )
