@@ -74,7 +74,7 @@ def test_tables_that_are_taken_from_a_study_draw_what_the_studys_own_do(tmp_path
     drawn_from = {ROOT / "docs/data" / one.study / one.experiment for one in pictures.PICTURES.values()}
     for path in (path for folder in drawn_from for path in folder.glob("*.csv")):
         assert (tmp_path / "data" / path.relative_to(ROOT / "docs/data")).read_bytes() == path.read_bytes()
-    assert sum(path.stat().st_size for path in (ROOT / "docs/data").rglob("*") if path.is_file()) < 2_000_000
+    assert sum(path.stat().st_size for path in (ROOT / "docs/data").rglob("*") if path.is_file()) < 1_200_000
 
 
 @pytest.mark.parametrize(("study", "experiment"), sorted({picture[:2] for picture in pictures.PICTURES.values()}))

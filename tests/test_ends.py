@@ -27,7 +27,10 @@ def last_points(plan) -> dict[str, int]:
 
 
 def said(plan) -> list[str]:
-    return list(ends.in_words(plan.study, plan.packs))
+    # What is planned by is what tables are made by.
+    record = plan.records.experiment("transience", figures=False)
+    assert plan.circuits.at_horizon["transience"] == record.horizon_is_end
+    return list(ends.in_words(plan.study, plan.circuits.at_horizon))
 
 
 def test_training_that_ends_between_snapshots_has_a_point_there_and_keeps_it(here):

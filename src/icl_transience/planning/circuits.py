@@ -37,13 +37,18 @@ class CircuitsPlan:
         """Spec by id, of the whole study."""
         return {spec.id: spec for experiment in self.study.experiments.values() for *_, spec in self._asked(experiment)}
 
+    @cached_property
+    def at_horizon(self) -> dict[str, bool]:
+        """Whether curves of an experiment end at its horizon, by its name."""
+        return ends.at_horizon(self.study, self.packs)
+
     def ids(self, *, grafts: bool) -> list[str]:
         """Return the ids of the specs that need other snapshots, or of those that do not."""
         return [name for name, spec in self.specs.items() if bool(spec.others) == grafts]
 
     def of_run(self, experiment: Experiment, named: NamedRun) -> tuple[CircuitsSpec, ...]:
         """Return what is measured inside the lanes of a run."""
-        return specs_where(experiment, named, horizon_is_end=self._at_horizon[experiment.name])
+        return specs_where(experiment, named, horizon_is_end=self.at_horizon[experiment.name])
 
     def files(self, experiment: str) -> list[str]:
         """Return every file of what is measured inside an experiment's models."""
@@ -76,10 +81,6 @@ class CircuitsPlan:
                 of_pack = found.setdefault(pack_id, {})
                 of_pack[spec] = max(horizon, of_pack.get(spec, 0))
         return found
-
-    @cached_property
-    def _at_horizon(self) -> dict[str, bool]:
-        return ends.at_horizon(self.study, self.packs)
 
     @cached_property
     def _places(self) -> dict[Lane, tuple[str, int]]:

@@ -13,22 +13,23 @@ from icl_transience.study.experiments import Study
 
 
 def at_horizon(study: Study, packs: Mapping[str, Pack]) -> dict[str, bool]:
-    """Return of each experiment whether a segment of all its lanes ends at its horizon."""
+    """Return of each experiment whether a segment of all its lanes ends at its horizon.
+
+    From its ExperimentRecord `horizon_is_end` says the same.
+    """
+    lanes = {name: experiment.lanes() for name, experiment in study.experiments.items()}
+    places = lane_places(packs, [lane for of_experiment in lanes.values() for lane in of_experiment])
     return {
-        name: all(
-            experiment.horizon in packs[pack_id].boundaries
-            for pack_id, _ in lane_places(packs, experiment.lanes()).values()
-        )
+        name: all(experiment.horizon in packs[places[lane][0]].boundaries for lane in lanes[name])
         for name, experiment in study.experiments.items()
     }
 
 
-def in_words(study: Study, packs: Mapping[str, Pack]) -> Iterator[str]:
-    """Yield a line for each experiment whose curves end before its horizon."""
-    for name, is_there in at_horizon(study, packs).items():
-        experiment = study.experiments[name]
+def in_words(study: Study, is_at_horizon: Mapping[str, bool]) -> Iterator[str]:
+    """Yield a line for each experiment whose curves end before its horizon. is_at_horizon: see `at_horizon`."""
+    for name, experiment in study.experiments.items():
         horizon, run = experiment.horizon, experiment.runs[0].run
-        if is_there or not any(ends_without_snapshot(named.run, [horizon]) for named in experiment.runs):
+        if is_at_horizon[name] or not any(ends_without_snapshot(named.run, [horizon]) for named in experiment.runs):
             continue
         points = run.snapshots.points(run.batch_size, 0, horizon + 2 * run.snapshots.every)
         before = max(point for point in points if point <= horizon)

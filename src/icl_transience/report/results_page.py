@@ -25,7 +25,7 @@ BEGIN, END = "<!-- claims: snakemake results_page -->", "<!-- end of claims -->"
 # More runs than that are better read as a table.
 _MOST_SENTENCES = 8
 _VERDICTS = ("supported", "contradicted", "both", "undecided", verdicts.NOT_YET)
-# What the name of a study ends in that asks another's claims again, of another bank.
+# What the name of a study ends in that asks another's claims again, of another bank, other models and horizons.
 _REPLICATED = "_replicated"
 # Studies whose claims stand first, and whose figure of the evidence the README shows.
 _FIRST = ("claims", f"claims{_REPLICATED}")

@@ -32,6 +32,8 @@ from icl_transience.store.tables_file import Tables
 
 # Inches; at half the width of a page their text is still read.
 WIDTH = 6.4
+# Runs whose names fit into the place of a panel, one below another.
+_MOST_IN_A_PANEL = 12
 
 
 def draw_experiment(record: ExperimentRecord, tables: Tables, folder: Path) -> list[Path]:
@@ -160,7 +162,10 @@ def _comparison(record: ExperimentRecord, tables: Tables) -> Figure:
     free = rows * columns - len(shown)
     # A legend that is larger than the place that is free would push panels apart.
     width_of_free = free * (WIDTH / columns - 0.2)
-    if has_room := len(of_runs) <= 12 and layout.width_of_legend(title, of_runs.values()) <= width_of_free:
+    if (
+        has_room := len(of_runs) <= _MOST_IN_A_PANEL
+        and layout.width_of_legend(title, of_runs.values()) <= width_of_free
+    ):
         grid = figure.add_gridspec(rows, columns)
         places = [grid[number // columns, number % columns] for number in range(len(shown))]
         axes = [figure.add_subplot(place) for place in [*places, grid[rows - 1, columns - free :]]]

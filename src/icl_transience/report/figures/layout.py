@@ -29,6 +29,8 @@ _METRICS = {
     "accuracy": "accuracy among all labels",
     "copier_weight": "1 as the ideal copier, 0 as the ideal memoriser",
 }
+# Of a legend, about, in inches: a letter of its words, and the line before them with the room around both.
+_CHARACTER, _HANDLE = 0.075, 0.5
 
 
 # Title and foot.
@@ -145,7 +147,7 @@ def legend_of_runs(axes: Axes, record: ExperimentRecord, lines: Mapping[str, Lin
 
 def width_of_legend(title: str, words: Collection[str]) -> float:
     """Return about how wide `legend_of_runs` is, in inches."""
-    return max(0.075 * len(title), 0.06 * max(map(len, words)) + 0.5)
+    return max(_CHARACTER * len(title), _CHARACTER * max(map(len, words)) + _HANDLE)
 
 
 def path_marks() -> list[Line2D]:
@@ -163,9 +165,10 @@ def legend_lines(colours: Mapping[str, Any]) -> list[Line2D]:
 def with_legend(figure: Figure, rows: int, columns: int, handles: Sequence[Line2D], panel_height: float) -> np.ndarray:
     """Return panels [rows, columns]; set the height, and draw below them a legend as wide as its words allow."""
     labels = [str(handle.get_label()) for handle in handles]
-    across = max(1, min(len(handles), int(figure.get_figwidth() / (0.075 * max(map(len, labels), default=1) + 0.5))))
+    longest, width = max(map(len, labels), default=1), figure.get_figwidth()
+    across = max(1, min(len(handles), int(width / (_CHARACTER * longest + _HANDLE))))
     # One that is wider than the figure would leave no room for panels.
-    labels = [textwrap.fill(label, int((figure.get_figwidth() - 0.7) / 0.06)) for label in labels]
+    labels = [textwrap.fill(label, int((width - _HANDLE) / _CHARACTER)) for label in labels]
     lines = sum(len(label.split("\n")) for label in labels)
     legend_height = 0.185 * -(-lines // across) + 0.1 if handles else 0.01
     figure.set_figheight(rows * panel_height + legend_height + 0.6)
