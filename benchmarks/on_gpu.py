@@ -30,6 +30,8 @@ _TESTERS = 8
 _CASE = "case: "
 # Of what is printed by steps and profiles, so many characters are kept.
 _KEPT = 20_000
+# What proofs may take of the time for everything. Most of theirs goes into compiling kernels.
+_FOR_PROOFS = 0.6
 
 
 def main() -> int:
@@ -126,12 +128,12 @@ def proofs(options: argparse.Namespace) -> dict[str, Any]:
         plain = ["-c", os.devnull, "--rootdir", str(ROOT), "--noconftest", "-p", "no:cacheprovider"]
         plain += ["-n", str(_TESTERS)] if importlib.util.find_spec("xdist") else []
         programs["tests"] = ["-m", "pytest", *plain, "-q", "-rsf", "--tb=short", "--durations=5", *TESTS]
-    for case in [one for group in groups(options) for one in group]:
-        if case["engine"] == "triton" and options.device != "cpu":
+    for group in groups(options):
+        if group[0]["engine"] == "triton" and options.device != "cpu":
             # Kernels are the same whatever the number of lanes.
-            named = f"compiled ({case['shape']}), {case['numerics']}"
-            programs[named] = worker_of([case | {"lanes": 1, "only_compile": True}], options)
-    found = side_by_side(programs, 0.4 * options.minutes)
+            one_lane = {case["numerics"]: case | {"lanes": 1, "only_compile": True} for case in group}
+            programs[f"compiled ({group[0]['shape']})"] = worker_of(list(one_lane.values()), options)
+    found = side_by_side(programs, _FOR_PROOFS * options.minutes)
     if "tests" not in programs:
         found["tests"] = {"status": None, "skipped": True, "seconds": 0.0, "output": "pytest is not installed"}
     compiled = {name: report for name, report in found.items() if name.startswith("compiled")}
@@ -235,6 +237,8 @@ def measured(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any
     """A case as throughput.py records it, with a profile of its steps."""
     import torch
 
+    from icl_transience.engines.lanes import DRAW_BATCHES
+
     begun = time.perf_counter()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -248,10 +252,14 @@ def measured(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any
     first_step = time.perf_counter() - begun
     if case.get("only_compile"):
         return case | {"first_step": first_step}
+    # As in training, where it goes on without an end: of as many batches as a GPU draws together, drawing included. On
+    # a CPU, which draws a lane at a time, of whole recordings of the loss.
+    chunk = DRAW_BATCHES if on_gpu else 32
     ours(33)
-    # As many as take a third of the time, in whole recordings of the loss.
-    chunk = 32 * max(1, round(options.seconds / 3 / max(ours(32), 1e-6)))
-    step = statistics.median(ours(chunk) / chunk for _ in range(3))
+    seconds = [ours(chunk)]
+    while len(seconds) < 2 or sum(seconds) < options.seconds:
+        seconds.append(ours(chunk))
+    step = statistics.median(seconds) / chunk
     memory = throughput._peak_memory(ours.device)
     if case["numerics"] not in _ceilings:
         _ceilings[case["numerics"]] = throughput.ceilings(ours.device, case["numerics"])

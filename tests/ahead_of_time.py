@@ -100,7 +100,7 @@ def main() -> None:
     found = {}
     for shape in shapes:
         step = step_of(run_of(shape, numerics), divmod(int(arch), 10))
-        for kernel, _, arguments, constants, options in step.launches(shape.endswith("store")):
+        for kernel, _, arguments, constants, options, *_ in step.launches(shape.endswith("store")):
             name = f"{shape} {kernel.__name__}"
             if name not in found:
                 found[name] = report(kernel, arguments, constants, options, int(arch))

@@ -54,7 +54,7 @@ class Poisoned(TritonStep):
 
     def __init__(self, *given: Any):
         super().__init__(*given)
-        for buffer in (*self.buffers.values(), self.losses_):
+        for buffer in (*self.buffers.values(), *self.operands, self.losses_):
             buffer.fill_(torch.nan)
         self.gradients = torch.full_like(self.parameters, torch.nan)
 

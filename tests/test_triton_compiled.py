@@ -60,7 +60,7 @@ SHARED = {80: 163 << 10, 90: 227 << 10}
 # What multiplies, on tensor cores in tf32 and bfloat16, those of blocks in float32, too: there in three products. The
 # stored gradients of labels are sums in full float32 always.
 IN_BLOCKS = {"blocks_forward", "block_backward", "block_step"}
-MULTIPLYING = {"tokens", "head_stats", "head_step", "embedder_step"} | IN_BLOCKS
+MULTIPLYING = {"tokens", "head_stats", "head_backward", "head_step", "embedder_step"} | IN_BLOCKS
 
 
 # Another version of the compiler, and how many bytes more it may spill: 56 at most were seen.

@@ -231,7 +231,7 @@ def test_rows_of_labels_make_up_on_the_device_of_the_state(monkeypatch):
         yield
         current.pop()
 
-    step.make_up = (Kernel(), *step.make_up[1:])
+    step.make_up = step.make_up._replace(kernel=Kernel())
     monkeypatch.setattr(torch.cuda, "device", device)
     monkeypatch.setattr(step, "embeddings", SimpleNamespace(device=torch.device("cuda", 1)))
     step._settle()

@@ -1,6 +1,7 @@
 """Before and after the blocks: tokens, and the head, whose logits never stand in memory.
 
-rows, labels: int32 [S, batches, B, C+1], what is drawn; counter: which batch it is. A head's tile is KT labels.
+rows, labels: int32 [S, batches, B, C+1], what is drawn; counter: which batch it is, following: which will be next.
+A head's tile is KT labels.
 """
 
 import triton
@@ -128,9 +129,16 @@ def head_stats(
 
 
 @triton.jit
-def head_sums(stats, at_target, log_sums, of_sequences, tiles, batch, B: tl.constexpr, CHUNK: tl.constexpr):
-    """Fill log_sums [S, B], of all tiles in their order, and of_sequences [S, B], their losses. Grid (1, S)."""
+def head_sums(
+    stats, at_target, log_sums, of_sequences, counter, following, tiles, batch, B: tl.constexpr, CHUNK: tl.constexpr
+):
+    """Fill log_sums [S, B], of all tiles in their order, and of_sequences [S, B], their losses. Grid (1, S).
+
+    And count the batches: the next step begins with this number, which nothing else of this step reads.
+    """
     lane = tl.program_id(1).to(tl.int64)
+    if lane == 0:
+        tl.store(following, tl.load(counter) + 1)
     b, t = tl.arange(0, B), tl.arange(0, CHUNK)
     best, total = tl.full([B], float("-inf"), tl.float32), tl.zeros([B], tl.float32)
     for start in range(0, tiles, CHUNK):
@@ -148,9 +156,81 @@ def head_sums(stats, at_target, log_sums, of_sequences, tiles, batch, B: tl.cons
 
 
 @triton.jit
-def head_step(
+def _slopes(
+    xs,
+    log_sums,
+    labels,
+    counter,
+    parameters,
+    lane_stride,
+    at_norm,
+    at_head,
+    n_labels,
+    layers,
+    batch,
+    batches,
+    C: tl.constexpr,
+    B: tl.constexpr,
+    D: tl.constexpr,
+    KT: tl.constexpr,
+    EPS: tl.constexpr,
+    DT: tl.constexpr,
+    PREC: tl.constexpr,
+):
+    """Return (the tile's weights [D, KT] DT, normed queries [B, D] DT, the loss's slope towards logits [B, KT])."""
+    tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    b, d, k = tl.arange(0, B), tl.arange(0, D), tile * KT + tl.arange(0, KT)
+    w = parameters + lane * lane_stride
+    x, _, _ = _normed_queries(xs, lane, w + at_norm, b, d, layers, batch, 2 * C + 1, D, EPS)
+    rows = x.to(DT)
+    w += at_head
+    weight = tl.load(w + d[:, None] * n_labels + k[None, :], mask=(k < n_labels)[None, :], other=0.0).to(DT)
+    bias = tl.load(w + D * n_labels + k, mask=k < n_labels, other=float("-inf"))
+    logits = dot(rows, weight, None, PREC) + bias[None, :]
+    log_sum = tl.load(log_sums + lane * B + b)
+    place = ((lane * batches + tl.load(counter)) * batch + b) * (C + 1) + C
+    target = tl.load(labels + place, mask=b < batch, other=-1)
+    slope = exp(logits - log_sum[:, None], DT, PREC) - (target[:, None] == k[None, :]).to(tl.float32)
+    return weight, rows, tl.where((b < batch)[:, None], slope * (1.0 / batch), 0.0)
+
+
+@triton.jit
+def head_backward(
     xs,
     dxs,
+    log_sums,
+    labels,
+    counter,
+    parameters,
+    lane_stride,
+    at_norm,
+    at_head,
+    n_labels,
+    layers,
+    batch,
+    batches,
+    C: tl.constexpr,
+    B: tl.constexpr,
+    D: tl.constexpr,
+    KT: tl.constexpr,
+    EPS: tl.constexpr,
+    DT: tl.constexpr,
+    PREC: tl.constexpr,
+):
+    """Fill dxs [S, tiles, B, D], a tile's part of the gradient towards the normed queries."""
+    tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    weight, _, slope = _slopes(
+        xs, log_sums, labels, counter, parameters, lane_stride, at_norm, at_head, n_labels, layers, batch, batches,
+        C, B, D, KT, EPS, DT, PREC,
+    )  # fmt: skip
+    b, d = tl.arange(0, B), tl.arange(0, D)
+    to = dxs + ((lane * tl.num_programs(0) + tile) * B + b)[:, None] * D + d[None, :]
+    tl.store(to, dot(slope.to(DT), tl.trans(weight), None, PREC))
+
+
+@triton.jit
+def head_step(
+    xs,
     log_sums,
     labels,
     at_norm,
@@ -177,33 +257,22 @@ def head_step(
     DT: tl.constexpr,
     PREC: tl.constexpr,
 ):
-    """Fill dxs [S, tiles, B, D], a tile's part of the gradient towards the normed queries; step on the unembedding."""
+    """Step on the unembedding, whose slopes are computed again: what steps can run while blocks go backward."""
     tile, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    b, d, k = tl.arange(0, B), tl.arange(0, D), tile * KT + tl.arange(0, KT)
+    d, k = tl.arange(0, D), tile * KT + tl.arange(0, KT)
     rule = rule_of(statics, dynamics, counter, lane, array, arrays)
     of_bias = rule_of(statics, dynamics, counter, lane, array + 1, arrays)
-    w = parameters + lane * lane_stride
-    x, _, _ = _normed_queries(xs, lane, w + at_norm, b, d, layers, batch, 2 * C + 1, D, EPS)
-    rows = x.to(DT)
+    _, rows, slope = _slopes(
+        xs, log_sums, labels, counter, parameters, lane_stride, at_norm, at_head, n_labels, layers, batch, batches,
+        C, B, D, KT, EPS, DT, PREC,
+    )  # fmt: skip
     inside = (k < n_labels)[None, :] & (d >= 0)[:, None]
     base = lane * lane_stride + at_head
     at = base + d[:, None] * n_labels + k[None, :]
     at_bias = base + D * n_labels + k
-    weight = tl.load(parameters + at, mask=inside, other=0.0).to(DT)
-    bias = tl.load(parameters + at_bias, mask=k < n_labels, other=float("-inf"))
-    logits = dot(rows, weight, None, PREC) + bias[None, :]
-    log_sum = tl.load(log_sums + lane * B + b)
-    place = ((lane * batches + tl.load(counter)) * batch + b) * (C + 1) + C
-    target = tl.load(labels + place, mask=b < batch, other=-1)
-    slope = exp(logits - log_sum[:, None], DT, PREC) - (target[:, None] == k[None, :]).to(tl.float32)
-    slope *= 1.0 / batch
-    slope = tl.where((b < batch)[:, None], slope, 0.0)
-    half = slope.to(DT)
-    to = dxs + ((lane * tl.num_programs(0) + tile) * B + b)[:, None] * D + d[None, :]
-    tl.store(to, dot(half, tl.trans(weight), None, PREC))
     tl.debug_barrier()  # every thread has read its weights before one is changed
     update(
-        dot(tl.trans(rows), half, None, PREC), at, inside, rule,
+        dot(tl.trans(rows), slope.to(DT), None, PREC), at, inside, rule,
         parameters, firsts, seconds, gradients,
     )  # fmt: skip
     update(

@@ -1,7 +1,9 @@
 """The engine of Triton kernels: a step is some 30 launches however many lanes, captured as a CUDA graph on a GPU.
 
 forward   replay, tokens, blocks_forward, head_stats, head_sums
-backward  head_step, query_backward; a block: block_backward, block_step; rows_step, embedder_step, vectors_step
+backward  head_backward, query_backward; a block: block_backward, block_step; head_step, rows_step, embedder_step,
+          vectors_step
+On a GPU head_step and each block_step run beside block_backward of the blocks before.
 Adam, its L2 and weight decay stand at the end of each gradient. Where a lane's gradient is clipped, or its L2
 unsquared, gradients are stored first, those of labels by rows_stored, and weigh, penalize and finish step.
 
@@ -24,15 +26,13 @@ from icl_transience.engines.lanes import (
     reset_label_embeddings,
 )
 from icl_transience.engines.state import State
-from icl_transience.engines.triton import blocks, ends, label_rows, tails
+from icl_transience.engines.triton import blocks, ends, label_rows, launching, tails
+from icl_transience.engines.triton.launching import Launch
 from icl_transience.engines.triton.layout import CHUNK, CHUNKS, PLAIN, ROW, Layout, Tile, power_of_two
 from icl_transience.engines.triton.parts import BFLOAT16, FLOAT32
 from icl_transience.engines.triton.tables import CLOCKS, STATICS, dynamics, extras, statics, stores
 from icl_transience.model import transformer
 from icl_transience.specs.runs import PackSpec
-
-# (kernel, programs along the first axis, arguments, constants, options of the compiler)
-Launch = tuple[Any, int, dict[str, Any], dict[str, Any], dict[str, int]]
 
 
 class TritonStep:
@@ -72,10 +72,12 @@ class TritonStep:
             "dx": empty(n, width),
             "dnorm": empty(run.batch_size, 2, width),
             "dnorms": empty(depth, layout.programs(layout.backward.rows), 4, width),
-            "operands": empty(n, layout.operand_width, dtype=self.operand_type),
             "weights": empty(len(layout.chunks)),
             "sums": empty(len(layout.chunks)),
         }
+        # A block's are read while those of the next one are written.
+        shape = n, layout.operand_width
+        self.operands = [empty(*shape, dtype=self.operand_type) for _ in range(min(2, depth))]
         # The matrices of blocks as products take them: the parameters, or these rounded, by the kernel that steps on
         # them. Vectors stand between them that nothing reads.
         first, blocks_end = layout.offsets["blocks.0.norm1.scale"], layout.offsets["norm.scale"]
@@ -86,7 +88,8 @@ class TritonStep:
         indices = lanes, DRAW_BATCHES, run.batch_size, run.recipe.context + 1
         self.rows, self.labels = torch.zeros(2, *indices, dtype=torch.int32, device=device)
         self.losses_ = torch.empty(DRAW_BATCHES, lanes, device=device)
-        self.counter = torch.zeros(1, dtype=torch.int32, device=device)
+        # The number of the batch among those drawn together, and of the next one.
+        self.counter, self.following = (torch.zeros(1, dtype=torch.int32, device=device) for _ in range(2))
         self.last = torch.zeros(lanes, run.n_labels, dtype=torch.int32, device=device)
         arrays = len(layout.names)
         self.statics, self.finishing = (torch.zeros(lanes, arrays, STATICS, device=device) for _ in range(2))
@@ -98,7 +101,9 @@ class TritonStep:
         self.positions = geometry.positions.contiguous()
         self.bank = embeddings.flatten(0, 1).contiguous()
         self.replays: dict[bool, Callable[[], None]] = {}
-        self.make_up = self.launches(store=False)[0]
+        # Of all rows of the labels' table the steps that they missed, by the kernel that takes those of a batch's rows.
+        replay = self.launches(store=False)[0]
+        self.make_up = replay._replace(programs=run.n_labels, arguments=replay.arguments | {"whole": 1})
 
     def losses(self, start: int, until: int) -> Iterator[Tensor]:
         """See interface.Step."""
@@ -115,7 +120,7 @@ class TritonStep:
                 self.rows[:, :batches].flatten(1, 2).copy_(rows)
                 self.labels[:, :batches].flatten(1, 2).copy_(labels)
                 self.dynamics[:batches].copy_(dynamics(self.pack, first, batches))
-                self.counter.zero_()
+                self.following.zero_()
                 self.last.zero_()
                 for number in range(batches):
                     replay()
@@ -126,11 +131,9 @@ class TritonStep:
                     yield self.losses_[number].clone()
 
     def _settle(self) -> None:
-        """Take the steps that rows of the labels' table have missed, by the kernel that takes them in each step."""
-        kernel, _, arguments, constants, options = self.make_up
-        grid = self.pack.run.n_labels, len(self.pack.lanes)
+        """Take the steps that rows of the labels' table have missed."""
         with self._on_device():
-            kernel[grid](**arguments | {"whole": 1}, **constants, **options)
+            self.make_up(len(self.pack.lanes))
         self.settled = True
 
     def _on_device(self) -> AbstractContextManager:
@@ -155,27 +158,24 @@ class TritonStep:
 
     def _work(self, store: bool) -> Callable[[], None]:
         """Return what takes a step launch by launch."""
-        launches = self.launches(store)
-        grid = len(self.pack.lanes)
-
-        def work() -> None:
-            for kernel, programs, arguments, constants, options in launches:
-                kernel[(programs, grid)](**arguments, **constants, **options)
-            self.counter.add_(1)
-
-        return work
+        launches, lanes, device = self.launches(store), len(self.pack.lanes), self.embeddings.device
+        if device.type != "cuda":
+            return launching.one_after_the_other(launches, lanes)
+        with self._on_device():
+            launching.compile_all(launches, lanes)
+        return launching.in_streams(launches, lanes, device)
 
     def _captured(self, store: bool) -> Callable[[], None]:
-        """Record a step as a CUDA graph. The step that compiles the kernels changes the state: it is put back."""
+        """Record a step as a CUDA graph. The step that is taken before changes the state: it is put back."""
         work, device = self._work(store), self.embeddings.device
-        changed = [self.parameters, self.firsts, self.seconds, self.counter, self.matrices, self.last]
+        changed = [self.parameters, self.firsts, self.seconds, self.following, self.matrices, self.last]
         before = [tensor.clone() for tensor in changed]
-        stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
+        stream, graph = torch.cuda.Stream(device, priority=-1), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream(device))
         try:
             with self._on_device(), torch.cuda.stream(stream):
                 # Any valid batch; the next ones are drawn after this.
-                for tensor in (self.rows, self.labels, self.counter):
+                for tensor in (self.rows, self.labels, self.following):
                     tensor.zero_()
                 work()
             torch.cuda.current_stream(device).wait_stream(stream)
@@ -241,10 +241,12 @@ class TritonStep:
         label_tiles = layout.label_tiles
         found: list[Launch] = []
 
-        def launch(kernel: Any, programs: int, arguments: dict, constants: dict, tile: Tile = PLAIN) -> None:
+        def launch(
+            kernel: Any, programs: int, arguments: dict, constants: dict, tile: Tile = PLAIN, **order: Any
+        ) -> None:
             names = kernel.arg_names
             given = {name: value for name, value in (buffers | arguments).items() if name in names}
-            found.append((kernel, programs, given, constants, tile.options))
+            found.append(Launch(kernel, programs, given, constants, tile.options, **order))
 
         def block_of(tile: Tile) -> dict[str, Any]:
             return block | {
@@ -252,7 +254,8 @@ class TritonStep:
                 "STEPS": layout.attention_steps(tile.rows), "FC": tile.columns,
             }  # fmt: skip
 
-        launch(label_rows.replay, run.batch_size * context, drawn | step | rows | {"whole": 0}, items, ROW)
+        counting = {"counter": self.counter, "following": self.following}
+        launch(label_rows.replay, run.batch_size * context, drawn | step | rows | counting | {"whole": 0}, items, ROW)
         input_width = run.bank.shape.width
         launch(
             ends.tokens,
@@ -277,13 +280,23 @@ class TritonStep:
             head,
             layout.labels,
         )
-        launch(ends.head_sums, 1, {"tiles": label_tiles, "batch": run.batch_size}, {"B": layout.batch, "CHUNK": 32})
+        sizes = {"tiles": label_tiles, "batch": run.batch_size}
+        launch(ends.head_sums, 1, counting | sizes, {"B": layout.batch, "CHUNK": 32})
+        launch(
+            ends.head_backward,
+            label_tiles,
+            common | drawn | head_at | {"parameters": self.parameters},
+            head,
+            layout.labels,
+        )
+        head_step = len(found)
         launch(
             ends.head_step,
             label_tiles,
             common | drawn | head_at | step | {"array": layout.names.index("unembedding.weight")},
             head,
             layout.labels,
+            beside="head",
         )
         launch(
             ends.query_backward,
@@ -295,19 +308,23 @@ class TritonStep:
             },
         )  # fmt: skip
         programs = layout.programs(layout.backward.rows)
+        block_steps, turns = list[int](), len(self.operands)
         for layer in reversed(range(depth)):
+            handed = {"operands": self.operands[layer % turns]}
             launch(
                 blocks.block_backward,
                 programs,
-                common | blocks_at | in_products | strides | {"layer": layer},
+                common | blocks_at | in_products | strides | handed | {"layer": layer},
                 block_of(layout.backward),
                 layout.backward,
+                after=(block_steps[-turns],) if len(block_steps) >= turns else (),  # it reads what is overwritten
             )
+            block_steps.append(len(found))
             name = f"blocks.{layer}.norm1.scale"
             launch(
                 blocks.block_step,
                 layout.block_tiles,
-                step | strides | in_products | {
+                step | strides | in_products | handed | {
                     "n": layout.rows, "first": offsets[name], "array": layout.names.index(name),
                     "blocks_first": blocks_first,
                 },
@@ -316,6 +333,7 @@ class TritonStep:
                     "PREC": in_blocks["PREC"], "ROUND": self.rounds,
                 },
                 layout.matrices,
+                beside="blocks",
             )  # fmt: skip
         launch(label_rows.rows_step, run.batch_size * context, drawn | step | rows, items | {"N": 32}, ROW)
         if store:
@@ -338,12 +356,13 @@ class TritonStep:
                 "array": first_block, "block_arrays": layout.block_arrays, "tiles": programs,
             },
             {"T": layout.tokens, "B": layout.batch, "D": width, "F": layout.hidden, "CHUNK": 16},
+            after=(head_step,),  # which reads the last norm
         )  # fmt: skip
         if store:
             chunks = {"chunks": self.chunks, "spans": self.spans, "extras": self.extras}
             sizes = {"CH": CHUNK, "SUM": 256}
             count = len(layout.chunks)
-            launch(tails.weigh, count, step | chunks, {"CH": CHUNK}, CHUNKS)
+            launch(tails.weigh, count, step | chunks, {"CH": CHUNK}, CHUNKS, after=(block_steps[-1],))
             launch(tails.penalize, count, step | chunks, sizes, CHUNKS)
             launch(
                 tails.finish,

@@ -37,15 +37,21 @@ def replay(
     seconds,
     statics,
     dynamics,
+    following,
     counter,
     arrays,
     C: tl.constexpr,
     D: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """Take the steps that rows have missed, a row a program: rows that the batch shows or, if whole is 1, all."""
+    """Take the steps that rows have missed, a row a program: rows that the batch shows or, if whole is 1, all.
+
+    The batch is `following`, which is the counter from here on.
+    """
     item, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    d, number = tl.arange(0, D), tl.load(counter)
+    d, number = tl.arange(0, D), tl.load(following)
+    if (item == 0) & (lane == 0):
+        tl.store(counter, number)
     row, due = item, item >= 0
     if whole == 0:
         row, due = shown(labels, lane, number, item, batch, batches, C, BC)

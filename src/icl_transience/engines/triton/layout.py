@@ -260,10 +260,10 @@ class Layout:
 
         More than specs.compute.training_flop, which counts what the model needs: here all rows leave the last block,
         attention takes future tokens too, and backward computes again what it does not find in memory: the scores,
-        the MLP's input, and the logits.
+        the MLP's input, and the logits, these twice.
 
             forward   2 (C+1) I D + L T [8 D^2 + 4 m D^2 + 4 D T] + 2 D K
-            backward  2 (C+1) I D + L T [(16 + 10 m) D^2 + 10 D T] + 6 D K
+            backward  2 (C+1) I D + L T [(16 + 10 m) D^2 + 10 D T] + 8 D K
         """
         model, tokens = self.run.model, self.tokens
         width, ratio, square = model.width, model.mlp_ratio, model.width**2
@@ -272,4 +272,4 @@ class Layout:
         forward = tokens * ((8 + 4 * ratio) * square + 4 * width * tokens)
         # Towards the input, weight gradients, and what is computed again: u of the MLP, and scores.
         backward = tokens * ((16 + 8 * ratio + 2 * ratio) * square + 10 * width * tokens)
-        return 2 * embedder + 4 * head + model.depth * (forward + backward)
+        return 2 * embedder + 5 * head + model.depth * (forward + backward)

@@ -1,0 +1,155 @@
+"""Engine `triton` in several streams: whatever order the streams leave open, a step gives the same bits.
+
+Without a GPU: streams are stood in for by queues, which hold what runs beside the main stream back until the main one
+waits for it. That is the latest that a GPU may run it; one launch after the other is the earliest.
+"""
+
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pytest
+import torch
+from builders import pack
+from interpreted import Poisoned, bank_of, needs_interpreter, small, trained
+
+from icl_transience.engines.triton import launching
+
+DEEP = {"model.depth": 4, "model.mlp_ratio": 1}
+
+
+class Mark(NamedTuple):
+    """Where a queue stood."""
+
+    queue: "Queue"
+    length: int
+
+
+class Queue:
+    """A stream: what it was given and has not done. The main one does all at once."""
+
+    def __init__(self, device=None):
+        self.waiting, self.done = [], 0
+
+    def mark(self) -> Mark:
+        return Mark(self, self.done + len(self.waiting))
+
+    def run_until(self, length: int) -> None:
+        while self.done < length:
+            self.done += 1
+            self.waiting.pop(0)()
+
+    def wait_event(self, event) -> None:
+        event.at.queue.run_until(event.at.length)
+
+    def wait_stream(self, other) -> None:
+        other.run_until(other.mark().length)
+
+
+class Event:
+    def record(self, stream: Queue) -> None:
+        self.at = stream.mark()
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Return a step whose launches beside the main stream run as late as they may; `order` is that of the kernels."""
+    main, order = Queue(), []
+    current = [main]
+    real = launching.Launch.__call__
+
+    @contextmanager
+    def stream(one):
+        current.append(one)
+        yield
+        current.pop()
+
+    def launch(self, lanes):
+        def run():
+            order.append(self.kernel.__name__)
+            real(self, lanes)
+
+        if current[-1] is main:
+            run()
+        else:
+            current[-1].waiting.append(run)
+
+    class Late(Poisoned):
+        def _work(self, store):
+            return launching.in_streams(self.launches(store), len(self.pack.lanes), torch.device("cpu"))
+
+    for name, stand_in in (
+        ("Stream", Queue),
+        ("Event", Event),
+        ("stream", stream),
+        ("current_stream", lambda device: main),
+    ):
+        monkeypatch.setattr(launching.torch.cuda, name, stand_in)
+    monkeypatch.setattr(launching.Launch, "__call__", launch)
+    Late.order = order
+    return Late
+
+
+@needs_interpreter
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer.clip": 0.05}, {"model.depth": 1}], ids=["four blocks", "clipped", "one block"]
+)
+def test_launches_beside_the_main_stream_give_the_same_bits_early_and_late(late, changes):
+    run = small(**DEEP | changes)
+    spec, bank = pack(run, run), bank_of(run)
+    state, losses = trained(spec, bank, 3)
+    again, same = trained(spec, bank, 3, late)
+    assert torch.equal(losses, same)
+    for part in ("parameters", "first_moments", "second_moments"):
+        assert all(torch.equal(getattr(again, part)[name], value) for name, value in getattr(state, part).items())
+
+
+@needs_interpreter
+def test_the_head_steps_at_the_end_and_two_blocks_late_where_they_may(late):
+    """So the test above runs what it says; and it fails where a launch does not wait for what it needs."""
+    run = small(**DEEP)
+    spec, bank = pack(run), bank_of(run)
+    trained(spec, bank, 1, late)
+    of_step = late.order[: late.order.index("vectors_step") + 1]
+    assert of_step[-2:] == ["head_step", "vectors_step"]
+    in_turn = [name.removeprefix("block_") for name in of_step if name.startswith("block_")]
+    assert in_turn == ["backward", "backward", "step", "backward", "step", "backward"]
+    assert late.order.count("block_step") == 4
+
+
+@needs_interpreter
+def test_a_step_that_does_not_wait_for_operands_is_found(late, monkeypatch):
+    run = small(**DEEP)
+    spec, bank = pack(run), bank_of(run)
+    _, losses = trained(spec, bank, 3)
+    real = late.launches
+    monkeypatch.setattr(late, "launches", lambda self, store: [one._replace(after=()) for one in real(self, store)])
+    _, others = trained(spec, bank, 3, late)
+    assert not torch.equal(losses, others)
+
+
+def test_each_kernel_is_compiled_once_and_an_error_ends_nothing_else(monkeypatch):
+    """Of kernels that compile together one may fail: it says so, and the next ones compile all the same."""
+    triton = launching.triton
+    compiled = []
+
+    class Kernel:
+        def __init__(self, name):
+            self.name = name
+
+        def warmup(self, grid, **given):
+            mode = triton.runtime._async_compile.active_mode.get()
+            return mode.submit(self.name, self.compile, lambda kernel: None)
+
+        def compile(self):
+            compiled.append(self.name)
+            if self.name == "bad":
+                raise ValueError("PTX that nobody takes")
+
+    def of(*names):
+        kernels = {name: Kernel(name) for name in names}
+        return [launching.Launch(kernels[name], 1, {}, {}, {}) for name in names]
+
+    with pytest.raises(ValueError, match="PTX that nobody takes"):
+        launching.compile_all(of("good", "bad"), 2)
+    launching.compile_all(of("better", "better", "best"), 2)
+    assert sorted(compiled) == ["bad", "best", "better", "good"]
