@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,8 @@ _CASE = "case: "
 _KEPT = 20_000
 # What proofs may take of the time for everything. Most of theirs goes into compiling kernels.
 _FOR_PROOFS = 0.6
+# Seconds that one has to say what it found, where they are over.
+_LAST_WORDS = 10
 
 
 def main() -> int:
@@ -147,7 +150,10 @@ def proofs(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def side_by_side(programs: dict[str, list[str]], minutes: float) -> dict[str, Any]:
-    """What Python programs say: exit status, None where one took too long, seconds, and the end of its output."""
+    """What Python programs say: exit status, None where one took too long, seconds, and the end of its output.
+
+    One that takes too long is interrupted first, so that tests say which have failed so far, and why.
+    """
     begun, found = time.monotonic(), dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         running, outputs = dict[str, subprocess.Popen](), dict[str, Any]()
@@ -160,8 +166,12 @@ def side_by_side(programs: dict[str, list[str]], minutes: float) -> dict[str, An
             for name, process in list(running.items()):
                 status = process.poll()
                 if late and status is None:
-                    process.kill()
-                    process.wait()
+                    process.send_signal(signal.SIGINT)
+                    try:
+                        process.wait(_LAST_WORDS)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        process.wait()
                 if late or status is not None:
                     outputs[name].seek(0)
                     seconds, text = round(time.monotonic() - begun, 1), outputs[name].read()[-_KEPT:]

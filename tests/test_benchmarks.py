@@ -240,6 +240,22 @@ def test_a_case_that_ends_its_process_by_a_signal_or_never_ends_costs_that_case_
     assert on_gpu.of_worker(cases, options, time.monotonic()) == []
 
 
+def test_a_check_that_takes_too_long_may_say_what_it_found_and_is_ended_all_the_same(monkeypatch):
+    monkeypatch.setattr(on_gpu, "_LAST_WORDS", 5)
+    speaks = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('one failed so far')"
+    deaf = (
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(60)"
+    )
+    begun = time.monotonic()
+    found = on_gpu.side_by_side({"speaks": ["-c", speaks], "deaf": ["-c", deaf]}, minutes=2 / 60)
+    assert {name: report["status"] for name, report in found.items()} == {"speaks": None, "deaf": None}
+    assert {name: report["output"].strip() for name, report in found.items()} == {
+        "speaks": "one failed so far",
+        "deaf": "deaf",
+    }
+    assert time.monotonic() - begun < 30
+
+
 def test_a_gpu_that_is_not_there_is_said_at_once():
     command = [sys.executable, ROOT / "benchmarks/on_gpu.py", "--output", "-"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

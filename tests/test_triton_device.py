@@ -41,6 +41,20 @@ SHAPES = {
 }
 
 
+# Built here, so that where there is no device it is seen that they can be.
+EACH_BATCH = Snapshots(first=1, per_doubling=1, every=1)
+MAKING_UP = {"optimizer.l2.strength": 1e-3, "optimizer.schedule": Schedule(warmup=99), "snapshots": EACH_BATCH}
+NO_BATCH = {"snapshots": Snapshots(first=10**9, per_doubling=1, every=10**9)}
+MANY_BLOCKS = {
+    width: {
+        "model": Model(depth=12, width=width, heads=width // 8, mlp_ratio=4),
+        "recipe": Recipe(context=8, burstiness=3),
+        "bank.gaussian.classes": 1600,
+    }
+    for width in (32, 64)
+}
+
+
 def shaped(name: str, numerics: str) -> Run:
     return changed(tiny_run(batch_size=32, numerics=numerics), SHAPES[name])
 
@@ -67,11 +81,8 @@ def test_gradients_of_captured_steps_are_those_of_the_reference_but_for_rounding
 
 @pytest.mark.parametrize("numerics", ["float32", "bfloat16"])
 def test_rows_of_labels_make_up_for_many_batches_to_the_bits_of_doing_so_often(numerics):
-    often = changed(
-        shaped("mlp, 17 tokens", numerics),
-        {"optimizer.l2.strength": 1e-3, "optimizer.schedule": Schedule(warmup=99), "snapshots": Snapshots(every=1)},
-    )
-    never = changed(often, {"snapshots": Snapshots(every=10**9, first=10**9)})
+    often = changed(shaped("mlp, 17 tokens", numerics), MAKING_UP)
+    never = changed(often, NO_BATCH)
     bank, weights = bank_of(often).cuda(), fresh_parameters(often, 2)
     (state, losses), (again, same) = (stepped(pack(run, run), bank, weights, (600,)) for run in (often, never))
     assert torch.equal(losses, same)
@@ -112,15 +123,10 @@ def test_captured_steps_are_the_same_again_resumed_and_whatever_the_pack(shape, 
 
 
 @pytest.mark.parametrize("numerics", ["float32", "tf32", "bfloat16"])
-@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("width", MANY_BLOCKS)
 def test_64_lanes_of_many_blocks_are_the_same_again_and_one_of_them_alone(width, numerics):
     """What no small pack shows: all multiprocessors are busy, with several programs each."""
-    changes = {
-        "model": Model(depth=12, width=width, heads=width // 8, mlp_ratio=4),
-        "recipe": Recipe(context=8, burstiness=3),
-        "bank.gaussian.classes": 1600,
-    }
-    run = changed(tiny_run(batch_size=32, numerics=numerics), changes)
+    run = changed(tiny_run(batch_size=32, numerics=numerics), MANY_BLOCKS[width])
     spec, bank, weights = pack(*[run] * 64), bank_of(run).cuda(), fresh_parameters(run, 64)
     state, losses = stepped(spec, bank, weights, (60,))
     alone = PackSpec(lanes=spec.lanes[63:]), bank, {name: value[63:] for name, value in weights.items()}

@@ -12,6 +12,7 @@ import torch
 from builders import pack
 from interpreted import Poisoned, bank_of, needs_interpreter, small, trained
 
+from icl_transience.engines import select, verify
 from icl_transience.engines.triton import launching
 
 DEEP = {"model.depth": 4, "model.mlp_ratio": 1}
@@ -153,3 +154,19 @@ def test_each_kernel_is_compiled_once_and_an_error_ends_nothing_else(monkeypatch
         launching.compile_all(of("good", "bad"), 2)
     launching.compile_all(of("better", "better", "best"), 2)
     assert sorted(compiled) == ["bad", "best", "better", "good"]
+
+
+@needs_interpreter
+def test_a_check_takes_the_kernels_that_train(monkeypatch):
+    """Kernels are made for a batch's size: of another one they would be compiled for the check alone."""
+    run, sizes = small(), set()
+    real = select.STEPS["triton"]
+
+    def step(pack, *given):
+        sizes.add(pack.run.batch_size)
+        return real(pack, *given)
+
+    monkeypatch.setattr(verify, "_MOST", 2)
+    monkeypatch.setitem(select.STEPS, "triton", step)
+    assert verify.check_step(pack(run), bank_of(run), 0, "triton")
+    assert sizes == {run.batch_size}

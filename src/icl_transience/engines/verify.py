@@ -75,9 +75,9 @@ def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> l
     # check_encoder compares both of its ways to encode.
     # With beta1 = 0 Adam's first moment is the gradient, to the last bit.
     plain = Optimizer(learning_rate=lane.run.optimizer.learning_rate, beta1=0.0)
-    run = replace(
-        lane.run.at(start), optimizer=plain, forgetting=Forgetting(), freeze=Freeze(), batch_size=_sequences(lane.run)
-    )
+    # Kernels of triton are made for a batch's size: those that train are checked, and no others compiled for it.
+    count = lane.run.batch_size if engine == "triton" else _sequences(lane.run)
+    run = replace(lane.run.at(start), optimizer=plain, forgetting=Forgetting(), freeze=Freeze(), batch_size=count)
     found: list[Deviation] = []
     expected, moved, finest = {}, {}, ""
     for numerics in _numerics(run.numerics, embeddings.device):
