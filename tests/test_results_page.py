@@ -23,6 +23,9 @@ from icl_transience.specs.errors import StudyError
 from icl_transience.store import checksums, tables_file
 
 ROOT = Path(__file__).parents[1]
+# Where a claim stands on the page, and how the README leads there.
+PLACE = '<a id="laptop-l2-kept"></a>'
+LINKED = "[undecided](docs/results.md#laptop-l2-kept)"
 README = f"# A title\n\n{results_page.BEGIN}\nwhat stood here\n{results_page.END}\n\nThe rest.\n"
 
 
@@ -33,6 +36,13 @@ def test_the_page_and_the_readme_are_what_the_recorded_tables_say():
     page, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
     assert page == results_page.page_of(ROOT), "say `python -m icl_transience results-page`, and commit"
     assert readme == results_page.readme_of(ROOT, readme), "say `python -m icl_transience results-page`, and commit"
+
+
+def test_every_link_of_the_readme_to_a_claim_leads_to_one_place():
+    page, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
+    linked = re.findall(r"\(docs/results\.md#([^)]+-[^)]+)\)", readme)
+    assert len(set(linked)) == len(linked) > 30
+    assert [name for name in linked if page.count(f'<a id="{name}"></a>') != 1] == []
 
 
 def test_the_page_names_every_study_that_ships():
@@ -72,7 +82,9 @@ def test_verdicts_on_record_are_those_of_the_lanes_on_record(folder, tmp_path):
 
 def test_what_is_contradicted_has_a_remark_why():
     page = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("\n")
-    contradicted = [line for line, text in enumerate(page) if text.startswith("- **Contradicted**")]
+    contradicted = [
+        line for line, text in enumerate(page) if re.match(r"- <a id=\"\S+\"></a>\*\*Contradicted\*\*: ", text)
+    ]
     assert contradicted
     # After what was tested and what was found.
     assert [page[line] for line in contradicted if not page[line + 3].startswith("    - *Remark:* ")] == []
@@ -181,14 +193,14 @@ def test_the_page_has_questions_claims_runs_figures_and_times_in_the_words_of_th
     (row,) = tables_file.records(tables_file.read_csv(Path(finished.paths.study_folder, "verdicts.csv")))
     tested, found, note = verdicts.tested_and_found(row)
     assert verdicts.findings(row) == f"({tested}; {found}); {note}"
-    lines = ["- **Undecided**: less is lost.", f"    - Tested: {tested}."]
+    lines = [f"- {PLACE}**Undecided**: less is lost.", f"    - Tested: {tested}."]
     lines.append(f"    - Found: {found}. {note[0].upper()}{note[1:]}.")
     assert "\n".join(lines) in page.replace("&lt;", "<").replace("\\|", "|")
     # A run of each experiment is that of the other: its lanes are trained once.
     assert "| 1 claim: 1 undecided | 2 of 2 | 4 of 4 |" in page
     for said in ("Not finished", "so far", "not yet"):
         assert said not in page
-    assert "| [`laptop`](docs/results.md#laptop) | l2 | less is lost | undecided | " in readme
+    assert f"| [`laptop`](docs/results.md#laptop) | l2 | less is lost | {LINKED} | " in readme
     assert (
         "![The evidence for and against each claim of `laptop`, seed by seed](docs/images/laptop-evidence.png)"
         in readme
@@ -208,7 +220,7 @@ def test_another_verdict_makes_another_page_and_one_that_was_edited_by_hand_is_r
     results_page.write_pages(Path())
     changed, told = (Path(name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
     assert changed == page.replace("1 undecided", "1 supported").replace("**Undecided**", "**Supported**")
-    assert told == readme.replace("1 undecided", "1 supported").replace("| undecided |", "| supported |")
+    assert told == readme.replace("1 undecided", "1 supported").replace("[undecided]", "[supported]")
 
 
 def test_a_claim_that_another_study_asks_again_of_another_bank_has_one_row_in_the_readme(finished):
@@ -222,8 +234,8 @@ def test_a_claim_that_another_study_asks_again_of_another_bank_has_one_row_in_th
     table.write_text(table.read_text(encoding="utf-8").replace("undecided", "contradicted"), encoding="utf-8")
     seal(folder)
     page, again = (path.read_text(encoding="utf-8") for path in results_page.write_pages(Path()))
-    assert "| l2 | less is lost | undecided | " in again
-    assert " | [contradicted](docs/results.md#laptop_replicated)" in again
+    assert f"| l2 | less is lost | {LINKED} | " in again
+    assert " | [contradicted](docs/results.md#laptop_replicated-l2-kept)" in again
     assert "1 claim: 1 undecided, each in" in again
     assert " Asked again of another bank, with other models and horizons: 1 contradicted.\n" in again
     assert again.count("less is lost") == readme.count("less is lost") == 1
@@ -244,7 +256,7 @@ def test_a_remark_follows_its_claim_while_its_verdict_stands(finished):
     remarked, told = written(finished)
     new = [line for line in remarked.split("\n") if line not in page]
     assert new == [r"    - *Remark:* two seeds \*cannot\* say it"]
-    assert told == readme.replace("| undecided |", "| undecided, [with a remark](docs/results.md#laptop) |")
+    assert told == readme.replace(LINKED, f"{LINKED}, with a remark")
     assert told != readme
     for text, problem in (
         ("laptop: {l2: {kept: {supported: so}}}", "is a remark on 'supported', but the claim is 'undecided' now"),
@@ -364,8 +376,8 @@ def test_a_record_that_was_interrupted_makes_no_page_until_it_is_made_again(fini
 
 def test_a_claim_may_be_of_numbers_and_its_source_a_year(finished):
     page, readme = written(plan_of(Path(), LAPTOP.replace("text: less is lost", "text: '42', source: '2024'")))
-    assert "- **Undecided**: 42 (2024).\n    - Tested: " in page
-    assert "| l2 | 42 | undecided |" in readme
+    assert f"- {PLACE}**Undecided**: 42 (2024).\n    - Tested: " in page
+    assert f"| l2 | 42 | {LINKED} |" in readme
 
 
 def test_a_study_that_does_not_ship_is_not_recorded(finished):
@@ -387,7 +399,7 @@ def test_experiments_are_recorded_one_by_one_and_claims_of_the_others_are_not_te
     page, readme = written(finished)
     assert "| 1 claim: 1 not tested yet | 1 of 2 | 4 of 4 |" in page
     assert "**1 of 2 experiments so far**; not yet: l2.\n" in page
-    assert "- **Not tested yet**: less is lost.\n" in page
+    assert f"- {PLACE}**Not tested yet**: less is lost.\n" in page
     assert "| l2 | less is lost | not tested yet | none |  | 0 |" in readme
     assert sorted(path.name for path in Path("docs/data/laptop").iterdir()) == [
         *("SHA256SUMS", "evidence.csv", "study.json", "transience", "verdicts.csv"),
@@ -428,7 +440,7 @@ def test_an_experiment_that_is_on_record_and_not_in_the_results_stays(finished):
     # Whatever seeds and claims are added to it.
     more = LAPTOP.replace("less is lost", "less of it is lost").replace("seeds: [0, 1]", "seeds: [0, 1, 2]")
     told, _ = written(plan_of(Path(), more))
-    assert "- **Undecided**: less of it is lost.\n" in told
+    assert f"- {PLACE}**Undecided**: less of it is lost.\n" in told
     assert told.count("Figure and numbers are of 2 of 3 seeds.\n") == 2
     assert "**Not finished:** 2 of 6 lanes are left out.\n" in told
     assert "| 2 of 2 | 4 of 6 |" in told
@@ -448,7 +460,7 @@ def test_an_experiment_whose_folder_was_deleted_is_on_record_no_more(finished):
     forget(finished, "l2", packs=False)
     shutil.rmtree("docs/data/laptop/l2")
     page, _ = written(finished)
-    assert "- **Not tested yet**: less is lost.\n" in page
+    assert f"- {PLACE}**Not tested yet**: less is lost.\n" in page
     assert [path.name for path in Path("docs/images").iterdir()] == ["laptop-transience.png"]
 
 
@@ -582,7 +594,7 @@ def test_a_study_of_twelve_claims_is_read_claim_by_claim(finished):
     more = "".join(claim.replace("kept", f"kept{n}").replace("less is lost", f"claim {n}") for n in range(11))
     page, readme = written(plan_of(Path(), LAPTOP + more))
     assert "| 12 claims: 12 undecided |" in page
-    lines = [line for line in page.splitlines() if line.startswith("- **Undecided**: ")]
+    lines = [line for line in page.splitlines() if "**Undecided**: " in line]
     assert len(lines) == 12
     assert all(len(line) < 400 for line in lines)
     assert readme.count("\n| [`laptop`](docs/results.md#laptop) | ") == 12

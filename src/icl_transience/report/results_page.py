@@ -161,8 +161,7 @@ def _claims_of_all(base: Path) -> Iterator[str]:
 
 def _again(study: str, row: Mapping[str, Any]) -> str:
     """Return what the study found that asks the same of another bank."""
-    verdict = f"[{row['verdict']}](docs/{PAGE}#{study})" + ", with a remark" * bool(row["remark"])
-    return verdict + (f"; p {verdicts.p_in_words(row)}; {row['seeds']} seeds" if row["seeds"] else "")
+    return _verdict(study, row) + (f"; p {verdicts.p_in_words(row)}; {row['seeds']} seeds" if row["seeds"] else "")
 
 
 def _evidence(row: Mapping[str, Any]) -> str:
@@ -173,8 +172,13 @@ def _evidence(row: Mapping[str, Any]) -> str:
 
 
 def _verdict(study: str, row: Mapping[str, Any]) -> str:
-    """Return the verdict; where there is a remark on it, with a link to where it stands."""
-    return row["verdict"] + (f", [with a remark](docs/{PAGE}#{study})" if row["remark"] else "")
+    """Return the verdict as a link to where it stands, and whether there is a remark on it."""
+    return f"[{row['verdict']}](docs/{PAGE}#{_anchor(study, row)})" + ", with a remark" * bool(row["remark"])
+
+
+def _anchor(study: str, row: Mapping[str, Any]) -> str:
+    """Return the name by which a claim is linked to on the page."""
+    return f"{study}-{row['experiment']}-{row['claim']}"
 
 
 # The page.
@@ -249,7 +253,7 @@ def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], doc
     if figure := one["figure"]:
         shown = f"Study {study['study']}, experiment {name}: {figure['name']}"
         yield f"![{shown}]({IMAGES}/{figure['file']})\n"
-    yield from _claims([row for row in study["claims"] if row["experiment"] == name])
+    yield from _claims(study["study"], [row for row in study["claims"] if row["experiment"] == name])
     if one["ends"]:
         folder = docs / DATA / study["study"] / name
         yield from _threshold(folder, one)
@@ -288,11 +292,12 @@ def _sizes(one: Mapping[str, Any]) -> list[tuple[int, str]]:
     return [(one["runs"], "run"), (len(one["seeds"]), "seed"), (one["lanes"], "lane")]
 
 
-def _claims(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _claims(study: str, claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     said = set[str]()
     for row in claims:
         source = f" ({_text(row['source'])})" if isinstance(row["source"], str) and row["source"] else ""
-        yield f"- **{row['verdict'].capitalize()}**: {_text(row['text'])}{source}."
+        place = f'<a id="{_anchor(study, row)}"></a>'
+        yield f"- {place}**{row['verdict'].capitalize()}**: {_text(row['text'])}{source}."
         if row["verdict"] != verdicts.NOT_YET:
             tested, found, note = (_text(part) for part in verdicts.tested_and_found(row))
             yield f"    - Tested: {tested}."
