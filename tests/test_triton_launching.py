@@ -7,14 +7,17 @@ waits for it. That is the latest that a GPU may run it; one launch after the oth
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from builders import pack
 from interpreted import Poisoned, bank_of, needs_interpreter, small, trained
 
 from icl_transience.engines import select, verify
+from icl_transience.engines.state import initial_state
 from icl_transience.engines.triton import launching
 
+NOTHING = np.array([], dtype=np.uint64)
 DEEP = {"model.depth": 4, "model.mlp_ratio": 1}
 
 
@@ -126,6 +129,91 @@ def test_a_step_that_does_not_wait_for_operands_is_found(late, monkeypatch):
     monkeypatch.setattr(late, "launches", lambda self, store: [one._replace(after=()) for one in real(self, store)])
     _, others = trained(spec, bank, 3, late)
     assert not torch.equal(losses, others)
+
+
+class Clock:
+    """A stream, or an event: the launches that are over for whoever waits for it."""
+
+    def __init__(self, device=None):
+        self.over = set()
+
+    def record(self, stream):
+        self.over = set(stream.over)
+
+    def wait_event(self, other):
+        self.over |= other.over
+
+    wait_stream = wait_event
+
+
+@needs_interpreter
+@pytest.mark.parametrize(
+    "clips", [(0.0, 0.0), (0.05, 0.05), (0.0, 0.05)], ids=["no lane clips", "all lanes clip", "one lane clips"]
+)
+def test_launches_that_may_run_at_the_same_time_touch_nothing_that_one_of_them_writes(clips, monkeypatch):
+    """Every address that every launch reads and writes, of all pairs that no stream and no event puts in order."""
+    from triton.runtime import interpreter
+
+    main = Clock()
+    current, read, written = [main], [], []
+    before, reads, writes, names = [], [], [], []
+    builder, real = interpreter.InterpreterBuilder, launching.Launch.__call__
+    load, store = builder.create_masked_load, builder.create_masked_store
+
+    def addresses(pointers, mask):
+        return np.unique(pointers.data[np.broadcast_to(mask.data.astype(bool), pointers.data.shape)])
+
+    def masked_load(self, pointers, mask, *given):
+        read.append(addresses(pointers, mask))
+        return load(self, pointers, mask, *given)
+
+    def masked_store(self, pointers, value, mask, *given):
+        written.append(addresses(pointers, mask))
+        return store(self, pointers, value, mask, *given)
+
+    @contextmanager
+    def stream(one):
+        current.append(one)
+        yield
+        current.pop()
+
+    def launch(self, lanes):
+        read.clear()
+        written.clear()
+        real(self, lanes)
+        names.append(self.kernel.__name__)
+        before.append(set(current[-1].over))
+        current[-1].over.add(len(before) - 1)
+        reads.append(np.unique(np.concatenate([NOTHING, *read])))
+        writes.append(np.unique(np.concatenate([NOTHING, *written])))
+
+    run, other = (small(**DEEP, **{"optimizer.clip": clip}) for clip in clips)
+    spec = pack(run, other)
+    step = Poisoned(spec, initial_state(spec), bank_of(run))
+    list(step.losses(0, run.batch_size))
+    step.following.zero_()
+    step.last.zero_()
+    cuda = launching.torch.cuda
+    for name, stand_in in (
+        ("Stream", Clock),
+        ("Event", Clock),
+        ("stream", stream),
+        ("current_stream", lambda device: main),
+    ):
+        monkeypatch.setattr(cuda, name, stand_in)
+    monkeypatch.setattr(builder, "create_masked_load", masked_load)
+    monkeypatch.setattr(builder, "create_masked_store", masked_store)
+    monkeypatch.setattr(launching.Launch, "__call__", launch)
+    launching.in_streams(step.launches(any(clips)), 2, torch.device("cpu"))()
+
+    pairs = [(i, j) for j in range(len(names)) for i in range(j) if i not in before[j]]
+    assert ("head_step", "block_backward") in {(names[i], names[j]) for i, j in pairs}
+    assert ("block_step", "block_backward") in {(names[i], names[j]) for i, j in pairs}
+    for i, j in pairs:
+        for mine, others in ((writes[i], writes[j]), (writes[i], reads[j]), (reads[i], writes[j])):
+            assert not np.intersect1d(mine, others).size, (names[i], names[j])
+    # The main stream waits for all, so a step ends before the next one begins.
+    assert main.over == set(range(len(names)))
 
 
 def test_each_kernel_is_compiled_once_and_an_error_ends_nothing_else(monkeypatch):
