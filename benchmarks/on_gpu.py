@@ -33,8 +33,10 @@ _CASE = "case: "
 _KEPT = 20_000
 # What proofs may take of the time for everything. Most of theirs goes into compiling kernels.
 _FOR_PROOFS = 0.6
+# Seconds that training of a whole drawing may take, for it to be measured.
+_DRAWING = 5.0
 # Seconds that one has to say what it found, where they are over.
-_LAST_WORDS = 10
+_LAST_WORDS = 30
 
 
 def main() -> int:
@@ -130,7 +132,7 @@ def proofs(options: argparse.Namespace) -> dict[str, Any]:
         # Without the project's settings, which name plug-ins.
         plain = ["-c", os.devnull, "--rootdir", str(ROOT), "--noconftest", "-p", "no:cacheprovider"]
         plain += ["-n", str(_TESTERS)] if importlib.util.find_spec("xdist") else []
-        programs["tests"] = ["-m", "pytest", *plain, "-q", "-rsf", "--tb=short", "--durations=5", *TESTS]
+        programs["tests"] = ["-m", "pytest", *plain, "-v", "-rsf", "--tb=short", "--durations=5", *TESTS]
     for group in groups(options):
         if group[0]["engine"] == "triton" and options.device != "cpu":
             # Kernels are the same whatever the number of lanes.
@@ -163,10 +165,12 @@ def side_by_side(programs: dict[str, list[str]], minutes: float) -> dict[str, An
             running[name] = subprocess.Popen(command, cwd=ROOT, stdout=outputs[name], stderr=subprocess.STDOUT)
         while running:
             late = time.monotonic() - begun > 60 * minutes
+            for process in running.values() if late else ():
+                if process.poll() is None:
+                    process.send_signal(signal.SIGINT)
             for name, process in list(running.items()):
                 status = process.poll()
                 if late and status is None:
-                    process.send_signal(signal.SIGINT)
                     try:
                         process.wait(_LAST_WORDS)
                     except subprocess.TimeoutExpired:
@@ -264,10 +268,10 @@ def measured(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any
         return case | {"first_step": first_step}
     # As in training, where it goes on without an end: of as many batches as a GPU draws together, drawing included. On
     # a CPU, which draws a lane at a time, of whole recordings of the loss.
-    chunk = DRAW_BATCHES if on_gpu else 32
+    chunk = DRAW_BATCHES if on_gpu and ours(33) / 33 * DRAW_BATCHES < _DRAWING else 32
     ours(33)
-    seconds = [ours(chunk)]
-    while len(seconds) < 2 or sum(seconds) < options.seconds:
+    seconds = [ours(chunk) for _ in range(3)]
+    while sum(seconds) < options.seconds:
         seconds.append(ours(chunk))
     step = statistics.median(seconds) / chunk
     memory = throughput._peak_memory(ours.device)

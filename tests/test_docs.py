@@ -98,12 +98,13 @@ def test_pictures_are_of_the_studies_as_they_ship(tmp_path, study, experiment, r
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub names them."""
+    """The anchors of a page's headings, as GitHub names them, and of places that have a name."""
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     headings = [
         re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line) for line in re.findall(r"^#+ +(.*?) *$", text, re.MULTILINE)
     ]
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    named = set(re.findall(r'<a id="([^"]+)"></a>', text))
+    return named | {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -55,6 +55,12 @@ MANY_BLOCKS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def fresh_random_input():
+    """Other numbers every time; pytest shows the seed of a test that fails."""
+    print("torch.manual_seed", torch.seed())
+
+
 def shaped(name: str, numerics: str) -> Run:
     return changed(tiny_run(batch_size=32, numerics=numerics), SHAPES[name])
 

@@ -383,7 +383,7 @@ def by_hand(device: torch.device, engines: Iterable[str], numerics: Iterable[str
                 run = Run(
                     bank=BankSpec(seed=0, parameters=bank),
                     recipe=Recipe(context=8, burstiness=4),
-                    model=Model(depth=2, width=64, heads=8, mlp_ratio=mlp_ratio),
+                    model=Model(depth=3, width=64, heads=8, mlp_ratio=mlp_ratio),
                     optimizer=Optimizer(learning_rate=1e-3, l2=L2(strength=1e-3)),
                     batch_size=32,
                     numerics=kind,

@@ -3,7 +3,7 @@
 forward   replay, tokens, blocks_forward, head_stats, head_sums
 backward  head_backward, query_backward; a block: block_backward, block_step; head_step, rows_step, embedder_step,
           vectors_step
-On a GPU head_step and each block_step run beside block_backward of the blocks before.
+On a GPU head_step and each block_step run beside what follows them, until the main stream waits for them.
 Adam, its L2 and weight decay stand at the end of each gradient. Where a lane's gradient is clipped, or its L2
 unsquared, gradients are stored first, those of labels by rows_stored, and weigh, penalize and finish step.
 

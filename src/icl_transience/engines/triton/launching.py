@@ -5,6 +5,7 @@ what one hands to the other. These run at the same time, the main stream's first
 """
 
 import contextvars
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -40,10 +41,10 @@ class Launch(NamedTuple):
 
 
 def compile_all(launches: Sequence[Launch], lanes: int) -> None:
-    """Compile kernels for the current device, each in a thread of its own."""
+    """Compile kernels for the current device, as many at a time as there are cores for this process."""
 
     def compile_together() -> None:
-        with ThreadPoolExecutor() as threads, triton.AsyncCompileMode(threads):
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads, triton.AsyncCompileMode(threads):
             for launch in launches:
                 launch.compile(lanes)
 
