@@ -200,10 +200,6 @@ def test_every_shape_trains_and_answers(plan, tmp_path):
                 assert np.isfinite(of_metrics[evaluator]["mean"][()]).all(), (shape, evaluator)
 
 
-# Which seeds were added after the plan's last, 32, and why: docs/claims-search.md.
-BEYOND_THE_PLAN = {("claims", "initial_weights"): 37, ("claims", "tokens"): 49}
-
-
 @pytest.mark.parametrize(("name", "rate", "most_hours"), [("claims", 60e9, 5), ("claims_replicated", 26e9, 1.5)])
 def test_the_scaled_down_studies_keep_to_their_limits(name, rate, most_hours, tmp_path):
     """With twelve seeds, on two cores. rate: FLOP/s that a core reached on these models, evaluation included."""
@@ -216,7 +212,7 @@ def test_the_scaled_down_studies_keep_to_their_limits(name, rate, most_hours, tm
         # Ascending and without a gap: no seed is left out for what it shows, and seeds that others were judged or tuned
         # on, and those of the search, are not used.
         assert seeds == list(range(13, 13 + len(seeds))), experiment.name
-        assert max(seeds) < BEYOND_THE_PLAN.get((name, experiment.name), 33), experiment.name
+        assert max(seeds) < 33, experiment.name
         for one in experiment.lanes():
             if one.seed.init < 25:
                 horizons[one] = max(horizons.get(one, 0), experiment.horizon)
