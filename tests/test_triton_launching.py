@@ -55,18 +55,28 @@ class Event:
         self.at = stream.mark()
 
 
-@pytest.fixture
-def late(monkeypatch):
-    """Return a step whose launches beside the main stream run as late as they may; `order` is that of the kernels."""
-    main, order = Queue(), []
+def stand_in_for_streams(monkeypatch, main, event) -> list:
+    """Put streams of main's kind in place of a GPU's, and events; return those entered, the current one last."""
     current = [main]
-    real = launching.Launch.__call__
 
     @contextmanager
     def stream(one):
         current.append(one)
         yield
         current.pop()
+
+    stand_ins = {"Stream": type(main), "Event": event, "stream": stream, "current_stream": lambda device: main}
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(launching.torch.cuda, name, stand_in)
+    return current
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Return a step whose launches beside the main stream run as late as they may; `order` is that of the kernels."""
+    main, order = Queue(), []
+    current = stand_in_for_streams(monkeypatch, main, Event)
+    real = launching.Launch.__call__
 
     def launch(self, lanes):
         def run():
@@ -82,13 +92,6 @@ def late(monkeypatch):
         def _work(self, store):
             return launching.in_streams(self.launches(store), len(self.pack.lanes), torch.device("cpu"))
 
-    for name, stand_in in (
-        ("Stream", Queue),
-        ("Event", Event),
-        ("stream", stream),
-        ("current_stream", lambda device: main),
-    ):
-        monkeypatch.setattr(launching.torch.cuda, name, stand_in)
     monkeypatch.setattr(launching.Launch, "__call__", launch)
     Late.order = order
     return Late
@@ -161,7 +164,7 @@ def test_launches_that_may_run_at_the_same_time_touch_nothing_that_one_of_them_w
     from triton.runtime import interpreter
 
     main = Clock()
-    current, read, written = [main], [], []
+    read, written = [], []
     before, reads, writes, names = [], [], [], []
     builder, real = interpreter.InterpreterBuilder, launching.Launch.__call__
     load, store = builder.create_masked_load, builder.create_masked_store
@@ -176,12 +179,6 @@ def test_launches_that_may_run_at_the_same_time_touch_nothing_that_one_of_them_w
     def masked_store(self, pointers, value, mask, *given):
         written.append(addresses(pointers, mask))
         return store(self, pointers, value, mask, *given)
-
-    @contextmanager
-    def stream(one):
-        current.append(one)
-        yield
-        current.pop()
 
     def launch(self, lanes):
         read.clear()
@@ -199,14 +196,7 @@ def test_launches_that_may_run_at_the_same_time_touch_nothing_that_one_of_them_w
     list(step.losses(0, run.batch_size))
     step.following.zero_()
     step.last.zero_()
-    cuda = launching.torch.cuda
-    for name, stand_in in (
-        ("Stream", Clock),
-        ("Event", Clock),
-        ("stream", stream),
-        ("current_stream", lambda device: main),
-    ):
-        monkeypatch.setattr(cuda, name, stand_in)
+    current = stand_in_for_streams(monkeypatch, main, Clock)
     monkeypatch.setattr(builder, "create_masked_load", masked_load)
     monkeypatch.setattr(builder, "create_masked_store", masked_store)
     monkeypatch.setattr(launching.Launch, "__call__", launch)
