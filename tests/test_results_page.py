@@ -45,6 +45,29 @@ def test_every_link_of_the_readme_to_a_claim_leads_to_one_place():
     assert [name for name in linked if page.count(f'<a id="{name}"></a>') != 1] == []
 
 
+def test_what_claims_are_of_is_said_of_each_run():
+    """A claim on in-weights learning has its numbers beside it, though runs are told by in-context learning."""
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    alone = page.partition("## claims\n")[2].partition("### alone")[2].partition("\n### ")[0]
+    lanes = pd.read_csv(ROOT / "docs/data/claims/alone/transience.csv")
+    for run in ("icl_only", "icl_only_later", "iwl_only"):
+        values = [row["final_iwl"] for _, row in lanes.iterrows() if row["run"] == run]
+        assert re.search(rf"- `{run}`: icl .*; final_iwl {sum(values) / len(values):.2f}\.\n", alone)
+    assert "final_icl 0" not in alone  # which the sentence says
+    reddy = page.partition("## reddy\n")[2].partition("\n### noise")[0]
+    said, head = re.findall(r"^Of .*|^\| run \| outcome .*", reddy, re.MULTILINE)
+    assert said == "Of icl_holdout (in context accuracy, chance 0.5):"
+    assert head.endswith("| index | final ciwl |")
+
+
+def test_means_are_of_the_lanes_that_have_a_value_and_say_how_many(tmp_path):
+    table = "run,at_peak_iwl,final_iwl\nb,0.2,0.5\nb,,0.75\nb,0.4,0.25\na,,1\n"
+    (tmp_path / "transience.csv").write_text(table, encoding="utf-8")
+    checksums.write_checksums(tmp_path, ["transience.csv"])
+    said = words.means_in_words(tmp_path, ["final_iwl", "at_peak_iwl"])
+    assert said == {"b": ["0.50", "0.30 (of 2 of 3 lanes)"], "a": ["1.00", "–"]}
+
+
 def test_the_page_names_every_study_that_ships():
     page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
     for path in study_files(ROOT):

@@ -56,7 +56,7 @@ def run_in_words(row: Mapping[str, Any], last: float, first: float | None = None
     last: sequences seen at the last point of its lanes. first: that of the lane that ends first, where they differ.
     """
     seeds = format_number_of(int(row["seeds"]), "seed")
-    which = f"{row['evaluator']} ({row['metric'].replace('_', ' ')}, chance {row['chance']:.3g})"
+    which = measured_in_words(row)
     at = format_count(last) if first in (None, last) else f"{format_count(first)} to {format_count(last)}"
     end = f"{row['final']:.2f} at {at}"
     if row["outcome"] == "diverged":
@@ -75,6 +75,11 @@ def run_in_words(row: Mapping[str, Any], last: float, first: float | None = None
         f"{which} peaks at {row['peak']:.2f} {place_in_words(row, last, 'after')} sequences {change} {end}, "
         f"half-life {_half_life(row)} ({'; '.join([how, *_left_out(row), ', '.join(outcomes)])})"
     )
+
+
+def measured_in_words(row: Mapping[str, Any]) -> str:
+    """Return what the levels of a row of runs.csv are of: an evaluator, its metric, and chance."""
+    return f"{row['evaluator']} ({row['metric'].replace('_', ' ')}, chance {row['chance']:.3g})"
 
 
 def _half_life(row: Mapping[str, Any]) -> str:
@@ -112,6 +117,22 @@ def quantity_in_words(row: Mapping[str, Any], name: str) -> str:
     if name in TIMES and row[f"n_{name}_censored"]:
         beside.append(f"{row[f'n_{name}_censored']:.0f} censored")
     return text + (f" ({', '.join(beside)})" if beside else "")
+
+
+def means_in_words(folder: Path, columns: Sequence[str]) -> dict[str, list[str]]:
+    """Return, for each run of an experiment's transience.csv, the means of columns over the lanes that have a value.
+
+    "0.98", or "0.98 (of 11 of 12 lanes)"; a dash where none has one.
+    """
+    found = {}
+    for run, lanes in read_csv(folder / "transience.csv").groupby("run", sort=False):
+        counts = {name: lanes[name].count() for name in columns}
+        found[str(run)] = [
+            _level(lanes[name].mean())
+            + (f" (of {count} of {format_number_of(len(lanes), 'lane')})" if 0 < count < len(lanes) else "")
+            for name, count in counts.items()
+        ]
+    return found
 
 
 def place_in_words(row: Mapping[str, Any], last: float, preposition: str) -> str:

@@ -6,7 +6,7 @@ of a verdict is written by hand, see remarks.py.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ _HEAD = """# What the studies show
 Written by `snakemake results_page` from `docs/data`, which that command takes from a study's results. By hand, and
 after the verdict, are only the sentences after *Remark* ([all of them](data/remarks.yaml)). Every number is that of the
 tables and of the report: levels are means over seeds, times are medians, and [files and tables](tables.md) defines
-them. A peak is that of the smoothed curve, an end is the last snapshot as it was measured: it may lie above the peak. A
-claim is decided by [evidence](claims.md) over seeds; *undecided* is not *refuted*, and a claim of several parts may be
-*contradicted* for one of them alone.
+them. A peak is that of the smoothed curve, an end is the last snapshot as it was measured: it may lie above the peak.
+What else claims are of, as `final_iwl`, stands last, as means over the lanes that have a value. A claim is decided by
+[evidence](claims.md) over seeds; *undecided* is not *refuted*, and a claim of several parts may be *contradicted* for
+one of them alone.
 
 p is corrected for all claims of a study (Holm), and is that of the opposite where there is more evidence against a
 claim than for it. An effect is the median over the seeds that have it; its interval is of that claim or part alone, not
@@ -253,12 +254,13 @@ def _experiment(study: Mapping[str, Any], name: str, one: Mapping[str, Any], doc
     if figure := one["figure"]:
         shown = f"Study {study['study']}, experiment {name}: {figure['name']}"
         yield f"![{shown}]({IMAGES}/{figure['file']})\n"
-    yield from _claims(study["study"], [row for row in study["claims"] if row["experiment"] == name])
+    claims = [row for row in study["claims"] if row["experiment"] == name]
+    yield from _claims(study["study"], claims)
     if one["ends"]:
         folder = docs / DATA / study["study"] / name
         yield from _threshold(folder, one)
         yield from _forecast(folder)
-        yield from _runs(folder, one["ends"])
+        yield from _runs(folder, one["ends"], claims)
 
 
 def _without_shared(one: Mapping[str, Any]) -> str:
@@ -309,19 +311,40 @@ def _claims(study: str, claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield ""
 
 
-def _runs(folder: Path, ends: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    """Yield what came of each run: a sentence, or a row of a table where there are many."""
+def _runs(folder: Path, ends: Mapping[str, Sequence[float]], claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what came of each run: a sentence, or a row of a table where there are many; what claims are of, too."""
     rows = words.runs_of(folder)
+    beside = _asked_beside(claims, {row["evaluator"] for row in rows})
+    means = words.means_in_words(folder, beside) if beside else {}
     if len(rows) <= _MOST_SENTENCES:
-        yield from (f"- `{row['run']}`: {_text(words.run_in_words(row, *ends[row['run']]))}." for row in rows)
+        for row in rows:
+            said = [words.run_in_words(row, *ends[row["run"]])]
+            said += [f"{name} {mean}" for name, mean in zip(beside, means.get(row["run"], ()), strict=True)]
+            yield f"- `{row['run']}`: {_text('; '.join(said))}."
     else:
-        head = ("run", "outcome", *(name.replace("_", " ") for name in QUANTITIES))
+        yield f"Of {', '.join(dict.fromkeys(map(words.measured_in_words, rows)))}:\n"
+        head = ("run", "outcome", *(name.replace("_", " ") for name in (*QUANTITIES, *beside)))
         cells = [
-            (f"`{row['run']}`", row["outcome"], *(words.quantity_in_words(row, name) for name in QUANTITIES))
+            (
+                f"`{row['run']}`",
+                row["outcome"],
+                *(words.quantity_in_words(row, name) for name in QUANTITIES),
+                *means.get(row["run"], ()),
+            )
             for row in rows
         ]
         yield from _table(head, cells)
     yield ""
+
+
+def _asked_beside(claims: Sequence[Mapping[str, Any]], evaluators: Collection[str]) -> list[str]:
+    """Return the columns of transience.csv that claims are of and that neither sentences nor tables of runs say.
+
+    evaluators: those that are said of runs.
+    """
+    said = {*QUANTITIES, *(f"final_{name}" for name in evaluators)}
+    asked = (name for row in claims for part in row["of"].split(", ") for name in part.split(" - "))
+    return [name for name in dict.fromkeys(asked) if name not in said]
 
 
 # Markdown.

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
-import triton
+import triton  # pyright: ignore[reportMissingImports]  # comes with PyTorch for GPUs
 
 
 class Launch(NamedTuple):
