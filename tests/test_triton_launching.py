@@ -254,3 +254,36 @@ def test_a_check_takes_the_kernels_that_train(monkeypatch):
     monkeypatch.setitem(select.STEPS, "triton", step)
     assert verify.check_step(pack(run), bank_of(run), 0, "triton")
     assert sizes == {run.batch_size}
+
+
+def signature(launch: launching.Launch) -> tuple:
+    """Return what Triton makes a kernel of its own for: kinds of arguments, 1 and multiples of 16 apart, constants."""
+    kinds = {
+        name: (value.dtype, value.data_ptr() % 16) if torch.is_tensor(value) else (type(value), value == 1, value % 16)
+        for name, value in launch.arguments.items()
+    }
+    return launch.kernel.fn.__name__, repr(kinds), repr(launch.constants), repr(launch.options)
+
+
+@needs_interpreter
+def test_kernels_of_a_check_compile_side_by_side(monkeypatch):
+    """Those of float32 and of the run's numerics are compiled at once, and steps launch no others."""
+    run, compiled, launched = small(numerics="bfloat16"), [], []
+    real = launching.one_after_the_other
+
+    def work(launches, lanes):
+        launched.append({signature(launch) for launch in launches})
+        return real(launches, lanes)
+
+    def compile_together(steps, device):
+        assert not launched
+        compiled.extend({signature(launch) for launch in step.launches(store=False)} for step in steps)
+
+    monkeypatch.setattr(launching, "one_after_the_other", work)
+    monkeypatch.setattr(verify, "_compile_together", compile_together)
+    # The interpreter gets bfloat16 wrong.
+    monkeypatch.setattr(verify, "judge", lambda *given: None)
+    verify.check_step(pack(run), bank_of(run), 0, "triton")
+    assert compiled == launched
+    assert len(compiled) == 2
+    assert compiled[0] != compiled[1]

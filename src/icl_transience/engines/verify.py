@@ -17,8 +17,9 @@ that has diverged hides nothing. The state of a job is not touched.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from torch import Tensor
 from icl_transience.engines import lanes, select
 from icl_transience.engines.answers import Answers, answers
 from icl_transience.engines.eager import query_loss
-from icl_transience.engines.interface import DTYPES
+from icl_transience.engines.interface import DTYPES, Step
 from icl_transience.engines.native.resnet import NativeResNet
 from icl_transience.engines.proof import Deviation, RefusedInWords, judge
 from icl_transience.engines.state import NOT_DIVERGED, State
@@ -81,16 +82,23 @@ def check_step(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> l
     run = replace(lane.run.at(start), optimizer=plain, forgetting=Forgetting(), freeze=Freeze(), batch_size=count)
     found: list[Deviation] = []
     expected, moved, finest = {}, {}, ""
-    for numerics in _numerics(run.numerics, embeddings.device):
-        one = PackSpec(lanes=(replace(lane, run=replace(run, numerics=numerics)),))
-        bank = embeddings if run.bank.images else embeddings.to(DTYPES[numerics])
-        parameters = normal_parameters(run, torch.empty(0, dtype=DTYPES[numerics], device=bank.device))
+    packs = {
+        numerics: PackSpec(lanes=(replace(lane, run=replace(run, numerics=numerics)),))
+        for numerics in _numerics(run.numerics, embeddings.device)
+    }
+    with RefusedInWords(engine, "step"):
+        trials = {numerics: _trial(one, embeddings, start, engine) for numerics, one in packs.items()}
+        if engine == "triton":
+            _compile_together([trial.step for trial in trials.values()], embeddings.device)
+    for numerics, one in packs.items():
+        trial = trials[numerics]
         with RefusedInWords(engine, "step"):
-            (loss,), gradients = _loss_and_gradients(one, bank, parameters, start, engine)
+            ((loss,),) = trial.step.losses(start, start + run.batch_size)
+        gradients = {name: moment[0] for name, moment in trial.state.first_moments.items()}
         if not finest:
             finest = numerics
-            (batch,) = lanes.batches(one, bank, start, start + run.batch_size)
-            inputs = parameters, lanes.exemplars(batch, bank), batch.labels
+            (batch,) = lanes.batches(one, trial.bank, start, start + run.batch_size)
+            inputs = trial.parameters, lanes.exemplars(batch, trial.bank), batch.labels
             # Two draws say little of an array of few numbers; on a GPU more of them cost nothing.
             draws = _DRAWS_ON_GPU if engine == "triton" else _DRAWS
             expected, moved = reference_gradients(one.run, *inputs, draws=draws)
@@ -215,24 +223,40 @@ def normal_parameters(run: Run, like: Tensor) -> transformer.Parameters:
     return parameters
 
 
-def _loss_and_gradients(
-    pack: PackSpec, bank: Tensor, parameters: transformer.Parameters, start: int, engine: str
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return (loss [1], gradients without a lane axis) of one step of the engine, on a state of its own."""
+class _Trial(NamedTuple):
+    """An engine's step on a state of its own, the bank that it reads, and the weights that the state began with."""
+
+    step: Step
+    state: State
+    bank: Tensor
+    parameters: transformer.Parameters
+
+
+def _trial(pack: PackSpec, embeddings: Tensor, start: int, engine: str) -> _Trial:
+    """Return a step of the engine that has taken no batch."""
+    run, dtype = pack.run, DTYPES[pack.run.numerics]
+    bank = embeddings if run.bank.images else embeddings.to(dtype)
+    parameters = normal_parameters(run, torch.empty(0, dtype=dtype, device=bank.device))
     state = State(
         parameters={name: value.clone() for name, value in parameters.items()},
         first_moments={name: torch.zeros_like(value) for name, value in parameters.items()},
         second_moments={name: torch.zeros_like(value) for name, value in parameters.items()},
         sequences_seen=start,
-        loss_sum=torch.zeros(1, dtype=DTYPES[pack.run.numerics], device=bank.device),
+        loss_sum=torch.zeros(1, dtype=dtype, device=bank.device),
         diverged_at=torch.full((1,), NOT_DIVERGED),
-        statistics={
-            name: bank.new_ones(1, *shape, dtype=torch.float32) for name, shape in pack.run.running_shapes.items()
-        },
+        statistics={name: bank.new_ones(1, *shape, dtype=torch.float32) for name, shape in run.running_shapes.items()},
     )
-    step = select.STEPS[engine](pack, state, bank)
-    (loss,) = step.losses(start, start + pack.run.batch_size)
-    return loss, {name: moment[0] for name, moment in state.first_moments.items()}
+    return _Trial(select.STEPS[engine](pack, state, bank), state, bank, parameters)
+
+
+def _compile_together(steps: Sequence[Any], device: torch.device) -> None:
+    """Compile the kernels of triton's steps side by side; by themselves steps compile theirs one after the other."""
+    # Only here: training on a CPU does without triton.
+    from icl_transience.engines.triton import launching
+
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            launching.compile_all([launch for step in steps for launch in step.launches(store=False)], 1)
 
 
 def reference_gradients(
