@@ -124,14 +124,14 @@ def means_in_words(folder: Path, columns: Sequence[str]) -> dict[str, list[str]]
 
     "0.98", or "0.98 (of 11 of 12 lanes)"; a dash where none has one.
     """
-    found = {}
+    found = dict[str, list[str]]()
     for run, lanes in read_csv(folder / "transience.csv").groupby("run", sort=False):
-        counts = {name: lanes[name].count() for name in columns}
-        found[str(run)] = [
-            _level(lanes[name].mean())
-            + (f" (of {count} of {format_number_of(len(lanes), 'lane')})" if 0 < count < len(lanes) else "")
-            for name, count in counts.items()
-        ]
+        total, said = len(lanes), list[str]()
+        for name in columns:
+            values = lanes[name].dropna().to_numpy(float)
+            left_out = f" (of {len(values)} of {format_number_of(total, 'lane')})" if 0 < len(values) < total else ""
+            said.append(f"{values.mean():.2f}{left_out}" if len(values) else _level(math.nan))
+        found[str(run)] = said
     return found
 
 
