@@ -36,6 +36,19 @@ def test_a_new_sweep_value_trains_its_run_alone(clone):
     assert clone.would_run() == {"train": 2, "evaluate": 2, "declare": 1, "tables": 1, "figures": 1}
 
 
+def test_a_dry_run_says_which_seeds_of_which_runs_it_would_train(clone):
+    clone.change("[0, 1.0e-3]", "[0, 1.0e-3, 1.0e-2]")
+    clone.change("seeds: [0, 1]", "seeds: [0, 1, 2]")
+    said = [line for line in clone.snakemake("-n").stdout.splitlines() if line.startswith("would ")]
+    to = "segment to 2.05k of 2.05k, the last of 2"
+    assert said == [
+        f"would train l2 l2.strength=0.001, seed 2: {to}",
+        f"would train l2 l2.strength=0.01, seeds 0-2: {to}",
+        f"would train transience baseline (+1 more), seed 2: {to}",
+    ]
+    assert "would " not in clone.snakemake("-n", "-q").stdout
+
+
 def test_an_experiment_whose_runs_are_there_trains_nothing(clone):
     clone.study.write_text(clone.study.read_text() + "  again: {}\n")
     assert clone.would_run() == {"declare": 1, "tables": 1, "figures": 1}

@@ -69,7 +69,7 @@ class Run:
     """A handler that takes Snakemake's events as they come."""
 
     def __init__(self, stream: Terminal, monkeypatch, **settings):
-        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(sys, "stdout" if settings.get("stdout") else "stderr", stream)
         monkeypatch.setattr(plugin.threading, "Thread", lambda **options: SimpleNamespace(start=lambda: None))
         shared = MockOutputSettings()
         shared.printshellcmds = False  # as Snakemake's default is
@@ -273,9 +273,23 @@ def test_an_event_that_is_not_as_expected_is_told_and_does_not_end_the_thread(bo
 def test_other_output_that_was_asked_for_stays_snakemakes_own(setting, board, monkeypatch):
     run = Run(Terminal(), monkeypatch, **{setting: {"rules"} if setting == "quiet" else True})
     assert not run.handler.writes_to_stream  # so Snakemake adds its own handler
-    run.begin()
+    run.begin(rule_name="evaluate")
     run.handler.close()
     assert run.stream.text == ""
+
+
+def test_a_dry_run_says_at_its_end_what_would_be_trained(board, monkeypatch):
+    """Where Snakemake's own output goes, a line for all segments of a pack."""
+    run = Run(Terminal(is_terminal=False), monkeypatch, dryrun=True, stdout=True)
+    board.name = lambda rule, of: (f"{rule} l2, seed {of['pack']}", f"segment to {of['end']} of 2k")
+    for pack, end in (("1", "1k"), ("0", "1k"), ("1", "2k")):
+        run.begin(rule_name="train", wildcards={"pack": pack, "end": end})
+    assert run.stream.text == ""
+    run.handler.close()
+    assert run.stream.text.splitlines() == [
+        "would train l2, seed 0: segment to 1k of 2k",
+        "would train l2, seed 1: segment to 2k of 2k, the last of 2",
+    ]
 
 
 def test_at_the_end_the_board_is_gone_and_snakemakes_log_is_named(board, monkeypatch):

@@ -2,7 +2,8 @@
 
 A plugin for `snakemake --logger icl`, which profiles/default turns on. On a terminal the lines of running jobs are
 drawn anew twice a second; elsewhere they are written once a minute. Warnings, errors and the logs of failed jobs are
-printed as always. Dry runs, `--quiet`, `--verbose`, `--printshellcmds` and `--debug-dag` get Snakemake's own output.
+printed as always. Dry runs, `--quiet`, `--verbose`, `--printshellcmds` and `--debug-dag` get Snakemake's own output;
+the last lines of a dry run say which runs and seeds would be trained.
 """
 
 import logging
@@ -78,7 +79,9 @@ class LogHandler(LogHandlerBase):
         self.is_silent = any(
             (settings.dryrun, settings.quiet, settings.verbose, settings.printshellcmds, settings.debug_dag)
         )
-        self.screen = Screen(sys.stderr, colours=not settings.nocolor)
+        self.screen = Screen(sys.stdout if settings.stdout else sys.stderr, colours=not settings.nocolor)
+        # Of a dry run: what would be trained -> how far each of its jobs goes, in their order.
+        self.to_train: dict[str, list[str]] = {}
         self.jobs: dict[int, Job] = {}
         self.finished: list[str] = []
         self.done = self.total = 0
@@ -115,10 +118,11 @@ class LogHandler(LogHandlerBase):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one of Snakemake's events."""
-        if self.is_silent:
-            return
         try:
-            self._take(record, vars(record))
+            if not self.is_silent:
+                self._take(record, vars(record))
+            elif self.common_settings.dryrun:
+                self._note(vars(record))
         except Exception:
             # An exception would end the thread that all records come through.
             self.handleError(record)
@@ -142,6 +146,11 @@ class LogHandler(LogHandlerBase):
             self._pass_on(record, values)
         if self.screen.is_live:
             self.show()
+
+    def _note(self, values: dict[str, Any]) -> None:
+        if values.get("event") == LogEvent.JOB_INFO and values["rule_name"] == "train":
+            name, reach = BOARD.name("train", values["wildcards"] or {})
+            self.to_train.setdefault(name, []).append(reach)
 
     def _begin(self, record: logging.LogRecord, values: dict[str, Any]) -> None:
         wildcards = values["wildcards"] or {}
@@ -232,4 +241,7 @@ class LogHandler(LogHandlerBase):
         """End, at the latest with Snakemake."""
         self.closed.set()
         self.screen.erase()
+        for name, reach in sorted(self.to_train.items()):
+            self.screen.say(f"would {name}: {reach[-1]}" + (f", the last of {len(reach)}" if len(reach) > 1 else ""))
+        self.to_train.clear()
         super().close()
