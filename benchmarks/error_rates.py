@@ -71,6 +71,33 @@ def _times(generator: Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, in
     )
 
 
+def seen_for_longer(generator: Generator, runs: int, seeds: int) -> np.ndarray:
+    """Half-lives of two runs, either as likely longer; one peaks late, and so is seen for less time after its peak."""
+    spread = generator.normal(size=(runs, seeds, 2)) * [1.0, 0.15]
+    seen = generator.uniform([0.2, 0.1], [1.5, 0.4], size=(runs, seeds, 2))
+    lowest, highest = _seen(0.3 * np.exp(spread), seen)
+    return eprocess.signs("difference", lowest, -1, highest)
+
+
+def seen_for_less(generator: Generator, runs: int, seeds: int) -> np.ndarray:
+    """Half-lives whose median is the threshold, and of which the long ones are seldom seen to the end."""
+    half_lives, seen = generator.exponential(size=(runs, seeds, 1)), generator.uniform(0, 1, size=(runs, seeds, 1))
+    lowest, highest = _seen(half_lives, seen)
+    return eprocess.signs("threshold", lowest, -1, highest, threshold=np.log(2))
+
+
+def seen_trend(generator: Generator, runs: int, seeds: int) -> np.ndarray:
+    """Half-lives at three levels that make no difference, but for how long lanes are seen after their peaks."""
+    half_lives = generator.exponential(size=(runs, seeds, 3))
+    lowest, highest = _seen(half_lives, generator.uniform(0, [2.0, 1.0, 0.3], size=(runs, seeds, 3)))
+    return eprocess.signs("trend", lowest, 1, highest)
+
+
+def _seen(times: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return times of which those that are not over after `seen` are lower bounds: lowest, highest."""
+    return np.minimum(times, seen), np.where(times > seen, np.inf, times)
+
+
 def no_trend(generator: Generator, runs: int, seeds: int, *, levels: int) -> np.ndarray:
     """Levels make no difference; some values are equal."""
     return eprocess.signs("trend", generator.normal(size=(runs, seeds, levels)).round(1), 1)
@@ -134,6 +161,9 @@ NULLS: dict[str, Null] = {
     "difference, ties": ties,
     "difference, unequal seeds": unequal_seeds,
     "difference, censored": censored_difference,
+    "difference, one run is seen for longer": seen_for_longer,
+    "threshold, seen for less than it takes": seen_for_less,
+    "trend, seen for less at each level": seen_trend,
     "difference, undefined in one run": undefined,
     "difference, undefined in all runs": missing_in_all_runs,
     **{

@@ -91,7 +91,12 @@ def ends_of(block: list[Measured]) -> tuple[np.ndarray, np.ndarray]:
 def test_lanes_are_compared_as_in_the_fixed_test(lanes):
     block = [Measured(float(value), *flags) for value, flags in lanes]
     lowest, highest = ends_of(block)
-    assert eprocess.kendall(lowest, highest).tolist() == [paired_tests.kendall(block)[0]]
+    total, n_open = (of_seed.tolist() for of_seed in eprocess.kendall(lowest, highest))
+    assert total == [paired_tests.kendall(block)[0]]
+    pairs = list(itertools.combinations(block, 2))
+    assert n_open == [
+        sum(not paired_tests.compare(*pair) and any(one.lowest != one.highest for one in pair) for pair in pairs)
+    ]
     for one, other in itertools.permutations(range(len(lanes)), 2):
         found = paired_tests.compare_ends(*(ends[0, lane] for lane in (one, other) for ends in (lowest, highest)))
         assert found == paired_tests.compare(block[one], block[other])
@@ -140,7 +145,46 @@ def test_a_bounded_time_counts_by_what_is_surely_known():
         [Measured(4.0, left_censored=True), Measured(3.0)],
     ]
     lowest, highest = (np.concatenate(ends) for ends in zip(*map(ends_of, blocks), strict=True))
-    assert eprocess.signs("difference", lowest, 1, highest).tolist() == [[1, 0, -1, -1, 0]]
+    is_open = eprocess.OPEN
+    assert eprocess.signs("difference", lowest, 1, highest).tolist() == [[1, is_open, -1, -1, is_open]]
+
+
+def test_a_seed_that_bounds_leave_open_counts_against_both_sides():
+    lowest, highest = np.array([[2.0, 1.0, 1.0]]), np.array([[math.inf, 3.0, 1.0]])
+    of_seeds = eprocess.signs("threshold", lowest, 1, highest, threshold=2.5)
+    assert of_seeds.tolist() == [[eprocess.OPEN], [eprocess.OPEN], [-1]]
+    found = eprocess.evidence(of_seeds[:1])
+    assert found.support.tolist() == found.against.tolist() == e_of(-1).tolist()
+
+
+def test_a_trend_goes_its_way_where_the_pairs_that_are_open_could_not_turn_it():
+    never, early = Measured(9.0, censored=True), Measured(1.0)
+    blocks = [[never, never, early], [never, never, never], [never, Measured(3.0), early], [early, never, never]]
+    lowest, highest = (np.concatenate(ends) for ends in zip(*map(ends_of, blocks), strict=True))
+    assert eprocess.signs("trend", lowest, -1, highest).tolist() == [[1, eprocess.OPEN, 1, -1]]
+    # Two of three pairs are open, and one falls.
+    half = ends_of([Measured(2.0, censored=True), Measured(4.0), Measured(3.0)])
+    assert eprocess.signs("trend", half[0], -1, half[1]).tolist() == [[eprocess.OPEN]]
+
+
+@pytest.mark.parametrize("name", ["difference, one run is seen for longer", "threshold, seen for less than it takes"])
+def test_times_that_are_seen_where_they_are_short_do_not_speak_for_them(name):
+    """As they would, were seeds that bounds leave open to bet nothing."""
+    of_seeds = error_rates.NULLS[name](np.random.default_rng(0), 500, 64)
+    naive = eprocess.evidence(np.where(of_seeds == eprocess.OPEN, 0, of_seeds))
+    assert (naive.p[:, -1] <= 0.05).mean() > 0.1
+    assert (eprocess.evidence(of_seeds).p[:, -1] <= 0.05).mean() < 0.02
+
+
+def test_an_interval_holds_the_median_where_only_low_values_are_bounds():
+    """Effects of median 0, of which those below 0 are known to be above some bound alone."""
+    generator, missed = np.random.default_rng(0), 0
+    for _ in range(200):
+        lowest = generator.normal(size=32)
+        highest = np.where(lowest < 0, math.inf, lowest)
+        lower, upper, _ = eprocess.median_interval(np.where(lowest < 0, lowest - 0.5, lowest), highest, 0.95)
+        missed += lower > 0 or upper < 0
+    assert missed <= 10  # 5 % of 200
 
 
 def test_seeds_are_read_up_to_the_first_that_is_not_finished():

@@ -114,8 +114,11 @@ def effect(reading: Reading, number: int, lanes: Lanes, fixed: Finding, confiden
 
 
 def _median(effects: Effects) -> float:
-    lowest, highest = ([ends[end] for ends in effects.values()] for end in (0, 1))
-    return statistics.median(lowest) if lowest and lowest == highest else math.nan
+    """Return the median of effects; nan where there are none, and where bounds leave it open."""
+    if not effects:
+        return math.nan
+    lowest, highest = (statistics.median(ends[end] for ends in effects.values()) for end in (0, 1))
+    return lowest if lowest == highest else math.nan
 
 
 def _interval(effects: Effects, seeds: Sequence[str], confidence: float) -> tuple[float, float, float]:

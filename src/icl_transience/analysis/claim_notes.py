@@ -22,8 +22,8 @@ def undecided(one: Judged, needed: int | None, direction: str, n_claims: int) ->
     n_seeds = len(one.reading.seeds)
     if not n_seeds:
         return "no seed is finished in all lanes"
-    if needed is None and not (one.reading.of_seeds != 0).any():
-        return "no seed goes either way"
+    if needed is None and not (abs(one.reading.of_seeds) == 1).any():
+        return "no seed is known to go either way"
     if needed is None:
         return f"more than {eprocess.MOST_SEEDS} more seeds at this effect"
     verdict = {"supported": "support", "contradicted": "contradict"}[direction]
@@ -66,7 +66,16 @@ def notes(one: Judged) -> Iterator[str]:
     bounded = [values.is_bound for lanes in one.lanes for of_run in lanes.values.values() for values in of_run.values()]
     if bounds := sum(bounded):
         times = format_number_of(bounds, "time")
-        yield f"of {times} only a bound is known, which counts as far as it tells lanes apart"
+        yield f"of {times} only a bound is known, which counts as far as it tells lanes apart" + _left_open(one)
+
+
+def _left_open(one: Judged) -> str:
+    """Return how many seeds bounds leave open, and what that does to a claim; "" where there are none."""
+    n_open = int((one.reading.of_seeds == eprocess.OPEN).any(axis=0).sum())
+    if not n_open or one.is_fixed:
+        return ""
+    counts = "counts" if n_open == 1 else "count"
+    return f": {format_number_of(n_open, 'seed')} may go either way and {counts} against the claim and its opposite"
 
 
 def without(one: Judged) -> dict[str, str]:

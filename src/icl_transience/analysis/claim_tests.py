@@ -40,8 +40,7 @@ Effects = Mapping[str, tuple[float, float]]
 def effects(part: Part, values: Values) -> Effects:
     """Return the effect of each seed: its difference, from the value of a threshold in its only run, or its tau."""
     if part.kind == "trend":
-        taus = {seed: paired_tests.kendall(block)[1] for seed, (_, block) in _blocks(part, values).items()}
-        return {seed: (tau, tau) for seed, tau in taus.items()}
+        return {seed: paired_tests.tau_bounds(block) for seed, (_, block) in _blocks(part, values).items()}
     return {seed: paired_tests.bounds(*pair) for seed, pair in _pairs(part, values).items()}
 
 

@@ -15,11 +15,12 @@ The mirror image, with n+ and n- exchanged, is the evidence against. (Shafer 202
     difference   sign of y[run] - y[than]            threshold   sign of y - value, in each run
     trend        sign of Kendall's S of a seed's lanes, in the order of their levels
 
-Censored times are compared as in paired_tests.py: by what is surely known. Where a seed has no value in a lane (it
-diverged, or nothing emerged there), nobody knows which way it would have gone, and why it has none may depend on that.
-So it is LOST: against the claim, and against the claim's mirror image too, else lanes that are missing would speak for
-one of them. Where it has none in any of the runs compared, it bets nothing. A threshold compares a run with a value,
-which is always there.
+Where a seed has no value in a lane (it diverged, or nothing emerged there), nobody knows which way it would have gone,
+and why it has none may depend on that. So it is LOST: against the claim, and against the claim's mirror image too, else
+lanes that are missing would speak for one of them. Where it has none in any of the runs compared, it bets nothing. A
+threshold compares a run with a value, which is always there. Censored times are compared as in paired_tests.py: by what
+is surely known. A seed that bounds leave OPEN counts as one that is lost, for the same reason: where short times are
+seen and long ones are not, those that are known would speak for one direction, though both are as likely.
 
 A claim of several parts holds where all do: its p is the largest of theirs (intersection-union test), its E the
 smallest, and the evidence against it is the mean of that against each. A threshold for several runs is such a claim,
@@ -45,8 +46,8 @@ from icl_transience.analysis.paired_tests import compare_ends
 POWER = 0.8
 _DRAWS = 2000
 MOST_SEEDS = 400
-# What a seed says that has no value in a lane.
-LOST = 2
+# What a seed says that has no value in a lane, and one of whose times too little is known.
+LOST, OPEN = 2, 3
 
 Seed = TypeVar("Seed", int, str)
 
@@ -70,7 +71,7 @@ def finished(seeds: Mapping[Seed, bool]) -> list[Seed]:
 def signs(
     kind: str, lowest: np.ndarray, claimed: int, highest: np.ndarray | None = None, threshold: float = 0.0
 ) -> np.ndarray:
-    """Return which way each seed goes, int [..., P, N]: 1 as claimed, -1 otherwise, 0 where it bets nothing, or LOST.
+    """Return which way each seed goes, int [..., P, N]: 1 as claimed, -1 otherwise, 0: it bets nothing, LOST or OPEN.
 
     kind: difference (2 lanes: the one and the other), trend (lanes in ascending order of levels), or threshold, which
     has a part a lane; the others have one. claimed: 1 for greater, rises, above; -1 for less, falls, below.
@@ -80,12 +81,14 @@ def signs(
     highest = lowest if highest is None else highest
     if kind == "threshold":
         value = np.full_like(lowest, threshold)
-        directions = compare_ends(lowest, highest, value, value)
-    elif kind == "difference":
-        directions = compare_ends(lowest[..., 0], highest[..., 0], lowest[..., 1], highest[..., 1])[..., None]
+        total, n_open = _compared(lowest, highest, value, value)
     else:
-        directions = np.sign(kendall(lowest, highest))[..., None]
-    without, directions = np.isnan(lowest), claimed * directions
+        # A difference is of the first lane from the second.
+        order = slice(None, None, -1 if kind == "difference" else None)
+        total, n_open = (of_seed[..., None] for of_seed in kendall(lowest[..., order], highest[..., order]))
+    # Were all open pairs to go the other way, the seed might, too.
+    directions = np.where(np.abs(total) > n_open, claimed * np.sign(total), np.where(n_open > 0, OPEN, 0))
+    without = np.isnan(lowest)
     if kind == "threshold":
         directions = np.where(without, LOST, directions)
     else:
@@ -94,13 +97,21 @@ def signs(
     return np.moveaxis(directions, -1, -2)
 
 
-def kendall(lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
-    """Return Kendall's S of each seed's lanes, int [..., N]."""
-    total = np.zeros(lowest.shape[:-1], int)
+def kendall(lowest: np.ndarray, highest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return Kendall's S of each seed's lanes by what is surely known, and how many pairs are open; int [..., N]."""
+    total, n_open = np.zeros((2, *lowest.shape[:-1]), int)
     for earlier, later in itertools.combinations(range(lowest.shape[-1]), 2):
-        ends = (end[..., level] for level in (later, earlier) for end in (lowest, highest))
-        total += compare_ends(*ends)
-    return total
+        known, is_open = _compared(*(end[..., level] for level in (later, earlier) for end in (lowest, highest)))
+        total, n_open = total + known, n_open + is_open
+    return total, n_open
+
+
+def _compared(*ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of two values is surely larger, see `compare_ends`, and whether that is not known; int."""
+    known = compare_ends(*ends)
+    a_lowest, a_highest, b_lowest, b_highest = ends
+    tied = (a_lowest == a_highest) & (b_lowest == b_highest)
+    return known, ((known == 0) & ~tied).astype(int)
 
 
 # From signs to evidence.
@@ -139,7 +150,7 @@ def _highest(e: np.ndarray) -> np.ndarray:
 
 def evidence(of_seeds: np.ndarray) -> Evidence:
     """Return the evidence of a claim. of_seeds: see `signs`, [..., P, N]."""
-    n_for, n_against, n_lost = ((of_seeds == said).cumsum(axis=-1) for said in (1, -1, LOST))
+    n_for, n_against, n_lost = (is_so.cumsum(axis=-1) for is_so in (of_seeds == 1, of_seeds == -1, of_seeds >= LOST))
     # Of so many seeds there are few different pairs of counts, and what is simulated has many seeds.
     counts = np.arange(of_seeds.shape[-1] + 1)
     possible = counts[:, None] + counts <= counts[-1]
@@ -175,7 +186,8 @@ def median_interval(lowest: np.ndarray, highest: np.ndarray, confidence: float) 
 
     It holds at every number of seeds at once: a value is left out once the evidence that the median is on one side
     of it reaches 2 / (1 - confidence). lowest, highest: between which each seed's value surely lies, [N], in the order
-    in which seeds are read; nan where it has none, which counts against whatever is left out.
+    in which seeds are read; nan where it has none, which counts against whatever is left out, as does a value that may
+    be on either side of it.
     """
     lower, upper = _lower_end(lowest, highest, confidence), -_lower_end(-highest, -lowest, confidence)
     return (lower, upper, confidence) if lower <= upper else (math.nan, math.nan, math.nan)
@@ -186,7 +198,7 @@ def _lower_end(lowest: np.ndarray, highest: np.ndarray, confidence: float) -> fl
     # For a value just below `end`: which seeds are surely above it, and which are not known to be.
     for end in -np.unique(-lowest[~np.isnan(lowest)]):
         above = lowest >= end
-        e = e_value(np.cumsum(above), np.cumsum((highest < end) | np.isnan(lowest)))
+        e = e_value(np.cumsum(above), np.cumsum(~above))
         if e.max(initial=1.0) >= 2 / (1 - confidence):
             return float(end)
     return math.nan

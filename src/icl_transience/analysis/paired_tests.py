@@ -119,6 +119,18 @@ def kendall(block: Sequence[Measured]) -> tuple[int, float]:
     return sum(pairs), sum(pairs) / math.sqrt(len(pairs) * decided) if decided else 0.0
 
 
+def tau_bounds(block: Sequence[Measured]) -> tuple[float, float]:
+    """Return the ends between which tau-b surely lies: a pair of which too little is known may go either way."""
+    pairs = list(itertools.combinations(block, 2))
+    total, tau = kendall(block)
+    n_open = sum(not compare(*pair) and any(one.lowest != one.highest for one in pair) for pair in pairs)
+    if not n_open:
+        return tau, tau
+    decided = sum(abs(compare(*pair)) for pair in pairs)
+    root = math.sqrt(len(pairs) * (decided + n_open))
+    return (total - n_open) / root, (total + n_open) / root
+
+
 def trend(blocks: Sequence[Sequence[Measured]]) -> tuple[int, float, float]:
     """Return the sum of Kendall's S over blocks, its two-sided p under permutation within blocks, and the smallest p.
 

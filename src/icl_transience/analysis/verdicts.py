@@ -16,7 +16,7 @@ By kind of claim (see study/claims.py):
                  (intersection-union test), else the smallest of those that do not, times the number of parts
                  (Bonferroni)
 
-A mean or median of bounds is no effect: where a time is only bounded, a difference and a slope are empty, and the
+A mean of bounds is no effect: where times are only bounded and leave it open, it is empty, and so is a slope. The
 interval holds for whatever the times may be. tau needs no more than which lane is surely later. An interval has the
 confidence that was asked for, or there is none; that of `anytime` is for the median, at every number of seeds.
 
@@ -69,7 +69,7 @@ EVIDENCE_COLUMNS = (
 # What stands for a verdict on a claim whose experiment has no tables yet; only of studies that are not finished.
 NOT_YET = "not tested yet"
 # What a seed says of a part, in the column `goes`.
-_GOES = {1: "as claimed", -1: "the other way", 0: "neither", eprocess.LOST: "no value"}
+_GOES = {1: "as claimed", -1: "the other way", 0: "neither", eprocess.LOST: "no value", eprocess.OPEN: "not known"}
 
 
 # From tables to the table of verdicts.

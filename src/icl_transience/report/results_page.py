@@ -42,9 +42,9 @@ one of them alone.
 p is corrected for all claims of a study (Holm), and is that of the opposite where there is more evidence against a
 claim than for it. An effect is the median over the seeds that have it; its interval is of that claim or part alone, not
 corrected, so that it may leave out what the verdict leaves open. There is none where few seeds have a value, or where
-they went first one way and then the other. *Others* are seeds without a value, or with one that goes neither way. Tau
-is Kendall's, of a seed: 1 where each pair of levels rises along the axis, -1 where each falls. "About 4 more seeds" is
-for seeds that go on as they did.
+they went first one way and then the other. *Others* are seeds without a value, with one that goes neither way, or with
+times of which too little is known. Tau is Kendall's, of a seed: 1 where each pair of levels rises along the axis, -1
+where each falls. "About 4 more seeds" is for seeds that go on as they did.
 
 Times are those of the jobs, one after another, on a machine that may have had other work; jobs run beside each other.
 A lane that experiments share counts in each of them, and once in a study's lanes; in its time once, too, with the first
