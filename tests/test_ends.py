@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from finished_study import LAPTOP, finish, plan_of
 
+from icl_transience import load
 from icl_transience.planning import ends
 from icl_transience.store import tables_file
 
@@ -61,6 +62,11 @@ def test_where_a_lane_was_trained_further_and_has_no_snapshot_no_other_lane_is_r
     # Seed 2 was trained to 1,248.
     assert {pack.boundaries[-1] for pack in more.packs.values()} == {1248, 2048}
     assert last_points(more) == {"0": 1024, "1": 1024, "2": 1024}
+    # In Python, too, though seed 2 has a checkpoint of 1,248.
+    study = load("laptop", results=here / "results")
+    for seed in (0, 1, 2):
+        lane = study.lane("transience", seed=seed)
+        assert lane.at("end").sequences_seen == max(lane.snapshots) == 1024
 
 
 def test_a_horizon_that_is_a_snapshot_is_read_wherever_segments_end(here):

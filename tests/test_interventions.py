@@ -114,6 +114,50 @@ def test_an_ablated_head_is_one_whose_output_weights_are_0(network, layer, head)
         assert torch.equal(answer(network, {"only": f"block{layer}.head{head}"}), answer(network, {"ablate": others}))
 
 
+@pytest.mark.parametrize("strength", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("mlp_ratio", [0, 2])
+def test_a_block_ablated_in_part_adds_so_much_less(strength, mlp_ratio):
+    """Once, though its keys, patterns and heads stand on the way to what it adds."""
+    network = make_network(depth=2, mlp_ratio=mlp_ratio)
+    kinds = ["block0.attention", *(["block0.mlp"] if mlp_ratio else [])]
+    before = activations(network, *make_sequences(), ["block0.attention"])["block0.attention"]
+    for place in ("block0.*", "block*.*"):
+        found = activations(
+            network, *make_sequences(), kinds, parse({"ablate": {"place": place, "strength": strength}})
+        )
+        torch.testing.assert_close(found["block0.attention"], (1 - strength) * before, rtol=1e-12, atol=1e-12)
+    by_name = parse({"ablate": {"place": kinds, "strength": strength}})
+    named = activations(network, *make_sequences(), kinds, by_name)
+    of_star = activations(
+        network, *make_sequences(), kinds, parse({"ablate": {"place": "block0.*", "strength": strength}})
+    )
+    assert all(torch.equal(named[kind], of_star[kind]) for kind in kinds)
+
+
+def test_a_head_ablated_in_part_gives_so_much_less():
+    network = make_network(depth=2)
+    half = parse({"ablate": {"place": "block0.head1.*", "strength": 0.5}})
+    before, found = (
+        activations(network, *make_sequences(), ["block0.heads"], *given)["block0.heads"] for given in ((), (half,))
+    )
+    torch.testing.assert_close(found[:, :, 1], before[:, :, 1] / 2, rtol=1e-12, atol=1e-12)
+    assert torch.equal(found[:, :, 0], before[:, :, 0])
+
+
+def test_a_block_grafted_in_part_is_so_far_on_the_way_and_one_patched_at_some_tokens_is_as_it_was_at_others():
+    network = make_network(depth=2, mlp_ratio=2)
+    others, kinds = {"peak": replace(network, parameters=make_like(network))}, ["block0.attention"]
+    sequences = make_sequences(network.context)
+    before, there = (activations(one, *sequences, kinds)["block0.attention"] for one in (network, others["peak"]))
+    half = parse({"graft": {"place": "block0.*", "from": "peak", "strength": 0.5}})
+    found = activations(network, *sequences, kinds, half, others)["block0.attention"]
+    torch.testing.assert_close(found, (before + there) / 2, rtol=1e-10, atol=1e-10)
+    labels = parse({"patch": {"place": "block0.*", "from": "swapped_labels", "tokens": "labels"}})
+    found = activations(network, *sequences, kinds, labels)["block0.attention"]
+    assert torch.equal(found[:, :, ::2], before[:, :, ::2])
+    assert not torch.equal(found[:, :, 1::2], before[:, :, 1::2])
+
+
 @settings(max_examples=20)
 @given(networks)
 def test_a_block_ablated_whole_adds_nothing(network):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,23 @@ def copy(folder, tmp_path) -> Path:
 
 def stats(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_lane_goes_to_another_process(study):
+    lane = study.lane("l2", "l2.strength=0", 0)
+    there = pickle.loads(pickle.dumps(lane))
+    assert (there.name, there.snapshots, there.peak()) == (lane.name, lane.snapshots, lane.peak())
+
+
+def test_training_what_a_state_dict_was_loaded_into_changes_no_snapshot(study):
+    snapshot = study.lane("l2", "l2.strength=0", 0).at("end")
+    before = {name: value.clone() for name, value in snapshot.parameters.items()}
+    model = snapshot.module()
+    model.load_state_dict(snapshot.state_dict(), assign=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert all(torch.equal(value, before[name]) for name, value in snapshot.parameters.items())
 
 
 # Tables.

@@ -91,7 +91,10 @@ class TrainedLane:
 
     @property
     def snapshots(self) -> list[int]:
-        """Sequences seen at the snapshots that are there, as in curves.csv: those of the schedule, and the horizon."""
+        """Sequences seen at the snapshots that are there, as in curves.csv.
+
+        Those of the schedule, and the horizon where all lanes of the experiment have a checkpoint there.
+        """
         if not self._segments:
             return []
         points = (point for start, end in self._segments for point in self._points(start, end))
@@ -100,7 +103,8 @@ class TrainedLane:
     def _points(self, start: int, end: int) -> list[int]:
         scheduled = self.run.snapshots.points(self.run.batch_size, start, end)
         # The last point of a curve need be no snapshot of the schedule: the segment's checkpoint has it.
-        return sorted({*scheduled, end} if end == self.horizon else scheduled)
+        is_end = end == self.horizon and self.experiment.horizon_is_end
+        return sorted({*scheduled, end} if is_end else scheduled)
 
     def at(self, sequences_seen: int | float | str) -> "Snapshot":
         """Return the snapshot at so many sequences seen, at the "peak" or at the "end".

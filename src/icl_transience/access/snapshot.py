@@ -173,8 +173,8 @@ class Snapshot:
         return module_of(self.spec, self.parameters)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the `state_dict` of `module()`: name -> tensor, linear weights [out, in]."""
-        return state_dict(self.parameters)
+        """Return the `state_dict` of `module()`: name -> tensor of its own, linear weights [out, in]."""
+        return {name: value.clone() for name, value in state_dict(self.parameters).items()}
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write `state_dict()` as a safetensors file, which says in its metadata what it is of.

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -193,7 +193,7 @@ class StudyResults:
         record, of_run, lane = named
         return TrainedLane(
             study=self.name,
-            peak=lambda: self._peak_at(record.experiment, of_run.name, lane.seed),
+            peak=partial(self._peak_at, record.experiment, of_run.name, lane.seed),
             files=self._files,
             experiment=record,
             run_record=of_run,

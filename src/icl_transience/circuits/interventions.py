@@ -20,7 +20,7 @@ from icl_transience.model.places import HEADS, Change, Recorder, Setter, Tap, ch
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.interventions import Ablate, Clamp, Graft, Intervention, check, check_graft
 from icl_transience.specs.model import Model
-from icl_transience.specs.places import Place, resolve
+from icl_transience.specs.places import Place, added, resolve
 
 
 def activations(
@@ -113,13 +113,14 @@ def _changes(
     taken: activations at places of a network on sequences.
     """
 
-    def places(written: tuple[str, ...]) -> list[Place]:
-        return resolve(written, network.model)
+    def places(written: tuple[str, ...], in_part: bool = False) -> list[Place]:
+        return resolve(added(written, network.model) if in_part else written, network.model)
 
     for graft in intervention.graft:
         if graft.strength:
             other = _other(others, graft, network)
-            values = taken(other, places(graft.place), other.reads(exemplars), labels)
+            grafted = places(graft.place, in_part=graft.strength != 1)
+            values = taken(other, grafted, other.reads(exemplars), labels)
             yield {place: partial(_mixed, value=value, share=graft.strength) for place, value in values.items()}
     if intervention.keep:
         values = taken(network, places(intervention.keep), exemplars, labels)
@@ -127,8 +128,9 @@ def _changes(
     for patch in intervention.patch:
         if patch.strength:
             n_labels = network.parameters["label_embedding"].shape[1]
-            values = taken(network, places(patch.place), *paired(patch.from_, exemplars, labels, n_labels))
             tokens = _tokens(patch.tokens, exemplars)
+            patched = places(patch.place, in_part=patch.strength != 1 or not bool(tokens.all()))
+            values = taken(network, patched, *paired(patch.from_, exemplars, labels, n_labels))
             yield {
                 place: partial(_mixed, value=value, share=patch.strength, tokens=tokens)
                 for place, value in values.items()
@@ -145,7 +147,7 @@ def _changes(
     for ablate in intervention.ablate:
         if ablate.strength:
             change = torch.zeros_like if ablate.strength == 1 else partial(torch.mul, other=1 - ablate.strength)
-            yield dict.fromkeys(places(ablate.place), change)
+            yield dict.fromkeys(places(ablate.place, in_part=ablate.strength != 1), change)
     if intervention.only:
         alone = places(intervention.only)
         beside = {Place(one.name, head) for one in alone for head in range(network.model.heads)} - set(alone)

@@ -59,7 +59,7 @@ class Model:
     """The transformer: its size, how it knows places, its initial weights and dropout."""
 
     depth: Annotated[int, Key("blocks", default=2, unit="blocks", minimum=1)]
-    width: Annotated[int, Key("residual stream (d)", default=64, unit="coordinates", minimum=2, multiple_of=2)]
+    width: Annotated[int, Key("residual stream (d)", default=64, unit="coordinates", minimum=4, multiple_of=2)]
     heads: Annotated[int, Key("attention heads; must divide width", default=8, unit="heads", minimum=1)]
     mlp_ratio: Annotated[int, Key("MLP hidden units over width; 0 = attention only", default=0, minimum=0)]
     positions: Annotated[Positions, Key("how a token learns its place")] = Positions()

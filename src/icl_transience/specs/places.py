@@ -93,6 +93,21 @@ def resolve(written: str | Iterable[str], model: Model, where: str = "place") ->
     ]
 
 
+def added(written: Iterable[str], model: Model) -> list[str]:
+    """Return names in which `block0.*` is what the block adds alone, and `block0.head3.*` what the head gives.
+
+    For what is done in part: at each of the places on the way there it would be done again to what it was done to.
+    """
+    parts = ("attention", "mlp") if model.mlp_ratio else ("attention",)
+    found = []
+    for name in written:
+        if re.fullmatch(r"block(\d+|\*)\.\*", name):
+            found += [name[:-1] + part for part in parts]
+        else:
+            found.append(re.sub(r"^(block(?:\d+|\*)\.head(?:\d+|\*))\.\*$", r"\1", name))
+    return found
+
+
 def _hint(name: str, model: Model, there: list[str]) -> str:
     counts = {"block": model.depth, "residual": model.depth, "head": model.heads}
     for kind, number in re.findall(r"(block|residual|head)(\d+)", name):
