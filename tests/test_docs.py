@@ -269,8 +269,9 @@ def slurm_command() -> list[str]:
 
 @pytest.mark.slow
 def test_a_cluster_is_named_without_editing_a_tracked_file(tmp_path):
-    """As docs/cluster.md types it."""
+    """As docs/cluster.md types it; of a study whose cluster jobs measure inside models beside evaluating them."""
     clone = Clone.make(tmp_path / "clone")
+    clone.change("horizon: 2048", "horizon: 2048\n  circuits: {evaluators: [icl]}")
     arguments, settings = slurm_command()[: slurm_command().index("--config")], slurm_command()[-2:]
     output = clone.build("-n", *arguments, config=tuple(settings))
     resources = re.search(r"^ *rule train:\n.*?^ +resources: (.*?)$", output, re.MULTILINE | re.DOTALL)[1]

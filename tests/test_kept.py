@@ -14,6 +14,7 @@ AGAIN += [
     "-R icl_train -n",
     "-R circuits grafts",
 ]
+AGAIN += ["-Fn", "-nFp", "-nR train", "-R bank", "-R sequences", "-fn train"]
 AGAIN += ["-f results/packs/p/segment-000000000000-000000002048.h5", "-nf train", "--force results/packs/p/x.h5"]
 NOT_AGAIN = [
     "",
@@ -24,6 +25,7 @@ NOT_AGAIN = [
     "-p",
     "-f results/studies/s/a/curves.svg",
     "--config study=train",
+    "-RFigures",
 ]
 
 

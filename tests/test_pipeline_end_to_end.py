@@ -1,6 +1,7 @@
 """The pipeline as its user drives it: real Snakemake, every stage, from an empty results folder."""
 
 import re
+import shutil
 
 import h5py
 import numpy as np
@@ -190,6 +191,22 @@ def test_real_drawings_go_through_the_whole_pipeline(tmp_path, omniglot_folder):
     with h5py.File(clone.path("banks/*.h5")) as file:
         assert file["embeddings"].shape == (24 * 8, 20, 16)
         assert file.attrs["n_train_classes"] == 160
+    # In a shell where the folder is not named nothing is made or downloaded again.
+    assert clone.would_run(ICL_OMNIGLOT="") == {}
+    assert "download" in clone.would_run("-R", "bank", ICL_OMNIGLOT="")
+
+
+def test_a_folder_named_after_a_download_makes_nothing_again(tmp_path, omniglot_folder):
+    clone = Clone.make(tmp_path / "clone", OMNIGLOT)
+    sources = clone.folder / "results/sources"
+    sources.mkdir(parents=True)
+    for name in ("images_background_small1.zip", "images_background_small2.zip"):
+        shutil.copy(omniglot_folder / name, sources)
+    clone.build(ICL_OMNIGLOT="")
+    assert clone.would_run(ICL_OMNIGLOT=str(omniglot_folder)) == {}
+    shutil.rmtree(sources)
+    for folder in ("", str(omniglot_folder)):
+        assert clone.would_run(ICL_OMNIGLOT=folder) == {}
 
 
 SOURCES = """

@@ -235,6 +235,13 @@ def test_a_deleted_segment_comes_back_without_training(clone):
     assert not {"train", "evaluate"} & set(clone.would_run())
 
 
+@pytest.mark.parametrize("name", ["survival.csv", "threshold.csv", "forecast.csv", "circuits/heads.csv"])
+def test_a_table_that_a_study_does_not_declare_is_made_by_no_job(clone, name):
+    done = clone.snakemake("-n", f"results/studies/tiny/transience/{name}")
+    assert done.returncode != 0
+    assert "MissingRuleException" in done.stdout
+
+
 def test_packs_are_found_again_when_their_index_is_lost(clone):
     indices = list(clone.folder.glob("results/packs/*/pack.json"))
     assert len(indices) == 2

@@ -39,6 +39,33 @@ def test_a_chain_of_segments_reaches_the_horizon(tiny):
         assert previous.endswith(f"packs/{pack_id}/segment-000000000000-000000001024.h5")
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_a_segments_measurements_ask_for_on_cpus_fits_a_node_together(tmp_path, device):
+    """On a GPU they wait for it, and so for each other."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("horizon: 2048", "horizon: 2048\n  circuits: {evaluators: [icl]}"))
+    plan = Plan({"study": str(path), "results": str(tmp_path), "memory": 5000, "device": device}, ROOT)
+    pack_id, pack = next(iter(plan.packs.items()))
+    ends = pack.boundaries[:2]
+    (circuits,) = plan.circuits.ids(grafts=False)
+    (evaluated,) = plan.sets
+    for attempt in (1, 9):
+        found = [
+            plan.jobs.evaluate(pack_id, evaluated, *ends).mem_mb(attempt),
+            plan.jobs.circuits(pack_id, circuits, *ends).mem_mb(attempt),
+        ]
+        assert sum(found) <= 5000 or device == "cuda"
+    assert max(found) == 5000 if device == "cuda" else sum(found) > 4990
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(TINY)
+    plan = Plan({"study": "~/mine.yaml", "results": "~/kept/"}, ROOT)
+    assert plan.study_path == tmp_path / "mine.yaml"
+    assert plan.paths.root == f"{tmp_path}/kept"
+
+
 def test_an_experiment_reads_the_metrics_of_all_its_segments(tiny):
     assert len(tiny.targets.metrics("transience")) == 2
     assert len(tiny.targets.metrics("l2")) == 4

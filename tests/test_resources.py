@@ -46,6 +46,19 @@ def test_jobs_of_one_cluster_job_stay_within_its_limit_together(limit, attempt):
     assert asked >= min(limit - 2, attempt * 57)
 
 
+@pytest.mark.parametrize("attempt", [1, 2, 4])
+@pytest.mark.parametrize("limit", [700, 1500, 4000, 100_000])
+def test_jobs_that_run_at_the_same_time_in_one_cluster_job_stay_within_its_memory_together(limit, attempt):
+    """Slurm's plugin adds up what they ask for."""
+    one, other = 667 + resources.SNAKEMAKE_MB, 100 + resources.SNAKEMAKE_MB
+    asked = [
+        Job(megabytes=own - resources.SNAKEMAKE_MB, seconds=1, memory=limit, beside=beside).mem_mb(attempt)
+        for own, beside in ((one, other), (other, one))
+    ]
+    assert sum(asked) <= limit
+    assert sum(asked) >= min(limit - 2, attempt * (one + other))
+
+
 def test_time_is_flop_over_the_rate_and_a_little_a_batch():
     batches, overhead = 100, 100 * 3 * resources.OVERHEAD_SECONDS["cpu"]
     flop = batches * 32 * training_flop(RUN)

@@ -75,6 +75,8 @@ rule acquisition:
         ),
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/acquisition.log",
+    wildcard_constraints:
+        experiment=PLAN.targets.with_files(PLAN.targets.acquisition),
     priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
     localrule: True
     conda:
@@ -101,6 +103,8 @@ rule forecast:
         ),
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/forecast.log",
+    wildcard_constraints:
+        experiment=PLAN.targets.with_files(PLAN.targets.forecast),
     priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
     localrule: True
     conda:
@@ -177,6 +181,8 @@ rule circuits_tables:
         checksums=f"{STUDY}/{{experiment}}/circuits/SHA256SUMS",
     log:
         f"{PLAN.paths.root}/logs/studies/{PLAN.study.name}/{{experiment}}/circuits-tables.log",
+    wildcard_constraints:
+        experiment=PLAN.targets.with_files(PLAN.targets.circuits_tables),
     priority: lambda wildcards: PLAN.order.experiment(wildcards.experiment)
     localrule: True
     conda:

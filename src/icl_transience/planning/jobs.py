@@ -187,7 +187,7 @@ class Jobs:
         """Return what evaluating a segment on a set takes. set: its id. start, end: as in `train`."""
         train, evaluations = self._segment(pack, int(start), int(end))
         others = [job for other, job in evaluations.items() if other != set]
-        return self._limited(evaluations[set], train, *others)
+        return self._limited(evaluations[set], train, *others, beside=others)
 
     def circuits(self, pack: str, circuits: str, start: str | int, end: str | int) -> Job:
         """Return what measuring inside a segment's snapshots takes. circuits: a spec's id. Else as in `train`."""
@@ -195,7 +195,7 @@ class Jobs:
         train, of_segment = self._segment(pack, int(start), int(end))
         if not spec.others:
             others = [job for other, job in of_segment.items() if other != circuits]
-            return self._limited(of_segment[circuits], train, *others)
+            return self._limited(of_segment[circuits], train, *others, beside=others)
         given = self.packs[pack].spec, spec, self.sets[spec.set], int(start), int(end)
         job = resources.circuits(*given, *self.pace.machine(self.packs[pack].spec))
         return self._limited(replace(job, gpu_percent=train.gpu_percent))
@@ -225,12 +225,16 @@ class Jobs:
     def _segments(self) -> dict[tuple[str, int, int], tuple[Job, dict[str, Job]]]:
         return {}
 
-    def _limited(self, job: Job, *others: Job) -> Job:
-        """Add the limits of config.yaml, of which that of time also holds for the `others` in its cluster job."""
+    def _limited(self, job: Job, *others: Job, beside: Sequence[Job] = ()) -> Job:
+        """Add the limits of config.yaml, which also hold for the `others` in its cluster job.
+
+        beside: those of them that run at the same time, unless they wait for one GPU, and so for each other.
+        """
         config = self.pace.config
         return replace(
             job,
             memory=config["memory"],
             time_limit=config["time_limit"],
             others=sum(other.minutes for other in others),
+            beside=0 if job.gpu else sum(other.megabytes + resources.SNAKEMAKE_MB for other in beside),
         )

@@ -4,6 +4,7 @@ What the Snakefile asks while it is parsed; a pure function of config, study and
 DAG is static. Writes nothing until `register`, which only a real run calls.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,10 @@ class Plan:
         config = _with_truth_values(config, config_schema)
         schema.check(config, config_schema, "config")
         self.config = schema.merge(schema.defaults(config_schema, config_schema), config)
-        self.base, self.study_path = base, _study_path(self.config["study"], base)
+        self.base, self.study_path = base, _study_path(self.config["study"], base).expanduser()
         folders = source_folders(self.config)
         self.study: Study = load.load(self.study_path, folders, bases_folder(base))
-        self.paths = Paths(self.config["results"].rstrip("/"), self.study.name)
+        self.paths = Paths(results_folder(self.config["results"]), self.study.name)
         limits.refuse_engine(self.config, self.study)
         tensorboard.refuse_missing(self.config["tensorboard"])
         self.rates = Rates(self.config, base)
@@ -156,6 +157,11 @@ def bases_folder(base: Path) -> Path:
 def config_here() -> dict[str, Any]:
     """Read config.yaml of the working folder, as Snakemake does."""
     return document.read_yaml(Path("config.yaml"))
+
+
+def results_folder(written: str) -> str:
+    """Return the folder that `results` of the configuration names: `~` is the home folder, as for sources."""
+    return os.path.expanduser(written).rstrip("/")
 
 
 def planned_here(study: str | None, results: str | None = None) -> Plan:

@@ -70,7 +70,7 @@ class Job:
 
     gpu_percent: of a GPU, which other jobs share; see Pace.percent. memory, time_limit: MB and minutes that no attempt
     may ask for more than, None where there is no limit. others: minutes that jobs ask for which run after or before it
-    in one cluster job, and have the limit in common with it.
+    in one cluster job, and have the limit in common with it. beside: MB of those that run at the same time in it.
     """
 
     megabytes: int
@@ -81,6 +81,7 @@ class Job:
     memory: int | None = None
     time_limit: int | None = None
     others: int = 0
+    beside: int = 0
 
     @property
     def minutes(self) -> int:
@@ -89,8 +90,11 @@ class Job:
 
     def mem_mb(self, attempt: int = 1) -> int:
         """Return the MB that an attempt asks for; the first is 1."""
-        wanted = attempt * (self.megabytes + SNAKEMAKE_MB)
-        return wanted if self.memory is None else min(wanted, self.memory)
+        own = self.megabytes + SNAKEMAKE_MB
+        if self.memory is None or attempt * (own + self.beside) <= self.memory:
+            return attempt * own
+        # Slurm adds up what runs at the same time: all of it shrinks alike.
+        return min(attempt * own, max(1, self.memory * own // (own + self.beside)))
 
     def runtime(self, attempt: int = 1) -> int:
         """Return the minutes that an attempt asks for; the first is 1."""

@@ -1,7 +1,7 @@
 """The files that banks are made from: where they lie, and which are to be downloaded."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,16 @@ class SourceFiles:
         _, paths = resolve.resolve(bank.source, identity_values(bank.parameters), self.folders[bank.source])
         return [str(path) if path.parent != Path() else self.paths.source(path.name) for path in paths]
 
-    def downloads(self, bank_id: str) -> list[str]:
-        """Return those of a bank's source files that are to be downloaded."""
-        return [path for path in self.of_bank(bank_id) if path == self.paths.source(Path(path).name)]
+    def downloads(self, bank_id: str, made_from: Collection[str] | None = None) -> list[str]:
+        """Return those of a bank's source files that are to be downloaded.
+
+        made_from: of a file that is there, its inputs by Snakemake's records. Then those that were downloaded for it:
+        whether a folder of the source is named now, or another, makes nothing again.
+        """
+        files = {path: self.paths.source(Path(path).name) for path in self.of_bank(bank_id)}
+        if made_from is not None:
+            return [source for source in files.values() if source in made_from]
+        return [source for path, source in files.items() if path == source]
 
     def encoder(self, bank_id: str) -> str | None:
         """Return the file of the encoder trained for a bank; None where it has none."""

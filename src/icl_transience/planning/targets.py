@@ -1,7 +1,7 @@
 """Which files a study is made of, and which of them are there."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +112,10 @@ class Targets:
         """Return the table of forecasts of an experiment; none where no strategy, or no flip, is evaluated."""
         curves = self.study.experiments[experiment].runs[0].sequence_set.curves
         return [f"{self.paths.experiment_folder(experiment)}/{FORECAST}"] if {STRATEGY, "flip"} <= {*curves} else []
+
+    def with_files(self, files: Callable[[str], Collection[str]]) -> str:
+        """Return a pattern for the experiments of which `files` returns some; it matches nothing where none has any."""
+        return "|".join(filter(files, self.study.experiments)) or "(?!)"
 
     def circuits_figures(self, experiment: str) -> dict[str, list[str]]:
         """Return the figures of an experiment's circuits, as `figures` does; they stand in a folder of their own."""

@@ -113,7 +113,7 @@ def _confirmed() -> bool:
 
 
 def _writers(options: argparse.Namespace) -> None:
-    from icl_transience.planning.plan import config_here
+    from icl_transience.planning.plan import config_here, results_folder
 
-    if writers := locks.live_writers(Path(config_here().get("results", "results"))):
+    if writers := locks.live_writers(Path(results_folder(config_here().get("results", "results")))):
         raise StudyError("jobs are still at work on " + ", ".join(map(str, writers)) + ": wait for them or stop them")

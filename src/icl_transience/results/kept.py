@@ -7,12 +7,17 @@ from pathlib import Path
 
 from icl_transience.store.layout import KEPT
 
-# Snakemake's options that ask for files again which are there: for all, or for some, named in that word or the next.
-_ALL = re.compile(r"--forceall|--delete-all-output|-[a-zA-Z]*F")
-_SOME = re.compile(r"(--forcerun|-R)=?(.*)", re.DOTALL)
+# Snakemake's options of one letter that take no value, and may stand before others in one word.
+_FLAGS = "[DFScefknpt]*"
+# Those that ask for files again which are there: for all, or for some, named in that word or the next.
+_ALL = re.compile(rf"--forceall|--delete-all-output|-{_FLAGS}F{_FLAGS}")
+_SOME = re.compile(rf"(--forcerun|-{_FLAGS}R)=?(.*)", re.DOTALL)
 # For the targets of the call, which stand anywhere in it.
-_TARGETS = re.compile(r"--force|-[a-zA-Z]*f")
-_KEPT_RULES = re.compile(r"(.*_)?(train|evaluate|circuits|grafts)|.*packs/.*", re.DOTALL)
+_TARGETS = re.compile(rf"--force|-{_FLAGS}f{_FLAGS}")
+# Rules whose files are kept, those before them, whose new files ask for them, and files by their paths.
+_KEPT_RULES = re.compile(
+    r"(.*_)?(download|encoder|bank|sequences|train|evaluate|circuits|grafts)|.*packs/.*", re.DOTALL
+)
 
 
 def comes_back(packs: Path, arguments: Sequence[str]) -> str:
