@@ -1,13 +1,4 @@
 # Exemplars from their source, embedded: results/banks/{bank}.h5
-from snakemake.io import IOFile
-
-
-def inputs_of(path):
-    """Return what Snakemake has recorded that a file was made from; None where nothing, or it may be made again."""
-    asked = workflow.dag_settings
-    if asked.forceall or asked.forcerun or asked.forcetargets or not Path(path).exists():
-        return None
-    return workflow.persistence.input(IOFile(path))
 
 
 # A public file, where no folder with it is named: results/sources/{file}
@@ -33,7 +24,7 @@ rule download:
 rule encoder:
     input:
         downloads=lambda wildcards: PLAN.sources.downloads(
-            wildcards.bank, inputs_of(PLAN.paths.encoder(wildcards.bank))
+            wildcards.bank, inputs_on_record(PLAN.paths.encoder(wildcards.bank))
         ),
     output:
         f"{PLAN.paths.root}/encoders/{{bank}}.h5",
@@ -58,7 +49,9 @@ rule encoder:
 
 rule bank:
     input:
-        downloads=lambda wildcards: PLAN.sources.downloads(wildcards.bank, inputs_of(PLAN.paths.bank(wildcards.bank))),
+        downloads=lambda wildcards: PLAN.sources.downloads(
+            wildcards.bank, inputs_on_record(PLAN.paths.bank(wildcards.bank))
+        ),
         encoder=lambda wildcards: PLAN.sources.encoder(wildcards.bank) or [],
     output:
         f"{PLAN.paths.root}/banks/{{bank}}.h5",

@@ -4,6 +4,8 @@
 # `onsuccess`), so that `snakemake all archive` packs what is finished.
 from contextlib import contextmanager
 
+from snakemake.io import IOFile
+
 from icl_transience.results import provenance
 from icl_transience.system import devices
 
@@ -30,6 +32,17 @@ def leave_locks_alone(wildcards) -> list[str]:
     if only_reports():
         workflow.persistence.lock = workflow.persistence.unlock = workflow.persistence.noop
     return []
+
+
+def inputs_on_record(path: str) -> list[str] | None:
+    """Return what Snakemake has recorded that a file was made from; None where nothing, or it may be made again.
+
+    For input functions of other rules: whether a folder of a source is named makes nothing again that is there.
+    """
+    asked = workflow.dag_settings
+    if asked.forceall or asked.forcerun or asked.forcetargets or not Path(path).exists():
+        return None
+    return workflow.persistence.input(IOFile(path))
 
 
 @contextmanager

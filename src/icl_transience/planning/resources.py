@@ -91,10 +91,9 @@ class Job:
     def mem_mb(self, attempt: int = 1) -> int:
         """Return the MB that an attempt asks for; the first is 1."""
         own = self.megabytes + SNAKEMAKE_MB
-        if self.memory is None or attempt * (own + self.beside) <= self.memory:
-            return attempt * own
         # Slurm adds up what runs at the same time: all of it shrinks alike.
-        return min(attempt * own, max(1, self.memory * own // (own + self.beside)))
+        share = own / (own + self.beside)
+        return attempt * own if self.memory is None else min(attempt * own, max(1, int(self.memory * share)))
 
     def runtime(self, attempt: int = 1) -> int:
         """Return the minutes that an attempt asks for; the first is 1."""
@@ -354,11 +353,10 @@ def _batch_seconds(pack: PackSpec, device: str, gflops: float | None) -> float:
 
 def _snapshot_seconds(pack: PackSpec, spec: SequenceSet, device: str, gflops: float | None) -> float:
     """Return the seconds of evaluating one snapshot of all lanes on a set."""
-    flop = evaluation_flop(pack.run, spec)
+    flop = len(pack.lanes) * evaluation_flop(pack.run, spec)
     batches = len(spec.evaluators) * math.ceil(spec.sequences / EVALUATION_BATCH)
-    # On a GPU several snapshots at a time.
-    together = snapshots_at_a_time(len(pack.lanes), device)
-    return len(pack.lanes) * flop / _flop_per_second(device, gflops) + batches * _overhead(pack.run, device) / together
+    overhead = batches * _overhead(pack.run, device)
+    return flop / _flop_per_second(device, gflops) + overhead / snapshots_at_a_time(len(pack.lanes), device)
 
 
 def _overhead(run: Run, device: str) -> float:
@@ -391,8 +389,7 @@ def ends_without_snapshot(run: Run, ends: Iterable[int]) -> int:
 
     def is_snapshot(end: int) -> bool:
         points = _points(run.snapshots, run.batch_size, 1 << end.bit_length())
-        place = bisect_left(points, end)
-        return points[place : place + 1] == [end]
+        return bisect_right(points, end) > bisect_left(points, end)
 
     return sum(not is_snapshot(end) for end in ends)
 
