@@ -8,7 +8,7 @@ from pathlib import Path
 from icl_transience.store.layout import KEPT
 
 # Snakemake's options of one letter that take no value, and may stand before others in one word.
-_FLAGS = "[DFScefknpt]*"
+_FLAGS = "[DFSfiknptv]*"
 # Those that ask for files again which are there: for all, or for some, named in that word or the next.
 _ALL = re.compile(rf"--forceall|--delete-all-output|-{_FLAGS}F{_FLAGS}")
 _SOME = re.compile(rf"(--forcerun|-{_FLAGS}R)=?(.*)", re.DOTALL)
