@@ -87,9 +87,10 @@ def seen_for_less(generator: Generator, runs: int, seeds: int) -> np.ndarray:
 
 
 def seen_trend(generator: Generator, runs: int, seeds: int) -> np.ndarray:
-    """Half-lives at three levels that make no difference, but for how long lanes are seen after their peaks."""
-    half_lives = generator.exponential(size=(runs, seeds, 3))
-    lowest, highest = _seen(half_lives, generator.uniform(0, [2.0, 1.0, 0.3], size=(runs, seeds, 3)))
+    """Half-lives at three levels, any order as likely as its reverse; the more they vary, the longer they are seen."""
+    half_lives = 0.3 * np.exp(generator.normal(size=(runs, seeds, 3)) * [1.0, 0.5, 0.15])
+    seen = generator.uniform([0.2, 0.15, 0.1], [1.5, 0.8, 0.4], size=(runs, seeds, 3))
+    lowest, highest = _seen(half_lives, seen)
     return eprocess.signs("trend", lowest, 1, highest)
 
 

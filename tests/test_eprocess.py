@@ -167,7 +167,14 @@ def test_a_trend_goes_its_way_where_the_pairs_that_are_open_could_not_turn_it():
     assert eprocess.signs("trend", half[0], -1, half[1]).tolist() == [[eprocess.OPEN]]
 
 
-@pytest.mark.parametrize("name", ["difference, one run is seen for longer", "threshold, seen for less than it takes"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "difference, one run is seen for longer",
+        "threshold, seen for less than it takes",
+        "trend, seen for less at each level",
+    ],
+)
 def test_times_that_are_seen_where_they_are_short_do_not_speak_for_them(name):
     """As they would, were seeds that bounds leave open to bet nothing."""
     of_seeds = error_rates.NULLS[name](np.random.default_rng(0), 500, 64)

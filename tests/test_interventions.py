@@ -126,6 +126,10 @@ def test_a_block_ablated_in_part_adds_so_much_less(strength, mlp_ratio):
             network, *make_sequences(), kinds, parse({"ablate": {"place": place, "strength": strength}})
         )
         torch.testing.assert_close(found["block0.attention"], (1 - strength) * before, rtol=1e-12, atol=1e-12)
+    # Named twice it is done once.
+    twice = parse({"ablate": {"place": ["block0.*", "block0.values", "block0.head1.*"], "strength": strength}})
+    found = activations(network, *make_sequences(), kinds, twice)
+    torch.testing.assert_close(found["block0.attention"], (1 - strength) * before, rtol=1e-12, atol=1e-12)
     by_name = parse({"ablate": {"place": kinds, "strength": strength}})
     named = activations(network, *make_sequences(), kinds, by_name)
     of_star = activations(

@@ -14,7 +14,7 @@ AGAIN += [
     "-R icl_train -n",
     "-R circuits grafts",
 ]
-AGAIN += ["-Fn", "-nFp", "-nR train", "-R bank", "-R sequences", "-fn train"]
+AGAIN += ["-Fn", "-nFp", "-nR train", "-R bank", "-R sequences", "-fn train", "-naF", "-R results/banks/x.h5"]
 AGAIN += ["-f results/packs/p/segment-000000000000-000000002048.h5", "-nf train", "--force results/packs/p/x.h5"]
 NOT_AGAIN = [
     "",

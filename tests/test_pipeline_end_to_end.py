@@ -193,6 +193,7 @@ def test_real_drawings_go_through_the_whole_pipeline(tmp_path, omniglot_folder):
         assert file.attrs["n_train_classes"] == 160
     # In a shell where the folder is not named nothing is made or downloaded again.
     assert clone.would_run(ICL_OMNIGLOT="") == {}
+    assert clone.would_run("-R", "tables", ICL_OMNIGLOT="") == {"tables": 1, "figures": 1}
     assert "download" in clone.would_run("-R", "bank", ICL_OMNIGLOT="")
 
 

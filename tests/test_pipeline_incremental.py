@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -47,6 +48,12 @@ def test_a_dry_run_says_which_seeds_of_which_runs_it_would_train(clone):
         f"would train transience baseline (+1 more), seed 2: {to}",
     ]
     assert "would " not in clone.snakemake("-n", "-q").stdout
+
+
+def test_a_dry_run_says_of_no_segment_that_is_kept_that_it_would_be_trained(clone):
+    said = clone.snakemake("-Fn").stdout
+    assert re.search(r"^train +4$", said, re.MULTILINE)
+    assert "would " not in said
 
 
 def test_an_experiment_whose_runs_are_there_trains_nothing(clone):

@@ -85,7 +85,7 @@ def test_the_terminal_of_a_job_with_a_log_is_left_alone(monkeypatch, clock):
 def test_a_bar_is_never_wider_than_its_terminal(monkeypatch, clock):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((40, 24)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *given, **more: os.terminal_size((40, 24)))
     report = Progress("pack with a rather long name", 0, 4000, 1)
     clock[0] = 20.0
     report(2000)

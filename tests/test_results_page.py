@@ -54,6 +54,8 @@ def test_what_claims_are_of_is_said_of_each_run():
         values = [row["final_iwl"] for _, row in lanes.iterrows() if row["run"] == run]
         assert re.search(rf"- `{run}`: icl .*; final_iwl {sum(values) / len(values):.2f}\.\n", alone)
     assert "final_icl 0" not in alone  # which the sentence says
+    # Of what most claims are of, with its interval and how many seeds have a value.
+    assert re.search(r"- `l2.strength=0`: icl .*; index 0\.\d\d \(.* to .*\); final_ciwl 0\.79\.\n", page)
     reddy = page.partition("## reddy\n")[2].partition("\n### noise")[0]
     said, head = re.findall(r"^Of .*|^\| run \| outcome .*", reddy, re.MULTILINE)
     assert said == "Of icl_holdout (in context accuracy, chance 0.5):"

@@ -101,7 +101,7 @@ def log(tmp_path) -> Path:
 
 
 def test_a_terminal_shows_a_line_a_running_job_and_how_many_are_left(board, log, monkeypatch):
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *given, **more: os.terminal_size((80, 24)))
     run = Run(Terminal(), monkeypatch)
     run.begin(log=(str(log),))
     assert run.stream.screen() == [
@@ -127,7 +127,7 @@ def test_the_line_of_a_job_is_drawn_over_and_a_finished_one_stays(board, log, mo
 
 @pytest.mark.parametrize(("columns", "rows"), [(20, 24), (40, 5), (1, 1), (200, 50)])
 def test_nothing_drawn_is_wider_or_higher_than_the_terminal(columns, rows, board, monkeypatch):
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, rows)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *given, **more: os.terminal_size((columns, rows)))
     run = Run(Terminal(), monkeypatch, nocolor=True)
     for job_id in range(30):
         run.begin(job_id)

@@ -298,6 +298,18 @@ def test_a_half_life_past_the_horizon_is_longer_than_those_within_it():
     assert (trend["lower"], trend["upper"]) == pytest.approx((1 / 3, 1))
 
 
+def test_a_fixed_test_does_not_take_what_is_seen_where_it_is_short_for_an_effect():
+    """Half-lives as likely above 1,000 as below, of which long ones are seldom seen to the end."""
+    generator, supported = np.random.default_rng(0), 0
+    for _ in range(100):
+        times, seen = generator.uniform(0, 2000, 16), generator.uniform(300, 900, 16)
+        half_lives = {"half_life": np.minimum(times, seen), "half_life_censored": times > seen}
+        table = lanes({"only": [0.5] * 16}, **half_lives)
+        row = only(table, claim("threshold", of="half_life", direction="below", runs=["only"], value=1000))
+        supported += row["verdict"] == "supported"
+    assert supported <= 5
+
+
 def test_no_effect_is_a_mean_of_bounds():
     """A longer horizon would make each of them larger."""
     table = lanes(FALLS, **PAST)

@@ -22,6 +22,7 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from icl_transience.store.layout import kept_name
 from icl_transience.system.board import BOARD
 from icl_transience.system.formatting import format_clock
 from snakemake_logger_plugin_icl.screen import Screen
@@ -148,7 +149,9 @@ class LogHandler(LogHandlerBase):
             self.show()
 
     def _note(self, values: dict[str, Any]) -> None:
-        if values.get("event") == LogEvent.JOB_INFO and values["rule_name"] == "train":
+        is_training = values.get("event") == LogEvent.JOB_INFO and values["rule_name"] == "train"
+        # What is kept under a second name comes back from there.
+        if is_training and not all(kept_name(Path(path)).exists() for path in values["output"]):
             name, reach = BOARD.name("train", values["wildcards"] or {})
             self.to_train.setdefault(name, []).append(reach)
 

@@ -16,10 +16,9 @@ class Finding:
     """What a test finds.
 
     seeds: those that enter it. sign: of its statistic, 1 where it goes the way that is claimed. effect: as
-    analysis/verdicts.py says of each kind; nan where there are no seeds, or bounds among the differences that it would
-    be the mean of. interval: lower end, upper end, confidence reached; nan where seeds are too few for it. p_min: the
-    smallest p that so many seeds can give. slope: of a trend, with the ends of its interval, per `slope_per`; nan
-    where the effect of a difference would be.
+    analysis/verdicts.py says of each kind; nan where there are no seeds, or bounds leave it open. interval: lower end,
+    upper end, confidence reached; nan where seeds are too few for it. p_min: the smallest p that so many seeds can
+    give. slope: of a trend, with the ends of its interval, per `slope_per`; nan where there is no effect, or a bound.
     """
 
     statistic: str
@@ -62,7 +61,8 @@ def assess(part: Part, values: Values, confidence: float) -> Finding:
     effect = _mean(lowest) if lowest == highest else math.nan
     if part.kind == "trend":
         return _test_trend(part, values, confidence, effect, interval)
-    differences = [paired_tests.difference(*pair) for pair in _pairs(part, values).values()]
+    pairs = list(_pairs(part, values).values())
+    differences = [paired_tests.difference(*pair) for pair in pairs]
     of = " from the value" if part.kind == "threshold" else ""
     return Finding(
         statistic=f"mean difference{of}, {exactness(len(differences) <= paired_tests.EXACT_SEEDS)} sign-flip test",
@@ -70,7 +70,7 @@ def assess(part: Part, values: Values, confidence: float) -> Finding:
         sign=part.claimed * _sign(math.fsum(differences)),
         effect=effect,
         interval=interval,
-        p=paired_tests.sign_flip(differences),
+        p=paired_tests.sign_flip(differences) if paired_tests.is_sure(pairs) else 1.0,
         p_min=paired_tests.min_attainable_p(len(differences)),
     )
 

@@ -1,7 +1,7 @@
 """Evidence for and against a claim, which may be read after every seed and added to until it is clear.
 
 Seeds come one after another, in ascending order. A seed's sign is 1 where it goes the way that the claim declares, -1
-where it goes the other, 0 where it tells nothing. Under the null hypothesis the declared direction is at most as likely
+where it goes the other, 0 where it is a tie. Under the null hypothesis the declared direction is at most as likely
 as the other, whatever came before. Then the wealth of a gambler who stakes a share 2p - 1 of it on that direction, seed
 by seed, is a supermartingale for every p from 1/2 to 1, and so is the mean over p,
 

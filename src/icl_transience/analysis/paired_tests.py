@@ -11,10 +11,12 @@ two-sided, and exact up to 20 seeds and 8 levels: nothing is assumed beyond that
                  larger than whatever was seen at or before its bound; against one seen after its bound, and against
                  another censored one, it counts as a tie; a left-censored one likewise, the other way round
     difference   d = a - b; where either is only a bound c(a, b) |a - b| of the bounds, which is what is known of it. So
-                 much enters the test, which is exact whatever is known of each seed; it is no effect
+                 much enters the test; it is no effect. p is 1 where a bounded d may go against the sum of all: it could
+                 be of any size
     sign flip    of the sum of d over seeds: all 2^n ways to exchange a and b within seeds
     trend        T = sum over seeds of Kendall's S = sum over levels i < j of c(y_j, y_i): all ways to exchange a seed's
-                 lanes among its levels. tau-b is S over the root of all pairs times the pairs that are no ties
+                 lanes among its levels. Where c is not known, pairs count against T. tau-b is S over the root of all
+                 pairs times the pairs that are no ties
     interval     the means of all subsets of seeds divide the line into parts of equal probability (Hartigan 1969), so
                  the k-th from either end bound an interval for the centre of d. It leaves 0 out exactly where the
                  sign flip rejects it. n seeds allow a confidence of at most 1 - 2 / 2^n; under the one that is asked
@@ -85,6 +87,13 @@ def difference(a: Measured, b: Measured) -> float:
     return compare(a, b) * abs(a.value - b.value)
 
 
+def is_sure(pairs: Sequence[tuple[Measured, Measured]]) -> bool:
+    """Say whether no difference that is only bounded may go against the sum of what is known of all."""
+    total = math.fsum(difference(*pair) for pair in pairs)
+    ends = [bounds(*pair) for pair in pairs]
+    return all(lowest == highest or (lowest >= 0 if total > 0 else highest <= 0) for lowest, highest in ends)
+
+
 def bounds(a: Measured, b: Measured) -> tuple[float, float]:
     """Return the ends between which a - b surely lies."""
     return a.lowest - b.highest, a.highest - b.lowest
@@ -119,11 +128,16 @@ def kendall(block: Sequence[Measured]) -> tuple[int, float]:
     return sum(pairs), sum(pairs) / math.sqrt(len(pairs) * decided) if decided else 0.0
 
 
+def open_pairs(block: Sequence[Measured]) -> int:
+    """Return of how many pairs of lanes too little is known to say which is larger."""
+    pairs = itertools.combinations(block, 2)
+    return sum(not compare(*pair) and any(one.lowest != one.highest for one in pair) for pair in pairs)
+
+
 def tau_bounds(block: Sequence[Measured]) -> tuple[float, float]:
     """Return the ends between which tau-b surely lies: a pair of which too little is known may go either way."""
     pairs = list(itertools.combinations(block, 2))
-    total, tau = kendall(block)
-    n_open = sum(not compare(*pair) and any(one.lowest != one.highest for one in pair) for pair in pairs)
+    (total, tau), n_open = kendall(block), open_pairs(block)
     if not n_open:
         return tau, tau
     decided = sum(abs(compare(*pair)) for pair in pairs)
@@ -137,6 +151,7 @@ def trend(blocks: Sequence[Sequence[Measured]]) -> tuple[int, float, float]:
     blocks: a seed's lanes each, in order of their levels; of at least two lanes.
     """
     observed = sum(kendall(block)[0] for block in blocks)
+    sure = max(0, abs(observed) - sum(map(open_pairs, blocks)))
     if all(len(block) <= EXACT_LEVELS for block in blocks):
         # probabilities[i] is that of a sum of i - most.
         probabilities = np.ones(1)
@@ -145,13 +160,13 @@ def trend(blocks: Sequence[Sequence[Measured]]) -> tuple[int, float, float]:
         most = len(probabilities) // 2
         sums = np.arange(-most, most + 1)
         largest = int(np.abs(sums[probabilities > 0]).max())
-        p, least = (float(probabilities[np.abs(sums) >= at].sum()) for at in (abs(observed), largest))
+        p, least = (float(probabilities[np.abs(sums) >= at].sum()) for at in (sure, largest))
         return observed, min(1.0, p), min(1.0, least)
     generator, sums = np.random.default_rng(0), np.zeros(DRAWS, dtype=np.int64)
     for block in blocks:
         orders = generator.permuted(np.tile(np.arange(len(block)), (DRAWS, 1)), axis=1)
         sums += _sums_in_order(_comparisons(sorted(block)), orders)
-    return observed, float((1 + np.sum(np.abs(sums) >= abs(observed))) / (1 + DRAWS)), 1 / (1 + DRAWS)
+    return observed, float((1 + np.sum(np.abs(sums) >= sure)) / (1 + DRAWS)), 1 / (1 + DRAWS)
 
 
 @functools.cache

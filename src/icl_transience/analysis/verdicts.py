@@ -16,9 +16,9 @@ By kind of claim (see study/claims.py):
                  (intersection-union test), else the smallest of those that do not, times the number of parts
                  (Bonferroni)
 
-A mean of bounds is no effect: where times are only bounded and leave it open, it is empty, and so is a slope. The
-interval holds for whatever the times may be. tau needs no more than which lane is surely later. An interval has the
-confidence that was asked for, or there is none; that of `anytime` is for the median, at every number of seeds.
+A mean of bounds is no effect: where times are only bounded and leave it open, it is empty. So is a slope where any time
+is bounded, and tau where it is open which of two lanes is later. The interval holds for whatever the times may be. It
+has the confidence that was asked for, or there is none; that of `anytime` is for the median, at every number of seeds.
 
 p_holm and p_against_holm are p for and against, each corrected by Holm over all claims of the study, not over parts.
 Where one is at most `claims_alpha`, the claim is supported, or contradicted; where both are, "both"; else undecided.

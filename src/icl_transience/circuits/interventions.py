@@ -20,7 +20,7 @@ from icl_transience.model.places import HEADS, Change, Recorder, Setter, Tap, ch
 from icl_transience.specs.errors import StudyError
 from icl_transience.specs.interventions import Ablate, Clamp, Graft, Intervention, check, check_graft
 from icl_transience.specs.model import Model
-from icl_transience.specs.places import Place, added, resolve
+from icl_transience.specs.places import Place, resolve, resolve_added
 
 
 def activations(
@@ -114,7 +114,7 @@ def _changes(
     """
 
     def places(written: tuple[str, ...], in_part: bool = False) -> list[Place]:
-        return resolve(added(written, network.model) if in_part else written, network.model)
+        return (resolve_added if in_part else resolve)(written, network.model)
 
     for graft in intervention.graft:
         if graft.strength:

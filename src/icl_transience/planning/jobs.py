@@ -228,7 +228,7 @@ class Jobs:
     def _limited(self, job: Job, *others: Job, beside: Sequence[Job] = ()) -> Job:
         """Add the limits of config.yaml, which also hold for the `others` in its cluster job.
 
-        beside: those of them that run at the same time, unless they wait for one GPU, and so for each other.
+        beside: those of them that may run at the same time.
         """
         config = self.pace.config
         return replace(
@@ -236,5 +236,5 @@ class Jobs:
             memory=config["memory"],
             time_limit=config["time_limit"],
             others=sum(other.minutes for other in others),
-            beside=0 if job.gpu else sum(other.megabytes + resources.SNAKEMAKE_MB for other in beside),
+            beside=sum(other.megabytes + resources.SNAKEMAKE_MB for other in beside),
         )

@@ -6,7 +6,7 @@ of a verdict is written by hand, see remarks.py.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ Written by `snakemake results_page` from `docs/data`, which that command takes f
 after the verdict, are only the sentences after *Remark* ([all of them](data/remarks.yaml)). Every number is that of the
 tables and of the report: levels are means over seeds, times are medians, and [files and tables](tables.md) defines
 them. A peak is that of the smoothed curve, an end is the last snapshot as it was measured: it may lie above the peak.
-What else claims are of, as `final_iwl`, stands last, as means over the lanes that have a value. A claim is decided by
-[evidence](claims.md) over seeds; *undecided* is not *refuted*, and a claim of several parts may be *contradicted* for
-one of them alone.
+What else claims are of stands last: `index` and `emergence` with their intervals, levels as `final_iwl` as means over
+the lanes that have a value. A claim is decided by [evidence](claims.md) over seeds; *undecided* is not *refuted*, and a
+claim of several parts may be *contradicted* for one of them alone.
 
 p is corrected for all claims of a study (Holm), and is that of the opposite where there is more evidence against a
 claim than for it. An effect is the median over the seeds that have it; its interval is of that claim or part alone, not
@@ -314,11 +314,16 @@ def _claims(study: str, claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _runs(folder: Path, ends: Mapping[str, Sequence[float]], claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what came of each run: a sentence, or a row of a table where there are many; what claims are of, too."""
     rows = words.runs_of(folder)
-    beside = _asked_beside(claims, {row["evaluator"] for row in rows})
+    asked = _asked(claims)
+    said = {*QUANTITIES, *(f"final_{row['evaluator']}" for row in rows)}
+    beside = [name for name in asked if name not in said]
     means = words.means_in_words(folder, beside) if beside else {}
     if len(rows) <= _MOST_SENTENCES:
+        # The sentence has the other quantities.
+        unsaid = [name for name in ("emergence", "index") if name in asked]
         for row in rows:
             said = [words.run_in_words(row, *ends[row["run"]])]
+            said += [f"{name} {words.quantity_in_words(row, name)}" for name in unsaid]
             said += [f"{name} {mean}" for name, mean in zip(beside, means.get(row["run"], ()), strict=True)]
             yield f"- `{row['run']}`: {_text('; '.join(said))}."
     else:
@@ -337,14 +342,10 @@ def _runs(folder: Path, ends: Mapping[str, Sequence[float]], claims: Sequence[Ma
     yield ""
 
 
-def _asked_beside(claims: Sequence[Mapping[str, Any]], evaluators: Collection[str]) -> list[str]:
-    """Return the columns of transience.csv that claims are of and that neither sentences nor tables of runs say.
-
-    evaluators: those that are said of runs.
-    """
-    said = {*QUANTITIES, *(f"final_{name}" for name in evaluators)}
-    asked = (name for row in claims for part in row["of"].split(", ") for name in part.split(" - "))
-    return [name for name in dict.fromkeys(asked) if name not in said]
+def _asked(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns of transience.csv that claims are of."""
+    names = (name for row in claims for part in row["of"].split(", ") for name in part.split(" - "))
+    return list(dict.fromkeys(names))
 
 
 # Markdown.

@@ -8,7 +8,7 @@ from pathlib import Path
 from icl_transience.store.layout import KEPT
 
 # Snakemake's options of one letter that take no value, and may stand before others in one word.
-_FLAGS = "[DFSfiknptv]*"
+_FLAGS = "[DFSafiknptv]*"
 # Those that ask for files again which are there: for all, or for some, named in that word or the next.
 _ALL = re.compile(rf"--forceall|--delete-all-output|-{_FLAGS}F{_FLAGS}")
 _SOME = re.compile(rf"(--forcerun|-{_FLAGS}R)=?(.*)", re.DOTALL)
@@ -16,7 +16,8 @@ _SOME = re.compile(rf"(--forcerun|-{_FLAGS}R)=?(.*)", re.DOTALL)
 _TARGETS = re.compile(rf"--force|-{_FLAGS}f{_FLAGS}")
 # Rules whose files are kept, those before them, whose new files ask for them, and files by their paths.
 _KEPT_RULES = re.compile(
-    r"(.*_)?(download|encoder|bank|sequences|train|evaluate|circuits|grafts)|.*packs/.*", re.DOTALL
+    r"(.*_)?(download|encoder|bank|sequences|train|evaluate|circuits|grafts)|.*(packs|sources|encoders|banks|sequences)/.*",
+    re.DOTALL,
 )
 
 

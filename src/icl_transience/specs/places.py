@@ -93,19 +93,24 @@ def resolve(written: str | Iterable[str], model: Model, where: str = "place") ->
     ]
 
 
-def added(written: Iterable[str], model: Model) -> list[str]:
-    """Return names in which `block0.*` is what the block adds alone, and `block0.head3.*` what the head gives.
+def resolve_added(written: Iterable[str], model: Model) -> list[Place]:
+    """Return what `resolve` does, but of `block0.*` what the block adds, and of `block0.head3.*` what the head gives.
 
     For what is done in part: at each of the places on the way there it would be done again to what it was done to.
     """
     parts = ("attention", "mlp") if model.mlp_ratio else ("attention",)
-    found = []
+    names, whole = list[str](), set[Place]()
     for name in written:
         if re.fullmatch(r"block(\d+|\*)\.\*", name):
-            found += [name[:-1] + part for part in parts]
+            names += [name[:-1] + part for part in parts]
+            whole |= {Place(place.name) for place in resolve(name, model) if place.part in OF_HEADS}
+        elif re.fullmatch(r"block(\d+|\*)\.head(\d+|\*)\.\*", name):
+            names.append(name[:-2])
+            whole |= set(resolve(name, model))
         else:
-            found.append(re.sub(r"^(block(?:\d+|\*)\.head(?:\d+|\*))\.\*$", r"\1", name))
-    return found
+            names.append(name)
+    found = resolve(names, model)
+    return [place for place in found if place not in whole and Place(place.name) not in whole]
 
 
 def _hint(name: str, model: Model, there: list[str]) -> str:
