@@ -149,7 +149,9 @@ class LogHandler(LogHandlerBase):
             self.show()
 
     def _note(self, values: dict[str, Any]) -> None:
-        is_training = values.get("event") == LogEvent.JOB_INFO and values["rule_name"] == "train"
+        # Rules have another workflow's prefix where that one has this one as a module.
+        is_job = values.get("event") == LogEvent.JOB_INFO
+        is_training = is_job and values["rule_name"].rpartition("_")[2] == "train"
         # What is kept under a second name comes back from there.
         if is_training and not all(kept_name(Path(path)).exists() for path in values["output"]):
             name, reach = BOARD.name("train", values["wildcards"] or {})

@@ -39,7 +39,7 @@ from typing import TypeVar
 import numpy as np
 from scipy.special import betainc, betaln
 
-from icl_transience.analysis.paired_tests import compare_ends
+from icl_transience.analysis.paired_tests import compare_ends, is_open
 
 # Of what `seeds_needed` tells: in which share of resampled continuations the claim is decided; how many are drawn, and
 # how far they are followed.
@@ -81,7 +81,8 @@ def signs(
     highest = lowest if highest is None else highest
     if kind == "threshold":
         value = np.full_like(lowest, threshold)
-        total, n_open = _compared(lowest, highest, value, value)
+        ends = lowest, highest, value, value
+        total, n_open = compare_ends(*ends), is_open(*ends)
     else:
         # A difference is of the first lane from the second.
         order = slice(None, None, -1 if kind == "difference" else None)
@@ -101,17 +102,9 @@ def kendall(lowest: np.ndarray, highest: np.ndarray) -> tuple[np.ndarray, np.nda
     """Return Kendall's S of each seed's lanes by what is surely known, and how many pairs are open; int [..., N]."""
     total, n_open = np.zeros((2, *lowest.shape[:-1]), int)
     for earlier, later in itertools.combinations(range(lowest.shape[-1]), 2):
-        known, is_open = _compared(*(end[..., level] for level in (later, earlier) for end in (lowest, highest)))
-        total, n_open = total + known, n_open + is_open
+        ends = (lowest[..., later], highest[..., later], lowest[..., earlier], highest[..., earlier])
+        total, n_open = total + compare_ends(*ends), n_open + is_open(*ends)
     return total, n_open
-
-
-def _compared(*ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which of two values is surely larger, see `compare_ends`, and whether that is not known; int."""
-    known = compare_ends(*ends)
-    a_lowest, a_highest, b_lowest, b_highest = ends
-    tied = (a_lowest == a_highest) & (b_lowest == b_highest)
-    return known, ((known == 0) & ~tied).astype(int)
 
 
 # From signs to evidence.

@@ -82,6 +82,12 @@ def compare_ends(
     return a_larger.astype(int) - b_larger
 
 
+def is_open(a_lowest: np.ndarray, a_highest: np.ndarray, b_lowest: np.ndarray, b_highest: np.ndarray) -> np.ndarray:
+    """Return whether too little is known to say which is larger, or that both are equal, of the same arrays."""
+    equal = (a_lowest == a_highest) & (b_lowest == b_highest)
+    return (compare_ends(a_lowest, a_highest, b_lowest, b_highest) == 0) & ~equal
+
+
 def difference(a: Measured, b: Measured) -> float:
     """Return a - b, or what is known of it."""
     return compare(a, b) * abs(a.value - b.value)
@@ -129,9 +135,9 @@ def kendall(block: Sequence[Measured]) -> tuple[int, float]:
 
 
 def open_pairs(block: Sequence[Measured]) -> int:
-    """Return of how many pairs of lanes too little is known to say which is larger."""
-    pairs = itertools.combinations(block, 2)
-    return sum(not compare(*pair) and any(one.lowest != one.highest for one in pair) for pair in pairs)
+    """Return of how many pairs of lanes too little is known to say which is larger; see `is_open`."""
+    ends = [(np.asarray(one.lowest), np.asarray(one.highest)) for one in block]
+    return sum(bool(is_open(*a, *b)) for a, b in itertools.combinations(ends, 2))
 
 
 def tau_bounds(block: Sequence[Measured]) -> tuple[float, float]:

@@ -315,8 +315,8 @@ def _runs(folder: Path, ends: Mapping[str, Sequence[float]], claims: Sequence[Ma
     """Yield what came of each run: a sentence, or a row of a table where there are many; what claims are of, too."""
     rows = words.runs_of(folder)
     asked = _asked(claims)
-    said = {*QUANTITIES, *(f"final_{row['evaluator']}" for row in rows)}
-    beside = [name for name in asked if name not in said]
+    of_evaluator = {*QUANTITIES, *(f"final_{row['evaluator']}" for row in rows)}
+    beside = [name for name in asked if name not in of_evaluator]
     means = words.means_in_words(folder, beside) if beside else {}
     if len(rows) <= _MOST_SENTENCES:
         # The sentence has the other quantities.
